@@ -1,0 +1,146 @@
+//! The trait that user code is generic over, and its iterator.
+
+use super::core::Drain;
+use super::counters::Counters;
+use super::port::Port;
+use super::shared::Control;
+use super::state::{Dead, State};
+use super::strategy::Strategy;
+use crate::admission::connection::Connection;
+use crate::admission::policy::Admission;
+
+/// The steps of a pass. Out of reach for users, so that no pass can be continued after a wait.
+pub trait Steps {
+    /// What a connection is.
+    type Stream;
+    /// What it carries for its place.
+    type Permit;
+
+    #[doc(hidden)]
+    fn begin(&mut self);
+
+    #[doc(hidden)]
+    fn advance(&mut self) -> Option<Result<Connection<Self::Stream, Self::Permit>, Dead>>;
+
+    #[doc(hidden)]
+    fn handle(&self) -> Control;
+}
+
+/// Accepts connections from one listener on one epoll, and never strands one.
+///
+/// # How to drive it
+///
+/// 1. Wait on the epoll.
+/// 2. For every event with the acceptor's token, begin one pass: iterate [`ready`](Self::ready), or call
+///    [`drain`](Self::drain). The event may come from the listener, from a permit given back, from a
+///    [`Control`], or from the timer; the pass finds out.
+/// 3. Go back to waiting.
+///
+/// A pass may be left at any point, by `break`, `return`, `?`, a panic, or by forgetting the iterator: whoever
+/// still waits is reported again by the next wait. A needless pass does no harm.
+///
+/// # Only a dead listener is an error
+///
+/// Running out of descriptors, interrupted calls and connections that went away are handled inside. The one
+/// error that a pass yields is [`Dead`], once, after everything that was still acceptable has been handed out:
+/// `?` on it ends a server only when its listener is gone.
+///
+/// # Waiting inside the loop body
+///
+/// A wait takes events. If the body of the loop waits on the same epoll, the events it gets need a pass of their
+/// own afterwards.
+///
+/// The trait is sealed: its promises hold for the implementations of this crate.
+///
+/// ```
+/// use std::net::TcpStream;
+/// use epoll_acceptor::{Acceptor, Dead};
+///
+/// fn serve_all(acceptor: &mut impl Acceptor<Stream = TcpStream>) -> Result<usize, Dead> {
+///     let mut served = 0;
+///     for connection in acceptor.ready() {
+///         let connection = connection?;
+///         println!("hello {:?}", connection.peer_addr());
+///         served += 1;
+///     }
+///     Ok(served)
+/// }
+/// ```
+pub trait Acceptor: Steps + Sized {
+    /// Begins a pass, and yields its connections: owned, non-blocking, close-on-exec, each with its permit.
+    ///
+    /// Ends when the pass is over: nothing more waits, the budget is used up, no place or no descriptor is left,
+    /// or the acceptor was paused or stopped.
+    fn ready(&mut self) -> Ready<'_, Self> {
+        self.begin();
+        Ready { acceptor: self }
+    }
+
+    /// Begins a pass, and hands each of its connections to `serve`. Tells how many.
+    ///
+    /// # Errors
+    ///
+    /// [`Dead`] when the listener is gone, once, after what was still acceptable.
+    fn drain(
+        &mut self,
+        mut serve: impl FnMut(Connection<Self::Stream, Self::Permit>),
+    ) -> Result<usize, Dead> {
+        let mut served = 0;
+        for connection in self.ready() {
+            serve(connection?);
+            served += 1;
+        }
+        Ok(served)
+    }
+
+    /// A handle to pause, resume, stop and observe the acceptor from any thread, and from inside a pass.
+    fn control(&self) -> Control {
+        self.handle()
+    }
+
+    /// What the acceptor is doing.
+    fn state(&self) -> State {
+        self.handle().state()
+    }
+
+    /// What the acceptor has done.
+    fn counters(&self) -> Counters {
+        self.handle().counters()
+    }
+}
+
+impl<T: Steps> Acceptor for T {}
+
+/// The connections of one pass; see [`Acceptor::ready`].
+#[derive(Debug)]
+#[must_use = "a pass that is not iterated accepts nothing"]
+pub struct Ready<'a, A> {
+    acceptor: &'a mut A,
+}
+
+impl<A: Steps> Iterator for Ready<'_, A> {
+    type Item = Result<Connection<A::Stream, A::Permit>, Dead>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.acceptor.advance()
+    }
+}
+
+impl<A: Steps> std::iter::FusedIterator for Ready<'_, A> {}
+
+impl<P: Port, S: Strategy, A: Admission> Steps for Drain<P, S, A> {
+    type Stream = P::Stream;
+    type Permit = A::Permit;
+
+    fn begin(&mut self) {
+        Drain::begin(self);
+    }
+
+    fn advance(&mut self) -> Option<Result<Connection<P::Stream, A::Permit>, Dead>> {
+        Drain::advance(self)
+    }
+
+    fn handle(&self) -> Control {
+        self.control()
+    }
+}

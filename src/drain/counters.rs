@@ -1,0 +1,162 @@
+//! What an acceptor did, as plain numbers.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::errno::Class;
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// What an acceptor did since it was registered.
+        ///
+        /// Every attempt to accept is one of seven: `attempts = delivered + refused + aborted + interrupted +
+        /// empty + exhausted + dead`. Exact when the owner is at rest; read while it is at work, from another
+        /// thread, the parts may be one step apart.
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub struct Counters {
+            $($(#[$doc])* pub $name: u64,)*
+            /// How many connections each pass took.
+            pub per_pass: Histogram,
+        }
+
+        /// The same, while it is counted. Only the owner writes, so that no write needs a locked instruction.
+        #[derive(Debug, Default)]
+        pub(super) struct Tally {
+            $(pub(super) $name: Count,)*
+            pub(super) per_pass: [Count; Histogram::BUCKETS],
+        }
+
+        impl Tally {
+            pub(super) fn read(&self) -> Counters {
+                Counters {
+                    $($name: self.$name.read(),)*
+                    per_pass: Histogram(std::array::from_fn(|bucket| self.per_pass[bucket].read())),
+                }
+            }
+        }
+
+        impl Counters {
+            fn each(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [$((stringify!($name), self.$name),)*].into_iter()
+            }
+        }
+    };
+}
+
+counters! {
+    /// Passes begun: calls of `ready` and `drain`.
+    passes,
+    /// Calls of `accept4`.
+    attempts,
+    /// Connections handed to the owner.
+    delivered,
+    /// Connections taken and refused.
+    refused,
+    /// Connections that were gone before they could be handed over (ECONNABORTED and its kin).
+    aborted,
+    /// Attempts that a signal interrupted.
+    interrupted,
+    /// Attempts that found the queue empty.
+    empty,
+    /// Attempts that failed for want of descriptors or memory.
+    exhausted,
+    /// Attempts that told that the listener is gone.
+    dead,
+    /// How often the kernel was told to report the listener (again).
+    rearms,
+    /// How often the acceptor fell asleep with connections waiting, because it was full.
+    fulls,
+    /// How often it noticed that it was paused.
+    pauses,
+}
+
+impl Tally {
+    pub(super) fn failed(&self, class: Class) {
+        match class {
+            Class::Consumed => &self.aborted,
+            Class::Empty => &self.empty,
+            Class::Interrupted => &self.interrupted,
+            Class::Resource => &self.exhausted,
+            Class::Dead => &self.dead,
+        }
+        .add();
+    }
+
+    pub(super) fn passed(&self, taken: u32) {
+        self.per_pass[Histogram::bucket(taken)].add();
+    }
+}
+
+impl Counters {
+    /// Whether every attempt is accounted for.
+    #[must_use]
+    pub const fn balance(&self) -> bool {
+        self.attempts
+            == self.delivered
+                + self.refused
+                + self.aborted
+                + self.interrupted
+                + self.empty
+                + self.exhausted
+                + self.dead
+    }
+}
+
+/// One line, `name value` for each counter that is not 0.
+impl fmt::Display for Counters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (name, value) in self.each().filter(|(name, value)| *value != 0 || *name == "delivered") {
+            write!(f, "{name} {value}, ")?;
+        }
+        write!(f, "per pass [{}]", self.per_pass)
+    }
+}
+
+/// How many passes took 0, 1, 2 to 3, 4 to 7, … connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Histogram([u64; Self::BUCKETS]);
+
+impl Histogram {
+    /// The last bucket holds everything from 2^15 on.
+    const BUCKETS: usize = 17;
+
+    const fn bucket(taken: u32) -> usize {
+        let bucket = (u32::BITS - taken.leading_zeros()) as usize;
+        if bucket < Self::BUCKETS { bucket } else { Self::BUCKETS - 1 }
+    }
+
+    /// The buckets: the smallest number that falls into each, and how many passes did.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, u64)> + '_ {
+        self.0
+            .iter()
+            .enumerate()
+            .map(|(bucket, count)| (if bucket == 0 { 0 } else { 1 << (bucket - 1) }, *count))
+    }
+}
+
+/// `1: 40, 2+: 7, 4+: 1`.
+impl fmt::Display for Histogram {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut comma = "";
+        for (from, count) in self.iter().filter(|(_, count)| *count != 0) {
+            write!(f, "{comma}{from}{}: {count}", if from > 1 { "+" } else { "" })?;
+            comma = ", ";
+        }
+        Ok(())
+    }
+}
+
+/// A number that one thread writes and any reads.
+#[derive(Debug, Default)]
+pub(super) struct Count(AtomicU64);
+
+impl Count {
+    pub(super) fn add(&self) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+    }
+
+    fn read(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}

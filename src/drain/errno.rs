@@ -1,0 +1,114 @@
+//! What each errno of `accept4` means for the queue: the table stands here and nowhere else.
+
+use std::fmt;
+use std::io;
+
+/// An error number of the kernel.
+///
+/// A newtype over the number, not an enum, so that a number this crate has never heard of is still a value.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Errno(i32);
+
+/// What a failed `accept4` did to the accept queue, and so what to do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// One connection is gone from the queue: go on with the next.
+    Consumed,
+    /// Nothing waits: the one proof of emptiness that an error gives.
+    Empty,
+    /// A signal came first: try again.
+    Interrupted,
+    /// The process or the system has run out of something; the queue is untouched: back off.
+    Resource,
+    /// The socket does not accept any more, or never did: give it up.
+    Dead,
+}
+
+impl Errno {
+    /// Wraps an error number as the kernel gives it (positive).
+    pub const fn new(number: i32) -> Self {
+        Self(number)
+    }
+
+    /// The number, as in `errno(3)`.
+    pub const fn number(self) -> i32 {
+        self.0
+    }
+
+    /// The class of this error when `accept4` returns it (accept(2), "ERRORS").
+    ///
+    /// ```
+    /// use epoll_acceptor::drain::{Class, Errno};
+    ///
+    /// assert_eq!(Errno::new(libc::EMFILE).class(), Class::Resource);
+    /// assert_eq!(Errno::new(12_345).class(), Class::Resource, "what is unknown backs off");
+    /// ```
+    pub const fn class(self) -> Class {
+        match self.0 {
+            libc::ECONNABORTED
+            | libc::EPROTO
+            | libc::ENETDOWN
+            | libc::ENOPROTOOPT
+            | libc::EHOSTDOWN
+            | libc::ENONET
+            | libc::EHOSTUNREACH
+            | libc::ENETUNREACH
+            | libc::ETIMEDOUT => Class::Consumed,
+            libc::EAGAIN => Class::Empty,
+            libc::EINTR => Class::Interrupted,
+            libc::EBADF | libc::EINVAL | libc::ENOTSOCK | libc::EOPNOTSUPP => Class::Dead,
+            // EMFILE ENFILE ENOBUFS ENOMEM EPERM, and whatever comes one day: never "go on", never "fatal".
+            _ => Class::Resource,
+        }
+    }
+}
+
+impl fmt::Debug for Errno {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match NAMES.iter().find(|(number, _)| *number == self.0) {
+            Some((_, name)) => f.write_str(name),
+            None => write!(f, "Errno({})", self.0),
+        }
+    }
+}
+
+impl From<Errno> for io::Error {
+    fn from(errno: Errno) -> Self {
+        Self::from_raw_os_error(errno.0)
+    }
+}
+
+const NAMES: &[(i32, &str)] = &[
+    (libc::EPERM, "EPERM"),
+    (libc::ENOENT, "ENOENT"),
+    (libc::EINTR, "EINTR"),
+    (libc::EBADF, "EBADF"),
+    (libc::EAGAIN, "EAGAIN"),
+    (libc::ENOMEM, "ENOMEM"),
+    (libc::EACCES, "EACCES"),
+    (libc::EFAULT, "EFAULT"),
+    (libc::EEXIST, "EEXIST"),
+    (libc::EINVAL, "EINVAL"),
+    (libc::ENFILE, "ENFILE"),
+    (libc::EMFILE, "EMFILE"),
+    (libc::ENOSPC, "ENOSPC"),
+    (libc::EPIPE, "EPIPE"),
+    (libc::ENOSYS, "ENOSYS"),
+    (libc::ELOOP, "ELOOP"),
+    (libc::ENONET, "ENONET"),
+    (libc::EPROTO, "EPROTO"),
+    (libc::ENOTSOCK, "ENOTSOCK"),
+    (libc::ENOPROTOOPT, "ENOPROTOOPT"),
+    (libc::EOPNOTSUPP, "EOPNOTSUPP"),
+    (libc::EADDRINUSE, "EADDRINUSE"),
+    (libc::ENETDOWN, "ENETDOWN"),
+    (libc::ENETUNREACH, "ENETUNREACH"),
+    (libc::ECONNABORTED, "ECONNABORTED"),
+    (libc::ECONNRESET, "ECONNRESET"),
+    (libc::ENOBUFS, "ENOBUFS"),
+    (libc::ENOTCONN, "ENOTCONN"),
+    (libc::ETIMEDOUT, "ETIMEDOUT"),
+    (libc::ECONNREFUSED, "ECONNREFUSED"),
+    (libc::EHOSTDOWN, "EHOSTDOWN"),
+    (libc::EHOSTUNREACH, "EHOSTUNREACH"),
+];

@@ -1,0 +1,27 @@
+//! Every decision of accepting: when to accept, when to stop, what is owed, when to sleep and who wakes.
+//!
+//! MUST be pure: no descriptor, no clock, no system call. Of `libc` it may name the errno constants, nothing
+//! else. The world enters through [`port::Port`] alone, so that the code that is model-checked is the code
+//! that runs in production. Imports from `admission` only.
+#![forbid(unsafe_code)]
+
+pub mod errno;
+pub mod port;
+pub mod counters;
+pub mod state;
+mod backoff;
+pub mod strategy;
+mod predict;
+mod pass;
+pub mod shared;
+pub mod core;
+pub mod acceptor;
+
+pub use self::core::{Drain, Plan};
+pub use acceptor::{Acceptor, Ready};
+pub use counters::{Counters, Histogram};
+pub use errno::{Class, Errno};
+pub use port::{Peek, Port};
+pub use shared::Control;
+pub use state::{Dead, State};
+pub use strategy::{EdgeTriggered, LevelTriggered, Proof, Strategy, Trigger};

@@ -1,0 +1,89 @@
+//! One pass over the accept queue: how many attempts are left, and what is known of the queue.
+
+use super::strategy::Proof;
+
+/// From one call of `ready` or `drain` to the end of it.
+#[derive(Clone, Debug)]
+pub(super) struct Pass {
+    /// Attempts left of the budget.
+    pub(super) left: u32,
+    /// Connections taken from the queue.
+    pub(super) taken: u32,
+    pub(super) known: Known,
+    /// What to expect once the connection that the event told of is taken.
+    after_told: Known,
+    /// The listener was shut down with connections queued: take them all, then it is dead.
+    pub(super) shut: bool,
+    pub(super) over: bool,
+    /// It has been counted.
+    pub(super) closed: bool,
+}
+
+/// What a pass knows of the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Known {
+    /// Something waits: the event says so, or a look.
+    Told,
+    /// Nothing: look whether anything waits.
+    Ask,
+    /// Nothing: ask how many wait.
+    Count,
+    /// So many wait. Later arrivals have an event of their own.
+    Exactly(u32),
+    /// Nothing, and nothing is asked: accept until EAGAIN.
+    UntilEagain,
+}
+
+impl Pass {
+    /// A pass that has not begun.
+    pub(super) const fn none() -> Self {
+        Self {
+            left: 0,
+            taken: 0,
+            known: Known::Exactly(0),
+            after_told: Known::Ask,
+            shut: false,
+            over: true,
+            closed: true,
+        }
+    }
+
+    /// A pass that takes one connection. In doubt of the event, it looks first.
+    pub(super) const fn one(budget: u32, doubt: bool) -> Self {
+        let known = if doubt { Known::Ask } else { Known::Told };
+        Self {
+            left: budget,
+            known,
+            after_told: Known::Exactly(0),
+            over: false,
+            closed: false,
+            ..Self::none()
+        }
+    }
+
+    /// A pass that takes all that waits, within the budget.
+    pub(super) const fn all(budget: u32, doubt: bool, proof: Proof) -> Self {
+        let known = match proof {
+            Proof::Eagain => Known::UntilEagain,
+            Proof::Depth => Known::Count,
+            Proof::Peek if doubt => Known::Ask,
+            Proof::Peek => Known::Told,
+        };
+        Self { left: budget, known, after_told: Known::Ask, over: false, closed: false, ..Self::none() }
+    }
+
+    /// One connection has left the queue.
+    pub(super) fn took(&mut self) {
+        self.taken += 1;
+        self.known = match self.known {
+            Known::Told => self.after_told,
+            Known::Exactly(left) => Known::Exactly(left.saturating_sub(1)),
+            other => other,
+        };
+    }
+
+    /// Whether it looks for the end of the queue, and so learns how long that was.
+    pub(super) fn counts(&self) -> bool {
+        self.after_told == Known::Ask
+    }
+}

@@ -1,0 +1,74 @@
+//! The seam: one listener on one epoll, as the decisions see it.
+//!
+//! Everything the drain layer knows of the world passes here. `linux` and `sim` stand on the other side as
+//! equals. Public for the sake of `sim`, and not covered by semantic versioning.
+
+use std::time::Duration;
+
+use crate::admission::bell::Ring;
+use crate::admission::refusal::Refusal;
+use crate::drain::errno::Errno;
+
+/// What a look at the accept queue shows, without taking anything (poll(2) with IN and RDHUP).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Peek {
+    /// Nothing waits, and the listener listens.
+    Empty,
+    /// At least one connection waits.
+    Waiting,
+    /// The listener was shut down, but what it has queued may still be accepted (Unix).
+    ShutQueued,
+    /// The listener was shut down or closed: nothing will ever be accepted from it.
+    Shut,
+}
+
+/// One listener, its registration on one epoll, and the two other sources under the same token: a ring and an
+/// alarm.
+///
+/// An implementor MUST give these, and nothing of its own judgement:
+///
+/// * the listener is registered for incoming connections and for its own end, by the trigger the strategy
+///   names, and starts armed;
+/// * a ring and an expired alarm each make the owner's wait return an event with the acceptor's token,
+///   armed or not, detached or not;
+/// * no method blocks, and none calls back into the acceptor.
+pub trait Port: Send + Sync {
+    /// What a connection is: owned, non-blocking, close-on-exec.
+    type Stream;
+
+    /// Takes the oldest connection from the accept queue.
+    fn accept(&self) -> Result<Self::Stream, Errno>;
+
+    /// Ends a connection in the way that was asked for. Never blocks.
+    fn refuse(&self, stream: Self::Stream, refusal: &Refusal);
+
+    /// How many connections are queued; `None` where the kernel cannot say, or the socket listens no more.
+    fn depth(&self) -> Option<u32>;
+
+    /// Looks whether anything waits.
+    fn peek(&self) -> Peek;
+
+    /// How long a connection was queued before it was taken, where the kernel can say.
+    fn age(&self, stream: &Self::Stream) -> Option<Duration>;
+
+    /// Tells the kernel to report the listener from now on, and at once if its queue is not empty.
+    fn arm(&self) -> Result<(), Errno>;
+
+    /// Tells the kernel to keep silent about arrivals. The queue stays.
+    fn disarm(&self) -> Result<(), Errno>;
+
+    /// Takes the listener out of the epoll. The ring and the alarm stay; `arm` brings it back.
+    fn detach(&self);
+
+    /// Wakes every other registration of this listener if its queue is not empty.
+    fn announce(&self);
+
+    /// Sets the one alarm to go off after this long, or cancels it.
+    fn alarm(&self, after: Option<Duration>);
+
+    /// The time since some fixed moment; never goes back.
+    fn now(&self) -> Duration;
+
+    /// The bell pull: what wakes the owner from any thread, also after the port is gone (then to no effect).
+    fn ringer(&self) -> Box<dyn Ring>;
+}

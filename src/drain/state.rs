@@ -1,0 +1,109 @@
+//! The states of an acceptor.
+
+use std::fmt;
+use std::io;
+
+use super::errno::Errno;
+
+/// Why an acceptor does not accept just now, or that it does.
+///
+/// One state is in charge at a time, the last of this list that holds. What stood behind it is looked at anew
+/// when it ends, so that nothing stale is remembered: a paused acceptor that is resumed finds out for itself
+/// whether it is full.
+///
+/// | in charge | why | who wakes it |
+/// |---|---|---|
+/// | open | it listens to the kernel | the kernel |
+/// | exhausted | out of descriptors or memory | its timer, or any permit given back |
+/// | full | connections wait and no permit is left | a permit given back, or the limit raised |
+/// | paused | [`Control::pause`](super::Control::pause) | [`Control::resume`](super::Control::resume) |
+/// | stopped | [`Control::stop`](super::Control::stop) | nobody; the owner closes it or hands it on |
+/// | dead | the listener was shut down or closed | nobody; the owner was told once |
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum State {
+    /// It listens.
+    #[default]
+    Open,
+    /// It ran out of descriptors or memory and will try again.
+    Exhausted,
+    /// It has connections waiting and no place for them.
+    Full,
+    /// It was paused, and has noticed.
+    Paused,
+    /// It was stopped, and has noticed: it is registered no more.
+    Stopped,
+    /// Its listener does not listen any more: it is registered no more.
+    Dead,
+}
+
+impl State {
+    const ALL: [Self; 6] = [Self::Open, Self::Exhausted, Self::Full, Self::Paused, Self::Stopped, Self::Dead];
+
+    /// Whether it will never accept again.
+    #[must_use]
+    pub const fn is_over(self) -> bool {
+        matches!(self, Self::Stopped | Self::Dead)
+    }
+
+    pub(super) fn from_code(code: u8) -> Self {
+        Self::ALL[usize::from(code)]
+    }
+
+    pub(super) const fn code(self) -> u8 {
+        self as u8
+    }
+}
+
+/// `open`, `full`, and so on.
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Open => "open",
+            Self::Exhausted => "exhausted",
+            Self::Full => "full",
+            Self::Paused => "paused",
+            Self::Stopped => "stopped",
+            Self::Dead => "dead",
+        })
+    }
+}
+
+/// The listener does not listen any more; told once.
+///
+/// Everything that was still acceptable has been delivered, and the acceptor is registered no more. Take the
+/// listener out, or drop the acceptor, and open a new one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dead {
+    errno: Option<Errno>,
+}
+
+impl Dead {
+    pub(super) const fn new(errno: Option<Errno>) -> Self {
+        Self { errno }
+    }
+
+    /// The errno of the accept that told, if one did; else it was the listener's own hang-up.
+    #[must_use]
+    pub const fn errno(&self) -> Option<Errno> {
+        self.errno
+    }
+}
+
+impl fmt::Display for Dead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the listener was shut down or closed and accepts no more")?;
+        match self.errno {
+            Some(errno) => write!(f, " ({errno:?}): open a new one"),
+            None => f.write_str(": open a new one"),
+        }
+    }
+}
+
+impl std::error::Error for Dead {}
+
+impl From<Dead> for io::Error {
+    fn from(dead: Dead) -> Self {
+        Self::new(io::ErrorKind::NotConnected, dead)
+    }
+}

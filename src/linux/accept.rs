@@ -1,0 +1,159 @@
+//! Taking one connection from a listener's queue.
+
+use std::ffi::c_int;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use thiserror::Error;
+
+use super::peer::PeerAddr;
+use super::sys;
+use crate::drain::errno::{Class, Errno};
+
+/// How the accepted socket is made: by default non-blocking, and closed in programs that are executed.
+///
+/// Nothing of this is inherited from the listener.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[must_use]
+pub struct AcceptFlags {
+    blocking: bool,
+    inheritable: bool,
+}
+
+impl AcceptFlags {
+    /// The accepted socket blocks.
+    pub const fn blocking(self) -> Self {
+        Self { blocking: true, ..self }
+    }
+
+    /// The accepted socket stays open in programs that are executed.
+    pub const fn inheritable(self) -> Self {
+        Self { inheritable: true, ..self }
+    }
+
+    const fn bits(self) -> c_int {
+        let nonblock = if self.blocking { 0 } else { libc::SOCK_NONBLOCK };
+        let cloexec = if self.inheritable { 0 } else { libc::SOCK_CLOEXEC };
+        nonblock | cloexec
+    }
+}
+
+/// `accept4(listener, NULL, NULL, flags)`—Takes the oldest connection from the queue.
+///
+/// Works for every socket that listens: TCP, MPTCP, Unix streams and sequenced packets.
+///
+/// Asks for no address: that is the faster call, and one that cannot fail after the connection has left the
+/// queue. A connection that was reset while it waited comes like any other, and its first read tells.
+///
+/// ## A blocking listener blocks
+///
+/// The flags are those of the accepted socket. Whether this call waits is decided by the listener's own
+/// `O_NONBLOCK`, which it shares with every duplicate of it, in other processes too.
+///
+/// ## An empty queue is the dearest answer
+///
+/// Linux makes the descriptor, the inode and the file before it looks at the queue: an accept that finds
+/// nothing costs more than one that succeeds. [`is_waiting`](super::queue::is_waiting) looks for less; and
+/// for the same reason EMFILE says nothing about whether a connection waits.
+///
+/// # Errors
+///
+/// The error's [`class`](AcceptError::class) says what it did to the queue, and so what to do next.
+///
+/// # Examples
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::net::{TcpListener, TcpStream};
+/// use epoll_acceptor::{AcceptFlags, Class, accept};
+///
+/// let listener = TcpListener::bind("127.0.0.1:0")?;
+/// listener.set_nonblocking(true)?;
+/// let client = TcpStream::connect(listener.local_addr()?)?;
+///
+/// let stream = TcpStream::from(accept(&listener, AcceptFlags::default())?);
+/// assert_eq!(stream.peer_addr()?, client.local_addr()?);
+/// assert_eq!(accept(&listener, AcceptFlags::default()).unwrap_err().class(), Class::Empty);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # References
+///
+/// [accept(2)](https://man7.org/linux/man-pages/man2/accept.2.html)
+#[doc(alias = "accept4")]
+pub fn accept(listener: &(impl AsFd + ?Sized), flags: AcceptFlags) -> Result<OwnedFd, AcceptError> {
+    sys::accept4(listener.as_fd(), flags.bits()).map_err(AcceptError)
+}
+
+/// `accept4(listener, addr, …, flags)`—Takes the oldest connection from the queue, and its peer's address.
+///
+/// The address is right even if the connection was reset while it waited; `getpeername` would fail then.
+///
+/// # Errors
+///
+/// As for [`accept`].
+#[doc(alias = "accept4")]
+pub fn accept_with_peer(
+    listener: &(impl AsFd + ?Sized),
+    flags: AcceptFlags,
+) -> Result<(OwnedFd, PeerAddr), AcceptError> {
+    let (socket, address) =
+        sys::accept4_with_peer(listener.as_fd(), flags.bits()).map_err(AcceptError)?;
+    Ok((socket, PeerAddr::from_bytes(address.as_bytes())))
+}
+
+/// Why no connection was accepted, as a sentence that names the remedy.
+///
+/// Becomes the plain [`io::Error`] of its number, [`WouldBlock`](io::ErrorKind::WouldBlock) and all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("cannot accept a connection: {} ({:?}); {}", self.meaning(), .0, self.remedy())]
+pub struct AcceptError(Errno);
+
+impl AcceptError {
+    /// What the error did to the queue.
+    pub const fn class(&self) -> Class {
+        self.0.class()
+    }
+
+    /// The kernel's error number.
+    pub const fn raw_os_error(&self) -> i32 {
+        self.0.number()
+    }
+
+    /// The kind that the [`io::Error`] will have.
+    pub fn kind(&self) -> io::ErrorKind {
+        io::Error::from(*self).kind()
+    }
+
+    const fn meaning(&self) -> &'static str {
+        match (self.raw_os_error(), self.class()) {
+            (libc::EMFILE, _) => "this process has as many descriptors as RLIMIT_NOFILE allows",
+            (libc::ENFILE, _) => "the system has as many open files as it allows",
+            (libc::EPERM | libc::EACCES, _) => "a firewall or a security module forbids it",
+            (_, Class::Consumed) => "the oldest one failed before it was accepted",
+            (_, Class::Empty) => "none is waiting",
+            (_, Class::Interrupted) => "a signal came first",
+            (_, Class::Resource) => "the kernel could not",
+            (_, Class::Dead) => "the descriptor is no socket that listens",
+        }
+    }
+
+    const fn remedy(&self) -> &'static str {
+        match self.class() {
+            Class::Consumed => "accept the next one",
+            Class::Empty => "wait until the listener is reported",
+            Class::Interrupted => "try again",
+            Class::Resource => {
+                "it is still queued: free some resources, and try again after a while"
+            }
+            Class::Dead => "give this listener up",
+        }
+    }
+}
+
+impl From<AcceptError> for io::Error {
+    fn from(error: AcceptError) -> Self {
+        error.0.into()
+    }
+}

@@ -1,0 +1,284 @@
+//! Acceptors on real listeners: how they are built, and how the listener comes back.
+
+use std::fmt;
+use std::io;
+use std::os::fd::AsFd;
+
+use super::listener::Listener;
+use super::port::Watched;
+use super::sys;
+use super::token::Token;
+use crate::admission::connection::Connection;
+use crate::admission::gate::Gate;
+use crate::admission::policy::{Admission, Unlimited};
+use crate::drain::acceptor::Steps;
+use crate::drain::core::{Drain, Plan};
+use crate::drain::shared::Control;
+use crate::drain::state::Dead;
+use crate::drain::strategy::{EdgeTriggered, LevelTriggered, Proof, Strategy, Trigger};
+
+/// An [`Acceptor`](crate::drain::Acceptor) on a real listener and a real epoll.
+///
+/// Made by [`LevelTriggered::on`], [`EdgeTriggered::on`] or [`Trigger::on`]. It owns the listener and its
+/// registration; dropping it deregisters the listener and closes it, which resets whoever is still queued: take
+/// the listener out with [`into_listener`](Self::into_listener) to hand it on instead.
+///
+/// It is `Send` where the listener and the policy are: build it on one thread and run it on another. One thread
+/// at a time drives it (`&mut self`); everybody else has a [`Control`].
+///
+/// ## In a forked child
+///
+/// The child's copy shares the epoll with the parent. Dropping it there closes its descriptors and deregisters
+/// nothing, since that would deafen the parent.
+#[must_use = "dropping it closes the listener"]
+pub struct EpollAcceptor<L: Listener, S: Strategy = LevelTriggered, A: Admission = Unlimited> {
+    drain: Drain<Watched<L>, S, A>,
+}
+
+/// What an acceptor is to be: its listener, trigger, budget, proof and admission.
+#[derive(Debug)]
+#[must_use = "nothing is registered before `register`"]
+pub struct Builder<L, S, A = Unlimited> {
+    listener: L,
+    strategy: S,
+    admission: A,
+    plan: Plan,
+}
+
+/// Why a listener could not be registered. It comes back: [`into_listener`](Self::into_listener).
+pub struct RegisterError<L> {
+    cause: RegisterErrorKind,
+    listener: L,
+}
+
+/// What was wrong with a registration.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RegisterErrorKind {
+    /// The budget is 0.
+    #[error("a budget of 0 would never accept: take 1 or more")]
+    ZeroBudget,
+    /// The descriptor is no listening socket.
+    #[error("the descriptor is not a listening socket: call listen on it first")]
+    NotListening,
+    /// The same descriptor is registered on this epoll already.
+    #[error(
+        "this descriptor is registered on this epoll already: delete that registration, or duplicate the listener"
+    )]
+    AlreadyRegistered,
+    /// The descriptor that was given as the epoll is none.
+    #[error("the descriptor given as the epoll is not an epoll: pass one from epoll_create1")]
+    NotEpoll,
+    /// The system refused for another reason.
+    #[error("the system refused the registration: {0}")]
+    System(#[source] io::Error),
+}
+
+/// How many attempts a pass makes unless told otherwise.
+const BUDGET: u32 = 64;
+
+macro_rules! on {
+    ($($strategy:ident: $example:literal),*) => {$(
+        impl $strategy {
+            /// Begins to build an acceptor on `listener`.
+            ///
+            /// The listener is made non-blocking when it is registered, for everyone who holds a duplicate of
+            /// it: the flag belongs to the open socket, not to the descriptor.
+            ///
+            /// ```
+            /// use std::net::TcpListener;
+            #[doc = $example]
+            ///
+            /// # fn main() -> std::io::Result<()> {
+            /// let epoll = Epoll::new()?;
+            /// let mut acceptor = LISTEN::on(TcpListener::bind("127.0.0.1:0")?).register(&epoll, Token(1))?;
+            /// assert_eq!(acceptor.ready().count(), 0, "nobody has connected yet");
+            /// # Ok(())
+            /// # }
+            /// ```
+            pub const fn on<L: Listener>(listener: L) -> Builder<L, Self> {
+                Builder::new(listener, Self)
+            }
+        }
+    )*};
+}
+
+on! {
+    LevelTriggered: "use epoll_acceptor::{Acceptor, Epoll, LevelTriggered as LISTEN, Token};",
+    EdgeTriggered: "use epoll_acceptor::{Acceptor, Epoll, EdgeTriggered as LISTEN, Token};"
+}
+
+impl Trigger {
+    /// Begins to build an acceptor on `listener`, as [`LevelTriggered::on`] does.
+    pub const fn on<L: Listener>(self, listener: L) -> Builder<L, Self> {
+        Builder::new(listener, self)
+    }
+}
+
+impl<L: Listener, S: Strategy> Builder<L, S> {
+    const fn new(listener: L, strategy: S) -> Self {
+        let plan = Plan { budget: BUDGET, proof: None };
+        Self { listener, strategy, admission: Unlimited, plan }
+    }
+}
+
+impl<L: Listener, S: Strategy, A: Admission> Builder<L, S, A> {
+    /// How many attempts one pass makes at most, whatever becomes of them; 64 unless set. More are left for the
+    /// next wait, so that a flood of new connections does not starve those that are open.
+    ///
+    /// 0 is refused by [`register`](Self::register).
+    pub const fn budget(mut self, attempts: u32) -> Self {
+        self.plan.budget = attempts;
+        self
+    }
+
+    /// How a pass knows that nothing more waits, instead of the best for the listener's family.
+    pub const fn proof(mut self, proof: Proof) -> Self {
+        self.plan.proof = Some(proof);
+        self
+    }
+
+    /// Limits the connections in service by `gate`, together with everyone else who uses it.
+    pub fn gate(self, gate: &Gate) -> Builder<L, S, Gate> {
+        self.admission(gate.clone())
+    }
+
+    /// Lets this policy decide who may come in.
+    pub fn admission<B: Admission>(self, admission: B) -> Builder<L, S, B> {
+        Builder { listener: self.listener, strategy: self.strategy, admission, plan: self.plan }
+    }
+
+    /// Registers the listener on `epoll`, under `token`: on this crate's [`Epoll`](super::Epoll), or on any other
+    /// epoll descriptor, such as another event loop's.
+    ///
+    /// The listener, a wake-up (eventfd) and a timer (timerfd) are registered under the one token. Every event
+    /// with that token is answered by one pass. The acceptor keeps a duplicate of the epoll descriptor.
+    ///
+    /// # Errors
+    ///
+    /// [`RegisterError`], which gives the listener back: the budget is 0, the descriptor does not listen, is
+    /// registered already, is closed, `epoll` is none, or descriptors, memory or `max_user_watches` have run
+    /// out.
+    ///
+    /// # References
+    ///
+    /// [epoll_ctl(2)](https://man7.org/linux/man-pages/man2/epoll_ctl.2.html)
+    pub fn register(
+        self,
+        epoll: impl AsFd,
+        token: Token,
+    ) -> Result<EpollAcceptor<L, S, A>, RegisterError<L>> {
+        let Self { listener, strategy, admission, plan } = self;
+        if let Err(cause) = check(&listener, plan.budget) {
+            return Err(RegisterError { cause, listener });
+        }
+        match Watched::register(epoll.as_fd(), listener, token, strategy.is_edge()) {
+            Ok(port) => Ok(EpollAcceptor { drain: Drain::new(port, strategy, admission, plan) }),
+            Err((error, listener)) => Err(RegisterError { cause: RegisterErrorKind::from(error), listener }),
+        }
+    }
+}
+
+fn check(listener: &impl Listener, budget: u32) -> Result<(), RegisterErrorKind> {
+    if budget == 0 {
+        return Err(RegisterErrorKind::ZeroBudget);
+    }
+    if !sys::is_listening(listener.as_fd()) {
+        return Err(RegisterErrorKind::NotListening);
+    }
+    sys::set_nonblocking(listener.as_fd()).map_err(|errno| RegisterErrorKind::System(errno.into()))
+}
+
+impl<L: Listener, S: Strategy, A: Admission> EpollAcceptor<L, S, A> {
+    /// The listener, to ask its address for example. Closing or shutting it down is the acceptor's death.
+    #[must_use]
+    pub fn listener(&self) -> &L {
+        self.drain.port().listener()
+    }
+
+    /// Takes the acceptor apart and gives the listener back: registered no more, non-blocking, and with
+    /// everything still queued that was.
+    #[must_use = "dropping the listener closes it and resets whoever is queued"]
+    pub fn into_listener(mut self) -> L {
+        self.drain.port_mut().take_listener().expect("the listener is here until it is taken out")
+    }
+}
+
+impl<L: Listener, S: Strategy, A: Admission> Steps for EpollAcceptor<L, S, A> {
+    type Stream = L::Stream;
+    type Permit = A::Permit;
+
+    fn begin(&mut self) {
+        self.drain.begin();
+    }
+
+    fn advance(&mut self) -> Option<Result<Connection<L::Stream, A::Permit>, Dead>> {
+        self.drain.advance()
+    }
+
+    fn handle(&self) -> Control {
+        self.drain.handle()
+    }
+}
+
+impl<L: Listener + fmt::Debug, S: Strategy, A: Admission> fmt::Debug for EpollAcceptor<L, S, A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EpollAcceptor")
+            .field("listener", self.listener())
+            .field("state", &self.handle().state())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<L> RegisterError<L> {
+    /// What was wrong.
+    #[must_use]
+    pub const fn kind(&self) -> &RegisterErrorKind {
+        &self.cause
+    }
+
+    /// The listener, as it was given.
+    #[must_use = "dropping the listener closes it"]
+    pub fn into_listener(self) -> L {
+        self.listener
+    }
+}
+
+impl From<io::Error> for RegisterErrorKind {
+    fn from(error: io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(libc::EEXIST) => Self::AlreadyRegistered,
+            Some(libc::EINVAL) => Self::NotEpoll,
+            _ => Self::System(error),
+        }
+    }
+}
+
+impl<L> From<RegisterError<L>> for io::Error {
+    fn from(error: RegisterError<L>) -> Self {
+        let kind = match &error.cause {
+            RegisterErrorKind::System(error) => error.kind(),
+            RegisterErrorKind::AlreadyRegistered => io::ErrorKind::AlreadyExists,
+            _ => io::ErrorKind::InvalidInput,
+        };
+        Self::new(kind, error.cause)
+    }
+}
+
+impl<L> fmt::Debug for RegisterError<L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RegisterError").field("kind", &self.cause).finish_non_exhaustive()
+    }
+}
+
+impl<L> fmt::Display for RegisterError<L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.cause.fmt(f)
+    }
+}
+
+impl<L> std::error::Error for RegisterError<L> {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        std::error::Error::source(&self.cause)
+    }
+}

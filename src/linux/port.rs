@@ -1,0 +1,222 @@
+//! The seam's real side: one listener on one epoll, with a ring and an alarm under the same token.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use super::listener::Listener;
+use super::sys;
+use super::token::Token;
+use crate::admission::bell::Ring;
+use crate::admission::refusal::Refusal;
+use crate::drain::errno::Errno;
+use crate::drain::port::{Peek, Port};
+
+/// A listener registered on an epoll.
+///
+/// The three descriptors besides the listener are made when it is registered, so that they exist when
+/// descriptors have run out: a duplicate of the epoll, an eventfd to ring and a timerfd for the alarm. The latter
+/// two are edge-triggered and never read: every write and every expiry is an edge.
+#[derive(Debug)]
+pub(super) struct Watched<L: Listener> {
+    /// Invariant: there until the listener is taken out, after which only the destructor runs.
+    listener: Option<L>,
+    epoll: OwnedFd,
+    bell: Arc<OwnedFd>,
+    timer: OwnedFd,
+    token: Token,
+    /// The mask while armed.
+    armed: u32,
+    registered: AtomicBool,
+    /// A forked child shares the epoll: its deregistering would deafen the parent.
+    process: u32,
+    started: Instant,
+}
+
+/// The eventfd that wakes the owner.
+#[derive(Debug)]
+struct EventBell(Arc<OwnedFd>);
+
+const EDGE: u32 = (libc::EPOLLIN | libc::EPOLLET) as u32;
+/// What a refusal reads of the client's bytes, so that closing does not turn into a reset.
+const POLITE_READ: usize = 4096;
+
+impl<L: Listener> Watched<L> {
+    /// Registers a listener; on failure it comes back, registered nowhere.
+    pub(super) fn register(
+        epoll: BorrowedFd<'_>,
+        listener: L,
+        token: Token,
+        is_edge: bool,
+    ) -> Result<Self, (io::Error, L)> {
+        let made =
+            (|| -> io::Result<_> { Ok((epoll.try_clone_to_owned()?, sys::eventfd()?, sys::timerfd()?)) })();
+        let (epoll, bell, timer) = match made {
+            Ok(made) => made,
+            Err(error) => return Err((error, listener)),
+        };
+        let trigger = if is_edge { libc::EPOLLET } else { 0 };
+        let mut watched = Self {
+            listener: Some(listener),
+            epoll,
+            bell: Arc::new(bell),
+            timer,
+            token,
+            #[allow(clippy::cast_sign_loss, reason = "a bit mask")]
+            armed: (libc::EPOLLIN | libc::EPOLLRDHUP | trigger) as u32,
+            registered: AtomicBool::new(false),
+            process: std::process::id(),
+            started: Instant::now(),
+        };
+        match watched.add_all() {
+            Ok(()) => Ok(watched),
+            Err(errno) => {
+                let listener = watched.listener.take();
+                drop(watched);
+                // Invariant of the field: nobody has taken it before.
+                Err((errno.into(), listener.expect("the listener is still here")))
+            }
+        }
+    }
+
+    /// Takes the listener out, registered no more, its queue intact.
+    pub(super) fn take_listener(&mut self) -> Option<L> {
+        self.detach();
+        self.listener.take()
+    }
+
+    pub(super) fn listener(&self) -> &L {
+        self.listener.as_ref().expect("the listener is here until it is taken out")
+    }
+
+    fn add_all(&self) -> Result<(), Errno> {
+        // The listener last: once it is in, the owner may be told at once.
+        sys::epoll_ctl_add(self.epoll.as_fd(), self.bell.as_fd(), EDGE, self.token.0)?;
+        sys::epoll_ctl_add(self.epoll.as_fd(), self.timer.as_fd(), EDGE, self.token.0)?;
+        self.arm()
+    }
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.listener().as_fd()
+    }
+
+    fn modify(&self, mask: u32) -> Result<(), Errno> {
+        sys::epoll_ctl_mod(self.epoll.as_fd(), self.fd(), mask, self.token.0)
+    }
+}
+
+impl<L: Listener> Port for Watched<L> {
+    type Stream = L::Stream;
+
+    fn accept(&self) -> Result<L::Stream, Errno> {
+        sys::accept4(self.fd(), libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC).map(L::Stream::from)
+    }
+
+    fn refuse(&self, stream: L::Stream, refusal: &Refusal) {
+        let fd = stream.as_fd();
+        // A failure of any of these leaves a plain close, which is a refusal as well.
+        match refusal {
+            Refusal::Reset => {
+                let _ = sys::set_linger(fd, Some(0));
+            }
+            Refusal::LastWord(words) => {
+                let _ = sys::recv_discard(fd, &mut [0; POLITE_READ]);
+                let _ = sys::send(fd, words);
+                let _ = sys::set_linger(fd, None);
+            }
+            // The listener's SO_LINGER is inherited, and would make this close wait for a silent peer.
+            _ => {
+                let _ = sys::set_linger(fd, None);
+            }
+        }
+    }
+
+    fn depth(&self) -> Option<u32> {
+        sys::tcp_info(self.fd()).ok().filter(|info| info.state == sys::TCP_LISTEN).map(|info| info.unacked)
+    }
+
+    fn peek(&self) -> Peek {
+        const GONE: i16 = libc::POLLHUP | libc::POLLERR | libc::POLLNVAL | libc::POLLRDHUP;
+        match sys::poll(self.fd(), libc::POLLIN | libc::POLLRDHUP) {
+            // A look that fails for want of memory shows nothing: to accept will tell.
+            Err(_) => Peek::Waiting,
+            Ok(seen) if seen & GONE != 0 && seen & libc::POLLIN != 0 => Peek::ShutQueued,
+            Ok(seen) if seen & GONE != 0 => Peek::Shut,
+            Ok(seen) if seen & libc::POLLIN != 0 => Peek::Waiting,
+            Ok(_) => Peek::Empty,
+        }
+    }
+
+    fn age(&self, stream: &L::Stream) -> Option<Duration> {
+        let info = sys::tcp_info(stream.as_fd()).ok()?;
+        Some(Duration::from_millis(u64::from(info.last_data_sent_ms)))
+    }
+
+    fn arm(&self) -> Result<(), Errno> {
+        let armed = match self.registered.load(Ordering::Relaxed) {
+            true => self.modify(self.armed),
+            false => Err(Errno::new(libc::ENOENT)),
+        };
+        match armed {
+            // Detached on purpose, or deleted by someone behind our back.
+            Err(errno) if errno.number() == libc::ENOENT => {
+                sys::epoll_ctl_add(self.epoll.as_fd(), self.fd(), self.armed, self.token.0)?;
+                self.registered.store(true, Ordering::Relaxed);
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    fn disarm(&self) -> Result<(), Errno> {
+        self.modify(0)
+    }
+
+    fn detach(&self) {
+        if self.process == std::process::id() && self.registered.swap(false, Ordering::Relaxed) {
+            let _ = sys::epoll_ctl_del(self.epoll.as_fd(), self.fd());
+        }
+    }
+
+    fn announce(&self) {
+        // On a socket that does not listen it would leave a mark that its later children inherit.
+        if sys::is_listening(self.fd()) {
+            let _ = sys::shutdown_write(self.fd());
+        }
+    }
+
+    fn alarm(&self, after: Option<Duration>) {
+        // Fails for no value that a Duration of milliseconds can take.
+        let _ = sys::timerfd_set(self.timer.as_fd(), after);
+    }
+
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    fn ringer(&self) -> Box<dyn Ring> {
+        Box::new(EventBell(Arc::clone(&self.bell)))
+    }
+}
+
+impl<L: Listener> Drop for Watched<L> {
+    fn drop(&mut self) {
+        if self.listener.is_some() {
+            self.detach();
+        }
+        // Closing them would not do: a forked child, or a handle on another thread, keeps them open.
+        if self.process == std::process::id() {
+            let _ = sys::epoll_ctl_del(self.epoll.as_fd(), self.bell.as_fd());
+            let _ = sys::epoll_ctl_del(self.epoll.as_fd(), self.timer.as_fd());
+        }
+    }
+}
+
+impl Ring for EventBell {
+    fn ring(&self) {
+        // Full after 2^64 - 2 rings, and nobody reads it: it cannot be full.
+        let _ = sys::eventfd_write(self.0.as_fd());
+    }
+}

@@ -1,0 +1,478 @@
+//! The system calls, one function each: the only unsafe code of the crate.
+//!
+//! A function here makes its call and reports what the kernel answered, no more: no retry, no policy. What
+//! nix offers safely over a borrowed descriptor is taken from nix; the rest is `libc` with a proof.
+//!
+//! Every proof leans on the same fact about descriptors, and does not repeat it: a `BorrowedFd` is an open
+//! descriptor for as long as it is borrowed, so no call here can hit a number that was closed and given out
+//! again.
+#![allow(unsafe_code)]
+
+use std::ffi::{c_int, c_long, c_void};
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr;
+use std::time::Duration;
+
+use nix::fcntl::{FcntlArg, OFlag};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::socket::sockopt;
+
+use crate::drain::errno::Errno;
+
+/// `epoll_create1(EPOLL_CLOEXEC)`
+pub(crate) fn epoll_create1() -> Result<OwnedFd, Errno> {
+    // SAFETY: the call takes no pointer; epoll_create(2): "On success, these system calls return a file
+    // descriptor", a new one, which nobody else owns.
+    unsafe { owned(libc::epoll_create1(libc::EPOLL_CLOEXEC)) }
+}
+
+/// `epoll_ctl(EPOLL_CTL_ADD)`
+pub(crate) fn epoll_ctl_add(
+    epoll: BorrowedFd<'_>,
+    fd: BorrowedFd<'_>,
+    mask: u32,
+    data: u64,
+) -> Result<(), Errno> {
+    epoll_ctl(epoll, libc::EPOLL_CTL_ADD, fd, mask, data)
+}
+
+/// `epoll_ctl(EPOLL_CTL_MOD)`
+pub(crate) fn epoll_ctl_mod(
+    epoll: BorrowedFd<'_>,
+    fd: BorrowedFd<'_>,
+    mask: u32,
+    data: u64,
+) -> Result<(), Errno> {
+    epoll_ctl(epoll, libc::EPOLL_CTL_MOD, fd, mask, data)
+}
+
+/// `epoll_ctl(EPOLL_CTL_DEL)`
+pub(crate) fn epoll_ctl_del(epoll: BorrowedFd<'_>, fd: BorrowedFd<'_>) -> Result<(), Errno> {
+    epoll_ctl(epoll, libc::EPOLL_CTL_DEL, fd, 0, 0)
+}
+
+fn epoll_ctl(
+    epoll: BorrowedFd<'_>,
+    operation: c_int,
+    fd: BorrowedFd<'_>,
+    mask: u32,
+    data: u64,
+) -> Result<(), Errno> {
+    let mut event = libc::epoll_event { events: mask, u64: data };
+    // SAFETY: `event` is a live `struct epoll_event`; epoll_ctl(2) reads it during the call and keeps a copy
+    // ("The event argument describes the object linked to the file descriptor"), never the pointer.
+    done(unsafe { libc::epoll_ctl(epoll.as_raw_fd(), operation, fd.as_raw_fd(), &raw mut event) })
+}
+
+/// `epoll_wait`: how many of `buffer`, from its beginning, hold events now. Any negative timeout is for ever.
+pub(crate) fn epoll_wait(
+    epoll: BorrowedFd<'_>,
+    buffer: &mut [libc::epoll_event],
+    timeout_ms: c_int,
+) -> Result<usize, Errno> {
+    // SAFETY: epoll_wait(2): "Up to maxevents are returned", written from `events` on; `events_max` says no more
+    // than `buffer` has, which is writable for the whole call.
+    count(unsafe {
+        libc::epoll_wait(epoll.as_raw_fd(), buffer.as_mut_ptr(), events_max(buffer), timeout_ms)
+    })
+}
+
+/// `epoll_pwait`: as [`epoll_wait`], with the thread's signal mask replaced while it waits.
+pub(crate) fn epoll_pwait(
+    epoll: BorrowedFd<'_>,
+    buffer: &mut [libc::epoll_event],
+    timeout_ms: c_int,
+    mask: &libc::sigset_t,
+) -> Result<usize, Errno> {
+    // SAFETY: as for `epoll_wait`; `mask` is an initialised signal set that is only read.
+    count(unsafe {
+        libc::epoll_pwait(
+            epoll.as_raw_fd(),
+            buffer.as_mut_ptr(),
+            events_max(buffer),
+            timeout_ms,
+            ptr::from_ref(mask),
+        )
+    })
+}
+
+/// The kernel's `struct __kernel_timespec`, which is 64 bits wide on every architecture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub(crate) struct KernelTimespec {
+    pub(crate) seconds: i64,
+    pub(crate) nanoseconds: i64,
+}
+
+/// The size of the kernel's own signal set in bytes: 64 signals, one bit each (`_NSIG / 8`).
+const KERNEL_SIGSET_SIZE: usize = 8;
+
+/// `epoll_pwait2`: as [`epoll_wait`], with nanoseconds. By number, since not every libc has the function.
+pub(crate) fn epoll_pwait2(
+    epoll: BorrowedFd<'_>,
+    buffer: &mut [libc::epoll_event],
+    timeout: KernelTimespec,
+    mask: Option<&libc::sigset_t>,
+) -> Result<usize, Errno> {
+    let mask = mask.map_or(ptr::null(), ptr::from_ref);
+    // SAFETY: epoll_wait(2): "epoll_pwait2(int epfd, struct epoll_event events[.maxevents], int maxevents, const
+    // struct timespec *_Nullable timeout, const sigset_t *_Nullable sigmask)", the kernel's last argument being
+    // the size of its own set (sigprocmask(2), "C library/kernel differences"). The buffer is as for
+    // `epoll_wait`; the time and the mask are only read, and a libc's `sigset_t` is at least as large as the
+    // kernel's and begins with it.
+    let answer = unsafe {
+        libc::syscall(
+            libc::SYS_epoll_pwait2,
+            epoll.as_raw_fd(),
+            buffer.as_mut_ptr(),
+            events_max(buffer),
+            &raw const timeout,
+            mask,
+            KERNEL_SIGSET_SIZE,
+        )
+    };
+    length(answer)
+}
+
+/// What fits both the buffer and the kernel, which refuses more than `INT_MAX` bytes of events (EINVAL).
+fn events_max(buffer: &[libc::epoll_event]) -> c_int {
+    c_int::try_from(buffer.len().min(EVENTS_MAX)).unwrap_or(c_int::MAX)
+}
+
+/// The most events that one wait can return.
+pub(crate) const EVENTS_MAX: usize = c_int::MAX as usize / size_of::<libc::epoll_event>();
+
+/// `ioctl(EPIOCGPARAMS)`
+pub(crate) fn epoll_params(epoll: BorrowedFd<'_>) -> Result<libc::epoll_params, Errno> {
+    let mut params = libc::epoll_params {
+        busy_poll_usecs: 0,
+        busy_poll_budget: 0,
+        prefer_busy_poll: 0,
+        __pad: 0,
+    };
+    // SAFETY: ioctl_eventpoll(2): EPIOCGPARAMS "Get the current epoll_params configuration", into a
+    // `struct epoll_params`, which `params` is. On a descriptor that is not an epoll the number, which carries
+    // its own type and size, is answered by ENOTTY or EINVAL.
+    done(unsafe { libc::ioctl(epoll.as_raw_fd(), libc::EPIOCGPARAMS, &raw mut params) })?;
+    Ok(params)
+}
+
+/// `ioctl(EPIOCSPARAMS)`
+pub(crate) fn set_epoll_params(
+    epoll: BorrowedFd<'_>,
+    params: &libc::epoll_params,
+) -> Result<(), Errno> {
+    // SAFETY: ioctl_eventpoll(2): EPIOCSPARAMS "Set the epoll_params structure"; `params` is one, and only read.
+    done(unsafe { libc::ioctl(epoll.as_raw_fd(), libc::EPIOCSPARAMS, ptr::from_ref(params)) })
+}
+
+/// `accept4` without an address: no error after the connection has left the queue is possible.
+///
+/// `flags` of accept(2): `SOCK_NONBLOCK`, `SOCK_CLOEXEC`.
+pub(crate) fn accept4(fd: BorrowedFd<'_>, flags: c_int) -> Result<OwnedFd, Errno> {
+    // SAFETY: accept(2): "When addr is NULL, nothing is filled in; in this case, addrlen is not used, and should
+    // also be NULL." What it returns on success is "a file descriptor for the accepted socket", a new one.
+    unsafe { owned(libc::accept4(fd.as_raw_fd(), ptr::null_mut(), ptr::null_mut(), flags)) }
+}
+
+/// A socket address as the kernel wrote it.
+#[repr(C, align(8))]
+pub(crate) struct RawAddress {
+    bytes: [u8; ADDRESS_SIZE],
+    length: usize,
+}
+
+const ADDRESS_SIZE: usize = size_of::<libc::sockaddr_storage>();
+
+impl RawAddress {
+    /// What the kernel has written, and nothing after it.
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+}
+
+/// `accept4` with the peer's address.
+///
+/// An address buffer that cannot be written costs the connection, which has left the queue by then: hence a
+/// whole `sockaddr_storage` on the stack, and its true length.
+pub(crate) fn accept4_with_peer(
+    fd: BorrowedFd<'_>,
+    flags: c_int,
+) -> Result<(OwnedFd, RawAddress), Errno> {
+    #[allow(clippy::cast_possible_truncation, reason = "a sockaddr_storage has 128 bytes")]
+    let mut length = ADDRESS_SIZE as libc::socklen_t;
+    let mut address = RawAddress { bytes: [0; ADDRESS_SIZE], length: 0 };
+    // SAFETY: accept(2): "the caller must initialize [addrlen] to contain the size (in bytes) of the structure
+    // pointed to by addr", and "The returned address is truncated if the buffer provided is too small". `length`
+    // is the size of `bytes`; both are writable for the whole call. The descriptor returned is a new one.
+    let socket = unsafe {
+        owned(libc::accept4(
+            fd.as_raw_fd(),
+            address.bytes.as_mut_ptr().cast::<libc::sockaddr>(),
+            &raw mut length,
+            flags,
+        ))
+    }?;
+    // "in this case, addrlen will return a value greater than was supplied to the call"
+    address.length = usize::try_from(length).unwrap_or(ADDRESS_SIZE).min(ADDRESS_SIZE);
+    Ok((socket, address))
+}
+
+/// `poll` with timeout 0: the `revents` of one descriptor.
+pub(crate) fn poll(fd: BorrowedFd<'_>, events: i16) -> Result<i16, Errno> {
+    let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 };
+    // SAFETY: poll(2) takes "a set of file descriptors to be monitored ... an array of structures"; here an array
+    // of one, of which only `revents` is written.
+    done(unsafe { libc::poll(&raw mut entry, 1, 0) })?;
+    Ok(entry.revents)
+}
+
+/// The few fields of `struct tcp_info` (tcp(7), TCP_INFO) that accepting needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TcpInfo {
+    /// A `TCP_*` state; [`TCP_LISTEN`] for a socket that listens.
+    pub(crate) state: u8,
+    /// Milliseconds since anything was sent, or since the connection was made.
+    pub(crate) last_data_sent_ms: u32,
+    /// Of a listener: how many connections are queued.
+    pub(crate) unacked: u32,
+    /// Of a listener: the backlog in force.
+    pub(crate) sacked: u32,
+}
+
+/// `TCP_LISTEN` of the kernel's `tcp_states.h`.
+pub(crate) const TCP_LISTEN: u8 = 10;
+
+/// `getsockopt(TCP_INFO)`, only as far as the last field that is wanted.
+pub(crate) fn tcp_info(fd: BorrowedFd<'_>) -> Result<TcpInfo, Errno> {
+    const STATE: usize = 0;
+    const UNACKED: usize = 24;
+    const SACKED: usize = 28;
+    const LAST_DATA_SENT: usize = 44;
+    const SIZE: usize = LAST_DATA_SENT + 4;
+
+    let mut bytes = [0_u8; SIZE];
+    getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, &mut bytes)?;
+    let field =
+        |at: usize| u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+    Ok(TcpInfo {
+        state: bytes[STATE],
+        last_data_sent_ms: field(LAST_DATA_SENT),
+        unacked: field(UNACKED),
+        sacked: field(SACKED),
+    })
+}
+
+/// Fills `bytes` whole; an answer that is shorter is EOPNOTSUPP, as from a socket that has no such option.
+fn getsockopt(
+    fd: BorrowedFd<'_>,
+    level: c_int,
+    option: c_int,
+    bytes: &mut [u8],
+) -> Result<(), Errno> {
+    let size = libc::socklen_t::try_from(bytes.len()).unwrap_or(libc::socklen_t::MAX);
+    let mut length = size;
+    // SAFETY: getsockopt(2): "optlen is a value-result argument, initially containing the size of the buffer
+    // pointed to by optval, and modified on return to indicate the actual size of the value returned". `length`
+    // is no more than `bytes` has, and the kernel writes no more than that.
+    done(unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            level,
+            option,
+            bytes.as_mut_ptr().cast::<c_void>(),
+            &raw mut length,
+        )
+    })?;
+    if length < size { Err(Errno::new(libc::EOPNOTSUPP)) } else { Ok(()) }
+}
+
+/// `getsockopt(SO_ACCEPTCONN)`: does the socket listen? `false` for what is no socket.
+pub(crate) fn is_listening(fd: BorrowedFd<'_>) -> bool {
+    nix::sys::socket::getsockopt(&fd, sockopt::AcceptConn).unwrap_or(false)
+}
+
+/// `fcntl(F_SETFL)` with `O_NONBLOCK` added. The flag belongs to the open file: every duplicate has it too.
+pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>) -> Result<(), Errno> {
+    let flags = OFlag::from_bits_retain(nix::fcntl::fcntl(fd, FcntlArg::F_GETFL).map_err(errno)?);
+    if flags.contains(OFlag::O_NONBLOCK) {
+        return Ok(());
+    }
+    nix::fcntl::fcntl(fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK)).map_err(errno)?;
+    Ok(())
+}
+
+/// `setsockopt(SO_LINGER)`: seconds; 0 makes the close a reset, `None` is the default, an orderly close.
+pub(crate) fn set_linger(fd: BorrowedFd<'_>, seconds: Option<u16>) -> Result<(), Errno> {
+    let value = libc::linger {
+        l_onoff: c_int::from(seconds.is_some()),
+        l_linger: c_int::from(seconds.unwrap_or(0)),
+    };
+    nix::sys::socket::setsockopt(&fd, sockopt::Linger, &value).map_err(errno)
+}
+
+/// `shutdown(SHUT_WR)`
+pub(crate) fn shutdown_write(fd: BorrowedFd<'_>) -> Result<(), Errno> {
+    // SAFETY: the call takes no pointer.
+    done(unsafe { libc::shutdown(fd.as_raw_fd(), libc::SHUT_WR) })
+}
+
+/// `recv(MSG_DONTWAIT)`: how many bytes came; 0 is the end of the stream. Never blocks.
+pub(crate) fn recv_discard(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize, Errno> {
+    // SAFETY: recv(2) writes at most `len` bytes from `buf` on; both are those of a live slice.
+    let answer = unsafe {
+        libc::recv(
+            fd.as_raw_fd(),
+            buffer.as_mut_ptr().cast::<c_void>(),
+            buffer.len(),
+            libc::MSG_DONTWAIT,
+        )
+    };
+    length(answer)
+}
+
+/// `send(MSG_DONTWAIT | MSG_NOSIGNAL)`: how many bytes were taken. Never blocks, never raises SIGPIPE.
+pub(crate) fn send(fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize, Errno> {
+    // SAFETY: send(2) reads at most `len` bytes from `buf` on; both are those of a live slice.
+    let answer = unsafe {
+        libc::send(
+            fd.as_raw_fd(),
+            bytes.as_ptr().cast::<c_void>(),
+            bytes.len(),
+            libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
+        )
+    };
+    length(answer)
+}
+
+/// `eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)`
+pub(crate) fn eventfd() -> Result<OwnedFd, Errno> {
+    let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
+    EventFd::from_value_and_flags(0, flags).map(OwnedFd::from).map_err(errno)
+}
+
+/// `write(eventfd, 1)`: makes it readable, and every edge-triggered registration of it report once more.
+pub(crate) fn eventfd_write(fd: BorrowedFd<'_>) -> Result<(), Errno> {
+    nix::unistd::write(fd, &1_u64.to_ne_bytes()).map(drop).map_err(errno)
+}
+
+/// `timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC)`
+pub(crate) fn timerfd() -> Result<OwnedFd, Errno> {
+    // SAFETY: the call takes no pointer; timerfd_create(2): "On success, timerfd_create() returns a new file
+    // descriptor".
+    unsafe {
+        owned(libc::timerfd_create(libc::CLOCK_MONOTONIC, libc::TFD_NONBLOCK | libc::TFD_CLOEXEC))
+    }
+}
+
+/// `timerfd_settime`: goes off once, after this long; at once for zero; `None` disarms it.
+pub(crate) fn timerfd_set(fd: BorrowedFd<'_>, after: Option<Duration>) -> Result<(), Errno> {
+    const ONE_SHOT: libc::timespec = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let value = match after {
+        None => ONE_SHOT,
+        // To the kernel zero means "disarm", to us "now".
+        Some(after) => timespec(after.max(Duration::from_nanos(1))),
+    };
+    let setting = libc::itimerspec { it_interval: ONE_SHOT, it_value: value };
+    // SAFETY: timerfd_settime(2): "The new_value argument specifies the initial expiration and interval", and is
+    // only read; "old_value ... If NULL" nothing is returned through it.
+    done(unsafe { libc::timerfd_settime(fd.as_raw_fd(), 0, &raw const setting, ptr::null_mut()) })
+}
+
+/// What is too long for the C type becomes the longest that it holds.
+#[allow(clippy::cast_possible_wrap, reason = "nanoseconds below a second fit any c_long")]
+fn timespec(duration: Duration) -> libc::timespec {
+    libc::timespec {
+        tv_sec: libc::time_t::try_from(duration.as_secs()).unwrap_or(libc::time_t::MAX),
+        tv_nsec: duration.subsec_nanos() as c_long,
+    }
+}
+
+/// `sigemptyset`
+pub(crate) fn sigset_empty() -> libc::sigset_t {
+    let mut set = MaybeUninit::uninit();
+    // SAFETY: sigsetops(3): "sigemptyset() initializes the signal set given by set to empty"; it fails for no
+    // valid pointer, and afterwards the whole set is initialised.
+    unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        set.assume_init()
+    }
+}
+
+/// `sigfillset`
+pub(crate) fn sigset_full() -> libc::sigset_t {
+    let mut set = MaybeUninit::uninit();
+    // SAFETY: sigsetops(3): "sigfillset() initializes set to full, including all signals"; as above.
+    unsafe {
+        libc::sigfillset(set.as_mut_ptr());
+        set.assume_init()
+    }
+}
+
+/// `sigaddset` or `sigdelset`; EINVAL for what is no signal.
+pub(crate) fn sigset_put(
+    set: &mut libc::sigset_t,
+    signal: c_int,
+    present: bool,
+) -> Result<(), Errno> {
+    let put = if present { libc::sigaddset } else { libc::sigdelset };
+    // SAFETY: sigsetops(3): these "add and delete respectively signal signum from set"; the set is initialised,
+    // and a number that is no signal is answered by EINVAL.
+    done(unsafe { put(ptr::from_mut(set), signal) })
+}
+
+/// `sigismember`; `false` for what is no signal.
+pub(crate) fn sigset_has(set: &libc::sigset_t, signal: c_int) -> bool {
+    // SAFETY: sigsetops(3): "sigismember() tests whether signum is a member of set", an initialised set that is
+    // only read.
+    unsafe { libc::sigismember(ptr::from_ref(set), signal) == 1 }
+}
+
+/// `pthread_sigmask`: sets this thread's mask, or nothing with `None`, and returns what it was.
+pub(crate) fn thread_sigmask(new: Option<&libc::sigset_t>) -> Result<libc::sigset_t, Errno> {
+    let mut old = sigset_empty();
+    let new = new.map_or(ptr::null(), ptr::from_ref);
+    // SAFETY: pthread_sigmask(3) is sigprocmask(2) for a thread: "If set is NULL, then the signal mask is
+    // unchanged", "If oldset is non-NULL, the previous value of the signal mask is stored in oldset". Both are
+    // initialised sets. It "returns 0; on error, it returns an error number".
+    match unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, new, &raw mut old) } {
+        0 => Ok(old),
+        number => Err(Errno::new(number)),
+    }
+}
+
+/// Owns the descriptor that a system call has returned.
+///
+/// # Safety
+///
+/// `answer` is -1 with `errno` set, or a new open descriptor that nobody else owns.
+unsafe fn owned(answer: c_int) -> Result<OwnedFd, Errno> {
+    if answer == -1 {
+        return Err(last());
+    }
+    // SAFETY: the caller promises that it is open, and ours alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(answer) })
+}
+
+fn done(answer: c_int) -> Result<(), Errno> {
+    if answer == -1 { Err(last()) } else { Ok(()) }
+}
+
+fn count(answer: c_int) -> Result<usize, Errno> {
+    usize::try_from(answer).map_err(|_| last())
+}
+
+fn length(answer: impl TryInto<usize>) -> Result<usize, Errno> {
+    answer.try_into().map_err(|_| last())
+}
+
+/// `errno`, right after a call that failed.
+fn last() -> Errno {
+    Errno::new(io::Error::last_os_error().raw_os_error().unwrap_or(libc::EINVAL))
+}
+
+fn errno(error: nix::Error) -> Errno {
+    Errno::new(error as i32)
+}

@@ -1,6 +1,6 @@
 //! The trait that user code is generic over, and its iterator.
 
-use super::core::Drain;
+use super::core::{Drain, Step};
 use super::counters::Counters;
 use super::port::Port;
 use super::shared::Control;
@@ -20,7 +20,7 @@ pub trait Steps {
     fn begin(&mut self);
 
     #[doc(hidden)]
-    fn advance(&mut self) -> Option<Result<Connection<Self::Stream, Self::Permit>, Dead>>;
+    fn advance(&mut self) -> Step<Self::Stream, Self::Permit>;
 
     #[doc(hidden)]
     fn handle(&self) -> Control;
@@ -133,11 +133,11 @@ impl<P: Port, S: Strategy, A: Admission> Steps for Drain<P, S, A> {
     type Permit = A::Permit;
 
     fn begin(&mut self) {
-        Drain::begin(self);
+        Self::begin(self);
     }
 
-    fn advance(&mut self) -> Option<Result<Connection<P::Stream, A::Permit>, Dead>> {
-        Drain::advance(self)
+    fn advance(&mut self) -> Step<P::Stream, A::Permit> {
+        Self::advance(self)
     }
 
     fn handle(&self) -> Control {

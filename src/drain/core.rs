@@ -59,6 +59,9 @@ pub struct Drain<P: Port, S: Strategy, A: Admission> {
     /// When the alarm goes off, if it is set.
     alarm_at: Option<Duration>,
     rung_before: bool,
+    /// The listener was shut down with connections queued: take them all, then it is dead. For good, since no
+    /// listener that can be in this state comes back from it.
+    shut: bool,
     pass: Pass,
 }
 
@@ -104,7 +107,9 @@ enum Entry<P> {
     Refused(crate::admission::refusal::Refusal),
 }
 
-type Outcome<P, A> = Option<Result<Connection<<P as Port>::Stream, <A as Admission>::Permit>, Dead>>;
+/// One step of a pass: a connection, the news that the listener is dead, or the end.
+pub type Step<S, P> = Option<Result<Connection<S, P>, Dead>>;
+type StepOf<P, A> = Step<<P as Port>::Stream, <A as Admission>::Permit>;
 
 impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
     /// An acceptor on `port`, which is armed.
@@ -136,6 +141,7 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
             alarm_at: None,
             // What is queued before the first wait has no event yet, and a first pass without one is no fault.
             rung_before: true,
+            shut: false,
             pass: Pass::none(),
         }
     }
@@ -176,7 +182,7 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
     }
 
     /// The next connection of the pass, or its end.
-    pub(super) fn advance(&mut self) -> Outcome<P, A> {
+    pub(super) fn advance(&mut self) -> StepOf<P, A> {
         let mut entry = None;
         loop {
             if let Err(end) = self.may_take() {
@@ -238,7 +244,7 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
         if self.pass.left == 0 {
             return Err(End::Done);
         }
-        if self.pass.shut { Ok(()) } else { self.look() }
+        if self.shut { Ok(()) } else { self.look() }
     }
 
     /// Whether anything waits, asking the kernel only where that is not known.
@@ -262,7 +268,7 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
     fn peek(&mut self) -> Result<(), End> {
         match self.port.peek() {
             Peek::Waiting => self.pass.known = Known::Told,
-            Peek::ShutQueued => self.pass.shut = true,
+            Peek::ShutQueued => self.shut = true,
             Peek::Shut => return Err(End::Shut),
             Peek::Empty => {
                 if self.pass.counts() {
@@ -294,13 +300,13 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
     }
 
     /// What an attempt that took nothing means for the pass: `Err` is its end.
-    fn failed(&mut self, class: Class, errno: Errno) -> Result<(), Outcome<P, A>> {
+    fn failed(&mut self, class: Class, errno: Errno) -> Result<(), StepOf<P, A>> {
         match class {
-            Class::Empty if self.pass.shut => Err(Some(Err(self.die(Some(errno))))),
+            Class::Empty if self.shut => Err(Some(Err(self.die(Some(errno))))),
             // An empty queue that raised an event: look for a listener that is shut and says so for ever.
             Class::Empty if self.pass.taken == 0 => match self.port.peek() {
                 Peek::ShutQueued => {
-                    self.pass.shut = true;
+                    self.shut = true;
                     Ok(())
                 }
                 Peek::Shut => Err(Some(Err(self.die(None)))),
@@ -315,7 +321,7 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
     }
 
     /// The one exit of every pass.
-    fn end(&mut self, end: End) -> Outcome<P, A> {
+    fn end(&mut self, end: End) -> StepOf<P, A> {
         match end {
             End::Done => self.close_pass(),
             End::Stop => self.halt(),

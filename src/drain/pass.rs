@@ -12,8 +12,6 @@ pub(super) struct Pass {
     pub(super) known: Known,
     /// What to expect once the connection that the event told of is taken.
     after_told: Known,
-    /// The listener was shut down with connections queued: take them all, then it is dead.
-    pub(super) shut: bool,
     pub(super) over: bool,
     /// It has been counted.
     pub(super) closed: bool,
@@ -37,15 +35,7 @@ pub(super) enum Known {
 impl Pass {
     /// A pass that has not begun.
     pub(super) const fn none() -> Self {
-        Self {
-            left: 0,
-            taken: 0,
-            known: Known::Exactly(0),
-            after_told: Known::Ask,
-            shut: false,
-            over: true,
-            closed: true,
-        }
+        Self { left: 0, taken: 0, known: Known::Exactly(0), after_told: Known::Ask, over: true, closed: true }
     }
 
     /// A pass that takes one connection. In doubt of the event, it looks first.

@@ -98,8 +98,7 @@ pub fn accept_with_peer(
     listener: &(impl AsFd + ?Sized),
     flags: AcceptFlags,
 ) -> Result<(OwnedFd, PeerAddr), AcceptError> {
-    let (socket, address) =
-        sys::accept4_with_peer(listener.as_fd(), flags.bits()).map_err(AcceptError)?;
+    let (socket, address) = sys::accept4_with_peer(listener.as_fd(), flags.bits()).map_err(AcceptError)?;
     Ok((socket, PeerAddr::from_bytes(address.as_bytes())))
 }
 
@@ -144,9 +143,7 @@ impl AcceptError {
             Class::Consumed => "accept the next one",
             Class::Empty => "wait until the listener is reported",
             Class::Interrupted => "try again",
-            Class::Resource => {
-                "it is still queued: free some resources, and try again after a while"
-            }
+            Class::Resource => "it is still queued: free some resources, and try again after a while",
             Class::Dead => "give this listener up",
         }
     }

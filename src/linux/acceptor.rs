@@ -8,13 +8,11 @@ use super::listener::Listener;
 use super::port::Watched;
 use super::sys;
 use super::token::Token;
-use crate::admission::connection::Connection;
 use crate::admission::gate::Gate;
 use crate::admission::policy::{Admission, Unlimited};
 use crate::drain::acceptor::Steps;
-use crate::drain::core::{Drain, Plan};
+use crate::drain::core::{Drain, Plan, Step};
 use crate::drain::shared::Control;
-use crate::drain::state::Dead;
 use crate::drain::strategy::{EdgeTriggered, LevelTriggered, Proof, Strategy, Trigger};
 
 /// An [`Acceptor`](crate::drain::Acceptor) on a real listener and a real epoll.
@@ -212,7 +210,7 @@ impl<L: Listener, S: Strategy, A: Admission> Steps for EpollAcceptor<L, S, A> {
         self.drain.begin();
     }
 
-    fn advance(&mut self) -> Option<Result<Connection<L::Stream, A::Permit>, Dead>> {
+    fn advance(&mut self) -> Step<L::Stream, A::Permit> {
         self.drain.advance()
     }
 

@@ -57,7 +57,7 @@ fn explain(errno: Errno) -> io::Error {
         ),
         libc::EINVAL => (
             io::ErrorKind::InvalidInput,
-            "the kernel finds these busy-poll parameters invalid: poll for no more than i32::MAX microseconds",
+            "the kernel finds these busy-poll parameters invalid: poll for i32::MAX microseconds or less",
         ),
         _ => return errno.into(),
     };

@@ -107,9 +107,7 @@ impl From<ControlError> for io::Error {
 
 fn remedy(tried: Tried, number: i32) -> &'static str {
     match (number, tried) {
-        (libc::EPERM, _) => {
-            "a regular file or a directory is always ready, so use it without epoll"
-        }
+        (libc::EPERM, _) => "a regular file or a directory is always ready, so use it without epoll",
         (libc::EEXIST, _) => "use `modify`, or duplicate the descriptor for a second registration",
         (libc::ENOENT, Tried::Delete) => {
             "nothing is left to do, unless it was added by another descriptor number: then delete that one"
@@ -117,7 +115,7 @@ fn remedy(tried: Tried, number: i32) -> &'static str {
         (libc::ENOENT, _) => "use `add` first",
         (libc::EBADF, _) => "keep both descriptors open for as long as they are registered",
         (libc::EINVAL, Tried::Add) => {
-            "check that the epoll is one, that it is not added to itself, and that not too many epolls watch it"
+            "check that the epoll is one, is not added to itself, and is not watched by too many others"
         }
         (libc::EINVAL, Tried::AddExclusive) => {
             "check that the epoll is one; watch another epoll with `add`, never exclusively"
@@ -129,9 +127,7 @@ fn remedy(tried: Tried, number: i32) -> &'static str {
         (libc::ELOOP, _) => "watch the inner descriptors directly, or through fewer epolls",
         (libc::ENOSPC, _) => "delete registrations, or raise /proc/sys/fs/epoll/max_user_watches",
         (libc::ENOMEM, _) => "close or delete what can be spared, and try again later",
-        _ => {
-            "epoll_ctl(2) does not know this error: look at what filters the system calls of this process"
-        }
+        _ => "epoll_ctl(2) does not know this error: look at what filters the system calls of this process",
     }
 }
 

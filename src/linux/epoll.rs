@@ -94,8 +94,8 @@ impl Epoll {
         add(self.as_fd(), fd.as_fd(), token, interest)
     }
 
-    /// `epoll_ctl(EPOLL_CTL_ADD, EPOLLEXCLUSIVE)`—Watches a descriptor that other epolls watch too, without all
-    /// of them being woken.
+    /// `epoll_ctl(EPOLL_CTL_ADD, EPOLLEXCLUSIVE)`—Watches a descriptor that other epolls watch too, without
+    /// all of them being woken.
     ///
     /// The epoll that registered first and whose owner sleeps is woken first, and then the others are not; so
     /// it gets everything while it keeps up. An exclusive registration cannot be modified: delete it and add
@@ -103,8 +103,8 @@ impl Epoll {
     ///
     /// ## The one who was woken must act
     ///
-    /// It alone holds the readiness: if it neither accepts nor is reported to again, nobody else learns of the
-    /// connection until the next one arrives. Deleting its registration tells nobody either.
+    /// It alone holds the readiness: if it neither accepts nor is reported to again, nobody else learns of
+    /// the connection until the next one arrives. Deleting its registration tells nobody either.
     ///
     /// # Errors
     ///
@@ -178,14 +178,15 @@ impl Epoll {
         Registration::new(&self.fd, fd, |epoll, fd| add_exclusive(epoll, fd, token, interest))
     }
 
-    /// `epoll_wait(…)` or `epoll_pwait2(…)`—Waits until something is ready, the time is over, or a signal comes.
+    /// `epoll_wait(…)` or `epoll_pwait2(…)`—Waits until something is ready, the time is over, or a signal
+    /// comes.
     ///
     /// If the buffer still holds events that nobody has read, returns at once with those and makes no system
     /// call: see [`Events`]. So a loop that reads none of them never sleeps.
     ///
     /// `None` waits for ever, zero does not wait at all. Otherwise the resolution is a nanosecond, plus the
-    /// slack of the thread's timer (prctl(2), `PR_SET_TIMERSLACK`), and no wait ends early. A time beyond what the kernel can count,
-    /// such as [`Duration::MAX`], is for ever.
+    /// slack of the thread's timer (prctl(2), `PR_SET_TIMERSLACK`), and no wait ends early. A time beyond
+    /// what the kernel can count, such as [`Duration::MAX`], is for ever.
     ///
     /// ## Kernels before 5.11
     ///
@@ -193,9 +194,9 @@ impl Epoll {
     ///
     /// ## Signals are no error
     ///
-    /// A wait that a signal ended returns no events and [says so](Waited::interrupted). Stopping and continuing
-    /// the process does that too (a debugger, `Ctrl-Z`), without any handler. What is left of the timeout is
-    /// the caller's to reckon.
+    /// A wait that a signal ended returns no events and [says so](Waited::interrupted). Stopping and
+    /// continuing the process does that too (a debugger, `Ctrl-Z`), without any handler. What is left of the
+    /// timeout is the caller's to reckon.
     ///
     /// ## Zero is advisory where threads share an epoll
     ///
@@ -219,7 +220,8 @@ impl Epoll {
     /// while it waits.
     ///
     /// The kernel swaps the masks and goes to sleep in one step, so that a signal which is blocked everywhere
-    /// else cannot slip in before. An event that is ready wins over a signal that is pending.
+    /// else cannot slip in before. An event that is ready wins over a signal that is pending, and a wait of
+    /// zero lets none in.
     ///
     /// ## Unread events come first
     ///
@@ -260,7 +262,8 @@ impl Epoll {
         busy_poll::write(self.as_fd(), parameters)
     }
 
-    /// Duplicates the descriptor: the same epoll, the same registrations, closed in programs that are executed.
+    /// Duplicates the descriptor: the same epoll, the same registrations, closed in programs that are
+    /// executed.
     ///
     /// # Errors
     ///
@@ -280,9 +283,7 @@ impl Epoll {
         }
         match events.refill(|buffer| wait::wait(self.as_fd(), buffer, timeout, mask)) {
             Ok(count) => Ok(Waited { count, interrupted: false }),
-            Err(errno) if errno.number() == libc::EINTR => {
-                Ok(Waited { count: 0, interrupted: true })
-            }
+            Err(errno) if errno.number() == libc::EINTR => Ok(Waited { count: 0, interrupted: true }),
             Err(errno) => Err(errno.into()),
         }
     }
@@ -354,9 +355,5 @@ pub(crate) fn modify(
 }
 
 fn not_exclusive(tried: Tried, interest: Interest) -> Result<(), ControlError> {
-    if interest.contains(Interest::EXCLUSIVE) {
-        Err(ControlError::exclusive_flag(tried))
-    } else {
-        Ok(())
-    }
+    if interest.contains(Interest::EXCLUSIVE) { Err(ControlError::exclusive_flag(tried)) } else { Ok(()) }
 }

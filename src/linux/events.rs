@@ -28,8 +28,8 @@ impl Event {
 
 /// A buffer for the events of one wait, with a cursor.
 ///
-/// [`Epoll::wait`](super::epoll::Epoll::wait) fills it, and the iterator takes the events out. One buffer serves
-/// for the life of a loop: nothing is allocated after it was made.
+/// [`Epoll::wait`](super::epoll::Epoll::wait) fills it, and the iterator takes the events out. One buffer
+/// serves for the life of a loop: nothing is allocated after it was made.
 ///
 /// ## A batch that is left half read
 ///
@@ -71,13 +71,13 @@ pub struct Events {
 impl Events {
     /// A buffer for at most `capacity` events a wait.
     ///
-    /// More descriptors than that may be ready: the rest comes with the next waits, and none of them is passed
-    /// over for ever, since the kernel takes turns.
+    /// More descriptors than that may be ready: the rest comes with the next waits, and none of them is
+    /// passed over for ever, since the kernel takes turns.
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](io::ErrorKind::InvalidInput) for 0, which the kernel refuses, and for more events than it
-    /// can return at once (2 GiB of them); [`OutOfMemory`](io::ErrorKind::OutOfMemory).
+    /// [`InvalidInput`](io::ErrorKind::InvalidInput) for 0, which the kernel refuses, and for more events than
+    /// it can return at once (2 GiB of them); [`OutOfMemory`](io::ErrorKind::OutOfMemory).
     pub fn with_capacity(capacity: usize) -> io::Result<Self> {
         if capacity == 0 {
             return Err(invalid(
@@ -85,9 +85,7 @@ impl Events {
             ));
         }
         if capacity > EVENTS_MAX {
-            return Err(invalid(
-                "one wait cannot return so many events: give the buffer a smaller capacity",
-            ));
+            return Err(invalid("one wait cannot return so many events: give the buffer a smaller capacity"));
         }
         let mut buffer = Vec::new();
         buffer.try_reserve_exact(capacity)?;
@@ -145,10 +143,7 @@ impl Iterator for Events {
 
 impl fmt::Debug for Events {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Events")
-            .field("unread", &self.len())
-            .field("capacity", &self.capacity())
-            .finish()
+        f.debug_struct("Events").field("unread", &self.len()).field("capacity", &self.capacity()).finish()
     }
 }
 

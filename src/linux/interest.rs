@@ -166,11 +166,7 @@ impl TryFrom<Interest> for ExclusiveInterest {
     fn try_from(interest: Interest) -> Result<Self, ControlError> {
         let flags = interest.difference(Interest::EXCLUSIVE);
         let illegal = flags.difference(ALLOWED);
-        if illegal.is_empty() {
-            Ok(Self { flags })
-        } else {
-            Err(ControlError::not_exclusive(illegal))
-        }
+        if illegal.is_empty() { Ok(Self { flags }) } else { Err(ControlError::not_exclusive(illegal)) }
     }
 }
 

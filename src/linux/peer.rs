@@ -88,8 +88,7 @@ fn v6(bytes: &[u8]) -> Option<SocketAddrV6> {
     let flowinfo = u32::from_ne_bytes(array(bytes, 4)?);
     let scope_id = u32::from_ne_bytes(array(bytes, 24)?);
     let ip = Ipv6Addr::from(array::<16>(bytes, 8)?);
-    (bytes.len() == size_of::<libc::sockaddr_in6>())
-        .then(|| SocketAddrV6::new(ip, port, flowinfo, scope_id))
+    (bytes.len() == size_of::<libc::sockaddr_in6>()).then(|| SocketAddrV6::new(ip, port, flowinfo, scope_id))
 }
 
 /// `sun_path` of a `struct sockaddr_un` (unix(7)): nothing, a NUL and an abstract name, or a path.

@@ -39,6 +39,7 @@ pub(super) struct Watched<L: Listener> {
 #[derive(Debug)]
 struct EventBell(Arc<OwnedFd>);
 
+#[allow(clippy::cast_sign_loss, reason = "a bit mask")]
 const EDGE: u32 = (libc::EPOLLIN | libc::EPOLLET) as u32;
 /// What a refusal reads of the client's bytes, so that closing does not turn into a reset.
 const POLITE_READ: usize = 4096;

@@ -82,8 +82,8 @@ pub fn is_waiting(listener: &(impl AsFd + ?Sized)) -> io::Result<bool> {
 ///
 /// ## Ask before anything is sent
 ///
-/// The kernel's clock is "since anything was sent", and begins with the connection. From the first write on it
-/// tells something else. What the peer sends does not disturb it.
+/// The kernel's clock is "since anything was sent", and begins with the connection. From the first write on
+/// it tells something else. What the peer sends does not disturb it.
 ///
 /// ## Not with TCP Fast Open
 ///
@@ -97,9 +97,7 @@ pub fn is_waiting(listener: &(impl AsFd + ?Sized)) -> io::Result<bool> {
 pub fn time_queued(stream: &(impl AsFd + ?Sized)) -> io::Result<Duration> {
     let info = tcp_info(stream.as_fd())?;
     if info.state == TCP_LISTEN {
-        return Err(invalid(
-            "a listener was never queued: ask the connection that was accepted from it",
-        ));
+        return Err(invalid("a listener was never queued: ask the connection that was accepted from it"));
     }
     Ok(Duration::from_millis(info.last_data_sent_ms.into()))
 }

@@ -20,8 +20,8 @@ use super::token::Token;
 /// (`Registration<Arc<TcpListener>>`); in every case it is open for as long as it is registered. The epoll
 /// lives on for as long as a registration does, even if the [`Epoll`](super::epoll::Epoll) is dropped first.
 ///
-/// Dropping it deletes the registration first and the descriptor second, so that a duplicate of the descriptor
-/// does not keep the registration alive.
+/// Dropping it deletes the registration first and the descriptor second, so that a duplicate of the
+/// descriptor does not keep the registration alive.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -44,8 +44,8 @@ use super::token::Token;
 ///
 /// ## In a forked child
 ///
-/// The child shares the epoll with its parent, so that a deletion by the child would deafen the parent. Dropped
-/// in another process than it was made in, a registration closes its descriptor and deletes nothing.
+/// The child shares the epoll with its parent, so that a deletion by the child would deafen the parent.
+/// Dropped in another process than it was made in, a registration closes its descriptor and deletes nothing.
 /// [`modify`](Self::modify) has no such care.
 #[must_use = "a registration that is dropped is deleted"]
 #[derive(Debug)]
@@ -72,7 +72,8 @@ impl<F: AsFd> Registration<F> {
     ///
     /// # Errors
     ///
-    /// As for [`Epoll::modify`](super::epoll::Epoll::modify): a registration that is exclusive cannot be modified.
+    /// As for [`Epoll::modify`](super::epoll::Epoll::modify): a registration that is exclusive cannot be
+    /// modified.
     pub fn modify(&self, token: Token, interest: Interest) -> Result<(), ControlError> {
         epoll::modify(self.epoll.as_fd(), self.as_fd(), token, interest)
     }

@@ -7,9 +7,9 @@ use super::sys;
 
 /// The signals that are blocked: held back until they are no longer in the mask.
 ///
-/// For [`Epoll::wait_masked`](super::epoll::Epoll::wait_masked), which puts it in place of the thread's own for
-/// as long as it waits, and so lets a signal in *only* there: no handler runs between the check of a flag and
-/// the wait. Signals are the numbers of signal(7).
+/// For [`Epoll::wait_masked`](super::epoll::Epoll::wait_masked), which puts it in place of the thread's own
+/// for as long as it waits, and so lets a signal in *only* there: no handler runs between the check of a flag
+/// and the wait. Signals are the numbers of signal(7).
 ///
 /// ```
 /// # fn main() -> std::io::Result<()> {
@@ -27,16 +27,17 @@ use super::sys;
 ///
 /// [sigsetops(3)](https://man7.org/linux/man-pages/man3/sigsetops.3.html)
 #[derive(Clone, Copy)]
-#[must_use]
 pub struct SignalMask(libc::sigset_t);
 
 impl SignalMask {
     /// Blocks nothing.
+    #[must_use]
     pub fn empty() -> Self {
         Self(sys::sigset_empty())
     }
 
     /// Blocks everything that can be blocked.
+    #[must_use]
     pub fn full() -> Self {
         Self(sys::sigset_full())
     }

@@ -72,11 +72,9 @@ pub(crate) fn epoll_wait(
     buffer: &mut [libc::epoll_event],
     timeout_ms: c_int,
 ) -> Result<usize, Errno> {
-    // SAFETY: epoll_wait(2): "Up to maxevents are returned", written from `events` on; `events_max` says no more
-    // than `buffer` has, which is writable for the whole call.
-    count(unsafe {
-        libc::epoll_wait(epoll.as_raw_fd(), buffer.as_mut_ptr(), events_max(buffer), timeout_ms)
-    })
+    // SAFETY: epoll_wait(2): "Up to maxevents are returned", written from `events` on; `events_max` says no
+    // more than `buffer` has, which is writable for the whole call.
+    count(unsafe { libc::epoll_wait(epoll.as_raw_fd(), buffer.as_mut_ptr(), events_max(buffer), timeout_ms) })
 }
 
 /// `epoll_pwait`: as [`epoll_wait`], with the thread's signal mask replaced while it waits.
@@ -117,11 +115,11 @@ pub(crate) fn epoll_pwait2(
     mask: Option<&libc::sigset_t>,
 ) -> Result<usize, Errno> {
     let mask = mask.map_or(ptr::null(), ptr::from_ref);
-    // SAFETY: epoll_wait(2): "epoll_pwait2(int epfd, struct epoll_event events[.maxevents], int maxevents, const
-    // struct timespec *_Nullable timeout, const sigset_t *_Nullable sigmask)", the kernel's last argument being
-    // the size of its own set (sigprocmask(2), "C library/kernel differences"). The buffer is as for
-    // `epoll_wait`; the time and the mask are only read, and a libc's `sigset_t` is at least as large as the
-    // kernel's and begins with it.
+    // SAFETY: epoll_wait(2): "epoll_pwait2(int epfd, struct epoll_event events[.maxevents], int maxevents,
+    // const struct timespec *_Nullable timeout, const sigset_t *_Nullable sigmask)", the kernel's last
+    // argument being the size of its own set (sigprocmask(2), "C library/kernel differences"). The buffer is
+    // as for `epoll_wait`; the time and the mask are only read, and a libc's `sigset_t` is at least as large
+    // as the kernel's and begins with it.
     let answer = unsafe {
         libc::syscall(
             libc::SYS_epoll_pwait2,
@@ -146,25 +144,19 @@ pub(crate) const EVENTS_MAX: usize = c_int::MAX as usize / size_of::<libc::epoll
 
 /// `ioctl(EPIOCGPARAMS)`
 pub(crate) fn epoll_params(epoll: BorrowedFd<'_>) -> Result<libc::epoll_params, Errno> {
-    let mut params = libc::epoll_params {
-        busy_poll_usecs: 0,
-        busy_poll_budget: 0,
-        prefer_busy_poll: 0,
-        __pad: 0,
-    };
-    // SAFETY: ioctl_eventpoll(2): EPIOCGPARAMS "Get the current epoll_params configuration", into a
-    // `struct epoll_params`, which `params` is. On a descriptor that is not an epoll the number, which carries
-    // its own type and size, is answered by ENOTTY or EINVAL.
+    let mut params =
+        libc::epoll_params { busy_poll_usecs: 0, busy_poll_budget: 0, prefer_busy_poll: 0, __pad: 0 };
+    // SAFETY: ioctl_eventpoll(2): EPIOCGPARAMS "Get the current epoll_params configuration", into a `struct
+    // epoll_params`, which `params` is. On a descriptor that is not an epoll the number, which carries its
+    // own type and size, is answered by ENOTTY or EINVAL.
     done(unsafe { libc::ioctl(epoll.as_raw_fd(), libc::EPIOCGPARAMS, &raw mut params) })?;
     Ok(params)
 }
 
 /// `ioctl(EPIOCSPARAMS)`
-pub(crate) fn set_epoll_params(
-    epoll: BorrowedFd<'_>,
-    params: &libc::epoll_params,
-) -> Result<(), Errno> {
-    // SAFETY: ioctl_eventpoll(2): EPIOCSPARAMS "Set the epoll_params structure"; `params` is one, and only read.
+pub(crate) fn set_epoll_params(epoll: BorrowedFd<'_>, params: &libc::epoll_params) -> Result<(), Errno> {
+    // SAFETY: ioctl_eventpoll(2): EPIOCSPARAMS "Set the epoll_params structure"; `params` is one, and only
+    // read.
     done(unsafe { libc::ioctl(epoll.as_raw_fd(), libc::EPIOCSPARAMS, ptr::from_ref(params)) })
 }
 
@@ -172,8 +164,9 @@ pub(crate) fn set_epoll_params(
 ///
 /// `flags` of accept(2): `SOCK_NONBLOCK`, `SOCK_CLOEXEC`.
 pub(crate) fn accept4(fd: BorrowedFd<'_>, flags: c_int) -> Result<OwnedFd, Errno> {
-    // SAFETY: accept(2): "When addr is NULL, nothing is filled in; in this case, addrlen is not used, and should
-    // also be NULL." What it returns on success is "a file descriptor for the accepted socket", a new one.
+    // SAFETY: accept(2): "When addr is NULL, nothing is filled in; in this case, addrlen is not used, and
+    // should also be NULL." What it returns on success is "a file descriptor for the accepted socket", a new
+    // one.
     unsafe { owned(libc::accept4(fd.as_raw_fd(), ptr::null_mut(), ptr::null_mut(), flags)) }
 }
 
@@ -197,16 +190,14 @@ impl RawAddress {
 ///
 /// An address buffer that cannot be written costs the connection, which has left the queue by then: hence a
 /// whole `sockaddr_storage` on the stack, and its true length.
-pub(crate) fn accept4_with_peer(
-    fd: BorrowedFd<'_>,
-    flags: c_int,
-) -> Result<(OwnedFd, RawAddress), Errno> {
+pub(crate) fn accept4_with_peer(fd: BorrowedFd<'_>, flags: c_int) -> Result<(OwnedFd, RawAddress), Errno> {
     #[allow(clippy::cast_possible_truncation, reason = "a sockaddr_storage has 128 bytes")]
     let mut length = ADDRESS_SIZE as libc::socklen_t;
     let mut address = RawAddress { bytes: [0; ADDRESS_SIZE], length: 0 };
-    // SAFETY: accept(2): "the caller must initialize [addrlen] to contain the size (in bytes) of the structure
-    // pointed to by addr", and "The returned address is truncated if the buffer provided is too small". `length`
-    // is the size of `bytes`; both are writable for the whole call. The descriptor returned is a new one.
+    // SAFETY: accept(2): "the caller must initialize [addrlen] to contain the size (in bytes) of the
+    // structure pointed to by addr", and "The returned address is truncated if the buffer provided is too
+    // small". `length` is the size of `bytes`; both are writable for the whole call. The descriptor returned
+    // is a new one.
     let socket = unsafe {
         owned(libc::accept4(
             fd.as_raw_fd(),
@@ -223,8 +214,8 @@ pub(crate) fn accept4_with_peer(
 /// `poll` with timeout 0: the `revents` of one descriptor.
 pub(crate) fn poll(fd: BorrowedFd<'_>, events: i16) -> Result<i16, Errno> {
     let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 };
-    // SAFETY: poll(2) takes "a set of file descriptors to be monitored ... an array of structures"; here an array
-    // of one, of which only `revents` is written.
+    // SAFETY: poll(2) takes "a set of file descriptors to be monitored ... an array of structures"; here an
+    // array of one, of which only `revents` is written.
     done(unsafe { libc::poll(&raw mut entry, 1, 0) })?;
     Ok(entry.revents)
 }
@@ -255,8 +246,7 @@ pub(crate) fn tcp_info(fd: BorrowedFd<'_>) -> Result<TcpInfo, Errno> {
 
     let mut bytes = [0_u8; SIZE];
     getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, &mut bytes)?;
-    let field =
-        |at: usize| u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+    let field = |at: usize| u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
     Ok(TcpInfo {
         state: bytes[STATE],
         last_data_sent_ms: field(LAST_DATA_SENT),
@@ -266,25 +256,14 @@ pub(crate) fn tcp_info(fd: BorrowedFd<'_>) -> Result<TcpInfo, Errno> {
 }
 
 /// Fills `bytes` whole; an answer that is shorter is EOPNOTSUPP, as from a socket that has no such option.
-fn getsockopt(
-    fd: BorrowedFd<'_>,
-    level: c_int,
-    option: c_int,
-    bytes: &mut [u8],
-) -> Result<(), Errno> {
+fn getsockopt(fd: BorrowedFd<'_>, level: c_int, option: c_int, bytes: &mut [u8]) -> Result<(), Errno> {
     let size = libc::socklen_t::try_from(bytes.len()).unwrap_or(libc::socklen_t::MAX);
     let mut length = size;
     // SAFETY: getsockopt(2): "optlen is a value-result argument, initially containing the size of the buffer
-    // pointed to by optval, and modified on return to indicate the actual size of the value returned". `length`
-    // is no more than `bytes` has, and the kernel writes no more than that.
+    // pointed to by optval, and modified on return to indicate the actual size of the value returned".
+    // `length` is no more than `bytes` has, and the kernel writes no more than that.
     done(unsafe {
-        libc::getsockopt(
-            fd.as_raw_fd(),
-            level,
-            option,
-            bytes.as_mut_ptr().cast::<c_void>(),
-            &raw mut length,
-        )
+        libc::getsockopt(fd.as_raw_fd(), level, option, bytes.as_mut_ptr().cast::<c_void>(), &raw mut length)
     })?;
     if length < size { Err(Errno::new(libc::EOPNOTSUPP)) } else { Ok(()) }
 }
@@ -306,10 +285,8 @@ pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>) -> Result<(), Errno> {
 
 /// `setsockopt(SO_LINGER)`: seconds; 0 makes the close a reset, `None` is the default, an orderly close.
 pub(crate) fn set_linger(fd: BorrowedFd<'_>, seconds: Option<u16>) -> Result<(), Errno> {
-    let value = libc::linger {
-        l_onoff: c_int::from(seconds.is_some()),
-        l_linger: c_int::from(seconds.unwrap_or(0)),
-    };
+    let value =
+        libc::linger { l_onoff: c_int::from(seconds.is_some()), l_linger: c_int::from(seconds.unwrap_or(0)) };
     nix::sys::socket::setsockopt(&fd, sockopt::Linger, &value).map_err(errno)
 }
 
@@ -323,12 +300,7 @@ pub(crate) fn shutdown_write(fd: BorrowedFd<'_>) -> Result<(), Errno> {
 pub(crate) fn recv_discard(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize, Errno> {
     // SAFETY: recv(2) writes at most `len` bytes from `buf` on; both are those of a live slice.
     let answer = unsafe {
-        libc::recv(
-            fd.as_raw_fd(),
-            buffer.as_mut_ptr().cast::<c_void>(),
-            buffer.len(),
-            libc::MSG_DONTWAIT,
-        )
+        libc::recv(fd.as_raw_fd(), buffer.as_mut_ptr().cast::<c_void>(), buffer.len(), libc::MSG_DONTWAIT)
     };
     length(answer)
 }
@@ -362,9 +334,7 @@ pub(crate) fn eventfd_write(fd: BorrowedFd<'_>) -> Result<(), Errno> {
 pub(crate) fn timerfd() -> Result<OwnedFd, Errno> {
     // SAFETY: the call takes no pointer; timerfd_create(2): "On success, timerfd_create() returns a new file
     // descriptor".
-    unsafe {
-        owned(libc::timerfd_create(libc::CLOCK_MONOTONIC, libc::TFD_NONBLOCK | libc::TFD_CLOEXEC))
-    }
+    unsafe { owned(libc::timerfd_create(libc::CLOCK_MONOTONIC, libc::TFD_NONBLOCK | libc::TFD_CLOEXEC)) }
 }
 
 /// `timerfd_settime`: goes off once, after this long; at once for zero; `None` disarms it.
@@ -376,8 +346,8 @@ pub(crate) fn timerfd_set(fd: BorrowedFd<'_>, after: Option<Duration>) -> Result
         Some(after) => timespec(after.max(Duration::from_nanos(1))),
     };
     let setting = libc::itimerspec { it_interval: ONE_SHOT, it_value: value };
-    // SAFETY: timerfd_settime(2): "The new_value argument specifies the initial expiration and interval", and is
-    // only read; "old_value ... If NULL" nothing is returned through it.
+    // SAFETY: timerfd_settime(2): "The new_value argument specifies the initial expiration and interval", and
+    // is only read; "old_value ... If NULL" nothing is returned through it.
     done(unsafe { libc::timerfd_settime(fd.as_raw_fd(), 0, &raw const setting, ptr::null_mut()) })
 }
 
@@ -412,21 +382,17 @@ pub(crate) fn sigset_full() -> libc::sigset_t {
 }
 
 /// `sigaddset` or `sigdelset`; EINVAL for what is no signal.
-pub(crate) fn sigset_put(
-    set: &mut libc::sigset_t,
-    signal: c_int,
-    present: bool,
-) -> Result<(), Errno> {
+pub(crate) fn sigset_put(set: &mut libc::sigset_t, signal: c_int, present: bool) -> Result<(), Errno> {
     let put = if present { libc::sigaddset } else { libc::sigdelset };
-    // SAFETY: sigsetops(3): these "add and delete respectively signal signum from set"; the set is initialised,
-    // and a number that is no signal is answered by EINVAL.
+    // SAFETY: sigsetops(3): these "add and delete respectively signal signum from set"; the set is
+    // initialised, and a number that is no signal is answered by EINVAL.
     done(unsafe { put(ptr::from_mut(set), signal) })
 }
 
 /// `sigismember`; `false` for what is no signal.
 pub(crate) fn sigset_has(set: &libc::sigset_t, signal: c_int) -> bool {
-    // SAFETY: sigsetops(3): "sigismember() tests whether signum is a member of set", an initialised set that is
-    // only read.
+    // SAFETY: sigsetops(3): "sigismember() tests whether signum is a member of set", an initialised set that
+    // is only read.
     unsafe { libc::sigismember(ptr::from_ref(set), signal) == 1 }
 }
 
@@ -435,8 +401,8 @@ pub(crate) fn thread_sigmask(new: Option<&libc::sigset_t>) -> Result<libc::sigse
     let mut old = sigset_empty();
     let new = new.map_or(ptr::null(), ptr::from_ref);
     // SAFETY: pthread_sigmask(3) is sigprocmask(2) for a thread: "If set is NULL, then the signal mask is
-    // unchanged", "If oldset is non-NULL, the previous value of the signal mask is stored in oldset". Both are
-    // initialised sets. It "returns 0; on error, it returns an error number".
+    // unchanged", "If oldset is non-NULL, the previous value of the signal mask is stored in oldset". Both
+    // are initialised sets. It "returns 0; on error, it returns an error number".
     match unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, new, &raw mut old) } {
         0 => Ok(old),
         number => Err(Errno::new(number)),
@@ -476,3 +442,6 @@ fn last() -> Errno {
 fn errno(error: nix::Error) -> Errno {
     Errno::new(error as i32)
 }
+
+#[cfg(test)]
+mod tests;

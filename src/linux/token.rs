@@ -2,8 +2,8 @@
 
 /// Comes back with every event of the descriptor that was registered under it.
 ///
-/// The kernel keeps the 64 bits and never looks at them; nor does this crate. They need not be unique: several
-/// descriptors may share one token, and then their events are told apart by nothing else.
+/// The kernel keeps the 64 bits and never looks at them; nor does this crate. They need not be unique:
+/// several descriptors may share one token, and then their events are told apart by nothing else.
 ///
 /// ## Events of the past
 ///

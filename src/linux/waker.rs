@@ -62,7 +62,8 @@ impl Waker {
         Ok(Self { eventfd })
     }
 
-    /// `write(eventfd, 1)`—Makes the next wait on the epoll return this waker's event, or the one going on now.
+    /// `write(eventfd, 1)`—Makes the next wait on the epoll return this waker's event, or the one going on
+    /// now.
     ///
     /// # Errors
     ///

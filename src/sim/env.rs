@@ -1,0 +1,312 @@
+//! The environment: what may happen around every call through the seam, and the books that are kept of it.
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::ledger::{Ledger, Violation};
+use super::script::{Act, Script};
+use super::subject::Subject;
+use crate::drain::errno::{Class, Errno};
+use crate::drain::shared::Control;
+
+/// The kernel under an environment: the simulated one, or a real one that replays a script.
+pub trait Stage: Send {
+    /// A client connects to a listener; `false` if it could not.
+    fn connect(&mut self, listener: usize) -> bool;
+    /// The same in two steps: the connection is queued, and can be accepted ...
+    fn insert(&mut self, listener: usize) -> bool;
+    /// ... and then whoever watches the listener is told of the oldest that is queued so.
+    /// `false` if there is none.
+    fn tell(&mut self, listener: usize) -> bool;
+    /// The client whose connection is queued longest quits, if it has not yet.
+    fn quit(&mut self, listener: usize);
+    /// It resets its connection.
+    fn reset(&mut self, listener: usize);
+    /// Another process accepts a connection and closes it; `false` if there was none.
+    fn steal(&mut self, listener: usize) -> bool;
+    /// The listener is shut down.
+    fn shut(&mut self, listener: usize);
+    /// How many connections are queued.
+    fn queued(&self, listener: usize) -> u32;
+    /// A wait on an acceptor's epoll that does not block: how many events it returned.
+    fn wait(&mut self, acceptor: usize) -> usize;
+    /// Time passes.
+    fn advance(&mut self, by: Duration);
+}
+
+/// One environment; clones are the same.
+#[derive(Clone)]
+pub struct Env(Arc<Mutex<Inner>>);
+
+pub(super) struct Inner {
+    pub(super) stage: Box<dyn Stage>,
+    pub(super) ledger: Ledger,
+    script: VecDeque<(u32, Act)>,
+    /// The points passed; none before everything is built, nor after the run.
+    point: Option<u32>,
+    /// The acceptors; `None` while one is in the middle of its turn.
+    pub(super) subjects: Vec<Option<Box<dyn Subject>>>,
+    controls: Vec<Option<Control>>,
+    /// Connections in service, the oldest first.
+    held: VecDeque<Box<dyn Any + Send>>,
+    set_limit: Option<Arc<dyn Fn(u32) + Send + Sync>>,
+    one_listener: bool,
+    descriptors_max: Option<u64>,
+    failures: VecDeque<Errno>,
+}
+
+/// What a Tick passes when no alarm is set.
+const A_WHILE: Duration = Duration::from_millis(5);
+
+impl Env {
+    /// An environment on a stage, with a script to play.
+    pub(super) fn new(stage: Box<dyn Stage>, script: &Script, one_listener: bool) -> Self {
+        Self(Arc::new(Mutex::new(Inner {
+            stage,
+            ledger: Ledger::default(),
+            script: script.acts().iter().copied().collect(),
+            point: None,
+            subjects: Vec::new(),
+            controls: Vec::new(),
+            held: VecDeque::new(),
+            set_limit: None,
+            one_listener,
+            descriptors_max: None,
+            failures: VecDeque::new(),
+        })))
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn add_subject(&self, subject: Box<dyn Subject>) {
+        let mut inner = self.lock();
+        inner.controls.push(subject.control());
+        inner.subjects.push(Some(subject));
+    }
+
+    /// Everything is built: points count from here.
+    pub(super) fn start(&self) {
+        self.lock().point = Some(0);
+    }
+
+    /// The run is over: the connections and acceptors are dropped, and no point does anything any more.
+    pub(super) fn dismiss(&self) {
+        let (held, subjects) = {
+            let mut inner = self.lock();
+            inner.point = None;
+            inner.set_limit = None;
+            inner.controls.clear();
+            (std::mem::take(&mut inner.held), std::mem::take(&mut inner.subjects))
+        };
+        drop(held);
+        drop(subjects);
+    }
+
+    pub(super) fn on_limit(&self, set: Arc<dyn Fn(u32) + Send + Sync>) {
+        self.lock().set_limit = Some(set);
+    }
+
+    /// A point of the run: whatever the script has for it happens here, with no lock held.
+    pub(super) fn point(&self) {
+        {
+            let mut inner = self.lock();
+            let Some(point) = inner.point else { return };
+            inner.point = Some(point + 1);
+        }
+        loop {
+            let act = {
+                let mut inner = self.lock();
+                let passed = inner.point.unwrap_or(0);
+                match inner.script.front() {
+                    Some((point, _)) if *point < passed => inner.script.pop_front(),
+                    _ => None,
+                }
+            };
+            match act {
+                Some((_, act)) => self.act(act),
+                None => return,
+            }
+        }
+    }
+
+    pub(super) fn points(&self) -> u32 {
+        self.lock().point.unwrap_or(0)
+    }
+
+    pub(super) fn script_is_done(&self) -> bool {
+        self.lock().script.is_empty()
+    }
+
+    /// Does one act.
+    pub(super) fn act(&self, act: Act) {
+        let mut inner = self.lock();
+        inner.ledger.acted(act);
+        match act {
+            Act::Connect(listener) => {
+                if inner.stage.connect(listener) {
+                    inner.ledger.arrived += 1;
+                }
+            }
+            Act::Insert(listener) => {
+                if inner.stage.insert(listener) {
+                    inner.ledger.arrived += 1;
+                    inner.ledger.untold += 1;
+                }
+            }
+            Act::Tell(listener) => {
+                if inner.stage.tell(listener) {
+                    inner.ledger.untold -= 1;
+                }
+            }
+            Act::Quit(listener) => inner.stage.quit(listener),
+            Act::Reset(listener) => inner.stage.reset(listener),
+            Act::Steal(listener) => {
+                if inner.stage.steal(listener) {
+                    inner.ledger.stolen += 1;
+                }
+            }
+            Act::Shut(listener) => {
+                inner.stage.shut(listener);
+                inner.ledger.shut.insert(listener);
+            }
+            Act::Exhaust => inner.descriptors_max = Some(inner.ledger.open()),
+            Act::Relieve => inner.descriptors_max = None,
+            Act::Fail(errno) => inner.failures.push_back(errno),
+            Act::Tick => {
+                let by = inner.ledger.next_alarm().unwrap_or(A_WHILE);
+                inner.pass_time(by);
+            }
+            Act::Free => {
+                let ended = inner.held.pop_front();
+                drop(inner);
+                drop(ended);
+            }
+            Act::Limit(limit) => {
+                inner.ledger.limit = limit;
+                let set = inner.set_limit.clone();
+                drop(inner);
+                if let Some(set) = set {
+                    set(limit);
+                }
+            }
+            Act::Pause(_) | Act::Resume(_) | Act::Stop(_) => {
+                drop(inner);
+                self.command(act);
+            }
+            Act::Turn(acceptor) => {
+                drop(inner);
+                self.turn(acceptor);
+            }
+        }
+    }
+
+    fn command(&self, act: Act) {
+        let (Act::Pause(acceptor) | Act::Resume(acceptor) | Act::Stop(acceptor)) = act else { return };
+        let control = {
+            let mut inner = self.lock();
+            inner.ledger.command(acceptor, act);
+            inner.controls.get(acceptor).cloned().flatten()
+        };
+        match (act, control) {
+            (Act::Pause(_), Some(control)) => control.pause(),
+            (Act::Resume(_), Some(control)) => control.resume(),
+            (Act::Stop(_), Some(control)) => control.stop(),
+            _ => {}
+        }
+    }
+
+    /// One acceptor waits without blocking, and has its passes if that returned events. Tells whether it did.
+    pub(super) fn turn(&self, acceptor: usize) -> bool {
+        let (subject, events) = {
+            let mut inner = self.lock();
+            let Some(subject) = inner.subjects.get_mut(acceptor).and_then(Option::take) else { return false };
+            let events = inner.stage.wait(acceptor);
+            inner.ledger.waited(acceptor, events);
+            (subject, events)
+        };
+        let mut subject = subject;
+        for _ in 0..events {
+            self.point();
+            self.lock().ledger.pass_begins(acceptor);
+            let kept = self.clone();
+            let told = subject.turn(&mut |connection| kept.keep(connection));
+            self.lock().ledger.pass_ends(acceptor, told);
+        }
+        self.lock().subjects[acceptor] = Some(subject);
+        events > 0
+    }
+
+    fn keep(&self, connection: Box<dyn Any + Send>) {
+        let mut inner = self.lock();
+        inner.held.push_back(connection);
+    }
+
+    /// Whether the next accept fails without a look at the queue, as the kernel's does (K50, K51).
+    pub(super) fn fails_first(&self) -> Option<Errno> {
+        let mut inner = self.lock();
+        let failure = inner.failures.front().copied().filter(|errno| errno.class() != Class::Consumed);
+        if failure.is_some() {
+            inner.failures.pop_front();
+            return failure;
+        }
+        let open = inner.ledger.open();
+        inner.descriptors_max.filter(|max| open >= *max).map(|_| Errno::new(libc::EMFILE))
+    }
+
+    /// Whether an accept that found a connection loses it.
+    pub(super) fn fails_after(&self) -> Option<Errno> {
+        let mut inner = self.lock();
+        let errno = inner.failures.front().copied().filter(|errno| errno.class() == Class::Consumed)?;
+        inner.failures.pop_front();
+        Some(errno)
+    }
+
+    /// Everything that stood in the way ends: what is left of the script, and all scarcity.
+    pub(super) fn calm(&self) {
+        let mut inner = self.lock();
+        inner.script.clear();
+        for acceptor in 0..inner.subjects.len() {
+            let listener = inner.listener_of(acceptor);
+            while inner.stage.tell(listener) {}
+        }
+        inner.ledger.untold = 0;
+        inner.failures.clear();
+        inner.descriptors_max = None;
+    }
+
+    pub(super) fn held(&self) -> usize {
+        self.lock().held.len()
+    }
+
+    pub(super) fn violated(&self) -> Option<Violation> {
+        self.lock().ledger.violation.clone()
+    }
+}
+
+impl Inner {
+    fn pass_time(&mut self, by: Duration) {
+        self.stage.advance(by);
+        self.ledger.pass_time(by);
+    }
+
+    /// How many connections are queued where an acceptor accepts.
+    pub(super) fn queued_at(&self, acceptor: usize) -> u32 {
+        self.stage.queued(self.listener_of(acceptor))
+    }
+
+    /// The listener an acceptor accepts from.
+    pub(super) fn listener_of(&self, acceptor: usize) -> usize {
+        if self.one_listener { 0 } else { acceptor }
+    }
+}
+
+impl fmt::Debug for Env {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Env").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,74 @@
+//! Every script up to a bound, the shortest first.
+
+use super::ledger::Violation;
+use super::run::{Limited, Report, run};
+use super::script::{Act, Case, Script};
+use super::subject::Maker;
+
+/// What an exploration covered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Explored {
+    /// Runs made.
+    pub scripts: u64,
+    /// Points passed in them.
+    pub points: u64,
+    /// Connections delivered in them.
+    pub delivered: u64,
+}
+
+/// Runs every script of at most `acts_max` acts, each act at every point it can have, the fewest acts first.
+///
+/// # Errors
+///
+/// The first script that broke a promise, and the promise. It has no more acts than any other that breaks one.
+pub fn explore<G: Limited>(
+    case: &Case,
+    maker: &impl Maker,
+    acts: &[Act],
+    acts_max: u32,
+) -> Result<Explored, (Script, Violation)> {
+    let mut explored = Explored::default();
+    let mut scripts = vec![Script::new()];
+    for depth in 0..=acts_max {
+        let mut longer = Vec::new();
+        for script in scripts {
+            let report = run::<G>(case, &script, maker).map_err(|violation| (script.clone(), violation))?;
+            explored.add(report);
+            if depth < acts_max {
+                longer.extend(extensions(&script, report.points, acts));
+            }
+        }
+        scripts = longer;
+    }
+    Ok(explored)
+}
+
+/// The script with one act more, at each point from its last act on.
+fn extensions<'a>(script: &'a Script, points: u32, acts: &'a [Act]) -> impl Iterator<Item = Script> + 'a {
+    let from = script.last_point().unwrap_or(0);
+    (from..points).flat_map(move |point| acts.iter().map(move |act| script.clone().at(point, *act)))
+}
+
+/// Leaves out acts as long as the script breaks a promise without them.
+#[must_use]
+pub fn shrink<G: Limited>(case: &Case, maker: &impl Maker, mut script: Script) -> Script {
+    let mut act = 0;
+    while act < script.acts().len() {
+        let shorter = script.without(act);
+        if run::<G>(case, &shorter, maker).is_err() {
+            script = shorter;
+        } else {
+            act += 1;
+        }
+    }
+    script
+}
+
+impl Explored {
+    /// Adds one run.
+    pub fn add(&mut self, report: Report) {
+        self.scripts += 1;
+        self.points += u64::from(report.points);
+        self.delivered += report.delivered;
+    }
+}

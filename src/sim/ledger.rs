@@ -1,0 +1,230 @@
+//! The books of one run: every connection, place, attempt, wake-up and command, and the first promise broken.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::time::Duration;
+
+use super::script::{Act, Case};
+use crate::drain::counters::Counters;
+use crate::drain::errno::{Class, Errno};
+use crate::drain::strategy::Proof;
+
+/// A broken promise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Its name: `P1` to `P14`.
+    pub promise: &'static str,
+    /// What was seen.
+    pub what: String,
+}
+
+/// What one acceptor did, as seen through the seam.
+#[derive(Debug, Default)]
+pub(super) struct Account {
+    pub(super) attempts: u64,
+    pub(super) delivered: u64,
+    pub(super) refused: u64,
+    pub(super) empty: u64,
+    pub(super) failed: u64,
+    waits_with_events: u64,
+    in_pass: Option<u32>,
+    budget: u32,
+    /// It accepts until EAGAIN, as it was told to.
+    tries_in_vain: bool,
+    last_serial: u64,
+    /// Fallen silent on command: paused until resumed.
+    pub(super) paused: bool,
+    pub(super) stopped: bool,
+    told_dead: u32,
+    pub(super) alarm: Option<Duration>,
+}
+
+#[derive(Default)]
+pub(super) struct Ledger {
+    pub(super) accounts: Vec<Account>,
+    /// Connections that clients made.
+    pub(super) arrived: u64,
+    /// Of these, at most so many have not been told of.
+    pub(super) untold: u32,
+    pub(super) stolen: u64,
+    pub(super) aborted: u64,
+    /// Listeners that were shut down.
+    pub(super) shut: BTreeSet<usize>,
+    taken: u64,
+    closed: u64,
+    pub(super) limit: u32,
+    pub(super) places: u32,
+    now: Duration,
+    /// Something happened that makes an accept on an empty queue nobody's fault.
+    disturbed: bool,
+    pub(super) violation: Option<Violation>,
+}
+
+impl Ledger {
+    pub(super) fn violate(&mut self, promise: &'static str, what: impl Into<String>) {
+        self.violation.get_or_insert_with(|| Violation { promise, what: what.into() });
+    }
+
+    pub(super) fn add_account(&mut self, case: &Case) {
+        let tries_in_vain = case.proof == Some(Proof::Eagain);
+        self.accounts.push(Account { budget: case.budget, tries_in_vain, ..Account::default() });
+    }
+
+    pub(super) fn acted(&mut self, act: Act) {
+        // Clients that come, go or quit never make a good acceptor try in vain. These others may.
+        self.disturbed |= !matches!(act, Act::Connect(_) | Act::Quit(_) | Act::Reset(_) | Act::Free);
+    }
+
+    pub(super) fn command(&mut self, acceptor: usize, act: Act) {
+        let Some(account) = self.accounts.get_mut(acceptor) else { return };
+        match act {
+            Act::Pause(_) => account.paused = true,
+            Act::Resume(_) => account.paused = false,
+            _ => account.stopped = true,
+        }
+    }
+
+    pub(super) fn waited(&mut self, acceptor: usize, events: usize) {
+        self.accounts[acceptor].waits_with_events += u64::from(events > 0);
+    }
+
+    pub(super) fn wakes(&self) -> u64 {
+        self.accounts.iter().map(|account| account.waits_with_events).sum()
+    }
+
+    pub(super) fn pass_begins(&mut self, acceptor: usize) {
+        self.accounts[acceptor].in_pass = Some(0);
+    }
+
+    pub(super) fn pass_ends(&mut self, acceptor: usize, told_dead: bool) {
+        let account = &mut self.accounts[acceptor];
+        account.in_pass = None;
+        account.told_dead += u32::from(told_dead);
+        if account.told_dead > 1 {
+            self.violate("P7", format!("acceptor {acceptor} told twice that its listener is dead"));
+        }
+    }
+
+    /// An accept is about to be made.
+    pub(super) fn attempts(&mut self, acceptor: usize) {
+        let account = &mut self.accounts[acceptor];
+        account.attempts += 1;
+        let Some(in_pass) = &mut account.in_pass else { return };
+        *in_pass += 1;
+        let (made, budget) = (*in_pass, account.budget);
+        if made > budget {
+            self.violate(
+                "P6",
+                format!("acceptor {acceptor} made {made} attempts in a pass, budget {budget}"),
+            );
+        }
+        if self.accounts[acceptor].is_dead() {
+            self.violate("P7", format!("acceptor {acceptor} tried to accept after it told that it is dead"));
+        }
+    }
+
+    /// A connection was taken; its number.
+    pub(super) fn takes(&mut self) -> u64 {
+        self.taken += 1;
+        self.taken
+    }
+
+    pub(super) fn fails(&mut self, acceptor: usize, errno: Errno) {
+        match errno.class() {
+            Class::Consumed => self.aborted += 1,
+            Class::Empty => {
+                self.accounts[acceptor].empty += 1;
+                if !self.disturbed && self.accounts.len() == 1 && !self.accounts[acceptor].tries_in_vain {
+                    self.violate("P14", format!("acceptor {acceptor} called accept on an empty queue"));
+                }
+            }
+            _ => self.accounts[acceptor].failed += 1,
+        }
+    }
+
+    pub(super) fn delivers(&mut self, acceptor: usize, serial: u64) {
+        let account = &mut self.accounts[acceptor];
+        account.delivered += 1;
+        if serial <= std::mem::replace(&mut account.last_serial, serial) {
+            self.violate("P12", format!("acceptor {acceptor} delivered connection {serial} out of order"));
+        }
+    }
+
+    pub(super) fn refuses(&mut self, acceptor: usize) {
+        self.accounts[acceptor].refused += 1;
+    }
+
+    pub(super) fn closes(&mut self, serial: u64, settled: bool) {
+        self.closed += 1;
+        if !settled {
+            self.violate("P5", format!("connection {serial} was taken, and neither delivered nor refused"));
+        }
+    }
+
+    /// Connections open on the server's side.
+    pub(super) fn open(&self) -> u64 {
+        self.taken - self.closed
+    }
+
+    pub(super) fn takes_place(&mut self) {
+        self.places += 1;
+        if self.places > self.limit {
+            self.violate("P3", format!("{} places are taken of {}", self.places, self.limit));
+        }
+    }
+
+    pub(super) fn gives_place(&mut self) {
+        match self.places.checked_sub(1) {
+            Some(left) => self.places = left,
+            None => self.violate("P4", "a place was given back that nobody had"),
+        }
+    }
+
+    pub(super) fn set_alarm(&mut self, acceptor: usize, after: Option<Duration>) {
+        self.accounts[acceptor].alarm = after.map(|after| self.now + after);
+    }
+
+    pub(super) fn pass_time(&mut self, by: Duration) {
+        self.now += by;
+        for account in &mut self.accounts {
+            account.alarm = account.alarm.filter(|at| *at > self.now);
+        }
+    }
+
+    pub(super) fn now(&self) -> Duration {
+        self.now
+    }
+
+    /// How long until the next alarm goes off.
+    pub(super) fn next_alarm(&self) -> Option<Duration> {
+        self.accounts.iter().filter_map(|account| account.alarm).min().map(|at| at - self.now)
+    }
+
+    /// The acceptor's own counters against what was seen through the seam.
+    pub(super) fn audit(&mut self, acceptor: usize, counters: &Counters) {
+        let account = &self.accounts[acceptor];
+        let seen = (account.attempts, account.delivered, account.refused, account.empty);
+        let told = (counters.attempts, counters.delivered, counters.refused, counters.empty);
+        if seen != told || !counters.balance() {
+            let what = format!("acceptor {acceptor} (attempts, delivered, refused, empty): {seen:?}");
+            self.violate("P8", format!("{what} and not {told:?}: {counters}"));
+        }
+    }
+}
+
+impl Account {
+    pub(super) fn is_dead(&self) -> bool {
+        self.told_dead > 0
+    }
+
+    /// Whether it was told that its listener is dead, or stopped listening to it before.
+    pub(super) fn knows_its_end(&self) -> bool {
+        self.is_dead() || self.stopped
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.promise, self.what)
+    }
+}

@@ -1,0 +1,254 @@
+//! The decorators that put a point before and after every call through the seam and every operation of the gate.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use super::env::Env;
+use crate::admission::bell::{Bell, Ring};
+use crate::admission::policy::{Admission, Line, Reserve, Until};
+use crate::admission::refusal::Refusal;
+use crate::drain::errno::Errno;
+use crate::drain::port::{Peek, Port};
+
+/// A port around whose calls the environment acts, and whose failures it chooses.
+pub struct PointedPort<P> {
+    port: P,
+    env: Env,
+    acceptor: usize,
+}
+
+/// A connection that the books follow to its end.
+pub struct Tracked<S> {
+    stream: Option<S>,
+    env: Env,
+    acceptor: usize,
+    serial: u64,
+    settled: AtomicBool,
+}
+
+struct PointedRing {
+    ring: Box<dyn Ring>,
+    env: Env,
+}
+
+impl<P> PointedPort<P> {
+    pub(super) fn new(port: P, env: Env, acceptor: usize) -> Self {
+        Self { port, env, acceptor }
+    }
+
+    fn around<T>(&self, call: impl FnOnce(&P) -> T) -> T {
+        self.env.point();
+        let answer = call(&self.port);
+        self.env.point();
+        answer
+    }
+}
+
+impl<S> Tracked<S> {
+    /// Notes that a user has it now.
+    pub fn deliver(&self) {
+        self.settled.store(true, Ordering::Relaxed);
+        self.env.lock().ledger.delivers(self.acceptor, self.serial);
+    }
+}
+
+impl<P: Port> Port for PointedPort<P> {
+    type Stream = Tracked<P::Stream>;
+
+    fn accept(&self) -> Result<Self::Stream, Errno> {
+        self.env.point();
+        self.env.lock().ledger.attempts(self.acceptor);
+        let accepted = match self.env.fails_first() {
+            Some(errno) => Err(errno),
+            None => self.port.accept(),
+        };
+        let accepted = match accepted {
+            Ok(stream) => match self.env.fails_after() {
+                Some(errno) => {
+                    drop(stream);
+                    Err(errno)
+                }
+                None => Ok(Tracked {
+                    stream: Some(stream),
+                    serial: self.env.lock().ledger.takes(),
+                    env: self.env.clone(),
+                    acceptor: self.acceptor,
+                    settled: AtomicBool::new(false),
+                }),
+            },
+            Err(errno) => Err(errno),
+        };
+        if let Err(errno) = &accepted {
+            self.env.lock().ledger.fails(self.acceptor, *errno);
+        }
+        self.env.point();
+        accepted
+    }
+
+    fn refuse(&self, mut stream: Self::Stream, refusal: &Refusal) {
+        self.env.point();
+        self.env.lock().ledger.refuses(self.acceptor);
+        stream.settled.store(true, Ordering::Relaxed);
+        if let Some(inner) = stream.stream.take() {
+            self.port.refuse(inner, refusal);
+        }
+        drop(stream);
+        self.env.point();
+    }
+
+    fn depth(&self) -> Option<u32> {
+        self.around(P::depth)
+    }
+
+    fn peek(&self) -> Peek {
+        self.around(P::peek)
+    }
+
+    fn age(&self, stream: &Self::Stream) -> Option<Duration> {
+        self.around(|port| port.age(stream.stream.as_ref()?))
+    }
+
+    fn arm(&self) -> Result<(), Errno> {
+        self.around(P::arm)
+    }
+
+    fn disarm(&self) -> Result<(), Errno> {
+        self.around(P::disarm)
+    }
+
+    fn detach(&self) {
+        self.around(P::detach);
+    }
+
+    fn announce(&self) {
+        self.around(P::announce);
+    }
+
+    fn alarm(&self, after: Option<Duration>) {
+        self.around(|port| {
+            port.alarm(after);
+            self.env.lock().ledger.set_alarm(self.acceptor, after);
+        });
+    }
+
+    fn now(&self) -> Duration {
+        self.env.lock().ledger.now()
+    }
+
+    fn ringer(&self) -> Box<dyn Ring> {
+        Box::new(PointedRing { ring: self.port.ringer(), env: self.env.clone() })
+    }
+}
+
+impl Ring for PointedRing {
+    fn ring(&self) {
+        self.env.point();
+        self.ring.ring();
+        self.env.point();
+    }
+}
+
+impl<S> Drop for Tracked<S> {
+    fn drop(&mut self) {
+        self.env.point();
+        drop(self.stream.take());
+        self.env.lock().ledger.closes(self.serial, self.settled.load(Ordering::Relaxed));
+        self.env.point();
+    }
+}
+
+/// An admission around whose operations the environment acts, and whose places are counted.
+#[derive(Clone)]
+pub struct PointedGate<A> {
+    gate: A,
+    env: Env,
+}
+
+/// A permit of a [`PointedGate`].
+pub struct PointedPermit<P> {
+    permit: Option<P>,
+    env: Env,
+}
+
+impl<A> PointedGate<A> {
+    pub(super) fn new(gate: A, env: Env) -> Self {
+        Self { gate, env }
+    }
+}
+
+impl<A: Admission> Admission for PointedGate<A> {
+    type Permit = PointedPermit<A::Permit>;
+
+    fn reserve(&self) -> Reserve<Self::Permit> {
+        self.env.point();
+        let answer = match self.gate.reserve() {
+            Reserve::Room(permit) => {
+                self.env.lock().ledger.takes_place();
+                Reserve::Room(PointedPermit { permit: Some(permit), env: self.env.clone() })
+            }
+            Reserve::Full => Reserve::Full,
+            Reserve::Shed(refusal) => Reserve::Shed(refusal),
+        };
+        self.env.point();
+        answer
+    }
+
+    fn cancel(&self, mut permit: Self::Permit) {
+        self.env.point();
+        if let Some(permit) = permit.permit.take() {
+            self.env.lock().ledger.gives_place();
+            self.gate.cancel(permit);
+        }
+        self.env.point();
+    }
+
+    fn stand(&self, bell: &Arc<Bell>, until: Until) -> Line {
+        self.env.point();
+        let answer = self.gate.stand(bell, until);
+        self.env.point();
+        answer
+    }
+
+    fn leave(&self, bell: &Arc<Bell>) {
+        self.env.point();
+        self.gate.leave(bell);
+        self.env.point();
+    }
+}
+
+impl<P> Drop for PointedPermit<P> {
+    fn drop(&mut self) {
+        if let Some(permit) = self.permit.take() {
+            self.env.point();
+            self.env.lock().ledger.gives_place();
+            drop(permit);
+            self.env.point();
+        }
+    }
+}
+
+impl<P> fmt::Debug for PointedPort<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PointedPort").field("acceptor", &self.acceptor).finish_non_exhaustive()
+    }
+}
+
+impl<S> fmt::Debug for Tracked<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tracked").field("serial", &self.serial).finish_non_exhaustive()
+    }
+}
+
+impl<A: fmt::Debug> fmt::Debug for PointedGate<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PointedGate").field("gate", &self.gate).finish_non_exhaustive()
+    }
+}
+
+impl<P> fmt::Debug for PointedPermit<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PointedPermit").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,278 @@
+//! One run: a case, a script, and the promises checked along the way and at the end.
+//!
+//! First the owners wait and answer events while the environment plays its script. Then everything calms down:
+//! scarcity ends, what was paused is resumed, and no client comes any more. From there every connection that is
+//! still queued has to be served without help: the owners answer their events, connections in service end one by
+//! one when everyone sleeps, and alarms go off. What is queued at the end is stranded.
+
+use std::sync::Arc;
+
+use super::env::{Env, Stage};
+use super::ledger::Violation;
+use super::pointed::{PointedGate, PointedPort};
+use super::script::{Act, Case, GateMode, Script};
+use super::stage::SimStage;
+use super::subject::Maker;
+use crate::admission::gate::{Gate, WhenFull};
+use crate::admission::policy::{Admission, Unlimited};
+use crate::admission::refusal::Refusal;
+use crate::drain::port::Port;
+use crate::drain::strategy::Trigger;
+
+/// An admission with a connection limit, as a run makes and changes it.
+pub trait Limited: Admission<Permit: Send> + Clone + 'static {
+    /// Makes one.
+    fn with_limit(limit: u32, when_full: WhenFull) -> Self;
+    /// Changes its limit.
+    fn change_limit(&self, limit: u32);
+}
+
+impl Limited for Gate {
+    fn with_limit(limit: u32, when_full: WhenFull) -> Self {
+        Self::new(limit).when_full(when_full)
+    }
+
+    fn change_limit(&self, limit: u32) {
+        self.set_limit(limit);
+    }
+}
+
+/// What a run that kept every promise did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Points passed before everything calmed down: where a script may act.
+    pub points: u32,
+    /// Connections delivered.
+    pub delivered: u64,
+    /// Waits that returned events.
+    pub wakes: u64,
+}
+
+/// Points at rest that a run adds after the last act of its script, so that scripts can act there.
+const REST: u32 = 2;
+
+/// Rounds of turns before the calm: far more than any case needs to fall asleep.
+const ROUNDS_MAX: u32 = 300;
+
+/// Runs `case` with `script`, the acceptors made by `maker` behind gates of type `G`, on the simulated kernel.
+///
+/// # Errors
+///
+/// The first promise that was broken.
+pub fn run<G: Limited>(case: &Case, script: &Script, maker: &impl Maker) -> Result<Report, Violation> {
+    let stage = SimStage::new(case);
+    let ports = stage.clone();
+    run_on::<G, _>(case, script, maker, Box::new(stage), |listener, acceptor, trigger| {
+        ports.port(listener, acceptor, trigger)
+    })
+}
+
+/// As [`run`], on any stage: `port` makes the port of an acceptor (listener, acceptor, trigger).
+///
+/// # Errors
+///
+/// The first promise that was broken.
+pub fn run_on<G: Limited, P: Port + 'static>(
+    case: &Case,
+    script: &Script,
+    maker: &impl Maker,
+    stage: Box<dyn Stage>,
+    port: impl Fn(usize, usize, Trigger) -> P,
+) -> Result<Report, Violation>
+where
+    P::Stream: Send,
+{
+    // The acceptors are built before the first act.
+    let env = Env::new(stage, script, case.one_listener);
+    match case.gate {
+        GateMode::Open => {
+            env.lock().ledger.limit = u32::MAX;
+            build(case, maker, &env, &Unlimited, port);
+        }
+        GateMode::Pause(limit) | GateMode::Shed(limit) => {
+            let when_full = match case.gate {
+                GateMode::Shed(_) => WhenFull::Shed(Refusal::Close),
+                _ => WhenFull::Pause,
+            };
+            let gate = G::with_limit(limit, when_full);
+            env.lock().ledger.limit = limit;
+            let handle = gate.clone();
+            build(case, maker, &env, &gate, port);
+            env.on_limit(Arc::new(move |limit| handle.change_limit(limit)));
+        }
+    }
+    env.start();
+    let outcome = play(case, &env);
+    env.dismiss();
+    outcome
+}
+
+fn build<P, A>(
+    case: &Case,
+    maker: &impl Maker,
+    env: &Env,
+    admission: &A,
+    port: impl Fn(usize, usize, Trigger) -> P,
+) where
+    P: Port + 'static,
+    P::Stream: Send,
+    A: Admission<Permit: Send> + Clone + 'static,
+{
+    for acceptor in 0..case.acceptors {
+        let listener = if case.one_listener { 0 } else { acceptor };
+        let port = PointedPort::new(port(listener, acceptor, case.trigger), env.clone(), acceptor);
+        let gate = PointedGate::new(admission.clone(), env.clone());
+        env.lock().ledger.add_account(case);
+        let subject = maker.make(port, gate, case);
+        env.add_subject(subject);
+    }
+}
+
+fn play(case: &Case, env: &Env) -> Result<Report, Violation> {
+    let listeners = if case.one_listener { 1 } else { case.acceptors };
+    for listener in 0..listeners {
+        (0..case.queued).for_each(|_| env.act(Act::Connect(listener)));
+    }
+    let mut rests = 0;
+    let mut rounds = ROUNDS_MAX;
+    // A script may speak of points that its run never reaches.
+    while rests < REST || (!env.script_is_done() && rounds > 0) {
+        env.point();
+        if turns(case, env)? == 0 {
+            at_rest(case, env)?;
+            rests += 1;
+        }
+        rounds = rounds.saturating_sub(1);
+        if rounds == 0 && rests < REST {
+            env.lock().ledger.violate("P2", format!("still awake after {ROUNDS_MAX} rounds"));
+            violated(env)?;
+        }
+    }
+    let points = env.points();
+    wind_up(case, env, listeners)?;
+    settle(case, env)?;
+    let inner = env.lock();
+    let delivered = inner.ledger.accounts.iter().map(|account| account.delivered).sum();
+    Ok(Report { points, delivered, wakes: inner.ledger.wakes() })
+}
+
+/// Everyone has a turn; tells how many had an event.
+fn turns(case: &Case, env: &Env) -> Result<u32, Violation> {
+    let mut awake = 0;
+    for acceptor in 0..case.acceptors {
+        awake += u32::from(env.turn(acceptor));
+        violated(env)?;
+    }
+    Ok(awake)
+}
+
+/// Everyone answers events until everyone sleeps. Nothing can happen meanwhile that was not there before, so the
+/// number of wake-ups is bounded by what was.
+fn until_rest(case: &Case, env: &Env) -> Result<(), Violation> {
+    let bound = {
+        let inner = env.lock();
+        let queued: u32 = (0..case.acceptors).map(|listener| inner.queued_at(listener)).sum();
+        // Each connection can cost a wake-up for itself and, at a full gate, one for each acceptor that is rung.
+        16 + 4 * queued * u32::try_from(case.acceptors).unwrap_or(1)
+    };
+    for _ in 0..bound {
+        if turns(case, env)? == 0 {
+            return at_rest(case, env);
+        }
+    }
+    env.lock().ledger.violate("P2", format!("still awake after {bound} rounds with nothing new to do"));
+    violated(env)
+}
+
+/// Nobody has an event. Whoever has clients waiting, and room for them, must have an alarm set.
+fn at_rest(case: &Case, env: &Env) -> Result<(), Violation> {
+    let mut inner = env.lock();
+    for acceptor in 0..case.acceptors {
+        let queued = inner.queued_at(acceptor);
+        let ledger = &inner.ledger;
+        let account = &ledger.accounts[acceptor];
+        let excused = account.paused || account.stopped || account.is_dead();
+        let has_room = ledger.places < ledger.limit;
+        if queued > 0 && ledger.untold == 0 && !excused && has_room && account.alarm.is_none() {
+            let what = format!("acceptor {acceptor} sleeps with {queued} queued, room, and no alarm set");
+            let promise = if case.acceptors > 1 && ledger.limit != u32::MAX { "P11" } else { "P1" };
+            inner.ledger.violate(promise, what);
+        }
+    }
+    drop(inner);
+    violated(env)
+}
+
+/// No client comes any more. Everyone who is queued is served, one free place and one alarm at a time.
+fn wind_up(case: &Case, env: &Env, listeners: usize) -> Result<(), Violation> {
+    env.calm();
+    for acceptor in 0..case.acceptors {
+        env.act(Act::Resume(acceptor));
+    }
+    if env.lock().ledger.limit == 0 {
+        env.act(Act::Limit(1));
+    }
+    // Every round serves a connection, ends one, or lets an alarm go off; back-off ends with the first success.
+    let mut rounds = 32 + 8 * env.lock().ledger.arrived;
+    loop {
+        until_rest(case, env)?;
+        let alarmed = env.lock().ledger.next_alarm().is_some();
+        if alarmed {
+            env.act(Act::Tick);
+        } else if env.held() > 0 {
+            env.act(Act::Free);
+        } else {
+            break;
+        }
+        rounds -= 1;
+        if rounds == 0 {
+            env.lock().ledger.violate("P2", "the run does not end: alarms or places come back for ever");
+            return violated(env);
+        }
+    }
+    for listener in 0..listeners {
+        let mut inner = env.lock();
+        let queued = inner.stage.queued(listener);
+        let served = (0..case.acceptors).any(|acceptor| {
+            let account = &inner.ledger.accounts[acceptor];
+            inner.listener_of(acceptor) == listener && !account.stopped && !account.is_dead()
+        });
+        if queued > 0 && served {
+            let what = format!("{queued} connections stay queued at listener {listener} for ever");
+            inner.ledger.violate("P1", what);
+        }
+    }
+    violated(env)
+}
+
+/// The books at the end.
+fn settle(case: &Case, env: &Env) -> Result<(), Violation> {
+    for acceptor in 0..case.acceptors {
+        let mut inner = env.lock();
+        let counters = inner.subjects[acceptor].as_ref().and_then(|subject| subject.counters());
+        if let Some(counters) = counters {
+            inner.ledger.audit(acceptor, &counters);
+        }
+        let listener = inner.listener_of(acceptor);
+        if inner.ledger.shut.contains(&listener) && !inner.ledger.accounts[acceptor].knows_its_end() {
+            inner
+                .ledger
+                .violate("P7", format!("acceptor {acceptor} was never told that its listener is dead"));
+        }
+    }
+    let mut inner = env.lock();
+    if inner.ledger.places != 0 {
+        let what = format!("{} places are out with no connection alive", inner.ledger.places);
+        inner.ledger.violate("P4", what);
+    }
+    if inner.ledger.open() != 0 {
+        let what = format!("{} connections are neither in service nor closed", inner.ledger.open());
+        inner.ledger.violate("P5", what);
+    }
+    drop(inner);
+    violated(env)
+}
+
+fn violated(env: &Env) -> Result<(), Violation> {
+    env.violated().map_or(Ok(()), Err)
+}

@@ -1,0 +1,216 @@
+//! What happens in one run: a case (what is built) and a script (what the environment does, and when).
+
+use std::fmt;
+
+use crate::drain::errno::Errno;
+use crate::drain::strategy::{Proof, Trigger};
+
+/// What is built before a run.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Case {
+    /// Edge or level.
+    pub trigger: Trigger,
+    /// How a pass knows the end of the queue; `None` is what the acceptor takes by itself.
+    pub proof: Option<Proof>,
+    /// Whether the kernel tells the depth of the queue: TCP does, Unix does not.
+    pub measurable: bool,
+    /// Attempts per pass.
+    pub budget: u32,
+    /// The gate, shared by all acceptors.
+    pub gate: GateMode,
+    /// How many acceptors there are, each on an epoll of its own.
+    pub acceptors: usize,
+    /// Whether they accept from one listener, or each from its own.
+    pub one_listener: bool,
+    /// How their owners leave the loop.
+    pub leave: Leave,
+    /// Connections queued at each listener before the first wait.
+    pub queued: u32,
+}
+
+/// The connection limit of a case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum GateMode {
+    /// None.
+    Open,
+    /// At most so many; the others wait.
+    Pause(u32),
+    /// At most so many; the others are refused.
+    Shed(u32),
+}
+
+/// How the owner leaves the loop over the connections of a pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Leave {
+    /// By its end.
+    AtTheEnd,
+    /// `break` after so many connections.
+    Break(u32),
+    /// `mem::forget` of the iterator after so many.
+    Forget(u32),
+    /// A panic in the body after so many.
+    Panic(u32),
+    /// Every other pass is forgotten before anything is asked of it; the rest by its end.
+    Skip,
+}
+
+/// What the environment does at a point of a run. Numbers name listeners or acceptors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Act {
+    /// A client connects.
+    Connect(usize),
+    /// A client connects, first step: its connection is queued and can be accepted.
+    Insert(usize),
+    /// Second step: whoever watches the listener is told of the oldest connection queued so.
+    Tell(usize),
+    /// The client that waits longest quits, or resets its connection.
+    Quit(usize),
+    /// See [`Act::Quit`].
+    Reset(usize),
+    /// Another process takes a connection.
+    Steal(usize),
+    /// The oldest connection in service ends: its permit comes back.
+    Free,
+    /// No descriptor is left but those that are open now.
+    Exhaust,
+    /// Descriptors are to be had again.
+    Relieve,
+    /// The next accept fails with this errno; one that consumes a connection does.
+    Fail(Errno),
+    /// `Control::pause`.
+    Pause(usize),
+    /// `Control::resume`.
+    Resume(usize),
+    /// `Control::stop`.
+    Stop(usize),
+    /// The limit of the gate changes.
+    Limit(u32),
+    /// Time passes until the next alarm, or for a while.
+    Tick,
+    /// Another acceptor has its turn, if an event waits for it and it is not in the middle of one.
+    Turn(usize),
+    /// The listener is shut down.
+    Shut(usize),
+}
+
+/// What the environment does and when: `(n, act)` is done at the n-th point of the run.
+///
+/// Points stand before and after every call through the seam and every operation of the gate, between a wait
+/// and its pass, and wherever all owners are asleep. A run is decided by its case and its script alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Script {
+    /// Invariant: in order of the points.
+    acts: Vec<(u32, Act)>,
+}
+
+impl Script {
+    /// A script without acts.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { acts: Vec::new() }
+    }
+
+    /// The script with one act more. Acts at one point are done in the order in which they were added.
+    #[must_use]
+    pub fn at(mut self, point: u32, act: Act) -> Self {
+        let place = self.acts.partition_point(|(earlier, _)| *earlier <= point);
+        self.acts.insert(place, (point, act));
+        self
+    }
+
+    /// The script with one more act, which comes so many points after the last one.
+    #[must_use]
+    pub fn after(self, points: u32, act: Act) -> Self {
+        let last = self.last_point().unwrap_or(0);
+        self.at(last.saturating_add(points), act)
+    }
+
+    /// The acts in order.
+    #[must_use]
+    pub fn acts(&self) -> &[(u32, Act)] {
+        &self.acts
+    }
+
+    /// The point of the last act.
+    #[must_use]
+    pub fn last_point(&self) -> Option<u32> {
+        self.acts.last().map(|(point, _)| *point)
+    }
+
+    /// The script without its n-th act: for shrinking.
+    #[must_use]
+    pub fn without(&self, n: usize) -> Self {
+        let mut acts = self.acts.clone();
+        acts.remove(n);
+        Self { acts }
+    }
+
+    /// A script from arbitrary bytes, two for each act: how many points later, and which act.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8], case: &Case) -> Self {
+        let acts = Act::all(case);
+        bytes.chunks_exact(2).fold(Self::new(), |script, pair| {
+            script.after(u32::from(pair[0] % 32), acts[usize::from(pair[1]) % acts.len()])
+        })
+    }
+}
+
+impl Act {
+    /// Every act that can matter in a case.
+    #[must_use]
+    pub fn all(case: &Case) -> Vec<Self> {
+        let listeners = if case.one_listener { 1 } else { case.acceptors };
+        let mut acts = vec![Self::Free, Self::Exhaust, Self::Relieve, Self::Tick];
+        acts.extend([libc::EINTR, libc::ECONNABORTED, libc::ENOBUFS].map(|n| Self::Fail(Errno::new(n))));
+        for listener in 0..listeners {
+            acts.extend([Self::Connect(listener), Self::Quit(listener), Self::Reset(listener)]);
+            acts.extend([Self::Insert(listener), Self::Tell(listener)]);
+            acts.extend([Self::Steal(listener), Self::Shut(listener)]);
+        }
+        for acceptor in 0..case.acceptors {
+            acts.extend([Self::Pause(acceptor), Self::Resume(acceptor), Self::Stop(acceptor)]);
+            if case.acceptors > 1 {
+                acts.push(Self::Turn(acceptor));
+            }
+        }
+        if case.gate != GateMode::Open {
+            acts.extend([Self::Limit(0), Self::Limit(1), Self::Limit(3)]);
+        }
+        acts
+    }
+}
+
+/// The few lines of code that replay it.
+impl fmt::Display for Script {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Script::new()")?;
+        self.acts.iter().try_for_each(|(point, act)| write!(f, "\n    .at({point}, {act})"))
+    }
+}
+
+impl fmt::Display for Act {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fail(errno) => write!(f, "Act::Fail(Errno::new(libc::{errno:?}))"),
+            other => write!(f, "Act::{other:?}"),
+        }
+    }
+}
+
+impl Case {
+    /// One level-triggered acceptor without a limit, and nobody queued: a case to start from.
+    #[must_use]
+    pub const fn plain() -> Self {
+        Self {
+            trigger: Trigger::Level,
+            proof: None,
+            measurable: true,
+            budget: 64,
+            gate: GateMode::Open,
+            acceptors: 1,
+            one_listener: false,
+            leave: Leave::AtTheEnd,
+            queued: 0,
+        }
+    }
+}

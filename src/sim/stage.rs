@@ -1,0 +1,313 @@
+//! The simulated kernel as a stage, and as the other side of the seam.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::env::Stage;
+use super::kernel::{ConnId, Family, Fd, Kernel, Mask, Shut};
+use super::script::Case;
+use crate::admission::bell::Ring;
+use crate::admission::refusal::Refusal;
+use crate::drain::errno::Errno;
+use crate::drain::port::{Peek, Port};
+use crate::drain::strategy::{Strategy, Trigger};
+
+/// A simulated kernel with the listeners and epolls of one case. Clones are the same.
+#[derive(Clone)]
+pub struct SimStage {
+    world: Arc<Mutex<World>>,
+}
+
+struct World {
+    kernel: Kernel,
+    /// One for each listener, then one for each acceptor.
+    listeners: Vec<Fd>,
+    epolls: Vec<Fd>,
+    /// Clients that have gone.
+    gone: BTreeSet<ConnId>,
+    /// Connections that are queued and of which nobody has been told yet.
+    untold: VecDeque<(usize, ConnId)>,
+}
+
+/// One listener on one epoll of a simulated kernel.
+pub struct SimPort {
+    world: Arc<Mutex<World>>,
+    listener: Fd,
+    epoll: Fd,
+    ring: Fd,
+    alarm: Fd,
+    armed: Mask,
+    data: u64,
+}
+
+/// An accepted connection of a simulated kernel; closed when dropped.
+pub struct SimStream {
+    world: Arc<Mutex<World>>,
+    id: ConnId,
+}
+
+struct SimRing {
+    world: Arc<Mutex<World>>,
+    ring: Fd,
+}
+
+/// Enough that no script fills the queue.
+const BACKLOG: i32 = 4096;
+
+impl SimStage {
+    /// The kernel of a case.
+    #[must_use]
+    pub fn new(case: &Case) -> Self {
+        let mut kernel = Kernel::new();
+        let family = if case.measurable { Family::Tcp4 } else { Family::Unix };
+        let listeners = if case.one_listener { 1 } else { case.acceptors };
+        let listeners = (0..listeners).map(|_| opened(kernel.listener(family, BACKLOG))).collect();
+        let epolls = (0..case.acceptors).map(|_| opened(kernel.epoll())).collect();
+        Self {
+            world: Arc::new(Mutex::new(World {
+                kernel,
+                listeners,
+                epolls,
+                gone: BTreeSet::new(),
+                untold: VecDeque::new(),
+            })),
+        }
+    }
+
+    /// A port on a listener and an epoll, armed.
+    #[must_use]
+    pub fn port(&self, listener: usize, acceptor: usize, trigger: Trigger) -> SimPort {
+        let mut world = lock(&self.world);
+        let (listener, epoll) = (world.listeners[listener], world.epolls[acceptor]);
+        let kernel = &mut world.kernel;
+        let (ring, alarm) = (opened(kernel.ring()), opened(kernel.alarm()));
+        let edge = if trigger.is_edge() { Mask::ET } else { Mask::empty() };
+        let armed = Mask::IN | Mask::RDHUP | edge;
+        let data = acceptor as u64;
+        for (fd, mask) in [(ring, Mask::IN | Mask::ET), (alarm, Mask::IN | Mask::ET), (listener, armed)] {
+            opened(kernel.add(epoll, fd, mask, data));
+        }
+        drop(world);
+        SimPort { world: Arc::clone(&self.world), listener, epoll, ring, alarm, armed, data }
+    }
+}
+
+impl World {
+    /// The client that waits longest and is still there leaves.
+    fn leave(&mut self, listener: usize, how: impl FnOnce(&mut Kernel, ConnId)) {
+        let Ok(address) = self.kernel.address(self.listeners[listener]) else { return };
+        let oldest = self.kernel.queued(address).find(|id| !self.gone.contains(id));
+        if let Some(id) = oldest {
+            self.gone.insert(id);
+            how(&mut self.kernel, id);
+        }
+    }
+}
+
+impl Stage for SimStage {
+    fn connect(&mut self, listener: usize) -> bool {
+        let mut world = lock(&self.world);
+        let fd = world.listeners[listener];
+        match world.kernel.address(fd) {
+            Ok(address) => world.kernel.connect(address).is_ok(),
+            Err(_) => false,
+        }
+    }
+
+    fn insert(&mut self, listener: usize) -> bool {
+        let mut world = lock(&self.world);
+        let fd = world.listeners[listener];
+        let Ok(address) = world.kernel.address(fd) else { return false };
+        match world.kernel.connect_begin(address) {
+            Ok(id) => {
+                world.untold.push_back((listener, id));
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    fn tell(&mut self, listener: usize) -> bool {
+        let mut world = lock(&self.world);
+        let at = world.untold.iter().position(|(of, _)| *of == listener);
+        match at.and_then(|at| world.untold.remove(at)) {
+            Some((_, id)) => {
+                world.kernel.connect_finish(id);
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn quit(&mut self, listener: usize) {
+        let mut world = lock(&self.world);
+        world.leave(listener, Kernel::quit);
+    }
+
+    fn reset(&mut self, listener: usize) {
+        let mut world = lock(&self.world);
+        world.leave(listener, Kernel::reset);
+    }
+
+    fn steal(&mut self, listener: usize) -> bool {
+        let mut world = lock(&self.world);
+        let fd = world.listeners[listener];
+        match world.kernel.accept(fd) {
+            Ok(id) => {
+                world.kernel.close_connection(id);
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    fn shut(&mut self, listener: usize) {
+        let mut world = lock(&self.world);
+        let fd = world.listeners[listener];
+        // A second shutdown of a closed listener is refused; it is shut all the same.
+        let _ = world.kernel.shutdown(fd, Shut::RD);
+    }
+
+    fn queued(&self, listener: usize) -> u32 {
+        let world = lock(&self.world);
+        let queued =
+            world.kernel.address(world.listeners[listener]).map(|at| world.kernel.queued(at).count());
+        queued.map_or(0, |count| u32::try_from(count).unwrap_or(u32::MAX))
+    }
+
+    fn wait(&mut self, acceptor: usize) -> usize {
+        let mut world = lock(&self.world);
+        let epoll = world.epolls[acceptor];
+        world.kernel.wait(epoll, 16).map_or(0, |events| events.len())
+    }
+
+    fn advance(&mut self, by: Duration) {
+        let nanoseconds = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
+        lock(&self.world).kernel.advance(nanoseconds);
+    }
+}
+
+impl SimPort {
+    fn kernel<T>(&self, call: impl FnOnce(&mut Kernel) -> T) -> T {
+        call(&mut lock(&self.world).kernel)
+    }
+}
+
+impl Port for SimPort {
+    type Stream = SimStream;
+
+    fn accept(&self) -> Result<SimStream, Errno> {
+        let id = self.kernel(|kernel| kernel.accept(self.listener))?;
+        Ok(SimStream { world: Arc::clone(&self.world), id })
+    }
+
+    fn refuse(&self, stream: SimStream, _: &Refusal) {
+        drop(stream);
+    }
+
+    fn depth(&self) -> Option<u32> {
+        self.kernel(|kernel| kernel.depth(self.listener))
+    }
+
+    fn peek(&self) -> Peek {
+        let gone = Mask::HUP | Mask::ERR | Mask::RDHUP;
+        match self.kernel(|kernel| kernel.poll(self.listener, Mask::IN | Mask::RDHUP | gone)) {
+            Err(_) => Peek::Shut,
+            Ok(seen) if seen.intersects(gone) && seen.contains(Mask::IN) => Peek::ShutQueued,
+            Ok(seen) if seen.intersects(gone) => Peek::Shut,
+            Ok(seen) if seen.contains(Mask::IN) => Peek::Waiting,
+            Ok(_) => Peek::Empty,
+        }
+    }
+
+    fn age(&self, stream: &SimStream) -> Option<Duration> {
+        self.kernel(|kernel| kernel.time_queued(stream.id)).map(Duration::from_nanos)
+    }
+
+    fn arm(&self) -> Result<(), Errno> {
+        self.kernel(|kernel| match kernel.modify(self.epoll, self.listener, self.armed, self.data) {
+            Err(errno) if errno.number() == libc::ENOENT => {
+                kernel.add(self.epoll, self.listener, self.armed, self.data)
+            }
+            other => other,
+        })
+    }
+
+    fn disarm(&self) -> Result<(), Errno> {
+        self.kernel(|kernel| kernel.modify(self.epoll, self.listener, Mask::empty(), self.data))
+    }
+
+    fn detach(&self) {
+        // Not there any more is what was wanted.
+        let _ = self.kernel(|kernel| kernel.delete(self.epoll, self.listener));
+    }
+
+    fn announce(&self) {
+        if self.depth().is_some() || self.peek() != Peek::Shut {
+            let _ = self.kernel(|kernel| kernel.shutdown(self.listener, Shut::WR));
+        }
+    }
+
+    fn alarm(&self, after: Option<Duration>) {
+        let after = after.map_or(0, |after| u64::try_from(after.as_nanos()).unwrap_or(u64::MAX).max(1));
+        opened(self.kernel(|kernel| kernel.set_alarm(self.alarm, after)));
+    }
+
+    fn now(&self) -> Duration {
+        Duration::from_nanos(self.kernel(|kernel| kernel.now()))
+    }
+
+    fn ringer(&self) -> Box<dyn Ring> {
+        Box::new(SimRing { world: Arc::clone(&self.world), ring: self.ring })
+    }
+}
+
+impl Drop for SimPort {
+    fn drop(&mut self) {
+        self.detach();
+        for fd in [self.ring, self.alarm] {
+            let _ = self.kernel(|kernel| kernel.delete(self.epoll, fd));
+        }
+    }
+}
+
+impl Ring for SimRing {
+    fn ring(&self) {
+        opened(lock(&self.world).kernel.write_ring(self.ring));
+    }
+}
+
+impl Drop for SimStream {
+    fn drop(&mut self) {
+        lock(&self.world).kernel.close_connection(self.id);
+    }
+}
+
+fn lock(world: &Mutex<World>) -> MutexGuard<'_, World> {
+    world.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What the stage itself opens: no script can make that fail.
+fn opened<T>(made: Result<T, Errno>) -> T {
+    made.expect("the stage's own calls do not fail")
+}
+
+impl fmt::Debug for SimStage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SimStage").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for SimPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SimPort").field("listener", &self.listener).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for SimStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SimStream").field("id", &self.id).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,131 @@
+//! What is put to the test: an acceptor of this crate, or any accept loop that someone has written over the seam.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::pointed::{PointedPermit, PointedPort, Tracked};
+use super::script::{Case, Leave};
+use crate::admission::connection::Connection;
+use crate::admission::policy::Admission;
+use crate::drain::acceptor::{Acceptor, Steps};
+use crate::drain::core::{Drain, Plan};
+use crate::drain::counters::Counters;
+use crate::drain::port::Port;
+use crate::drain::shared::Control;
+use crate::drain::strategy::Strategy;
+
+/// An accept loop under test.
+pub trait Subject: Send {
+    /// Answers one event: takes what it wants and hands each connection to `keep`. Tells whether the owner was
+    /// told that the listener is dead.
+    fn turn(&mut self, keep: &mut dyn FnMut(Box<dyn Any + Send>)) -> bool;
+
+    /// How others pause, resume and stop it, if they can.
+    fn control(&self) -> Option<Control> {
+        None
+    }
+
+    /// What it says of itself, if it does.
+    fn counters(&self) -> Option<Counters> {
+        None
+    }
+}
+
+/// A connection as a subject delivers it.
+pub type Delivered<P, A> = Connection<Tracked<P>, PointedPermit<A>>;
+
+/// Makes the subject of a run.
+pub trait Maker {
+    /// Builds an accept loop on a port, behind an admission.
+    fn make<P, A>(&self, port: PointedPort<P>, admission: A, case: &Case) -> Box<dyn Subject>
+    where
+        P: Port + 'static,
+        P::Stream: Send,
+        A: Admission + Clone + 'static,
+        A::Permit: Send;
+}
+
+/// The acceptors of this crate.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Real;
+
+/// An acceptor of this crate, driven by an owner who leaves the loop as the case says.
+struct Owner<P: Port, S: Strategy, A: Admission> {
+    acceptor: Drain<PointedPort<P>, S, A>,
+    leave: Leave,
+    skipped: bool,
+}
+
+impl Maker for Real {
+    fn make<P, A>(&self, port: PointedPort<P>, admission: A, case: &Case) -> Box<dyn Subject>
+    where
+        P: Port + 'static,
+        P::Stream: Send,
+        A: Admission + Clone + 'static,
+        A::Permit: Send,
+    {
+        let plan = Plan { budget: case.budget, proof: case.proof };
+        Box::new(Owner {
+            acceptor: Drain::new(port, case.trigger, admission, plan),
+            leave: case.leave,
+            skipped: false,
+        })
+    }
+}
+
+/// The panic of [`Leave::Panic`].
+struct Thrown;
+
+impl<P, S, A> Subject for Owner<P, S, A>
+where
+    P: Port,
+    P::Stream: Send + 'static,
+    S: Strategy,
+    A: Admission,
+    A::Permit: Send + 'static,
+{
+    fn turn(&mut self, keep: &mut dyn FnMut(Box<dyn Any + Send>)) -> bool {
+        let (most, leave) = match self.leave {
+            Leave::AtTheEnd => (u32::MAX, self.leave),
+            Leave::Break(most) | Leave::Forget(most) | Leave::Panic(most) => (most, self.leave),
+            Leave::Skip if self.skipped => (u32::MAX, Leave::AtTheEnd),
+            Leave::Skip => (0, Leave::Forget(0)),
+        };
+        self.skipped = !self.skipped;
+        let mut dead = false;
+        let body = catch_unwind(AssertUnwindSafe(|| {
+            let mut pass = self.acceptor.ready();
+            let mut served = 0;
+            while served < most {
+                match pass.next() {
+                    Some(Ok(connection)) => {
+                        connection.deliver();
+                        keep(Box::new(connection));
+                    }
+                    Some(Err(_)) => dead = true,
+                    None => return,
+                }
+                served += 1;
+            }
+            match leave {
+                Leave::Forget(_) => std::mem::forget(pass),
+                Leave::Panic(_) => std::panic::resume_unwind(Box::new(Thrown)),
+                _ => {}
+            }
+        }));
+        if let Err(thrown) = body {
+            if !thrown.is::<Thrown>() {
+                std::panic::resume_unwind(thrown);
+            }
+        }
+        dead
+    }
+
+    fn control(&self) -> Option<Control> {
+        Some(self.acceptor.handle())
+    }
+
+    fn counters(&self) -> Option<Counters> {
+        Some(self.acceptor.counters())
+    }
+}

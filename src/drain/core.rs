@@ -3,15 +3,15 @@
 //! # Nothing is owed while user code runs
 //!
 //! A connection is handed out only while the kernel is bound to speak again if anything more waits. So a pass
-//! settles with the kernel *when it begins* ([`Drain::begin`]), before the owner's code sees anything: edge-
-//! triggered, or asleep until now, it re-arms ([`Drain::wake`], the only place that does). Whatever happens
+//! settles with the kernel *when it begins* (`begin`), before the owner's code sees anything: edge-
+//! triggered, or asleep until now, it re-arms (`wake`, the only place that does). Whatever happens
 //! after that (the loop is left, the iterator forgotten, the body panics) there is nothing to clean up.
 //! Level-triggered and awake, there is nothing to pay at all.
 //!
 //! # Falling asleep
 //!
 //! An acceptor that cannot accept tells the kernel to be silent, since a reported listener that is not served is
-//! a spin. The order is the promise ([`Drain::fall_asleep`], the only place that does): look whether anything
+//! a spin. The order is the promise (`fall_asleep`, the only place that does): look whether anything
 //! waits (nobody sleeps for want of a place for nobody), silence the kernel, and only then stand in line or set
 //! the alarm; the line looks once more for room.
 

@@ -22,14 +22,14 @@ pub mod listener;
 mod port;
 pub mod acceptor;
 
-pub use acceptor::{Builder, EpollAcceptor, RegisterError, RegisterErrorKind};
-pub use listener::{AnyListener, Listener};
 pub use accept::{AcceptError, AcceptFlags, accept, accept_with_peer};
+pub use acceptor::{Builder, EpollAcceptor, RegisterError, RegisterErrorKind};
 pub use busy_poll::BusyPoll;
 pub use control::ControlError;
 pub use epoll::{Epoll, Waited};
 pub use events::{Event, Events};
 pub use interest::{ExclusiveInterest, Interest};
+pub use listener::{AnyListener, Listener};
 pub use peer::PeerAddr;
 pub use queue::{AcceptQueue, accept_queue, is_waiting, time_queued};
 pub use registration::{Registration, RegistrationError};

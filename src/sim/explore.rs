@@ -65,6 +65,13 @@ pub fn shrink<G: Limited>(case: &Case, maker: &impl Maker, mut script: Script) -
 }
 
 impl Explored {
+    /// Adds another exploration.
+    pub fn join(&mut self, other: Self) {
+        self.scripts += other.scripts;
+        self.points += other.points;
+        self.delivered += other.delivered;
+    }
+
     /// Adds one run.
     pub fn add(&mut self, report: Report) {
         self.scripts += 1;

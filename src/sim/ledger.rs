@@ -35,6 +35,8 @@ pub(super) struct Account {
     /// Fallen silent on command: paused until resumed.
     pub(super) paused: bool,
     pub(super) stopped: bool,
+    /// Attempts made since it was told to pause or stop: one may have been under way.
+    since_command: u32,
     told_dead: u32,
     pub(super) alarm: Option<Duration>,
 }
@@ -77,10 +79,14 @@ impl Ledger {
 
     pub(super) fn command(&mut self, acceptor: usize, act: Act) {
         let Some(account) = self.accounts.get_mut(acceptor) else { return };
+        let was_silent = account.paused || account.stopped;
         match act {
             Act::Pause(_) => account.paused = true,
             Act::Resume(_) => account.paused = false,
             _ => account.stopped = true,
+        }
+        if !was_silent {
+            account.since_command = 0;
         }
     }
 
@@ -109,6 +115,13 @@ impl Ledger {
     pub(super) fn attempts(&mut self, acceptor: usize) {
         let account = &mut self.accounts[acceptor];
         account.attempts += 1;
+        if account.paused || account.stopped {
+            account.since_command += 1;
+            if account.since_command > 1 {
+                self.violate("P9", format!("acceptor {acceptor} goes on after it was told to pause or stop"));
+                return;
+            }
+        }
         let Some(in_pass) = &mut account.in_pass else { return };
         *in_pass += 1;
         let (made, budget) = (*in_pass, account.budget);
@@ -198,6 +211,15 @@ impl Ledger {
     /// How long until the next alarm goes off.
     pub(super) fn next_alarm(&self) -> Option<Duration> {
         self.accounts.iter().filter_map(|account| account.alarm).min().map(|at| at - self.now)
+    }
+
+    /// Nothing that was queued may have got lost; `queued` is what is there at the end.
+    pub(super) fn count_up(&mut self, queued: u64) {
+        let gone = self.taken + self.aborted + self.stolen;
+        if self.shut.is_empty() && self.arrived != gone + queued {
+            let what = format!("{} arrived, {gone} were taken or lost, {queued} are queued", self.arrived);
+            self.violate("P10", what);
+        }
     }
 
     /// The acceptor's own counters against what was seen through the seam.

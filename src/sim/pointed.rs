@@ -1,7 +1,6 @@
 //! The decorators that put a point before and after every call through the seam and every operation of the gate.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -9,6 +8,7 @@ use super::env::Env;
 use crate::admission::bell::{Bell, Ring};
 use crate::admission::policy::{Admission, Line, Reserve, Until};
 use crate::admission::refusal::Refusal;
+use crate::admission::sync::Arc;
 use crate::drain::errno::Errno;
 use crate::drain::port::{Peek, Port};
 

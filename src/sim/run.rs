@@ -150,7 +150,7 @@ fn play(case: &Case, env: &Env) -> Result<Report, Violation> {
     }
     let points = env.points();
     wind_up(case, env, listeners)?;
-    settle(case, env)?;
+    settle(case, env, listeners)?;
     let inner = env.lock();
     let delivered = inner.ledger.accounts.iter().map(|account| account.delivered).sum();
     Ok(Report { points, delivered, wakes: inner.ledger.wakes() })
@@ -246,12 +246,17 @@ fn wind_up(case: &Case, env: &Env, listeners: usize) -> Result<(), Violation> {
 }
 
 /// The books at the end.
-fn settle(case: &Case, env: &Env) -> Result<(), Violation> {
+fn settle(case: &Case, env: &Env, listeners: usize) -> Result<(), Violation> {
     for acceptor in 0..case.acceptors {
         let mut inner = env.lock();
         let counters = inner.subjects[acceptor].as_ref().and_then(|subject| subject.counters());
         if let Some(counters) = counters {
             inner.ledger.audit(acceptor, &counters);
+        }
+        let state =
+            inner.subjects[acceptor].as_ref().and_then(|subject| subject.control()).map(|c| c.state());
+        if inner.ledger.accounts[acceptor].stopped && state.is_some_and(|state| !state.is_over()) {
+            inner.ledger.violate("P9", format!("acceptor {acceptor} was stopped, and is {state:?}"));
         }
         let listener = inner.listener_of(acceptor);
         if inner.ledger.shut.contains(&listener) && !inner.ledger.accounts[acceptor].knows_its_end() {
@@ -261,6 +266,8 @@ fn settle(case: &Case, env: &Env) -> Result<(), Violation> {
         }
     }
     let mut inner = env.lock();
+    let queued = (0..listeners).map(|listener| u64::from(inner.stage.queued(listener))).sum();
+    inner.ledger.count_up(queued);
     if inner.ledger.places != 0 {
         let what = format!("{} places are out with no connection alive", inner.ledger.places);
         inner.ledger.violate("P4", what);

@@ -59,6 +59,10 @@ impl<R: Rules> Kernel<R> {
     pub fn send(&mut self, id: ConnId, bytes: u64) {
         self.finish_handshake(id);
         let Some(connection) = self.heard(id).filter(|connection| !connection.ended) else { return };
+        if connection.shut.is_all() {
+            // Born shut (K24): the data is answered by a reset.
+            return self.reset(id);
+        }
         connection.unread += bytes;
         self.tell_owner(id, R::arrival_key(), 1);
     }
@@ -83,6 +87,10 @@ impl<R: Rules> Kernel<R> {
             return self.quit(id);
         }
         let Some(connection) = self.heard(id) else { return self.leave(id) };
+        if connection.ended && connection.shut.is_all() {
+            // Ended from both sides (K24): nothing is left to reset.
+            return;
+        }
         connection.reset = true;
         connection.shut = Shut::all();
         connection.error = Some(ECONNRESET);

@@ -265,6 +265,9 @@ impl<R: Rules> Kernel<R> {
             (listener.listening, listener.shut) = (false, Shut::empty());
             listener.queue.clear();
             self.reset_unaccepted(file);
+            if family == Family::Mptcp {
+                self.call_watchers(file, R::mptcp_shutdown_key(), 1);
+            }
             self.call_watchers(file, Mask::ERR, 1);
         } else if !listening || family == Family::Unix {
             listener.shut |= how;

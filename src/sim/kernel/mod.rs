@@ -51,8 +51,8 @@
 //!   time out and does not outlive a shutdown. The address is the socket: no reuseport group, no migration, no port
 //!   that gets lost; the peer has no address. A Unix client that connects to a full queue is turned away at once.
 //! * **Sockets as data streams**: bytes are counted, and only in one direction. No urgent data, no error queue, no
-//!   buffers that fill, no shutdown or linger of a connection, no socket options, no fast open. An MPTCP connection
-//!   behaves like a TCP one.
+//!   buffers that fill, no shutdown or linger of a connection, no socket options, no fast open. The clients
+//!   of an MPTCP listener speak plain TCP; one that speaks MPTCP would be born shut from a listener that was (K24).
 //! * **Limits** other than the descriptor table and the number of registrations; those on the number of paths
 //!   through nested epolls; memory; permissions. Any error they cause at accept can be scripted.
 //! * `SOCK_DESTROY`, `EPOLLWAKEUP`, busy polling, priorities, the processor a thread wakes on.

@@ -135,6 +135,11 @@ pub trait Rules: Copy + Eq + Hash + Debug + Send + Sync + 'static {
         Mask::empty()
     }
 
+    /// K23. What the shutdown of an MPTCP listener says first: that it can be written.
+    fn mptcp_shutdown_key() -> Mask {
+        Mask::WRITABLE | Mask::WRBAND
+    }
+
     /// K23. How many exclusive registrations a shutdown may satisfy; 0 is no limit.
     fn shutdown_wakes() -> usize {
         0
@@ -150,7 +155,8 @@ pub trait Rules: Copy + Eq + Hash + Debug + Send + Sync + 'static {
         family != Family::Unix && how.contains(Shut::RD)
     }
 
-    /// K24. What an accepted connection has of the shutdown state of its listener.
+    /// K24. What an accepted connection has of the shutdown state of its listener; the plain TCP client of an MPTCP
+    /// listener nothing.
     fn inherited(family: Family, shut: Shut) -> Shut {
         if matches!(family, Family::Tcp4 | Family::Tcp6) { shut } else { Shut::empty() }
     }

@@ -1,0 +1,98 @@
+//! The cases: what is built, in all combinations or in pairs.
+
+use epoll_acceptor::sim::{Case, GateMode, Leave};
+use epoll_acceptor::{Proof, Trigger};
+
+const TRIGGERS: [Trigger; 2] = [Trigger::Level, Trigger::Edge];
+/// With whether the kernel tells the depth: TCP does, Unix does not.
+const PROOFS: [(Option<Proof>, bool); 5] = [
+    (None, true),
+    (None, false),
+    (Some(Proof::Eagain), true),
+    (Some(Proof::Eagain), false),
+    (Some(Proof::Peek), true),
+];
+const GATES: [GateMode; 7] = [
+    GateMode::Open,
+    GateMode::Pause(0),
+    GateMode::Pause(1),
+    GateMode::Pause(2),
+    GateMode::Pause(100),
+    GateMode::Shed(1),
+    GateMode::Shed(2),
+];
+/// How many acceptors, and whether they share a listener.
+const CROWDS: [(usize, bool); 3] = [(1, false), (2, false), (2, true)];
+const LEAVES: [Leave; 6] =
+    [Leave::AtTheEnd, Leave::Break(1), Leave::Break(2), Leave::Forget(1), Leave::Panic(1), Leave::Skip];
+const BUDGETS: [u32; 4] = [1, 2, 7, 64];
+const QUEUED: [u32; 3] = [3, 1, 0];
+
+/// How many choices each of the seven dimensions has.
+const SIZES: [usize; 7] =
+    [TRIGGERS.len(), PROOFS.len(), GATES.len(), CROWDS.len(), LEAVES.len(), BUDGETS.len(), QUEUED.len()];
+
+/// The case with these choices.
+pub(crate) fn case(choice: [usize; 7]) -> Case {
+    let [trigger, proof, gate, crowd, leave, budget, queued] = choice;
+    let (proof, measurable) = PROOFS[proof];
+    let (acceptors, one_listener) = CROWDS[crowd];
+    Case {
+        trigger: TRIGGERS[trigger],
+        proof,
+        measurable,
+        budget: BUDGETS[budget],
+        gate: GATES[gate],
+        acceptors,
+        one_listener,
+        leave: LEAVES[leave],
+        queued: QUEUED[queued],
+    }
+}
+
+/// The n-th of all cases.
+pub(crate) fn nth(mut n: usize) -> Case {
+    case(SIZES.map(|size| {
+        let choice = n % size;
+        n /= size;
+        choice
+    }))
+}
+
+/// How many cases there are.
+pub(crate) fn count() -> usize {
+    SIZES.iter().product()
+}
+
+/// A set of cases in which every two choices of two dimensions meet (greedily: the case that brings most new pairs
+/// is next).
+pub(crate) fn in_pairs() -> Vec<Case> {
+    let mut missing = std::collections::BTreeSet::new();
+    for a in 0..SIZES.len() {
+        for b in a + 1..SIZES.len() {
+            missing.extend((0..SIZES[a]).flat_map(|x| (0..SIZES[b]).map(move |y| (a, x, b, y))));
+        }
+    }
+    let pairs_of =
+        |choice: [usize; 7]| (0..7).flat_map(move |a| (a + 1..7).map(move |b| (a, choice[a], b, choice[b])));
+    let mut chosen = Vec::new();
+    while !missing.is_empty() {
+        let best = (0..count())
+            .map(choice_of)
+            .max_by_key(|choice| pairs_of(*choice).filter(|pair| missing.contains(pair)).count())
+            .expect("there are cases");
+        for pair in pairs_of(best) {
+            missing.remove(&pair);
+        }
+        chosen.push(case(best));
+    }
+    chosen
+}
+
+fn choice_of(mut n: usize) -> [usize; 7] {
+    SIZES.map(|size| {
+        let choice = n % size;
+        n /= size;
+        choice
+    })
+}

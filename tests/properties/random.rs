@@ -1,0 +1,51 @@
+//! Random cases and scripts, shrunk to what a person can read.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use epoll_acceptor::Gate;
+use epoll_acceptor::sim::{Act, Case, Real, Script, explore, run};
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestError, TestRunner};
+
+use crate::{cases, say, thorough};
+
+#[test]
+fn every_promise_holds_after_random_acts() {
+    let scripts = AtomicU64::new(0);
+    let config = Config {
+        cases: if thorough() { 2_000_000 } else { 60_000 },
+        failure_persistence: None,
+        max_shrink_iters: 10_000,
+        ..Config::default()
+    };
+    let outcome = TestRunner::new(config).run(&case_and_script(), |(case, script)| {
+        scripts.fetch_add(1, Ordering::Relaxed);
+        run::<Gate>(&case, &script, &Real)
+            .map(drop)
+            .map_err(|violation| TestCaseError::fail(violation.to_string()))
+    });
+    if let Err(TestError::Fail(reason, (case, script))) = outcome {
+        let script = explore::shrink::<Gate>(&case, &Real, script);
+        panic!("{reason}\nin {case:?}\nafter\n{script}");
+    }
+    say(&format!("random: {} scripts of up to 24 acts", scripts.load(Ordering::Relaxed)));
+}
+
+fn case_and_script() -> impl Strategy<Value = (Case, Script)> {
+    let acts = prop::collection::vec((0..40_u32, any::<prop::sample::Index>()), 0..24);
+    ((0..cases::count()).prop_map(cases::nth), acts).prop_map(|(case, acts)| {
+        let all = Act::all(&case);
+        let script =
+            acts.iter().fold(Script::new(), |script, (later, act)| script.after(*later, *act.get(&all)));
+        (case, script)
+    })
+}
+
+#[test]
+fn a_script_from_bytes_is_the_script_it_prints() {
+    let case = cases::nth(0);
+    let script = Script::from_bytes(&[3, 0, 1, 7], &case);
+    assert_eq!(script.acts().len(), 2);
+    assert_eq!(script.to_string().matches(".at(").count(), 2);
+    assert_eq!(script.acts()[0], (3, Act::all(&case)[0]));
+}

@@ -1,0 +1,159 @@
+//! Taking connections: flags, classes of errors, and what stays queued.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::time::Duration;
+
+use epoll_acceptor::{AcceptFlags, Class, accept, accept_queue, accept_with_peer};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use socket2::SockRef;
+
+use crate::support::*;
+
+#[test]
+fn sockets_are_nonblocking_and_close_on_exec_on_every_kind() {
+    for server in servers(8) {
+        let _clients = (server.connect(), server.connect());
+        let plain = accept(&server.socket, AcceptFlags::default()).unwrap();
+        let (with_peer, _) = accept_with_peer(&server.socket, AcceptFlags::default()).unwrap();
+        for socket in [plain, with_peer] {
+            assert!(is_nonblocking(&socket), "{:?}", server.kind);
+            assert!(is_cloexec(&socket), "{:?}", server.kind);
+        }
+    }
+}
+
+#[test]
+fn each_flag_can_be_turned_off_alone_on_every_kind() {
+    let table = [
+        (AcceptFlags::default().blocking(), (false, true)),
+        (AcceptFlags::default().inheritable(), (true, false)),
+        (AcceptFlags::default().blocking().inheritable(), (false, false)),
+    ];
+    for server in servers(8) {
+        for (flags, expected) in table {
+            let _clients = (server.connect(), server.connect());
+            let plain = accept(&server.socket, flags).unwrap();
+            let (with_peer, _) = accept_with_peer(&server.socket, flags).unwrap();
+            for socket in [plain, with_peer] {
+                let found = (is_nonblocking(&socket), is_cloexec(&socket));
+                assert_eq!(found, expected, "{:?} {flags:?}", server.kind);
+            }
+        }
+    }
+}
+
+#[test]
+fn connections_come_in_the_order_in_which_they_were_made() {
+    let listener = listener();
+    let clients: Vec<_> = (0..4).map(|_| connect(&listener)).collect();
+    for client in clients {
+        let stream = TcpStream::from(accept(&listener, AcceptFlags::default()).unwrap());
+        assert_eq!(stream.peer_addr().unwrap(), client.local_addr().unwrap());
+    }
+}
+
+#[test]
+fn an_empty_queue_is_class_empty_on_every_kind() {
+    for server in servers(8) {
+        for error in [
+            accept(&server.socket, AcceptFlags::default()).unwrap_err(),
+            accept_with_peer(&server.socket, AcceptFlags::default()).unwrap_err(),
+        ] {
+            assert_eq!(error.class(), Class::Empty);
+            assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+            assert_eq!(
+                error.to_string(),
+                "cannot accept a connection: none is waiting (EAGAIN); wait until the listener is reported"
+            );
+        }
+    }
+}
+
+#[test]
+fn what_does_not_listen_is_class_dead() {
+    let table: [(Box<dyn AsFd>, i32); 3] = [
+        (Box::new(std::fs::File::open("/dev/null").unwrap()), libc::ENOTSOCK),
+        (Box::new(Kind::Tcp4.socket().unwrap()), libc::EINVAL),
+        (Box::new(std::net::UdpSocket::bind("127.0.0.1:0").unwrap()), libc::EOPNOTSUPP),
+    ];
+    for (fd, errno) in table {
+        let error = accept(&fd.as_fd(), AcceptFlags::default()).unwrap_err();
+        assert_eq!((error.class(), error.raw_os_error()), (Class::Dead, errno));
+        assert!(error.to_string().ends_with("; give this listener up"), "{error}");
+        assert_eq!(io::Error::from(error).raw_os_error(), Some(errno));
+    }
+}
+
+#[test]
+fn a_closed_descriptor_is_class_dead() {
+    // SAFETY: a number far above any limit of these tests, which is open in no process of them; used only in
+    // calls that answer EBADF.
+    let closed = unsafe { BorrowedFd::borrow_raw(1_000_000) };
+    let error = accept(&closed, AcceptFlags::default()).unwrap_err();
+    assert_eq!((error.class(), error.raw_os_error()), (Class::Dead, libc::EBADF));
+}
+
+#[test]
+fn a_connection_that_was_reset_in_the_queue_is_accepted_with_its_address() {
+    let listener = listener();
+    let client = connect(&listener);
+    let address = client.local_addr().unwrap();
+    SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(client);
+
+    let (socket, peer) = accept_with_peer(&listener, AcceptFlags::default()).unwrap();
+    assert_eq!(peer.ip(), Some(address.ip()));
+    let stream = TcpStream::from(socket);
+    until("the reset arrives", || {
+        stream.peer_addr().is_err_and(|error| error.kind() == io::ErrorKind::NotConnected)
+    });
+}
+
+#[test]
+fn out_of_descriptors_leaves_the_connection_queued() {
+    if done_in_child("accept::out_of_descriptors_leaves_the_connection_queued") {
+        return;
+    }
+    let listener = listener();
+    let _client = connect(&listener);
+    let before = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    let lowest_free = listener.try_clone().unwrap().as_raw_fd();
+    setrlimit(Resource::RLIMIT_NOFILE, u64::try_from(lowest_free).unwrap(), before.1).unwrap();
+
+    for error in [
+        accept(&listener, AcceptFlags::default()).unwrap_err(),
+        accept_with_peer(&listener, AcceptFlags::default()).unwrap_err(),
+    ] {
+        assert_eq!((error.class(), error.raw_os_error()), (Class::Resource, libc::EMFILE));
+        assert_eq!(
+            error.to_string(),
+            "cannot accept a connection: this process has as many descriptors as RLIMIT_NOFILE allows \
+             (EMFILE); it is still queued: free some resources, and try again after a while"
+        );
+    }
+    assert_eq!(accept_queue(&listener).unwrap().depth, 1);
+    setrlimit(Resource::RLIMIT_NOFILE, before.0, before.1).unwrap();
+    accept(&listener, AcceptFlags::default()).unwrap();
+}
+
+#[test]
+fn a_blocking_listener_waits_for_a_connection() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let client = std::thread::spawn(move || TcpStream::connect(address).unwrap());
+    accept(&listener, AcceptFlags::default()).unwrap();
+    client.join().unwrap();
+}
+
+#[test]
+fn an_mptcp_listener_gives_a_plain_tcp_client_a_tcp_socket() {
+    let Some(server) = Kind::Mptcp.listen(8) else { return };
+    let client = Kind::Tcp4.socket().unwrap();
+    client.connect(&server.address).unwrap();
+    let (socket, peer) = accept_with_peer(&server.socket, AcceptFlags::default()).unwrap();
+    assert!(is_nonblocking(&socket) && is_cloexec(&socket));
+    assert_eq!(peer.ip(), Some("127.0.0.1".parse().unwrap()));
+}

@@ -1,0 +1,264 @@
+//! Adding, modifying, deleting, and what each refusal says.
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+use epoll_acceptor::{ControlError, Epoll, ExclusiveInterest, Interest, Token};
+
+use crate::support::*;
+
+#[test]
+fn an_epoll_is_close_on_exec_and_so_is_its_clone() {
+    let epoll = Epoll::new().unwrap();
+    assert!(is_cloexec(&epoll));
+    assert!(is_cloexec(&epoll.try_clone().unwrap()));
+}
+
+#[test]
+fn a_clone_is_the_same_epoll() {
+    let (epoll, mut events) = watching(&listener(), Interest::IN);
+    let listener = listener();
+    epoll.try_clone().unwrap().add(&listener, Token(2), Interest::IN).unwrap();
+    let _client = connect(&listener);
+    assert_eq!(tokens_now(&epoll, &mut events), [2]);
+}
+
+#[test]
+fn modify_changes_token_and_interest() {
+    let listener = listener();
+    let (epoll, mut events) = watching(&listener, Interest::empty());
+    let _client = connect(&listener);
+    assert_eq!(tokens_now(&epoll, &mut events), [0; 0]);
+    epoll.modify(&listener, Token(u64::MAX), Interest::IN).unwrap();
+    assert_eq!(tokens_now(&epoll, &mut events), [u64::MAX]);
+}
+
+#[test]
+fn delete_ends_the_events() {
+    let listener = listener();
+    let (epoll, mut events) = watching(&listener, Interest::IN);
+    let _client = connect(&listener);
+    assert_eq!(tokens_now(&epoll, &mut events), [1]);
+    epoll.delete(&listener).unwrap();
+    assert_eq!(tokens_now(&epoll, &mut events), [0; 0]);
+    assert_eq!(registrations(&epoll), []);
+}
+
+#[test]
+fn a_bare_descriptor_can_be_watched() {
+    let listener = listener();
+    let epoll = Epoll::new().unwrap();
+    let borrowed: BorrowedFd<'_> = listener.as_fd();
+    epoll.add(&borrowed, Token(1), Interest::IN).unwrap();
+    let dynamic: &dyn AsFd = &listener;
+    epoll.delete(dynamic).unwrap();
+}
+
+#[test]
+fn adding_twice_says_modify() {
+    let listener = listener();
+    let (epoll, _) = watching(&listener, Interest::IN);
+    let error = epoll.add(&listener, Token(2), Interest::IN).unwrap_err();
+    expect(
+        error,
+        libc::EEXIST,
+        io::ErrorKind::AlreadyExists,
+        "cannot add the descriptor to the epoll: it is registered already (EEXIST); \
+         use `modify`, or duplicate the descriptor for a second registration",
+    );
+}
+
+#[test]
+fn what_is_not_registered_says_add() {
+    let (listener, epoll) = (listener(), Epoll::new().unwrap());
+    expect(
+        epoll.modify(&listener, Token(1), Interest::IN).unwrap_err(),
+        libc::ENOENT,
+        io::ErrorKind::NotFound,
+        "cannot modify the descriptor's registration: it is not registered with this epoll (ENOENT); \
+         use `add` first",
+    );
+    expect(
+        epoll.delete(&listener).unwrap_err(),
+        libc::ENOENT,
+        io::ErrorKind::NotFound,
+        "cannot delete the descriptor's registration: it is not registered with this epoll (ENOENT); \
+         nothing is left to do, unless it was added by another descriptor number: then delete that one",
+    );
+}
+
+#[test]
+fn files_and_directories_cannot_be_polled() {
+    let epoll = Epoll::new().unwrap();
+    let paths = [std::env::current_exe().unwrap(), "/".into(), "/dev/null".into()];
+    for path in paths {
+        let error = epoll.add(&File::open(path).unwrap(), Token(1), Interest::IN).unwrap_err();
+        expect(
+            error,
+            libc::EPERM,
+            io::ErrorKind::Unsupported,
+            "cannot add the descriptor to the epoll: it cannot be polled (EPERM); \
+             a regular file or a directory is always ready, so use it without epoll",
+        );
+    }
+}
+
+#[test]
+fn a_closed_descriptor_says_keep_it_open() {
+    let epoll = Epoll::new().unwrap();
+    // SAFETY: a number far above any limit of these tests, which is open in no process of them; used only in
+    // a call that answers EBADF.
+    let closed = unsafe { BorrowedFd::borrow_raw(1_000_000) };
+    expect(
+        epoll.add(&closed, Token(1), Interest::IN).unwrap_err(),
+        libc::EBADF,
+        io::ErrorKind::InvalidInput,
+        "cannot add the descriptor to the epoll: one of the two descriptors is not open (EBADF); \
+         keep both descriptors open for as long as they are registered",
+    );
+}
+
+#[test]
+fn an_epoll_cannot_watch_itself() {
+    let epoll = Epoll::new().unwrap();
+    expect(
+        epoll.add(&epoll, Token(1), Interest::IN).unwrap_err(),
+        libc::EINVAL,
+        io::ErrorKind::InvalidInput,
+        "cannot add the descriptor to the epoll: the kernel finds it invalid (EINVAL); \
+         check that the epoll is one, is not added to itself, and is not watched by too many others",
+    );
+}
+
+#[test]
+fn the_exclusive_flag_is_refused_before_the_kernel() {
+    let listener = listener();
+    let (epoll, _) = watching(&listener, Interest::IN);
+    let flags = Interest::IN | Interest::EXCLUSIVE;
+
+    let added = epoll.add(&listener, Token(1), flags).unwrap_err();
+    assert_eq!((added.raw_os_error(), added.kind()), (None, io::ErrorKind::InvalidInput));
+    assert_eq!(
+        added.to_string(),
+        "cannot add the descriptor to the epoll: EPOLLEXCLUSIVE has a call of its own; use `add_exclusive`"
+    );
+    let modified = epoll.modify(&listener, Token(1), flags).unwrap_err();
+    assert_eq!((modified.raw_os_error(), modified.kind()), (None, io::ErrorKind::InvalidInput));
+    assert_eq!(
+        modified.to_string(),
+        "cannot modify the descriptor's registration: EPOLLEXCLUSIVE has a call of its own; \
+         delete the registration and add it again with `add_exclusive`"
+    );
+}
+
+#[test]
+fn every_exclusive_interest_is_accepted_by_the_kernel() {
+    let (listener, epoll) = (listener(), Epoll::new().unwrap());
+    let flags = [
+        ExclusiveInterest::IN,
+        ExclusiveInterest::OUT,
+        ExclusiveInterest::ERR,
+        ExclusiveInterest::HUP,
+        ExclusiveInterest::ET,
+        ExclusiveInterest::WAKEUP,
+    ];
+    for subset in 0..1_usize << flags.len() {
+        let chosen = flags.iter().enumerate().filter(|(index, _)| subset >> index & 1 == 1);
+        let Some(interest) = chosen.map(|(_, flag)| *flag).reduce(|all, flag| all | flag) else { continue };
+        epoll.add_exclusive(&listener, Token(1), interest).unwrap();
+        let [(_, mask)] = registrations(&epoll)[..] else { panic!("one registration") };
+        assert!(Interest::from_bits_retain(mask).contains(Interest::EXCLUSIVE), "{interest:?}");
+        epoll.delete(&listener).unwrap();
+    }
+}
+
+#[test]
+fn an_exclusive_registration_cannot_be_modified() {
+    let (listener, epoll) = (listener(), Epoll::new().unwrap());
+    epoll.add_exclusive(&listener, Token(1), ExclusiveInterest::IN).unwrap();
+    expect(
+        epoll.modify(&listener, Token(1), Interest::IN).unwrap_err(),
+        libc::EINVAL,
+        io::ErrorKind::InvalidInput,
+        "cannot modify the descriptor's registration: the kernel finds it invalid (EINVAL); \
+         check that the epoll is one; delete an exclusive registration and add it again instead",
+    );
+}
+
+#[test]
+fn an_epoll_cannot_be_watched_exclusively() {
+    let (inner, outer) = (Epoll::new().unwrap(), Epoll::new().unwrap());
+    expect(
+        outer.add_exclusive(&inner, Token(1), ExclusiveInterest::IN).unwrap_err(),
+        libc::EINVAL,
+        io::ErrorKind::InvalidInput,
+        "cannot add the descriptor to the epoll exclusively: the kernel finds it invalid (EINVAL); \
+         check that the epoll is one; watch another epoll with `add`, never exclusively",
+    );
+}
+
+#[test]
+fn of_two_exclusive_epolls_that_nobody_waits_on_both_are_told() {
+    let listener = listener();
+    let epolls = [Epoll::new().unwrap(), Epoll::new().unwrap()];
+    for epoll in &epolls {
+        epoll.add_exclusive(&listener, Token(1), ExclusiveInterest::IN).unwrap();
+    }
+    let _client = connect(&listener);
+    let mut events = epoll_acceptor::Events::with_capacity(4).unwrap();
+    for epoll in &epolls {
+        assert_eq!(tokens_now(epoll, &mut events), [1]);
+    }
+}
+
+#[test]
+fn a_duplicate_is_a_second_registration_and_outlives_the_first_descriptor() {
+    let listener = listener();
+    let duplicate = listener.try_clone().unwrap();
+    let (epoll, mut events) = watching(&listener, Interest::IN);
+    epoll.add(&duplicate, Token(2), Interest::IN).unwrap();
+    let _client = connect(&listener);
+    assert_eq!(ready_now(&epoll, &mut events).len(), 2);
+
+    drop(listener);
+    assert_eq!(ready_now(&epoll, &mut events).len(), 2, "a bare registration outlives its descriptor");
+    drop(duplicate);
+    // A child of another test may hold a copy until it executes.
+    until("the last close ends them all", || ready_now(&epoll, &mut events).is_empty());
+}
+
+#[test]
+fn a_refusal_becomes_an_io_error_that_keeps_it() {
+    let (listener, epoll) = (listener(), Epoll::new().unwrap());
+    let error = epoll.delete(&listener).unwrap_err();
+    let converted = io::Error::from(error);
+    assert_eq!(converted.kind(), io::ErrorKind::NotFound);
+    assert_eq!(converted.to_string(), error.to_string());
+    let inside = converted.get_ref().unwrap().downcast_ref::<ControlError>();
+    assert_eq!(inside, Some(&error));
+}
+
+#[test]
+fn the_kernel_lists_what_was_asked_for() {
+    let (listener, epoll) = (listener(), Epoll::new().unwrap());
+    let table = [
+        (Interest::IN, 0x19),
+        (Interest::IN | Interest::ET, 0x8000_0019),
+        (Interest::IN | Interest::ONESHOT, 0x4000_0019),
+        (Interest::empty(), 0x18),
+        (Interest::from_bits_retain(0x0080_0001), 0x0080_0019),
+    ];
+    for (interest, mask) in table {
+        epoll.add(&listener, Token(1), interest).unwrap();
+        assert_eq!(registrations(&epoll), [(listener.as_raw_fd(), mask)], "{interest:?}");
+        epoll.delete(&listener).unwrap();
+    }
+}
+
+fn expect(error: ControlError, errno: i32, kind: io::ErrorKind, sentence: &str) {
+    assert_eq!(error.to_string(), sentence);
+    assert_eq!(error.raw_os_error(), Some(errno));
+    assert_eq!(error.kind(), kind);
+}

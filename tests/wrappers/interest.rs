@@ -1,0 +1,122 @@
+//! Flags: their numbers, their names, and those without one.
+#![allow(unsafe_code)]
+
+use std::io::Write;
+use std::os::fd::AsRawFd;
+
+use epoll_acceptor::{AcceptFlags, ControlError, Epoll, Events, ExclusiveInterest, Interest, Token, accept};
+
+use crate::support::*;
+
+const ALL: [(Interest, i32, &str); 15] = [
+    (Interest::IN, libc::EPOLLIN, "EPOLLIN"),
+    (Interest::PRI, libc::EPOLLPRI, "EPOLLPRI"),
+    (Interest::OUT, libc::EPOLLOUT, "EPOLLOUT"),
+    (Interest::ERR, libc::EPOLLERR, "EPOLLERR"),
+    (Interest::HUP, libc::EPOLLHUP, "EPOLLHUP"),
+    (Interest::RDNORM, libc::EPOLLRDNORM, "EPOLLRDNORM"),
+    (Interest::RDBAND, libc::EPOLLRDBAND, "EPOLLRDBAND"),
+    (Interest::WRNORM, libc::EPOLLWRNORM, "EPOLLWRNORM"),
+    (Interest::WRBAND, libc::EPOLLWRBAND, "EPOLLWRBAND"),
+    (Interest::MSG, libc::EPOLLMSG, "EPOLLMSG"),
+    (Interest::RDHUP, libc::EPOLLRDHUP, "EPOLLRDHUP"),
+    (Interest::EXCLUSIVE, libc::EPOLLEXCLUSIVE, "EPOLLEXCLUSIVE"),
+    (Interest::WAKEUP, libc::EPOLLWAKEUP, "EPOLLWAKEUP"),
+    (Interest::ONESHOT, libc::EPOLLONESHOT, "EPOLLONESHOT"),
+    (Interest::ET, libc::EPOLLET, "EPOLLET"),
+];
+
+#[test]
+fn every_flag_has_the_kernels_number_and_name() {
+    for (interest, number, name) in ALL {
+        assert_eq!(interest.bits(), u32::from_ne_bytes(number.to_ne_bytes()));
+        assert_eq!(format!("{interest:?}"), name);
+    }
+    assert_eq!(format!("{:?}", Interest::empty()), "0");
+}
+
+#[test]
+fn bits_without_a_name_survive() {
+    let strange = Interest::from_bits_retain(0x0240_0001);
+    assert_eq!(strange.bits(), 0x0240_0001);
+    assert_eq!((strange | Interest::ET).bits(), 0x8240_0001);
+    assert_eq!((!Interest::IN).bits(), !1);
+    assert_eq!(format!("{strange:?}"), "EPOLLIN | 0x2400000");
+    assert_eq!(format!("{:?}", Interest::from_bits_retain(0x40_0000)), "0x400000");
+}
+
+/// `POLL_BUSY_LOOP` (0x8000), which epoll(7) does not name, is reported for a socket that may busy-poll.
+#[test]
+fn bits_without_a_name_come_back_with_the_event() {
+    const POLL_BUSY_LOOP: u32 = 0x8000;
+
+    let listener = listener();
+    let mut client = connect(&listener);
+    let stream = accept(&listener, AcceptFlags::default()).unwrap();
+    let (fd, micros) = (stream.as_raw_fd(), 1_i32);
+    // SAFETY: the option's value is an int, whose size is given.
+    let answer =
+        unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_BUSY_POLL, (&raw const micros).cast(), 4) };
+    if answer == -1 {
+        return eprintln!("skipped: SO_BUSY_POLL: {}", std::io::Error::last_os_error());
+    }
+    let epoll = Epoll::new().unwrap();
+    let interest = Interest::IN | Interest::from_bits_retain(POLL_BUSY_LOOP);
+    epoll.add(&stream, Token(1), interest).unwrap();
+    client.write_all(b"x").unwrap();
+    let mut events = Events::with_capacity(1).unwrap();
+    until("data arrives", || {
+        epoll.wait(&mut events, None).is_ok_and(|waited| {
+            events.by_ref().any(|event| event.interest() == interest) && waited.count() == 1
+        })
+    });
+}
+
+#[test]
+fn a_listener_is_readable_by_two_names() {
+    let listener = listener();
+    let (epoll, mut events) = watching(&listener, Interest::IN | Interest::RDNORM);
+    let _client = connect(&listener);
+    let [event] = ready_now(&epoll, &mut events)[..] else { panic!("one event") };
+    assert_eq!(event.interest(), Interest::IN | Interest::RDNORM);
+    assert_eq!(event.token(), Token(1));
+}
+
+#[test]
+fn exclusive_interest_is_made_of_what_is_allowed_only() {
+    for (interest, ..) in ALL {
+        let kernel_allows = [
+            Interest::IN,
+            Interest::OUT,
+            Interest::ERR,
+            Interest::HUP,
+            Interest::ET,
+            Interest::WAKEUP,
+            Interest::EXCLUSIVE,
+        ];
+        let made = ExclusiveInterest::try_from(interest);
+        assert_eq!(made.is_ok(), kernel_allows.contains(&interest), "{interest:?}");
+    }
+    assert!(ExclusiveInterest::try_from(Interest::from_bits_retain(0x40_0000)).is_err());
+}
+
+#[test]
+fn what_is_not_allowed_exclusively_is_named() {
+    let flags = Interest::IN | Interest::ONESHOT | Interest::RDHUP;
+    let error: ControlError = ExclusiveInterest::try_from(flags).unwrap_err();
+    assert_eq!(error.raw_os_error(), None);
+    assert_eq!(
+        error.to_string(),
+        "cannot add the descriptor to the epoll exclusively: \
+         EPOLLRDHUP | EPOLLONESHOT may not stand beside EPOLLEXCLUSIVE; \
+         use EPOLLIN, EPOLLOUT, EPOLLERR, EPOLLHUP, EPOLLET and EPOLLWAKEUP only"
+    );
+}
+
+#[test]
+fn exclusive_interest_prints_its_flag() {
+    let mut interest = ExclusiveInterest::IN;
+    interest |= ExclusiveInterest::ET;
+    assert_eq!(format!("{interest:?}"), "EPOLLIN | EPOLLEXCLUSIVE | EPOLLET");
+    assert_eq!(interest.interest(), Interest::IN | Interest::ET);
+}

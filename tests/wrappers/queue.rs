@@ -1,0 +1,109 @@
+//! What can be seen of the queue from outside.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::net::Shutdown;
+use std::time::Duration;
+
+use epoll_acceptor::{AcceptFlags, AcceptQueue, accept, accept_queue, is_waiting, time_queued};
+
+use crate::support::*;
+
+#[test]
+fn the_depth_counts_what_can_be_accepted() {
+    for server in servers(8).filter(|server| server.kind.is_tcp()) {
+        let mut clients = Vec::new();
+        for depth in 0..4 {
+            assert_eq!(accept_queue(&server.socket).unwrap(), AcceptQueue { depth, backlog: 8 });
+            clients.push(server.connect());
+        }
+        for depth in (0..4).rev() {
+            accept(&server.socket, AcceptFlags::default()).unwrap();
+            assert_eq!(accept_queue(&server.socket).unwrap().depth, depth, "{:?}", server.kind);
+        }
+    }
+}
+
+#[test]
+fn the_backlog_follows_a_second_listen() {
+    for server in servers(5).filter(|server| server.kind.is_tcp()) {
+        assert_eq!(accept_queue(&server.socket).unwrap().backlog, 5);
+        let _clients = (server.connect(), server.connect());
+        server.socket.listen(0).unwrap();
+        assert_eq!(accept_queue(&server.socket).unwrap(), AcceptQueue { depth: 2, backlog: 0 });
+    }
+}
+
+#[test]
+fn a_queue_of_a_unix_listener_cannot_be_measured() {
+    for kind in [Kind::UnixStream, Kind::UnixSeqpacket] {
+        let error = accept_queue(&kind.listen(8).unwrap().socket).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::Unsupported);
+        assert!(error.to_string().contains("is_waiting"), "{error}");
+    }
+}
+
+#[test]
+fn what_does_not_listen_has_no_queue() {
+    let listener = listener();
+    let client = connect(&listener);
+    let error = accept_queue(&client).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+    assert!(error.to_string().contains("not listening"), "{error}");
+
+    socket2::SockRef::from(&listener).shutdown(Shutdown::Read).unwrap();
+    let error = accept_queue(&listener).unwrap_err();
+    assert!(error.to_string().contains("not listening"), "{error}");
+
+    let error = accept_queue(&File::open("/dev/null").unwrap()).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+    assert!(error.to_string().contains("no socket"), "{error}");
+}
+
+#[test]
+fn a_connection_is_seen_waiting_on_every_kind() {
+    for server in servers(8) {
+        assert!(!is_waiting(&server.socket).unwrap());
+        let _clients = (server.connect(), server.connect());
+        for left in [2, 1] {
+            assert!(is_waiting(&server.socket).unwrap(), "{:?}: {left}", server.kind);
+            accept(&server.socket, AcceptFlags::default()).unwrap();
+        }
+        assert!(!is_waiting(&server.socket).unwrap(), "{:?}", server.kind);
+    }
+}
+
+#[test]
+fn a_dead_tcp_listener_has_nothing_waiting() {
+    let listener = listener();
+    let _client = connect(&listener);
+    socket2::SockRef::from(&listener).shutdown(Shutdown::Read).unwrap();
+    assert!(!is_waiting(&listener).unwrap());
+}
+
+#[test]
+fn the_time_in_the_queue_grows_until_the_accept() {
+    // Coarser than the coarsest tick, twice.
+    const PAUSE: Duration = Duration::from_millis(60);
+    const TICK: Duration = Duration::from_millis(20);
+
+    for server in servers(8).filter(|server| server.kind.is_tcp()) {
+        let mut client = server.connect();
+        std::thread::sleep(PAUSE);
+        // What the client sends does not disturb it.
+        client.write_all(b"hello").unwrap();
+        let stream = accept(&server.socket, AcceptFlags::default()).unwrap();
+        let queued = time_queued(&stream).unwrap();
+        assert!(queued >= PAUSE - TICK, "{:?}: {queued:?}", server.kind);
+    }
+}
+
+#[test]
+fn a_listener_and_a_unix_stream_have_no_time_in_the_queue() {
+    let error = time_queued(&listener()).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+    assert!(error.to_string().contains("never queued"), "{error}");
+
+    let (stream, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+    assert_eq!(time_queued(&stream).unwrap_err().kind(), io::ErrorKind::Unsupported);
+}

@@ -1,0 +1,47 @@
+//! What may go to other threads, and other promises of the types.
+
+use std::net::TcpListener;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use epoll_acceptor::{
+    AcceptError, AcceptFlags, AcceptQueue, BusyPoll, ControlError, Epoll, Event, Events, ExclusiveInterest,
+    Interest, PeerAddr, Registration, RegistrationError, SignalMask, Token, Waited, Waker,
+};
+
+const fn is_send_sync<T: Send + Sync + 'static>() {}
+const fn is_error<T: std::error::Error>() {}
+
+const _: () = {
+    is_send_sync::<AcceptError>();
+    is_send_sync::<AcceptFlags>();
+    is_send_sync::<AcceptQueue>();
+    is_send_sync::<BusyPoll>();
+    is_send_sync::<ControlError>();
+    is_send_sync::<Epoll>();
+    is_send_sync::<Event>();
+    is_send_sync::<Events>();
+    is_send_sync::<ExclusiveInterest>();
+    is_send_sync::<Interest>();
+    is_send_sync::<PeerAddr>();
+    is_send_sync::<Registration<TcpListener>>();
+    is_send_sync::<RegistrationError<TcpListener>>();
+    is_send_sync::<SignalMask>();
+    is_send_sync::<Token>();
+    is_send_sync::<Waited>();
+    is_send_sync::<Waker>();
+    is_error::<AcceptError>();
+    is_error::<ControlError>();
+    is_error::<RegistrationError<OwnedFd>>();
+};
+
+#[test]
+fn an_epoll_has_one_number() {
+    let epoll = Epoll::new().unwrap();
+    assert_eq!(epoll.as_raw_fd(), epoll.as_fd().as_raw_fd());
+}
+
+#[test]
+fn a_token_is_its_bits() {
+    assert_eq!(u64::from(Token::from(u64::MAX)), u64::MAX);
+    assert_eq!(format!("{:?}", Token(7)), "Token(7)");
+}

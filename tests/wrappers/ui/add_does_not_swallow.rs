@@ -1,0 +1,9 @@
+//! `add` borrows: a descriptor that was moved into it would be closed, and watched no more, at once.
+
+use epoll_acceptor::{Epoll, Interest, Token};
+
+fn main() {
+    let epoll = Epoll::new().unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    epoll.add(listener, Token(0), Interest::IN).unwrap();
+}

@@ -14,6 +14,7 @@
 //! a spin. The order is the promise (`fall_asleep`, the only place that does): look whether anything
 //! waits (nobody sleeps for want of a place for nobody), silence the kernel, and only then stand in line or set
 //! the alarm; the line looks once more for room.
+#![cfg_attr(not(feature = "sim"), allow(unreachable_pub, reason = "the seam is public behind `sim`"))]
 
 use std::time::Duration;
 
@@ -370,7 +371,7 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
             Peek::Empty | Peek::Waiting => self.silence(),
         }
         match cause {
-            Cause::Full => match self.admission.stand(&self.bell, Until::Room) {
+            Cause::Full => match self.stand() {
                 Line::Room => {
                     self.pass.left -= 1;
                     self.wake();
@@ -389,6 +390,20 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
         }
         self.close_pass();
         Slept::Over
+    }
+
+    /// Stands in line for room. If the policy panics the owner is woken, since nobody else would.
+    fn stand(&self) -> Line {
+        struct Unwinding<'a>(&'a Bell);
+        impl Drop for Unwinding<'_> {
+            fn drop(&mut self) {
+                self.0.ring();
+            }
+        }
+        let unwinding = Unwinding(&self.bell);
+        let line = self.admission.stand(&self.bell, Until::Room);
+        std::mem::forget(unwinding);
+        line
     }
 
     fn exhausted(&mut self) {

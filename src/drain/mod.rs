@@ -1,26 +1,28 @@
 //! Every decision of accepting: when to accept, when to stop, what is owed, when to sleep and who wakes.
 //!
 //! MUST be pure: no descriptor, no clock, no system call. Of `libc` it may name the errno constants, nothing
-//! else. The world enters through [`port::Port`] alone, so that the code that is model-checked is the code
+//! else. The world enters through `port::Port` alone, so that the code that is model-checked is the code
 //! that runs in production. Imports from `admission` only.
 #![forbid(unsafe_code)]
 
-pub mod errno;
-pub mod port;
-pub mod counters;
-pub mod state;
+pub(crate) mod errno;
+pub(crate) mod port;
+pub(crate) mod counters;
+pub(crate) mod state;
 mod backoff;
-pub mod strategy;
+pub(crate) mod strategy;
 mod predict;
 mod pass;
-pub mod shared;
-pub mod core;
-pub mod acceptor;
+pub(crate) mod shared;
+pub(crate) mod core;
+pub(crate) mod acceptor;
 
-pub use self::core::{Drain, Plan};
+#[cfg(feature = "sim")]
+pub use self::core::{Drain, Plan, Step};
 pub use acceptor::{Acceptor, Ready};
 pub use counters::{Counters, Histogram};
 pub use errno::{Class, Errno};
+#[cfg(feature = "sim")]
 pub use port::{Peek, Port};
 pub use shared::Control;
 pub use state::{Dead, State};

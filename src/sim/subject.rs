@@ -73,8 +73,10 @@ impl Maker for Real {
     }
 }
 
-/// The panic of [`Leave::Panic`].
-struct Thrown;
+/// The panic of [`Leave::Panic`], and of whatever else a case wants the owner of an acceptor to survive: throw it with
+/// `std::panic::resume_unwind`.
+#[derive(Clone, Copy, Debug)]
+pub struct Thrown;
 
 impl<P, S, A> Subject for Owner<P, S, A>
 where
@@ -93,6 +95,7 @@ where
         };
         self.skipped = !self.skipped;
         let mut dead = false;
+        #[allow(clippy::forget_non_drop, reason = "that forgetting is as safe as dropping is what is tested")]
         let body = catch_unwind(AssertUnwindSafe(|| {
             let mut pass = self.acceptor.ready();
             let mut served = 0;

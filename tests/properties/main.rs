@@ -20,6 +20,7 @@
 
 mod cases;
 mod exhaustive;
+mod panics;
 mod random;
 
 use std::io::Write;

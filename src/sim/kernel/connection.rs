@@ -67,7 +67,8 @@ impl<R: Rules> Kernel<R> {
         self.tell_owner(id, R::arrival_key(), 1);
     }
 
-    /// The client closes in good order: what it sent can be read, then comes the end. A queued connection stays (K34).
+    /// The client closes in good order: what it sent can be read, then comes the end. A queued connection
+    /// stays (K34).
     pub fn quit(&mut self, id: ConnId) {
         self.finish_handshake(id);
         let Some(connection) = self.heard(id) else { return self.leave(id) };
@@ -80,8 +81,8 @@ impl<R: Rules> Kernel<R> {
         self.tell_owner(id, Mask::empty(), 0);
     }
 
-    /// The client resets the connection, or as a Unix client closes it. A queued connection stays (K34); a half-open one
-    /// is gone.
+    /// The client resets the connection, or as a Unix client closes it. A queued connection stays (K34); a
+    /// half-open one is gone.
     pub fn reset(&mut self, id: ConnId) {
         if self.connections.get(&id).is_some_and(|connection| connection.family == Family::Unix) {
             return self.quit(id);
@@ -99,7 +100,8 @@ impl<R: Rules> Kernel<R> {
         self.tell_owner(id, Mask::empty(), 0);
     }
 
-    /// The server reads all there is of a connection it has accepted: the number of bytes, 0 for the end (K34).
+    /// The server reads all there is of a connection it has accepted: the number of bytes, 0 for the end
+    /// (K34).
     ///
     /// # Errors
     ///
@@ -140,8 +142,8 @@ impl<R: Rules> Kernel<R> {
         }
     }
 
-    /// How long an accepted connection was queued, in nanoseconds; of a Unix one the kernel cannot say (K67). Linux rounds
-    /// it to the tick of its clock, a few milliseconds; the model does not.
+    /// How long an accepted connection was queued, in nanoseconds; of a Unix one the kernel cannot say (K67).
+    /// Linux rounds it to the tick of its clock, a few milliseconds; the model does not.
     #[must_use]
     pub fn time_queued(&self, id: ConnId) -> Option<u64> {
         let connection = self.connections.get(&id)?;

@@ -1,7 +1,7 @@
 //! Registrations and the ready list.
 //!
-//! A registration gets onto the ready list of its epoll in four ways (K1): a call by the file it watches, being
-//! added, being modified, and being put back after a level-triggered report.
+//! A registration gets onto the ready list of its epoll in four ways (K1): a call by the file it watches,
+//! being added, being modified, and being put back after a level-triggered report.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::mem;
@@ -60,9 +60,9 @@ impl<R: Rules> Kernel<R> {
     ///
     /// # Errors
     ///
-    /// In this order (K14): `EBADF`; `EPERM` for a plain file; `EINVAL` if `epoll` is none or the same file, or if
-    /// `EXCLUSIVE` is asked for with what it does not go with (K15); `ELOOP` if epolls would form a loop or too long
-    /// a chain; `EEXIST`; `ENOSPC`.
+    /// In this order (K14): `EBADF`; `EPERM` for a plain file; `EINVAL` if `epoll` is none or the same file,
+    /// or if `EXCLUSIVE` is asked for with what it does not go with (K15); `ELOOP` if epolls would form a
+    /// loop or too long a chain; `EEXIST`; `ENOSPC`.
     pub fn add(&mut self, epoll: Fd, fd: Fd, mask: Mask, data: u64) -> Result<(), Errno> {
         let (epoll, target) = self.control(epoll, fd)?;
         let nested = self.is_epoll(target);
@@ -89,7 +89,8 @@ impl<R: Rules> Kernel<R> {
         Ok(())
     }
 
-    /// Changes a registration (`EPOLL_CTL_MOD`), and looks at the file at once (K10). One that has fired hears again.
+    /// Changes a registration (`EPOLL_CTL_MOD`), and looks at the file at once (K10). One that has fired
+    /// hears again.
     ///
     /// # Errors
     ///
@@ -286,8 +287,8 @@ impl<R: Rules> Kernel<R> {
         self.files.values().map(|file| file.watchers.len()).sum()
     }
 
-    /// Whether `inner` in `outer` makes a loop or too long a chain, counted down from `inner` and up from `outer`
-    /// (K16).
+    /// Whether `inner` in `outer` makes a loop or too long a chain, counted down from `inner` and up from
+    /// `outer` (K16).
     fn nests_too_deep(&self, outer: FileId, inner: FileId) -> bool {
         let down = self.longest_chain(inner, &|kernel, file| kernel.inner_epolls(file));
         let up = self.longest_chain(outer, &|kernel, file| kernel.outer_epolls(file));

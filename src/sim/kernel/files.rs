@@ -135,8 +135,8 @@ impl<R: Rules> Kernel<R> {
 
     /// Which of these bits, and of `ERR` and `HUP`, the file shows now (poll(2)).
     ///
-    /// Not without effect on an epoll: what is stale at the head of its ready list is dropped, and if something
-    /// is left a sleeper is woken (K16).
+    /// Not without effect on an epoll: what is stale at the head of its ready list is dropped, and if
+    /// something is left a sleeper is woken (K16).
     ///
     /// # Errors
     ///

@@ -42,7 +42,8 @@ pub enum ConnectError {
     Refused,
     /// A Unix queue is full (`EAGAIN`).
     Again,
-    /// A TCP queue is full: the SYN was dropped in silence. The client tries again after 1, 3, 7 s: call again.
+    /// A TCP queue is full: the SYN was dropped in silence. The client tries again after 1, 3, 7 s: call
+    /// again.
     Dropped,
 }
 
@@ -51,7 +52,8 @@ pub enum ConnectError {
 pub struct Fault {
     /// The error.
     pub errno: Errno,
-    /// Whether it takes the oldest connection along, which is then closed. One that does waits until there is one.
+    /// Whether it takes the oldest connection along, which is then closed. One that does waits until there is
+    /// one.
     pub consumes: bool,
 }
 
@@ -124,8 +126,8 @@ impl<R: Rules> Kernel<R> {
         Ok(id)
     }
 
-    /// A client connects, first step (K3): the connection is queued, and to be seen by accept and poll. Nobody has been
-    /// told.
+    /// A client connects, first step (K3): the connection is queued, and to be seen by accept and poll.
+    /// Nobody has been told.
     ///
     /// # Errors
     ///
@@ -136,7 +138,8 @@ impl<R: Rules> Kernel<R> {
         Ok(id)
     }
 
-    /// A client connects, second step (K3): the registrations of the listener are called. No effect the second time.
+    /// A client connects, second step (K3): the registrations of the listener are called. No effect the
+    /// second time.
     pub fn connect_finish(&mut self, id: ConnId) {
         let Some(connection) = self.connections.get_mut(&id).filter(|connection| connection.call_due) else {
             return;
@@ -154,8 +157,8 @@ impl<R: Rules> Kernel<R> {
     ///
     /// # Errors
     ///
-    /// If nobody listens, or the SYN is dropped because the accept queue is full, or the request queue is and there are
-    /// no cookies.
+    /// If nobody listens, or the SYN is dropped because the accept queue is full, or the request queue is and
+    /// there are no cookies.
     ///
     /// # Panics
     ///
@@ -167,8 +170,8 @@ impl<R: Rules> Kernel<R> {
     }
 
     /// The last ACK of a handshake arrives: the connection is queued, as by
-    /// [`connect_begin`](Self::connect_begin), if there is room. If not, the client believes itself connected, and
-    /// whatever it sends tries again (K37, K38). Returns whether it is queued now.
+    /// [`connect_begin`](Self::connect_begin), if there is room. If not, the client believes itself
+    /// connected, and whatever it sends tries again (K37, K38). Returns whether it is queued now.
     pub fn ack(&mut self, id: ConnId) -> bool {
         let half_open = |connection: &&Connection| matches!(connection.stage, Stage::HalfOpen { .. });
         let Some(from) = self.connections.get(&id).filter(half_open).map(|c| c.listener) else {
@@ -191,9 +194,9 @@ impl<R: Rules> Kernel<R> {
     ///
     /// # Errors
     ///
-    /// In this order (K50, K51): `EBADF`; what [`fail_accept`](Self::fail_accept) left; `EMFILE`, whatever the socket
-    /// is; `ENOTSOCK`; `EINVAL` if it does not listen; `EAGAIN` if nothing is queued, also on a Unix listener that was
-    /// shut.
+    /// In this order (K50, K51): `EBADF`; what [`fail_accept`](Self::fail_accept) left; `EMFILE`, whatever
+    /// the socket is; `ENOTSOCK`; `EINVAL` if it does not listen; `EAGAIN` if nothing is queued, also on a
+    /// Unix listener that was shut.
     pub fn accept(&mut self, fd: Fd) -> Result<ConnId, Errno> {
         let file = self.file(fd)?;
         if let Some(errno) = self.scripted(file, false) {
@@ -233,8 +236,8 @@ impl<R: Rules> Kernel<R> {
         Ok(())
     }
 
-    /// The length of the accept queue as `TCP_INFO` tells it: nothing of a Unix socket, or of one that does not listen
-    /// (K60, K73).
+    /// The length of the accept queue as `TCP_INFO` tells it: nothing of a Unix socket, or of one that does
+    /// not listen (K60, K73).
     #[must_use]
     pub fn depth(&self, fd: Fd) -> Option<u32> {
         let listener = self.at(Address(self.file(fd).ok()?))?;
@@ -249,14 +252,15 @@ impl<R: Rules> Kernel<R> {
 
     /// Shuts a listener (shutdown(2)).
     ///
-    /// For reading: a TCP or MPTCP one ends, its queue is reset, it shows `HUP` until it listens anew; a Unix one
-    /// refuses whoever comes, shows `IN` and `RDHUP` for ever, and its queue stays acceptable (K23). For writing: a
-    /// listening one only calls its registrations, all of them, which is how to announce a queue (K70).
+    /// For reading: a TCP or MPTCP one ends, its queue is reset, it shows `HUP` until it listens anew; a Unix
+    /// one refuses whoever comes, shows `IN` and `RDHUP` for ever, and its queue stays acceptable (K23). For
+    /// writing: a listening one only calls its registrations, all of them, which is how to announce a queue
+    /// (K70).
     ///
     /// # Errors
     ///
-    /// `EBADF`; `ENOTSOCK` if it is none that can listen; `ENOTCONN` from a TCP or MPTCP one that does not listen, and yet
-    /// it is shut, and its connections are born shut if it listens later (K24).
+    /// `EBADF`; `ENOTSOCK` if it is none that can listen; `ENOTCONN` from a TCP or MPTCP one that does not
+    /// listen, and yet it is shut, and its connections are born shut if it listens later (K24).
     pub fn shutdown(&mut self, fd: Fd, how: Shut) -> Result<(), Errno> {
         let (file, listener) = self.listener_mut(fd)?;
         let (family, listening) = (listener.family, listener.listening);

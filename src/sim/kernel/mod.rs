@@ -1,8 +1,9 @@
-//! A pretended Linux: listeners, accept queues, epolls, sleeping threads. Deterministic, no descriptor, no clock.
+//! A pretended Linux: listeners, accept queues, epolls, sleeping threads. Deterministic, no descriptor, no
+//! clock.
 //!
 //! MUST NOT know anything of acceptors, and MUST NOT decide: every decision of the kernel is a function of
-//! [`Rules`], the rest is bookkeeping. One call is one step: nothing happens inside it, and nothing between two
-//! calls. The whole state is a value, so a search can clone it, compare it and hash it.
+//! [`Rules`], the rest is bookkeeping. One call is one step: nothing happens inside it, and nothing between
+//! two calls. The whole state is a value, so a search can clone it, compare it and hash it.
 //!
 //! ```
 //! use epoll_acceptor::sim::kernel::{Family, Kernel, Mask};
@@ -23,36 +24,39 @@
 //!
 //! # What it holds
 //!
-//! The numbers are those of `docs/kernel.md`, which tells each rule and how it is checked. `tests/parity` plays
-//! the same calls on the model and on the real kernel and compares every result.
+//! The numbers are those of `docs/kernel.md`, which tells each rule and how it is checked. `tests/parity`
+//! plays the same calls on the model and on the real kernel and compares every result.
 //!
-//! * Registrations (`epoll.rs`, K1, K2, K4-K7, K9-K16, K21, K25, K70-K72): the four ways onto the ready list, keys,
-//!   the second look at delivery, level, edge, one-shot, exclusive, mask 0, order, errors and their order,
-//!   identity by file and number, `dup`, `close`, nesting.
-//! * Sleeping threads (`wait.rs`, K17, K18, K28): last to sleep is first to wake, the chain of wake-ups, signals,
-//!   deadlines, an epoll closed under its sleeper.
-//! * Listeners (`listener.rs`, K3, K23, K24, K30-K38, K60, K73): capacity, a full queue, half-open requests, arrivals
-//!   in two steps, listening anew, shutdown by family, close.
+//! * Registrations (`epoll.rs`, K1, K2, K4-K7, K9-K16, K21, K25, K70-K72): the four ways onto the ready list,
+//!   keys, the second look at delivery, level, edge, one-shot, exclusive, mask 0, order, errors and their
+//!   order, identity by file and number, `dup`, `close`, nesting.
+//! * Sleeping threads (`wait.rs`, K17, K18, K28): last to sleep is first to wake, the chain of wake-ups,
+//!   signals, deadlines, an epoll closed under its sleeper.
+//! * Listeners (`listener.rs`, K3, K23, K24, K30-K38, K60, K73): capacity, a full queue, half-open requests,
+//!   arrivals in two steps, listening anew, shutdown by family, close.
 //! * Accept (`listener.rs`, K33, K50-K52): the order of work, the full descriptor table before the queue, any
 //!   error by script, taking its connection along or not.
-//! * Connections (`connection.rs`, K34, K35, K67): peers that send, quit and reset in every state, the time queued.
+//! * Connections (`connection.rs`, K34, K35, K67): peers that send, quit and reset in every state, the time
+//!   queued.
 //! * Rings and alarms: an eventfd that is never read, a timerfd on the kernel's own time.
 //!
 //! # What it cannot see
 //!
-//! * **Inside a call.** Each is atomic. An arrival during a scan, which may report one edge more than necessary;
-//!   `epoll_wait` with timeout 0 that finds nothing because another thread is scanning (kernels before 2026);
-//!   two threads in one `epoll_ctl`; a sleeper that is timed out or signalled and called in the same instant
-//!   (here: the call goes to the next).
+//! * **Inside a call.** Each is atomic. An arrival during a scan, which may report one edge more than
+//!   necessary; `epoll_wait` with timeout 0 that finds nothing because another thread is scanning (kernels
+//!   before 2026); two threads in one `epoll_ctl`; a sleeper that is timed out or signalled and called in the
+//!   same instant (here: the call goes to the next).
 //! * **Blocking calls** but the wait: an accept or a Unix connect that sleeps.
 //! * **Processes.** One descriptor table, no fork, no descriptor passing. Threads share everything.
-//! * **The network.** No packet is lost or late unless the caller makes it so: a handshake happens when `syn` and
-//!   `ack` are called, a client whose SYN was dropped tries again when the caller says. A half-open request does not
-//!   time out and does not outlive a shutdown. The address is the socket: no reuseport group, no migration, no port
-//!   that gets lost; the peer has no address. A Unix client that connects to a full queue is turned away at once.
-//! * **Sockets as data streams**: bytes are counted, and only in one direction. No urgent data, no error queue, no
-//!   buffers that fill, no shutdown or linger of a connection, no socket options, no fast open. The clients
-//!   of an MPTCP listener speak plain TCP; one that speaks MPTCP would be born shut from a listener that was (K24).
+//! * **The network.** No packet is lost or late unless the caller makes it so: a handshake happens when `syn`
+//!   and `ack` are called, a client whose SYN was dropped tries again when the caller says. A half-open
+//!   request does not time out and does not outlive a shutdown. The address is the socket: no reuseport
+//!   group, no migration, no port that gets lost; the peer has no address. A Unix client that connects to a
+//!   full queue is turned away at once.
+//! * **Sockets as data streams**: bytes are counted, and only in one direction. No urgent data, no error
+//!   queue, no buffers that fill, no shutdown or linger of a connection, no socket options, no fast open. The
+//!   clients of an MPTCP listener speak plain TCP; one that speaks MPTCP would be born shut from a listener
+//!   that was (K24).
 //! * **Limits** other than the descriptor table and the number of registrations; those on the number of paths
 //!   through nested epolls; memory; permissions. Any error they cause at accept can be scripted.
 //! * `SOCK_DESTROY`, `EPOLLWAKEUP`, busy polling, priorities, the processor a thread wakes on.

@@ -21,14 +21,16 @@ pub enum AfterReport {
     Disarm,
 }
 
-/// The rules that the model keeps. Every default is what Linux does; the numbers are those of `docs/kernel.md`.
+/// The rules that the model keeps. Every default is what Linux does; the numbers are those of
+/// `docs/kernel.md`.
 pub trait Rules: Copy + Eq + Hash + Debug + Send + Sync + 'static {
     /// K2. What an arrival says to the registrations of its listener.
     fn arrival_key() -> Mask {
         Mask::READABLE | Mask::PRI | Mask::RDBAND
     }
 
-    /// K2, K11. A registration hears a call that meets its mask, or any call without a key, unless it has fired.
+    /// K2, K11. A registration hears a call that meets its mask, or any call without a key, unless it has
+    /// fired.
     fn hears(mask: Mask, key: Mask) -> bool {
         mask.intersects(!Mask::PRIVATE) && (key.is_empty() || key.intersects(mask))
     }
@@ -155,8 +157,8 @@ pub trait Rules: Copy + Eq + Hash + Debug + Send + Sync + 'static {
         family != Family::Unix && how.contains(Shut::RD)
     }
 
-    /// K24. What an accepted connection has of the shutdown state of its listener; the plain TCP client of an MPTCP
-    /// listener nothing.
+    /// K24. What an accepted connection has of the shutdown state of its listener; the plain TCP client of an
+    /// MPTCP listener nothing.
     fn inherited(family: Family, shut: Shut) -> Shut {
         if matches!(family, Family::Tcp4 | Family::Tcp6) { shut } else { Shut::empty() }
     }

@@ -38,8 +38,8 @@ enum State {
 impl<R: Rules> Kernel<R> {
     /// Begins a blocking wait in this thread: it returns at once or goes to sleep (epoll_wait(2)).
     ///
-    /// `timeout` is in nanoseconds, `None` for ever. An asleep thread is woken by calls to the kernel, then shows in
-    /// [`runnable`](Self::runnable), and goes on when [`run`](Self::run) says so.
+    /// `timeout` is in nanoseconds, `None` for ever. An asleep thread is woken by calls to the kernel, then
+    /// shows in [`runnable`](Self::runnable), and goes on when [`run`](Self::run) says so.
     ///
     /// # Errors
     ///
@@ -62,8 +62,8 @@ impl<R: Rules> Kernel<R> {
         self.run(thread)
     }
 
-    /// Lets a woken thread go on: it scans, and returns or sleeps again until its first deadline (K18). One that
-    /// was not woken stays asleep.
+    /// Lets a woken thread go on: it scans, and returns or sleeps again until its first deadline (K18). One
+    /// that was not woken stays asleep.
     ///
     /// # Errors
     ///
@@ -107,8 +107,8 @@ impl<R: Rules> Kernel<R> {
         self.sleepers.contains_key(&thread)
     }
 
-    /// A signal with a handler comes for this thread: the wait it is in, or the next one, ends with `EINTR` unless
-    /// there is an event (K18).
+    /// A signal with a handler comes for this thread: the wait it is in, or the next one, ends with `EINTR`
+    /// unless there is an event (K18).
     pub fn signal(&mut self, thread: Thread) {
         self.signalled.insert(thread);
         if self.sleepers.get(&thread).is_some_and(|sleeper| sleeper.state == State::Asleep) {

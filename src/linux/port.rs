@@ -1,4 +1,5 @@
 //! The seam's real side: one listener on one epoll, with a ring and an alarm under the same token.
+#![cfg_attr(not(feature = "sim"), allow(unreachable_pub, reason = "the seam is public behind `sim`"))]
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -19,8 +20,10 @@ use crate::drain::port::{Peek, Port};
 /// The three descriptors besides the listener are made when it is registered, so that they exist when
 /// descriptors have run out: a duplicate of the epoll, an eventfd to ring and a timerfd for the alarm. The latter
 /// two are edge-triggered and never read: every write and every expiry is an edge.
+///
+/// Public behind `sim`, to replay a script on the real kernel; not covered by semantic versioning.
 #[derive(Debug)]
-pub(super) struct Watched<L: Listener> {
+pub struct Watched<L: Listener> {
     /// Invariant: there until the listener is taken out, after which only the destructor runs.
     listener: Option<L>,
     epoll: OwnedFd,
@@ -46,7 +49,11 @@ const POLITE_READ: usize = 4096;
 
 impl<L: Listener> Watched<L> {
     /// Registers a listener; on failure it comes back, registered nowhere.
-    pub(super) fn register(
+    ///
+    /// # Errors
+    ///
+    /// Whatever the system refuses.
+    pub fn register(
         epoll: BorrowedFd<'_>,
         listener: L,
         token: Token,

@@ -3,14 +3,14 @@
 use std::any::Any;
 use std::collections::VecDeque;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::ledger::{Ledger, Violation};
 use super::script::{Act, Script};
-use super::subject::Subject;
+use super::subject::{Handle, Subject};
 use crate::drain::errno::{Class, Errno};
-use crate::drain::shared::Control;
 
 /// The kernel under an environment: the simulated one, or a real one that replays a script.
 pub trait Stage: Send {
@@ -47,16 +47,26 @@ pub(super) struct Inner {
     script: VecDeque<(u32, Act)>,
     /// The points passed; none before everything is built, nor after the run.
     point: Option<u32>,
+    /// The point by which the pass that is going on has to be over.
+    pass_ends_by: Option<u32>,
     /// The acceptors; `None` while one is in the middle of its turn.
     pub(super) subjects: Vec<Option<Box<dyn Subject>>>,
-    controls: Vec<Option<Control>>,
+    controls: Vec<Option<Arc<dyn Handle>>>,
     /// Connections in service, the oldest first.
     held: VecDeque<Box<dyn Any + Send>>,
     set_limit: Option<Arc<dyn Fn(u32) + Send + Sync>>,
+    /// How many places the gate says are taken.
+    in_use: Option<Box<dyn Fn() -> Option<u32> + Send>>,
     one_listener: bool,
     descriptors_max: Option<u64>,
     failures: VecDeque<Errno>,
 }
+
+/// Thrown out of a pass that does not end.
+struct Endless;
+
+/// Points within one pass, those of others in between counted: far more than any that ends.
+const POINTS_MAX: u32 = 20_000;
 
 /// What a Tick passes when no alarm is set.
 const A_WHILE: Duration = Duration::from_millis(5);
@@ -69,10 +79,12 @@ impl Env {
             ledger: Ledger::default(),
             script: script.acts().iter().copied().collect(),
             point: None,
+            pass_ends_by: None,
             subjects: Vec::new(),
             controls: Vec::new(),
             held: VecDeque::new(),
             set_limit: None,
+            in_use: None,
             one_listener,
             descriptors_max: None,
             failures: VecDeque::new(),
@@ -100,6 +112,7 @@ impl Env {
             let mut inner = self.lock();
             inner.point = None;
             inner.set_limit = None;
+            inner.in_use = None;
             inner.controls.clear();
             (std::mem::take(&mut inner.held), std::mem::take(&mut inner.subjects))
         };
@@ -111,12 +124,23 @@ impl Env {
         self.lock().set_limit = Some(set);
     }
 
+    pub(super) fn on_count(&self, in_use: Box<dyn Fn() -> Option<u32> + Send>) {
+        self.lock().in_use = Some(in_use);
+    }
+
     /// A point of the run: whatever the script has for it happens here, with no lock held.
+    ///
+    /// Throws [`Endless`] out of a pass that does not end.
     pub(super) fn point(&self) {
         {
             let mut inner = self.lock();
             let Some(point) = inner.point else { return };
             inner.point = Some(point + 1);
+            if inner.pass_ends_by.is_some_and(|last| point > last) && !std::thread::panicking() {
+                inner.ledger.violate("P2", "a pass does not end");
+                drop(inner);
+                resume_unwind(Box::new(Endless));
+            }
         }
         loop {
             let act = {
@@ -176,7 +200,10 @@ impl Env {
             }
             Act::Exhaust => inner.descriptors_max = Some(inner.ledger.open()),
             Act::Relieve => inner.descriptors_max = None,
-            Act::Fail(errno) => inner.failures.push_back(errno),
+            Act::Fail(errno) => {
+                inner.ledger.doomed |= errno.class() == Class::Dead;
+                inner.failures.push_back(errno);
+            }
             Act::Tick => {
                 let by = inner.ledger.next_alarm().unwrap_or(A_WHILE);
                 inner.pass_time(by);
@@ -232,13 +259,32 @@ impl Env {
         let mut subject = subject;
         for _ in 0..events {
             self.point();
-            self.lock().ledger.pass_begins(acceptor);
-            let kept = self.clone();
-            let told = subject.turn(&mut |connection| kept.keep(connection));
-            self.lock().ledger.pass_ends(acceptor, told);
+            let told = self.pass(acceptor, &mut *subject);
+            let mut inner = self.lock();
+            let listener = inner.listener_of(acceptor);
+            inner.ledger.pass_ends(acceptor, listener, told);
         }
         self.lock().subjects[acceptor] = Some(subject);
         events > 0
+    }
+
+    /// One pass; tells whether the owner was told that the listener is dead.
+    fn pass(&self, acceptor: usize, subject: &mut dyn Subject) -> bool {
+        let outermost = {
+            let mut inner = self.lock();
+            inner.ledger.pass_begins(acceptor);
+            let last = inner.point.unwrap_or(0).saturating_add(POINTS_MAX);
+            inner.pass_ends_by.is_none() && inner.pass_ends_by.replace(last).is_none()
+        };
+        let told = catch_unwind(AssertUnwindSafe(|| subject.turn(&mut |connection| self.keep(connection))));
+        if outermost {
+            self.lock().pass_ends_by = None;
+        }
+        match told {
+            Ok(told) => told,
+            Err(thrown) if outermost && thrown.is::<Endless>() => false,
+            Err(thrown) => resume_unwind(thrown),
+        }
     }
 
     fn keep(&self, connection: Box<dyn Any + Send>) {
@@ -281,6 +327,11 @@ impl Env {
 
     pub(super) fn held(&self) -> usize {
         self.lock().held.len()
+    }
+
+    /// How many places the gate says are taken, if it says so.
+    pub(super) fn in_use(&self) -> Option<u32> {
+        self.lock().in_use.as_ref().and_then(|in_use| in_use())
     }
 
     pub(super) fn violated(&self) -> Option<Violation> {

@@ -25,7 +25,6 @@ pub(super) struct Account {
     pub(super) delivered: u64,
     pub(super) refused: u64,
     pub(super) empty: u64,
-    pub(super) failed: u64,
     waits_with_events: u64,
     in_pass: Option<u32>,
     budget: u32,
@@ -38,8 +37,27 @@ pub(super) struct Account {
     /// Attempts made since it was told to pause or stop: one may have been under way.
     since_command: u32,
     told_dead: u32,
+    /// Taken out of its epoll.
+    pub(super) detached: bool,
+    /// Somebody has rung since its last pass began.
+    rung: bool,
+    /// It ran out of something, and neither time nor a ring has changed that.
+    exhausted: bool,
+    pass: PassAccount,
     pub(super) alarm: Option<Duration>,
 }
+
+/// What happened in one pass.
+#[derive(Clone, Copy, Debug, Default)]
+struct PassAccount {
+    exhausted: u32,
+    /// Connections lost, interruptions.
+    hitches: u32,
+    alarms: u32,
+}
+
+/// No back-off may be shorter: what fails must not be tried without end in no time.
+const BACKOFF_MIN: Duration = Duration::from_millis(1);
 
 #[derive(Default)]
 pub(super) struct Ledger {
@@ -52,6 +70,8 @@ pub(super) struct Ledger {
     pub(super) aborted: u64,
     /// Listeners that were shut down.
     pub(super) shut: BTreeSet<usize>,
+    /// An accept was made to fail as on a dead listener.
+    pub(super) doomed: bool,
     taken: u64,
     closed: u64,
     pub(super) limit: u32,
@@ -99,16 +119,32 @@ impl Ledger {
     }
 
     pub(super) fn pass_begins(&mut self, acceptor: usize) {
-        self.accounts[acceptor].in_pass = Some(0);
+        let account = &mut self.accounts[acceptor];
+        account.in_pass = Some(0);
+        account.pass = PassAccount::default();
+        if std::mem::take(&mut account.rung) {
+            account.exhausted = false;
+        }
     }
 
-    pub(super) fn pass_ends(&mut self, acceptor: usize, told_dead: bool) {
+    pub(super) fn pass_ends(&mut self, acceptor: usize, listener: usize, told_dead: bool) {
         let account = &mut self.accounts[acceptor];
         account.in_pass = None;
         account.told_dead += u32::from(told_dead);
         if account.told_dead > 1 {
             self.violate("P7", format!("acceptor {acceptor} told twice that its listener is dead"));
         }
+        if told_dead && !self.shut.contains(&listener) && !self.doomed {
+            self.violate("P7", format!("acceptor {acceptor} gave up a listener that lives"));
+        }
+    }
+
+    pub(super) fn rings(&mut self, acceptor: usize) {
+        self.accounts[acceptor].rung = true;
+    }
+
+    pub(super) fn registers(&mut self, acceptor: usize, registered: bool) {
+        self.accounts[acceptor].detached = !registered;
     }
 
     /// An accept is about to be made.
@@ -121,6 +157,10 @@ impl Ledger {
                 self.violate("P9", format!("acceptor {acceptor} goes on after it was told to pause or stop"));
                 return;
             }
+        }
+        if account.exhausted {
+            self.violate("P2", format!("acceptor {acceptor} ran out of something and tries again at once"));
+            return;
         }
         let Some(in_pass) = &mut account.in_pass else { return };
         *in_pass += 1;
@@ -144,14 +184,23 @@ impl Ledger {
 
     pub(super) fn fails(&mut self, acceptor: usize, errno: Errno) {
         match errno.class() {
-            Class::Consumed => self.aborted += 1,
+            Class::Consumed => {
+                self.aborted += 1;
+                self.accounts[acceptor].pass.hitches += 1;
+            }
+            Class::Interrupted => self.accounts[acceptor].pass.hitches += 1,
+            Class::Resource => {
+                let account = &mut self.accounts[acceptor];
+                account.exhausted = true;
+                account.pass.exhausted += 1;
+            }
             Class::Empty => {
                 self.accounts[acceptor].empty += 1;
                 if !self.disturbed && self.accounts.len() == 1 && !self.accounts[acceptor].tries_in_vain {
                     self.violate("P14", format!("acceptor {acceptor} called accept on an empty queue"));
                 }
             }
-            _ => self.accounts[acceptor].failed += 1,
+            Class::Dead => {}
         }
     }
 
@@ -194,13 +243,28 @@ impl Ledger {
     }
 
     pub(super) fn set_alarm(&mut self, acceptor: usize, after: Option<Duration>) {
-        self.accounts[acceptor].alarm = after.map(|after| self.now + after);
+        let at = after.map(|after| self.now + after);
+        let account = &mut self.accounts[acceptor];
+        let before = std::mem::replace(&mut account.alarm, at);
+        let (Some(after), Some(at)) = (after, at) else { return };
+        account.pass.alarms += 1;
+        let PassAccount { exhausted, hitches, alarms } = account.pass;
+        if alarms > 1 {
+            self.violate("P9", format!("acceptor {acceptor} set its alarm {alarms} times in one pass"));
+        } else if before.is_some_and(|before| before < at) {
+            self.violate("P9", format!("acceptor {acceptor} put off an alarm that was set"));
+        } else if exhausted > 0 && after < BACKOFF_MIN {
+            self.violate("P2", format!("acceptor {acceptor} backs off for {after:?}"));
+        } else if exhausted == 0 && hitches > 0 && before.is_none() {
+            self.violate("P7", format!("acceptor {acceptor} backs off, and was short of nothing"));
+        }
     }
 
     pub(super) fn pass_time(&mut self, by: Duration) {
         self.now += by;
         for account in &mut self.accounts {
             account.alarm = account.alarm.filter(|at| *at > self.now);
+            account.exhausted = false;
         }
     }
 

@@ -77,4 +77,4 @@ pub use ledger::Violation;
 pub use pointed::{PointedGate, PointedPermit, PointedPort, Tracked};
 pub use run::{Limited, Report, run};
 pub use script::{Act, Case, GateMode, Leave, Script};
-pub use subject::{Maker, Real, Subject, Thrown};
+pub use subject::{Handle, Maker, Real, Subject, Thrown};

@@ -31,6 +31,7 @@ pub struct Tracked<S> {
 struct PointedRing {
     ring: Box<dyn Ring>,
     env: Env,
+    acceptor: usize,
 }
 
 impl<P> PointedPort<P> {
@@ -111,7 +112,9 @@ impl<P: Port> Port for PointedPort<P> {
     }
 
     fn arm(&self) -> Result<(), Errno> {
-        self.around(P::arm)
+        self.around(|port| {
+            port.arm().inspect(|()| self.env.lock().ledger.registers(self.acceptor, true))
+        })
     }
 
     fn disarm(&self) -> Result<(), Errno> {
@@ -119,7 +122,10 @@ impl<P: Port> Port for PointedPort<P> {
     }
 
     fn detach(&self) {
-        self.around(P::detach);
+        self.around(|port| {
+            port.detach();
+            self.env.lock().ledger.registers(self.acceptor, false);
+        });
     }
 
     fn announce(&self) {
@@ -138,13 +144,14 @@ impl<P: Port> Port for PointedPort<P> {
     }
 
     fn ringer(&self) -> Box<dyn Ring> {
-        Box::new(PointedRing { ring: self.port.ringer(), env: self.env.clone() })
+        Box::new(PointedRing { ring: self.port.ringer(), env: self.env.clone(), acceptor: self.acceptor })
     }
 }
 
 impl Ring for PointedRing {
     fn ring(&self) {
         self.env.point();
+        self.env.lock().ledger.rings(self.acceptor);
         self.ring.ring();
         self.env.point();
     }

@@ -25,6 +25,10 @@ pub trait Limited: Admission<Permit: Send> + Clone + 'static {
     fn with_limit(limit: u32, when_full: WhenFull) -> Self;
     /// Changes its limit.
     fn change_limit(&self, limit: u32);
+    /// How many places it has given out, if it tells.
+    fn in_use(&self) -> Option<u32> {
+        None
+    }
 }
 
 impl Limited for Gate {
@@ -34,6 +38,10 @@ impl Limited for Gate {
 
     fn change_limit(&self, limit: u32) {
         self.set_limit(limit);
+    }
+
+    fn in_use(&self) -> Option<u32> {
+        Some(Self::in_use(self))
     }
 }
 
@@ -96,9 +104,10 @@ where
             };
             let gate = G::with_limit(limit, when_full);
             env.lock().ledger.limit = limit;
-            let handle = gate.clone();
+            let (handle, counted) = (gate.clone(), gate.clone());
             build(case, maker, &env, &gate, port);
             env.on_limit(Arc::new(move |limit| handle.change_limit(limit)));
+            env.on_count(Box::new(move || counted.in_use()));
         }
     }
     env.start();
@@ -184,8 +193,10 @@ fn until_rest(case: &Case, env: &Env) -> Result<(), Violation> {
     violated(env)
 }
 
-/// Nobody has an event. Whoever has clients waiting, and room for them, must have an alarm set.
+/// Nobody has an event. Whoever has clients waiting, and room for them, must have an alarm set; whoever was stopped
+/// must be out of its epoll; every connection is in service with a place, and every place has its connection.
 fn at_rest(case: &Case, env: &Env) -> Result<(), Violation> {
+    let (in_use, in_service) = (env.in_use(), env.held() as u64);
     let mut inner = env.lock();
     for acceptor in 0..case.acceptors {
         let queued = inner.queued_at(acceptor);
@@ -198,6 +209,21 @@ fn at_rest(case: &Case, env: &Env) -> Result<(), Violation> {
             let promise = if case.acceptors > 1 && ledger.limit != u32::MAX { "P11" } else { "P1" };
             inner.ledger.violate(promise, what);
         }
+        let account = &inner.ledger.accounts[acceptor];
+        if account.stopped && !account.detached {
+            inner.ledger.violate("P9", format!("acceptor {acceptor} was stopped, and is still registered"));
+        }
+    }
+    let (open, places) = (inner.ledger.open(), inner.ledger.places);
+    if open != in_service {
+        let what = format!("{open} connections were taken and are open, {in_service} are in service");
+        inner.ledger.violate("P5", what);
+    }
+    if u64::from(places) != in_service {
+        inner.ledger.violate("P4", format!("{places} places are out for {in_service} connections"));
+    }
+    if let Some(in_use) = in_use.filter(|in_use| *in_use != places) {
+        inner.ledger.violate("P4", format!("the gate says {in_use} places are out, and {places} are"));
     }
     drop(inner);
     violated(env)
@@ -253,8 +279,8 @@ fn settle(case: &Case, env: &Env, listeners: usize) -> Result<(), Violation> {
         if let Some(counters) = counters {
             inner.ledger.audit(acceptor, &counters);
         }
-        let state =
-            inner.subjects[acceptor].as_ref().and_then(|subject| subject.control()).map(|c| c.state());
+        let control = inner.subjects[acceptor].as_ref().and_then(|subject| subject.control());
+        let state = control.and_then(|control| control.state());
         if inner.ledger.accounts[acceptor].stopped && state.is_some_and(|state| !state.is_over()) {
             inner.ledger.violate("P9", format!("acceptor {acceptor} was stopped, and is {state:?}"));
         }
@@ -268,13 +294,13 @@ fn settle(case: &Case, env: &Env, listeners: usize) -> Result<(), Violation> {
     let mut inner = env.lock();
     let queued = (0..listeners).map(|listener| u64::from(inner.stage.queued(listener))).sum();
     inner.ledger.count_up(queued);
-    if inner.ledger.places != 0 {
-        let what = format!("{} places are out with no connection alive", inner.ledger.places);
-        inner.ledger.violate("P4", what);
-    }
     if inner.ledger.open() != 0 {
         let what = format!("{} connections are neither in service nor closed", inner.ledger.open());
         inner.ledger.violate("P5", what);
+    }
+    if inner.ledger.places != 0 {
+        let what = format!("{} places are out with no connection alive", inner.ledger.places);
+        inner.ledger.violate("P4", what);
     }
     drop(inner);
     violated(env)

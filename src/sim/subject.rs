@@ -2,9 +2,11 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use super::pointed::{PointedPermit, PointedPort, Tracked};
 use super::script::{Case, Leave};
+use crate::admission::bell::Bell;
 use crate::admission::connection::Connection;
 use crate::admission::policy::Admission;
 use crate::drain::acceptor::{Acceptor, Steps};
@@ -12,6 +14,7 @@ use crate::drain::core::{Drain, Plan};
 use crate::drain::counters::Counters;
 use crate::drain::port::Port;
 use crate::drain::shared::Control;
+use crate::drain::state::State;
 use crate::drain::strategy::Strategy;
 
 /// An accept loop under test.
@@ -21,13 +24,60 @@ pub trait Subject: Send {
     fn turn(&mut self, keep: &mut dyn FnMut(Box<dyn Any + Send>)) -> bool;
 
     /// How others pause, resume and stop it, if they can.
-    fn control(&self) -> Option<Control> {
+    fn control(&self) -> Option<Arc<dyn Handle>> {
         None
     }
 
     /// What it says of itself, if it does.
     fn counters(&self) -> Option<Counters> {
         None
+    }
+}
+
+/// How others pause, resume and stop a subject. No method may block.
+pub trait Handle: Send + Sync {
+    /// As [`Control::pause`].
+    fn pause(&self);
+    /// As [`Control::resume`].
+    fn resume(&self);
+    /// As [`Control::stop`].
+    fn stop(&self);
+    /// What the subject is doing, if it tells.
+    fn state(&self) -> Option<State> {
+        None
+    }
+}
+
+impl Handle for Control {
+    fn pause(&self) {
+        Self::pause(self);
+    }
+
+    fn resume(&self) {
+        Self::resume(self);
+    }
+
+    fn stop(&self) {
+        Self::stop(self);
+    }
+
+    fn state(&self) -> Option<State> {
+        Some(Self::state(self))
+    }
+}
+
+/// For a loop that keeps its wishes in a bell.
+impl Handle for Bell {
+    fn pause(&self) {
+        Self::pause(self);
+    }
+
+    fn resume(&self) {
+        Self::resume(self);
+    }
+
+    fn stop(&self) {
+        Self::stop(self);
     }
 }
 
@@ -124,8 +174,8 @@ where
         dead
     }
 
-    fn control(&self) -> Option<Control> {
-        Some(self.acceptor.handle())
+    fn control(&self) -> Option<Arc<dyn Handle>> {
+        Some(Arc::new(self.acceptor.handle()))
     }
 
     fn counters(&self) -> Option<Counters> {

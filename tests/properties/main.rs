@@ -22,6 +22,7 @@ mod cases;
 mod exhaustive;
 mod panics;
 mod random;
+mod replay;
 
 use std::io::Write;
 

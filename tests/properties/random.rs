@@ -31,7 +31,7 @@ fn every_promise_holds_after_random_acts() {
     say(&format!("random: {} scripts of up to 24 acts", scripts.load(Ordering::Relaxed)));
 }
 
-fn case_and_script() -> impl Strategy<Value = (Case, Script)> {
+pub(crate) fn case_and_script() -> impl Strategy<Value = (Case, Script)> {
     let acts = prop::collection::vec((0..40_u32, any::<prop::sample::Index>()), 0..24);
     ((0..cases::count()).prop_map(cases::nth), acts).prop_map(|(case, acts)| {
         let all = Act::all(&case);

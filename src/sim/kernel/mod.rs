@@ -19,7 +19,7 @@
 //! assert_eq!(kernel.wait(epoll, 8)?.len(), 1, "one edge for two arrivals");
 //! kernel.accept(listener)?;
 //! assert_eq!(kernel.wait(epoll, 8)?.len(), 0, "and none for the one that was left");
-//! # Ok::<(), epoll_acceptor::drain::errno::Errno>(())
+//! # Ok::<(), epoll_acceptor::Errno>(())
 //! ```
 //!
 //! # What it holds

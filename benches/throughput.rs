@@ -1,0 +1,185 @@
+//! Accept throughput, edge- against level-triggered, on real loopback sockets: `cargo bench --bench throughput`.
+//!
+//! So many connections are queued; then one thread wakes, takes them all, and is ready to sleep again. Only that is
+//! timed: connecting and closing are not. Each row asserts that all were taken. Names read as paths: family, trigger,
+//! gate, burst. criterion's own comparison with the last run says nothing on a shared machine; compare rows of one run.
+
+use std::hint::black_box;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::time::{Duration, Instant};
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use epoll_acceptor::{
+    Acceptor, Admission, Builder, Connection, Epoll, EpollAcceptor, Events, Gate, Listener, Token, Trigger,
+};
+use socket2::SockRef;
+
+const BURSTS: [usize; 5] = [1, 4, 32, 512, 4096];
+
+/// A family of sockets, as the bench needs it.
+trait Family: Listener {
+    const NAME: &'static str;
+    type Address;
+    type Client: AsFd;
+
+    fn listen() -> Self;
+    fn address(&self) -> Self::Address;
+    fn connect(address: &Self::Address) -> Self::Client;
+}
+
+impl Family for TcpListener {
+    const NAME: &'static str = "tcp";
+    type Address = SocketAddr;
+    type Client = TcpStream;
+
+    fn listen() -> Self {
+        let listener = Self::bind("127.0.0.1:0").expect("a listener on loopback");
+        deepen(&listener);
+        listener
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.local_addr().expect("an address")
+    }
+
+    fn connect(address: &SocketAddr) -> TcpStream {
+        let client = TcpStream::connect(address).expect("a connection");
+        // Closed by a reset: no TIME_WAIT is left to fill the table of ports.
+        SockRef::from(&client).set_linger(Some(Duration::ZERO)).expect("a linger");
+        client
+    }
+}
+
+impl Family for UnixListener {
+    const NAME: &'static str = "unix";
+    type Address = std::os::unix::net::SocketAddr;
+    type Client = UnixStream;
+
+    fn listen() -> Self {
+        use std::os::linux::net::SocketAddrExt;
+        let name = format!("epoll-acceptor-bench-{}-{:?}", std::process::id(), Instant::now());
+        let address = Self::Address::from_abstract_name(name).expect("a name");
+        let listener = Self::bind_addr(&address).expect("a listener");
+        deepen(&listener);
+        listener
+    }
+
+    fn address(&self) -> Self::Address {
+        self.local_addr().expect("an address")
+    }
+
+    fn connect(address: &Self::Address) -> UnixStream {
+        UnixStream::connect_addr(address).expect("a connection")
+    }
+}
+
+/// Room in the queue for the longest burst, as far as the system allows it.
+fn deepen(listener: &impl AsFd) {
+    SockRef::from(&listener.as_fd()).listen(8192).expect("a longer queue");
+}
+
+/// The time to take `burst` queued connections, over so many rounds.
+fn rounds<L: Family, A: Admission>(acceptor: Builder<L, Trigger, A>, burst: usize, rounds: u64) -> Duration {
+    let epoll = Epoll::new().expect("an epoll");
+    let mut acceptor = acceptor.register(&epoll, Token(0)).expect("a registration");
+    let mut events = Events::with_capacity(8).expect("a buffer");
+    let address = acceptor.listener().address();
+    let (mut clients, mut served) = (Vec::with_capacity(burst), Vec::with_capacity(burst));
+    let mut spent = Duration::ZERO;
+    for _ in 0..rounds {
+        clients.extend((0..burst).map(|_| L::connect(&address)));
+        let start = Instant::now();
+        take(&epoll, &mut events, &mut acceptor, burst, &mut served);
+        spent += start.elapsed();
+        assert_eq!(served.len(), burst, "all were taken");
+        clients.clear();
+        served.clear();
+    }
+    spent
+}
+
+type Served<L, A> = Vec<Connection<<L as Listener>::Stream, <A as Admission>::Permit>>;
+
+fn take<L: Family, A: Admission>(
+    epoll: &Epoll,
+    events: &mut Events,
+    acceptor: &mut EpollAcceptor<L, Trigger, A>,
+    burst: usize,
+    served: &mut Served<L, A>,
+) {
+    while served.len() < burst {
+        epoll.wait(events, None).expect("a wait");
+        while let Some(event) = events.next() {
+            black_box(event);
+            served.extend(acceptor.ready().map(|connection| connection.expect("a listener that listens")));
+        }
+    }
+}
+
+fn family<L: Family>(criterion: &mut Criterion) {
+    let most = most_descriptors();
+    for (name, trigger) in [("level", Trigger::Level), ("edge", Trigger::Edge)] {
+        let mut group = criterion.benchmark_group(format!("{}/{name}", L::NAME));
+        for burst in BURSTS.into_iter().filter(|burst| 2 * burst < most) {
+            group.throughput(Throughput::Elements(burst as u64));
+            group.bench_function(BenchmarkId::new("ungated", burst), |bencher| {
+                bencher.iter_custom(|n| rounds(trigger.on(L::listen()), burst, n));
+            });
+            group.bench_function(BenchmarkId::new("gated", burst), |bencher| {
+                let gate = Gate::new(1_000_000);
+                bencher.iter_custom(|n| rounds(trigger.on(L::listen()).gate(&gate), burst, n));
+            });
+        }
+        group.finish();
+    }
+}
+
+/// Each connection of a burst takes two descriptors; some are needed otherwise.
+fn most_descriptors() -> usize {
+    let (soft, _) =
+        nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).expect("a limit");
+    usize::try_from(soft).unwrap_or(usize::MAX).saturating_sub(64)
+}
+
+/// One connection after the other, made by a second thread as fast as it can.
+fn storm(criterion: &mut Criterion) {
+    for (name, trigger) in [("level", Trigger::Level), ("edge", Trigger::Edge)] {
+        let mut group = criterion.benchmark_group(format!("tcp/{name}"));
+        group.throughput(Throughput::Elements(1));
+        group.bench_function("storm", |bencher| {
+            bencher.iter_custom(|n| {
+                let epoll = Epoll::new().expect("an epoll");
+                let mut acceptor = trigger
+                    .on(<TcpListener as Family>::listen())
+                    .register(&epoll, Token(0))
+                    .expect("a registration");
+                let address = acceptor.listener().address();
+                let clients = std::thread::spawn(move || {
+                    (0..n).for_each(|_| drop(<TcpListener as Family>::connect(&address)));
+                });
+                let mut events = Events::with_capacity(8).expect("a buffer");
+                let mut taken = 0;
+                let start = Instant::now();
+                while taken < n {
+                    epoll.wait(&mut events, None).expect("a wait");
+                    while events.next().is_some() {
+                        taken += acceptor.drain(drop).expect("a listener that listens") as u64;
+                    }
+                }
+                let spent = start.elapsed();
+                clients.join().expect("the clients end");
+                spent
+            });
+        });
+        group.finish();
+    }
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default().sample_size(20).warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
+    targets = family::<TcpListener>, family::<UnixListener>, storm
+}
+criterion_main!(benches);

@@ -30,9 +30,9 @@ pub use epoll::{Epoll, Waited};
 pub use events::{Event, Events};
 pub use interest::{ExclusiveInterest, Interest};
 pub use listener::{AnyListener, Listener};
+pub use peer::PeerAddr;
 #[cfg(feature = "sim")]
 pub use port::Watched;
-pub use peer::PeerAddr;
 pub use queue::{AcceptQueue, accept_queue, is_waiting, time_queued};
 pub use registration::{Registration, RegistrationError};
 pub use signal::SignalMask;

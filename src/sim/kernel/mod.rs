@@ -56,7 +56,8 @@
 //! * **Sockets as data streams**: bytes are counted, and only in one direction. No urgent data, no error
 //!   queue, no buffers that fill, no shutdown or linger of a connection, no socket options, no fast open. The
 //!   clients of an MPTCP listener speak plain TCP; one that speaks MPTCP would be born shut from a listener
-//!   that was (K24).
+//!   that was (K24). A connection born shut sends its end at once; that its registrations are called when the
+//!   client acknowledges it is left out.
 //! * **Limits** other than the descriptor table and the number of registrations; those on the number of paths
 //!   through nested epolls; memory; permissions. Any error they cause at accept can be scripted.
 //! * `SOCK_DESTROY`, `EPOLLWAKEUP`, busy polling, priorities, the processor a thread wakes on.

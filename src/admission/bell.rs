@@ -35,8 +35,21 @@ const PAUSE: u32 = 2;
 const STOP: u32 = 4;
 
 impl Bell {
-    /// A bell whose pull is `ringer`.
+    /// A bell whose pull is `ringer`, which must not panic: others may stand in line behind it.
+    #[cfg(feature = "sim")]
+    #[must_use]
     pub fn new(ringer: Box<dyn Ring>) -> Self {
+        Self::hang(ringer)
+    }
+
+    /// What is asked, at the beginning of a pass, which answers the ring.
+    #[cfg(feature = "sim")]
+    #[must_use]
+    pub fn answer(&self) -> Wishes {
+        self.take()
+    }
+
+    pub(crate) fn hang(ringer: Box<dyn Ring>) -> Self {
         Self { bits: AtomicU32::new(0), ringer }
     }
 
@@ -67,12 +80,13 @@ impl Bell {
     }
 
     /// What is asked, without answering it: for the middle of a pass.
+    #[must_use]
     pub fn wishes(&self) -> Wishes {
         Wishes::from_bits(self.bits.load(Ordering::Acquire))
     }
 
-    /// What is asked, at the beginning of a pass, which answers the ring.
-    pub fn answer(&self) -> Wishes {
+    /// As `answer`.
+    pub(crate) fn take(&self) -> Wishes {
         // A plain load serves the pass that nobody rang for: no read-modify-write on the common path.
         match self.wishes() {
             wishes if !wishes.rung => wishes,

@@ -33,12 +33,14 @@ use super::sync::{Arc, AtomicU64, Condvar, Mutex, Ordering, lock};
 ///
 /// ## Not in a signal handler
 ///
-/// Dropping a permit may take a lock. Don't do it in a signal handler.
+/// Dropping a permit or an acceptor, `set_limit` and `wait_idle` take a lock. Don't use them in a signal handler. The
+/// commands of a `Control` take none.
 ///
 /// ## Not across fork
 ///
 /// The count lives in this process's memory. A forked child has a copy of its own, and what it drops is not
-/// given back here.
+/// given back here. In the child of a process with several threads even that may block for ever, as with any lock
+/// that another thread held: do nothing there but exec or exit.
 #[derive(Clone)]
 pub struct Gate {
     inner: Arc<Inner>,
@@ -126,7 +128,9 @@ impl Gate {
         self.inner.load().in_use()
     }
 
-    /// Takes a place for work that is no accepted connection; `None` when the gate is full.
+    /// Takes a place for work that is no accepted connection; `None` when the gate is full. An acceptor that is
+    /// about to accept holds a place already, and gives it back if nobody comes.
+    #[must_use = "a permit that is dropped gives its place back at once"]
     pub fn try_acquire(&self) -> Option<Permit> {
         self.inner.update(Word::take).map(|_| Permit { gate: Arc::clone(&self.inner), given: Until::Release })
     }
@@ -150,6 +154,10 @@ impl Admission for Gate {
             (None, WhenFull::Pause) => Reserve::Full,
             (None, WhenFull::Shed(refusal)) => Reserve::Shed(refusal.clone()),
         }
+    }
+
+    fn never_waits(&self) -> bool {
+        matches!(self.when_full, WhenFull::Shed(_))
     }
 
     fn cancel(&self, mut permit: Permit) {

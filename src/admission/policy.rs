@@ -19,6 +19,12 @@ pub trait Admission: Send + Sync {
     /// Takes a place for a connection that is about to be accepted.
     fn reserve(&self) -> Reserve<Self::Permit>;
 
+    /// Whether it never answers [`Reserve::Full`]. Then the connection is accepted first and a place asked for
+    /// second, so that no place is held for nobody and no client refused for want of one that is.
+    fn never_waits(&self) -> bool {
+        false
+    }
+
     /// Takes back a place that was reserved and not used, because nothing was accepted.
     ///
     /// Unlike a drop of the permit this frees no descriptor: it rings those who wait for room, and not those

@@ -9,7 +9,11 @@ use super::strategy::Strategy;
 use crate::admission::connection::Connection;
 use crate::admission::policy::Admission;
 
-/// The steps of a pass. Out of reach for users, so that no pass can be continued after a wait.
+/// What the steps of a pass ask for. Users cannot name it, and so begin no pass but by `ready` and `drain`.
+#[derive(Clone, Copy, Debug)]
+pub struct Key(());
+
+/// The steps of a pass.
 pub trait Steps {
     /// What a connection is.
     type Stream;
@@ -17,10 +21,10 @@ pub trait Steps {
     type Permit;
 
     #[doc(hidden)]
-    fn begin(&mut self);
+    fn begin(&mut self, key: Key);
 
     #[doc(hidden)]
-    fn advance(&mut self) -> Step<Self::Stream, Self::Permit>;
+    fn advance(&mut self, key: Key) -> Step<Self::Stream, Self::Permit>;
 
     #[doc(hidden)]
     fn handle(&self) -> Control;
@@ -48,7 +52,12 @@ pub trait Steps {
 /// # Waiting inside the loop body
 ///
 /// A wait takes events. If the body of the loop waits on the same epoll, the events it gets need a pass of their
-/// own afterwards.
+/// own afterwards. The same goes for a `Ready` that is kept over a wait.
+///
+/// # A pass that is asked for nothing
+///
+/// Dropping or forgetting `ready()` before its first `next` strands nobody. But nothing has been decided either: an
+/// acceptor that should fall asleep (full, paused) stays awake until it is asked.
 ///
 /// The trait is sealed: its promises hold for the implementations of this crate.
 ///
@@ -72,7 +81,7 @@ pub trait Acceptor: Steps + Sized {
     /// Ends when the pass is over: nothing more waits, the budget is used up, no place or no descriptor is left,
     /// or the acceptor was paused or stopped.
     fn ready(&mut self) -> Ready<'_, Self> {
-        self.begin();
+        self.begin(Key(()));
         Ready { acceptor: self }
     }
 
@@ -94,16 +103,19 @@ pub trait Acceptor: Steps + Sized {
     }
 
     /// A handle to pause, resume, stop and observe the acceptor from any thread, and from inside a pass.
+    #[must_use]
     fn control(&self) -> Control {
         self.handle()
     }
 
     /// What the acceptor is doing.
+    #[must_use]
     fn state(&self) -> State {
         self.handle().state()
     }
 
     /// What the acceptor has done.
+    #[must_use]
     fn counters(&self) -> Counters {
         self.handle().counters()
     }
@@ -122,7 +134,7 @@ impl<A: Steps> Iterator for Ready<'_, A> {
     type Item = Result<Connection<A::Stream, A::Permit>, Dead>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.acceptor.advance()
+        self.acceptor.advance(Key(()))
     }
 }
 
@@ -132,11 +144,11 @@ impl<P: Port, S: Strategy, A: Admission> Steps for Drain<P, S, A> {
     type Stream = P::Stream;
     type Permit = A::Permit;
 
-    fn begin(&mut self) {
+    fn begin(&mut self, _: Key) {
         Self::begin(self);
     }
 
-    fn advance(&mut self) -> Step<P::Stream, A::Permit> {
+    fn advance(&mut self, _: Key) -> Step<P::Stream, A::Permit> {
         Self::advance(self)
     }
 

@@ -7,13 +7,6 @@
 //! triggered, or asleep until now, it re-arms (`wake`, the only place that does). Whatever happens
 //! after that (the loop is left, the iterator forgotten, the body panics) there is nothing to clean up.
 //! Level-triggered and awake, there is nothing to pay at all.
-//!
-//! # Falling asleep
-//!
-//! An acceptor that cannot accept tells the kernel to be silent, since a reported listener that is not served is
-//! a spin. The order is the promise (`fall_asleep`, the only place that does): look whether anything
-//! waits (nobody sleeps for want of a place for nobody), silence the kernel, and only then stand in line or set
-//! the alarm; the line looks once more for room.
 #![cfg_attr(not(feature = "sim"), allow(unreachable_pub, reason = "the seam is public behind `sim`"))]
 
 use std::time::Duration;
@@ -24,11 +17,13 @@ use super::pass::{Known, Pass};
 use super::port::{Peek, Port};
 use super::predict::Predict;
 use super::shared::{Control, Published};
+use super::sleep::{Cause, Slept, Watch};
 use super::state::{Dead, State};
 use super::strategy::{Proof, Strategy};
 use crate::admission::bell::Bell;
 use crate::admission::connection::Connection;
-use crate::admission::policy::{Admission, Line, Reserve, Until};
+use crate::admission::policy::{Admission, Reserve};
+use crate::admission::refusal::Refusal;
 use crate::admission::sync::Arc;
 
 /// What the builder settles: how much a pass may take, and how it knows the end.
@@ -44,44 +39,28 @@ pub struct Plan {
 /// kernel drives. Not covered by semantic versioning.
 #[derive(Debug)]
 pub struct Drain<P: Port, S: Strategy, A: Admission> {
-    port: P,
-    strategy: S,
-    admission: A,
-    bell: Arc<Bell>,
-    published: Arc<Published>,
-    plan: Plan,
-    proof: Proof,
-    predict: Predict,
-    state: State,
-    watch: Watch,
+    pub(super) port: P,
+    pub(super) strategy: S,
+    pub(super) admission: A,
+    pub(super) bell: Arc<Bell>,
+    pub(super) published: Arc<Published>,
+    pub(super) plan: Plan,
+    pub(super) proof: Proof,
+    pub(super) predict: Predict,
+    pub(super) state: State,
+    pub(super) watch: Watch,
     /// Whether the bell may stand in the admission's line; being rung takes it out unnoticed.
-    in_line: bool,
-    backoff: Backoff,
+    pub(super) in_line: bool,
+    pub(super) backoff: Backoff,
     /// When the alarm goes off, if it is set.
-    alarm_at: Option<Duration>,
-    rung_before: bool,
+    pub(super) alarm_at: Option<Duration>,
+    pub(super) rung_before: bool,
     /// The listener was shut down with connections queued: take them all, then it is dead. For good, since no
     /// listener that can be in this state comes back from it.
-    shut: bool,
-    pass: Pass,
-}
-
-/// What the kernel was last told about the listener.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Watch {
-    Armed,
-    Silent,
-    Detached,
-}
-
-/// Why an acceptor falls asleep.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Cause {
-    Full,
-    Exhausted,
-    /// Exhausted still: its alarm has not gone off yet.
-    NotYet,
-    Paused,
+    pub(super) shut: bool,
+    /// Attempts that were told to go on, since the last that took a connection.
+    pub(super) fruitless: u32,
+    pub(super) pass: Pass,
 }
 
 /// Why a pass takes no further connection.
@@ -94,19 +73,17 @@ enum End {
     Shut,
 }
 
-/// What became of falling asleep.
-enum Slept {
-    Over,
-    /// Room came up: awake again.
-    Retry,
-    Dead(Dead),
-}
-
 /// The way in for the next connection.
 enum Entry<P> {
     With(P),
-    Refused(crate::admission::refusal::Refusal),
+    Refused(Refusal),
+    /// To be asked for when the connection is here.
+    Unasked,
 }
+
+/// How many attempts in a row may come to nothing by errors that say "go on" before they are taken for want of
+/// resources. Far more than any kernel was seen to give.
+const FRUITLESS_MAX: u32 = 64;
 
 /// One step of a pass: a connection, the news that the listener is dead, or the end.
 pub type Step<S, P> = Option<Result<Connection<S, P>, Dead>>;
@@ -127,7 +104,7 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
             _ => Proof::Peek,
         };
         Self {
-            bell: Arc::new(Bell::new(port.ringer())),
+            bell: Arc::new(Bell::hang(port.ringer())),
             port,
             strategy,
             admission,
@@ -143,6 +120,7 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
             // What is queued before the first wait has no event yet, and a first pass without one is no fault.
             rung_before: true,
             shut: false,
+            fruitless: 0,
             pass: Pass::none(),
         }
     }
@@ -165,12 +143,12 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
     pub(super) fn begin(&mut self) {
         self.close_pass();
         self.published.tally.passes.add();
-        let wishes = self.bell.answer();
+        let wishes = self.bell.take();
         let doubt = wishes.rung || self.rung_before || self.watch != Watch::Armed;
         self.rung_before = wishes.rung;
         self.pass = self.new_pass(doubt);
         if self.state.is_over() {
-            self.pass.over = true;
+            self.close_pass();
         } else if wishes.stop {
             self.halt();
         } else if wishes.pause {
@@ -192,6 +170,7 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
             }
             let way = match entry.take() {
                 Some(way) => way,
+                None if self.admission.never_waits() => Entry::Unasked,
                 None => match self.admission.reserve() {
                     Reserve::Room(permit) => Entry::With(permit),
                     Reserve::Shed(refusal) => Entry::Refused(refusal),
@@ -203,18 +182,15 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
                 },
             };
             match self.attempt() {
-                Ok(stream) => match way {
-                    Entry::With(permit) => {
-                        self.published.tally.delivered.add();
-                        return Some(Ok(Connection::new(stream, permit)));
+                Ok(stream) => {
+                    if let Some(connection) = self.let_in(stream, way) {
+                        return Some(Ok(connection));
                     }
-                    Entry::Refused(refusal) => {
-                        self.published.tally.refused.add();
-                        self.port.refuse(stream, &refusal);
-                    }
-                },
+                }
                 Err(errno) => match errno.class() {
-                    Class::Consumed | Class::Interrupted => entry = Some(way),
+                    Class::Consumed | Class::Interrupted if self.fruitless < FRUITLESS_MAX => {
+                        entry = Some(way);
+                    }
                     class => {
                         // Given up before falling asleep: in line, it would ring for its own place.
                         self.cancel(Some(way));
@@ -225,6 +201,28 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
                 },
             }
         }
+    }
+
+    /// Lets a connection in, or refuses it.
+    fn let_in(&self, stream: P::Stream, way: Entry<A::Permit>) -> Option<Connection<P::Stream, A::Permit>> {
+        let refusal = match way {
+            Entry::With(permit) => return Some(self.delivered(stream, permit)),
+            Entry::Refused(refusal) => refusal,
+            Entry::Unasked => match self.admission.reserve() {
+                Reserve::Room(permit) => return Some(self.delivered(stream, permit)),
+                Reserve::Shed(refusal) => refusal,
+                // It said that it would not. The connection is here, and has no place.
+                Reserve::Full => Refusal::Close,
+            },
+        };
+        self.published.tally.refused.add();
+        self.port.refuse(stream, &refusal);
+        None
+    }
+
+    fn delivered(&self, stream: P::Stream, permit: A::Permit) -> Connection<P::Stream, A::Permit> {
+        self.published.tally.delivered.add();
+        Connection::new(stream, permit)
     }
 
     /// Whether the pass goes on, by everything but the admission.
@@ -289,10 +287,13 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
             Ok(_) => {
                 self.pass.took();
                 self.backoff.succeeded();
+                self.fruitless = 0;
             }
             Err(errno) => {
-                self.published.tally.failed(errno.class());
-                if errno.class() == Class::Consumed {
+                let class = errno.class();
+                self.published.tally.failed(class);
+                self.fruitless += u32::from(matches!(class, Class::Consumed | Class::Interrupted));
+                if class == Class::Consumed {
                     self.pass.took();
                 }
             }
@@ -315,6 +316,7 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
             },
             Class::Empty => Err(self.end(End::Done)),
             Class::Dead => Err(Some(Err(self.die(Some(errno))))),
+            // Of the last two far too many in a row: whatever it is, it does not pass by trying.
             Class::Resource | Class::Consumed | Class::Interrupted => {
                 Err(self.end(End::Asleep(Cause::Exhausted)))
             }
@@ -336,164 +338,9 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
         None
     }
 
-    /// Tells the kernel to report the listener, unless it is bound to; ends every reason to sleep.
-    fn wake(&mut self) {
-        if self.watch == Watch::Armed && !self.strategy.is_edge() {
-            return;
-        }
-        self.published.tally.rearms.add();
-        if self.port.arm().is_err() {
-            // Nothing but want of memory can be the reason. Try again by the alarm.
-            self.watch = Watch::Silent;
-            self.exhausted();
-            return self.close_pass();
-        }
-        self.watch = Watch::Armed;
-        self.set_state(State::Open);
-        self.leave_line();
-        self.cancel_alarm();
-    }
-
-    /// Falls asleep if there is anything to sleep for. The only place that silences the kernel.
-    fn fall_asleep(&mut self, cause: Cause) -> Slept {
-        match self.port.peek() {
-            Peek::Shut => return Slept::Dead(self.die(None)),
-            Peek::Empty if cause != Cause::Paused => {
-                // Nobody waits for a place or a descriptor: the next arrival will ask.
-                if self.watch != Watch::Armed {
-                    self.wake();
-                }
-                self.close_pass();
-                return Slept::Over;
-            }
-            // It would be reported for ever, whatever was asked of the kernel.
-            Peek::ShutQueued => self.detach(),
-            Peek::Empty | Peek::Waiting => self.silence(),
-        }
-        match cause {
-            Cause::Full => match self.stand() {
-                Line::Room => {
-                    self.pass.left -= 1;
-                    self.wake();
-                    return Slept::Retry;
-                }
-                Line::Standing => {
-                    self.in_line = true;
-                    self.cancel_alarm();
-                    self.published.tally.fulls.add();
-                    self.set_state(State::Full);
-                }
-            },
-            Cause::Exhausted => self.exhausted(),
-            Cause::NotYet => {}
-            Cause::Paused => self.paused(),
-        }
-        self.close_pass();
-        Slept::Over
-    }
-
-    /// Stands in line for room. If the policy panics the owner is woken, since nobody else would.
-    fn stand(&self) -> Line {
-        struct Unwinding<'a>(&'a Bell);
-        impl Drop for Unwinding<'_> {
-            fn drop(&mut self) {
-                self.0.ring();
-            }
-        }
-        let unwinding = Unwinding(&self.bell);
-        let line = self.admission.stand(&self.bell, Until::Room);
-        std::mem::forget(unwinding);
-        line
-    }
-
-    fn exhausted(&mut self) {
-        self.set_state(State::Exhausted);
-        let delay = self.backoff.failed();
-        self.set_alarm(delay);
-        // Any place given back may have freed a descriptor. What is missed here the alarm makes good.
-        self.in_line = self.admission.stand(&self.bell, Until::Release) == Line::Standing;
-    }
-
-    fn paused(&mut self) {
-        if self.state != State::Paused {
-            self.published.tally.pauses.add();
-            self.set_state(State::Paused);
-        }
-        self.leave_line();
-        self.cancel_alarm();
-    }
-
-    fn silence(&mut self) {
-        if self.watch == Watch::Armed {
-            match self.port.disarm() {
-                Ok(()) => self.watch = Watch::Silent,
-                Err(_) => self.detach(),
-            }
-        }
-    }
-
-    fn detach(&mut self) {
-        if self.watch != Watch::Detached {
-            self.port.detach();
-            self.watch = Watch::Detached;
-        }
-    }
-
-    fn halt(&mut self) {
-        self.close(State::Stopped);
-    }
-
-    fn die(&mut self, errno: Option<Errno>) -> Dead {
-        self.close(State::Dead);
-        Dead::new(errno)
-    }
-
-    fn close(&mut self, state: State) {
-        self.detach();
-        self.leave_line();
-        self.cancel_alarm();
-        self.set_state(state);
-        self.close_pass();
-    }
-
     fn cancel(&self, entry: Option<Entry<A::Permit>>) {
         if let Some(Entry::With(permit)) = entry {
             self.admission.cancel(permit);
-        }
-    }
-
-    fn leave_line(&mut self) {
-        if self.in_line {
-            self.in_line = false;
-            self.admission.leave(&self.bell);
-        }
-    }
-
-    fn set_alarm(&mut self, after: Duration) {
-        self.alarm_at = Some(self.port.now() + after);
-        self.port.alarm(Some(after));
-    }
-
-    fn cancel_alarm(&mut self) {
-        if self.alarm_at.take().is_some() {
-            self.port.alarm(None);
-        }
-    }
-
-    /// Sets the alarm again if it has not gone off yet: a needless pass must neither use it up nor run ahead.
-    fn reset_alarm_if_early(&mut self) -> bool {
-        let left = self.alarm_at.map_or(Duration::ZERO, |at| at.saturating_sub(self.port.now()));
-        if left.is_zero() {
-            return false;
-        }
-        self.port.alarm(Some(left));
-        true
-    }
-
-    fn set_state(&mut self, state: State) {
-        if self.state != state {
-            self.state = state;
-            self.published.set_state(state);
         }
     }
 
@@ -506,12 +353,11 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
     }
 
     /// Ends the pass on paper; one that was left early is closed when the next begins.
-    fn close_pass(&mut self) {
-        if !self.pass.closed {
-            self.pass.closed = true;
+    pub(super) fn close_pass(&mut self) {
+        if !self.pass.over {
+            self.pass.over = true;
             self.published.tally.passed(self.pass.taken);
         }
-        self.pass.over = true;
     }
 }
 

@@ -14,6 +14,7 @@ pub(crate) mod strategy;
 mod predict;
 mod pass;
 pub(crate) mod shared;
+mod sleep;
 pub(crate) mod core;
 pub(crate) mod acceptor;
 

@@ -12,9 +12,8 @@ pub(super) struct Pass {
     pub(super) known: Known,
     /// What to expect once the connection that the event told of is taken.
     after_told: Known,
+    /// It is over, and has been counted.
     pub(super) over: bool,
-    /// It has been counted.
-    pub(super) closed: bool,
 }
 
 /// What a pass knows of the queue.
@@ -35,20 +34,13 @@ pub(super) enum Known {
 impl Pass {
     /// A pass that has not begun.
     pub(super) const fn none() -> Self {
-        Self { left: 0, taken: 0, known: Known::Exactly(0), after_told: Known::Ask, over: true, closed: true }
+        Self { left: 0, taken: 0, known: Known::Exactly(0), after_told: Known::Ask, over: true }
     }
 
     /// A pass that takes one connection. In doubt of the event, it looks first.
     pub(super) const fn one(budget: u32, doubt: bool) -> Self {
         let known = if doubt { Known::Ask } else { Known::Told };
-        Self {
-            left: budget,
-            known,
-            after_told: Known::Exactly(0),
-            over: false,
-            closed: false,
-            ..Self::none()
-        }
+        Self { left: budget, known, after_told: Known::Exactly(0), over: false, ..Self::none() }
     }
 
     /// A pass that takes all that waits, within the budget.
@@ -59,7 +51,7 @@ impl Pass {
             Proof::Peek if doubt => Known::Ask,
             Proof::Peek => Known::Told,
         };
-        Self { left: budget, known, after_told: Known::Ask, over: false, closed: false, ..Self::none() }
+        Self { left: budget, known, after_told: Known::Ask, over: false, ..Self::none() }
     }
 
     /// One connection has left the queue.

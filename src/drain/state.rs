@@ -14,7 +14,7 @@ use super::errno::Errno;
 /// | in charge | why | who wakes it |
 /// |---|---|---|
 /// | open | it listens to the kernel | the kernel |
-/// | exhausted | out of descriptors or memory | its timer, or any permit given back |
+/// | exhausted | out of descriptors or memory | its timer, or any permit given back that leaves room |
 /// | full | connections wait and no permit is left | a permit given back, or the limit raised |
 /// | paused | [`Control::pause`](super::Control::pause) | [`Control::resume`](super::Control::resume) |
 /// | stopped | [`Control::stop`](super::Control::stop) | nobody; the owner closes it or hands it on |

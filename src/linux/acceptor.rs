@@ -5,12 +5,12 @@ use std::io;
 use std::os::fd::AsFd;
 
 use super::listener::Listener;
-use super::port::Watched;
+use super::port::{NotRegistered, Watched};
 use super::sys;
 use super::token::Token;
 use crate::admission::gate::Gate;
 use crate::admission::policy::{Admission, Unlimited};
-use crate::drain::acceptor::Steps;
+use crate::drain::acceptor::{Key, Steps};
 use crate::drain::core::{Drain, Plan, Step};
 use crate::drain::shared::Control;
 use crate::drain::strategy::{EdgeTriggered, LevelTriggered, Proof, Strategy, Trigger};
@@ -24,10 +24,12 @@ use crate::drain::strategy::{EdgeTriggered, LevelTriggered, Proof, Strategy, Tri
 /// It is `Send` where the listener and the policy are: build it on one thread and run it on another. One thread
 /// at a time drives it (`&mut self`); everybody else has a [`Control`].
 ///
-/// ## In a forked child
+/// ## Register after the last fork
 ///
-/// The child's copy shares the epoll with the parent. Dropping it there closes its descriptors and deregisters
-/// nothing, since that would deafen the parent.
+/// A forked child's copy shares the epoll, and every registration, with its parent. Dropping it there, or taking the
+/// listener out, deregisters nothing, since that would deafen the parent; so all a child should do with it is to drop
+/// it. One that runs passes (a server that turned itself into a daemon after registering) does own it from then on, as
+/// long as the parent does not. Processes are told apart by their id: not across pid namespaces.
 #[must_use = "dropping it closes the listener"]
 pub struct EpollAcceptor<L: Listener, S: Strategy = LevelTriggered, A: Admission = Unlimited> {
     drain: Drain<Watched<L>, S, A>,
@@ -172,7 +174,7 @@ impl<L: Listener, S: Strategy, A: Admission> Builder<L, S, A> {
         }
         match Watched::register(epoll.as_fd(), listener, token, strategy.is_edge()) {
             Ok(port) => Ok(EpollAcceptor { drain: Drain::new(port, strategy, admission, plan) }),
-            Err((error, listener)) => Err(RegisterError { cause: RegisterErrorKind::from(error), listener }),
+            Err((why, listener)) => Err(RegisterError { cause: RegisterErrorKind::of(why), listener }),
         }
     }
 }
@@ -181,10 +183,7 @@ fn check(listener: &impl Listener, budget: u32) -> Result<(), RegisterErrorKind>
     if budget == 0 {
         return Err(RegisterErrorKind::ZeroBudget);
     }
-    if !sys::is_listening(listener.as_fd()) {
-        return Err(RegisterErrorKind::NotListening);
-    }
-    sys::set_nonblocking(listener.as_fd()).map_err(|errno| RegisterErrorKind::System(errno.into()))
+    if sys::is_listening(listener.as_fd()) { Ok(()) } else { Err(RegisterErrorKind::NotListening) }
 }
 
 impl<L: Listener, S: Strategy, A: Admission> EpollAcceptor<L, S, A> {
@@ -206,12 +205,13 @@ impl<L: Listener, S: Strategy, A: Admission> Steps for EpollAcceptor<L, S, A> {
     type Stream = L::Stream;
     type Permit = A::Permit;
 
-    fn begin(&mut self) {
-        self.drain.begin();
+    fn begin(&mut self, key: Key) {
+        self.drain.begin(key);
     }
 
-    fn advance(&mut self) -> Step<L::Stream, A::Permit> {
-        self.drain.advance()
+    fn advance(&mut self, key: Key) -> Step<L::Stream, A::Permit> {
+        // Converted when everything is counted and the permit is with it: a conversion that panics loses neither.
+        self.drain.advance(key).map(|taken| taken.map(|connection| connection.map(L::Stream::from)))
     }
 
     fn handle(&self) -> Control {
@@ -235,19 +235,20 @@ impl<L> RegisterError<L> {
         &self.cause
     }
 
-    /// The listener, as it was given.
+    /// The listener, as it was given; it may have become non-blocking.
     #[must_use = "dropping the listener closes it"]
     pub fn into_listener(self) -> L {
         self.listener
     }
 }
 
-impl From<io::Error> for RegisterErrorKind {
-    fn from(error: io::Error) -> Self {
-        match error.raw_os_error() {
-            Some(libc::EEXIST) => Self::AlreadyRegistered,
-            Some(libc::EINVAL) => Self::NotEpoll,
-            _ => Self::System(error),
+impl RegisterErrorKind {
+    fn of(why: NotRegistered) -> Self {
+        match why {
+            NotRegistered::Added(errno) if errno.number() == libc::EEXIST => Self::AlreadyRegistered,
+            NotRegistered::Added(errno) if errno.number() == libc::EINVAL => Self::NotEpoll,
+            NotRegistered::Added(errno) => Self::System(errno.into()),
+            NotRegistered::Made(error) => Self::System(error),
         }
     }
 }

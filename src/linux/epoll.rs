@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::busy_poll::{self, BusyPoll};
@@ -59,7 +60,12 @@ use super::wait;
 pub struct Epoll {
     // Shared with the registrations, which need it to delete themselves.
     fd: Arc<OwnedFd>,
+    /// Which epoll it is; duplicates are the same.
+    id: u64,
 }
+
+/// The number of the next epoll. No event is of epoll 0.
+static NEXT: AtomicU64 = AtomicU64::new(1);
 
 impl Epoll {
     /// `epoll_create1(EPOLL_CLOEXEC)`—Makes an epoll instance.
@@ -69,7 +75,7 @@ impl Epoll {
     /// Out of descriptors (EMFILE, ENFILE) or of memory (ENOMEM).
     #[doc(alias = "epoll_create1")]
     pub fn new() -> io::Result<Self> {
-        Ok(Self { fd: Arc::new(sys::epoll_create1()?) })
+        Ok(Self { fd: Arc::new(sys::epoll_create1()?), id: NEXT.fetch_add(1, Ordering::Relaxed) })
     }
 
     /// `epoll_ctl(EPOLL_CTL_ADD)`—Watches a descriptor. What is ready already is reported at once.
@@ -205,7 +211,8 @@ impl Epoll {
     ///
     /// # Errors
     ///
-    /// None that a correct program meets.
+    /// [`InvalidInput`](io::ErrorKind::InvalidInput) while the buffer holds unread events of another epoll. Otherwise none
+    /// that a correct program meets.
     ///
     /// # References
     ///
@@ -229,7 +236,8 @@ impl Epoll {
     ///
     /// # Errors
     ///
-    /// None that a correct program meets.
+    /// [`InvalidInput`](io::ErrorKind::InvalidInput) while the buffer holds unread events of another epoll. Otherwise none
+    /// that a correct program meets.
     #[doc(alias = "epoll_pwait")]
     pub fn wait_masked(
         &self,
@@ -269,7 +277,7 @@ impl Epoll {
     ///
     /// Out of descriptors (EMFILE).
     pub fn try_clone(&self) -> io::Result<Self> {
-        Ok(Self { fd: Arc::new(self.fd.try_clone()?) })
+        Ok(Self { fd: Arc::new(self.fd.try_clone()?), id: self.id })
     }
 
     fn wait_with(
@@ -278,10 +286,14 @@ impl Epoll {
         timeout: Option<Duration>,
         mask: Option<&libc::sigset_t>,
     ) -> io::Result<Waited> {
+        if events.are_foreign_to(self.id) {
+            let sentence = "the buffer holds unread events of another epoll: give each epoll one of its own";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, sentence));
+        }
         if !events.is_empty() {
             return Ok(Waited { count: events.len(), interrupted: false });
         }
-        match events.refill(|buffer| wait::wait(self.as_fd(), buffer, timeout, mask)) {
+        match events.refill(self.id, |buffer| wait::wait(self.as_fd(), buffer, timeout, mask)) {
             Ok(count) => Ok(Waited { count, interrupted: false }),
             Err(errno) if errno.number() == libc::EINTR => Ok(Waited { count: 0, interrupted: true }),
             Err(errno) => Err(errno.into()),

@@ -38,7 +38,7 @@ impl Event {
 /// hands it out first, without a system call and whatever its timeout. [`clear`](Self::clear) forgets it on
 /// purpose, and dropping the buffer half read forgets it without one.
 ///
-/// The buffer does not know whose events it holds. Give each epoll its own.
+/// While something is unread, a wait of another epoll on the same buffer is refused. Give each epoll its own.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -66,6 +66,8 @@ pub struct Events {
     /// Invariant: `next <= filled <= buffer.len()`; between the two stand the unread.
     next: usize,
     filled: usize,
+    /// Which epoll the unread are of.
+    epoll: u64,
 }
 
 impl Events {
@@ -90,7 +92,7 @@ impl Events {
         let mut buffer = Vec::new();
         buffer.try_reserve_exact(capacity)?;
         buffer.resize(capacity, libc::epoll_event { events: 0, u64: 0 });
-        Ok(Self { buffer: buffer.into_boxed_slice(), next: 0, filled: 0 })
+        Ok(Self { buffer: buffer.into_boxed_slice(), next: 0, filled: 0, epoll: 0 })
     }
 
     /// Forgets what is unread. Edge-triggered descriptors among it stay silent until something new happens to
@@ -114,13 +116,19 @@ impl Events {
         self.buffer.len()
     }
 
+    /// Whether what is unread came from another epoll than this one.
+    pub(crate) const fn are_foreign_to(&self, epoll: u64) -> bool {
+        !self.is_empty() && self.epoll != epoll
+    }
+
     /// Lets one wait write into the whole buffer; nothing may be unread.
     pub(crate) fn refill<E>(
         &mut self,
+        epoll: u64,
         wait: impl FnOnce(&mut [libc::epoll_event]) -> Result<usize, E>,
     ) -> Result<usize, E> {
         debug_assert!(self.is_empty(), "unread events would be lost");
-        (self.next, self.filled) = (0, 0);
+        (self.next, self.filled, self.epoll) = (0, 0, epoll);
         self.filled = wait(&mut self.buffer)?.min(self.buffer.len());
         Ok(self.filled)
     }

@@ -7,7 +7,8 @@ use std::os::unix::net::{UnixListener, UnixStream};
 /// A listening socket that an acceptor can take over.
 ///
 /// Implemented for the listeners of std, for `OwnedFd`, and through [`AnyListener`] for everything else that has
-/// a descriptor. Implement it for your own type to choose what its connections become.
+/// a descriptor. Implement it for your own type to choose what its connections become. `as_fd` must give the same
+/// descriptor every time.
 pub trait Listener: AsFd + Send + Sync {
     /// What an accepted connection becomes.
     type Stream: From<OwnedFd> + AsFd;

@@ -38,6 +38,15 @@ pub struct Watched<L: Listener> {
     started: Instant,
 }
 
+/// What a registration failed at.
+#[derive(Debug)]
+pub enum NotRegistered {
+    /// Making the descriptors that go with it.
+    Made(io::Error),
+    /// Adding them and the listener to the epoll.
+    Added(Errno),
+}
+
 /// The eventfd that wakes the owner.
 #[derive(Debug)]
 struct EventBell(Arc<OwnedFd>);
@@ -58,12 +67,12 @@ impl<L: Listener> Watched<L> {
         listener: L,
         token: Token,
         is_edge: bool,
-    ) -> Result<Self, (io::Error, L)> {
+    ) -> Result<Self, (NotRegistered, L)> {
         let made =
             (|| -> io::Result<_> { Ok((epoll.try_clone_to_owned()?, sys::eventfd()?, sys::timerfd()?)) })();
         let (epoll, bell, timer) = match made {
             Ok(made) => made,
-            Err(error) => return Err((error, listener)),
+            Err(error) => return Err((NotRegistered::Made(error), listener)),
         };
         let trigger = if is_edge { libc::EPOLLET } else { 0 };
         let mut watched = Self {
@@ -84,14 +93,14 @@ impl<L: Listener> Watched<L> {
                 let listener = watched.listener.take();
                 drop(watched);
                 // Invariant of the field: nobody has taken it before.
-                Err((errno.into(), listener.expect("the listener is still here")))
+                Err((NotRegistered::Added(errno), listener.expect("the listener is still here")))
             }
         }
     }
 
     /// Takes the listener out, registered no more, its queue intact.
     pub(super) fn take_listener(&mut self) -> Option<L> {
-        self.detach();
+        self.deregister();
         self.listener.take()
     }
 
@@ -100,10 +109,17 @@ impl<L: Listener> Watched<L> {
     }
 
     fn add_all(&self) -> Result<(), Errno> {
-        // The listener last: once it is in, the owner may be told at once.
+        // The listener last, and untouched until everything else is in: once it is, the owner may be told at once.
         sys::epoll_ctl_add(self.epoll.as_fd(), self.bell.as_fd(), EDGE, self.token.0)?;
         sys::epoll_ctl_add(self.epoll.as_fd(), self.timer.as_fd(), EDGE, self.token.0)?;
+        sys::set_nonblocking(self.fd())?;
         self.arm()
+    }
+
+    fn deregister(&self) {
+        if self.process == std::process::id() {
+            self.detach();
+        }
     }
 
     fn fd(&self) -> BorrowedFd<'_> {
@@ -116,13 +132,13 @@ impl<L: Listener> Watched<L> {
 }
 
 impl<L: Listener> Port for Watched<L> {
-    type Stream = L::Stream;
+    type Stream = OwnedFd;
 
-    fn accept(&self) -> Result<L::Stream, Errno> {
-        sys::accept4(self.fd(), libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC).map(L::Stream::from)
+    fn accept(&self) -> Result<OwnedFd, Errno> {
+        sys::accept4(self.fd(), libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC)
     }
 
-    fn refuse(&self, stream: L::Stream, refusal: &Refusal) {
+    fn refuse(&self, stream: OwnedFd, refusal: &Refusal) {
         let fd = stream.as_fd();
         // A failure of any of these leaves a plain close, which is a refusal as well.
         match refusal {
@@ -147,7 +163,14 @@ impl<L: Listener> Port for Watched<L> {
 
     fn peek(&self) -> Peek {
         const GONE: i16 = libc::POLLHUP | libc::POLLERR | libc::POLLNVAL | libc::POLLRDHUP;
-        match sys::poll(self.fd(), libc::POLLIN | libc::POLLRDHUP) {
+        let seen = loop {
+            match sys::poll(self.fd(), libc::POLLIN | libc::POLLRDHUP) {
+                // Even a look that does not wait is interrupted by a signal, if it has nothing to show.
+                Err(errno) if errno.number() == libc::EINTR => {}
+                seen => break seen,
+            }
+        };
+        match seen {
             // A look that fails for want of memory shows nothing: to accept will tell.
             Err(_) => Peek::Waiting,
             Ok(seen) if seen & GONE != 0 && seen & libc::POLLIN != 0 => Peek::ShutQueued,
@@ -157,7 +180,7 @@ impl<L: Listener> Port for Watched<L> {
         }
     }
 
-    fn age(&self, stream: &L::Stream) -> Option<Duration> {
+    fn age(&self, stream: &OwnedFd) -> Option<Duration> {
         let info = sys::tcp_info(stream.as_fd()).ok()?;
         Some(Duration::from_millis(u64::from(info.last_data_sent_ms)))
     }
@@ -183,7 +206,8 @@ impl<L: Listener> Port for Watched<L> {
     }
 
     fn detach(&self) {
-        if self.process == std::process::id() && self.registered.swap(false, Ordering::Relaxed) {
+        // Whoever asks for this runs passes, and so owns the registration, in whichever process.
+        if self.registered.swap(false, Ordering::Relaxed) {
             let _ = sys::epoll_ctl_del(self.epoll.as_fd(), self.fd());
         }
     }
@@ -212,7 +236,7 @@ impl<L: Listener> Port for Watched<L> {
 impl<L: Listener> Drop for Watched<L> {
     fn drop(&mut self) {
         if self.listener.is_some() {
-            self.detach();
+            self.deregister();
         }
         // Closing them would not do: a forked child, or a handle on another thread, keeps them open.
         if self.process == std::process::id() {

@@ -340,6 +340,15 @@ impl Env {
 }
 
 impl Inner {
+    pub(super) fn place_comes_back(&mut self) {
+        self.ledger.gives_place();
+        for acceptor in 0..self.subjects.len() {
+            if self.queued_at(acceptor) > 0 {
+                self.ledger.passes_over(acceptor);
+            }
+        }
+    }
+
     fn pass_time(&mut self, by: Duration) {
         self.stage.advance(by);
         self.ledger.pass_time(by);

@@ -31,6 +31,8 @@ pub(super) struct Account {
     /// It accepts until EAGAIN, as it was told to.
     tries_in_vain: bool,
     last_serial: u64,
+    /// Hitches since it last took a connection or backed off.
+    in_vain: u32,
     /// Fallen silent on command: paused until resumed.
     pub(super) paused: bool,
     pub(super) stopped: bool,
@@ -39,9 +41,12 @@ pub(super) struct Account {
     told_dead: u32,
     /// Taken out of its epoll.
     pub(super) detached: bool,
+    /// Places that came back while it had clients waiting, and of which it got none.
+    passed_over: u32,
     /// Somebody has rung since its last pass began.
     rung: bool,
-    /// It ran out of something, and neither time nor a ring has changed that.
+    /// It ran out of something with connections queued, and neither time nor a ring nor a client has changed
+    /// that.
     exhausted: bool,
     pass: PassAccount,
     pub(super) alarm: Option<Duration>,
@@ -58,6 +63,9 @@ struct PassAccount {
 
 /// No back-off may be shorter: what fails must not be tried without end in no time.
 const BACKOFF_MIN: Duration = Duration::from_millis(1);
+
+/// So many hitches in a row are taken for a shortage.
+const PATIENCE: u32 = 64;
 
 #[derive(Default)]
 pub(super) struct Ledger {
@@ -76,6 +84,8 @@ pub(super) struct Ledger {
     closed: u64,
     pub(super) limit: u32,
     pub(super) places: u32,
+    /// The most that any account was passed over.
+    pub(super) passed_over_most: u32,
     now: Duration,
     /// Something happened that makes an accept on an empty queue nobody's fault.
     disturbed: bool,
@@ -95,6 +105,15 @@ impl Ledger {
     pub(super) fn acted(&mut self, act: Act) {
         // Clients that come, go or quit never make a good acceptor try in vain. These others may.
         self.disturbed |= !matches!(act, Act::Connect(_) | Act::Quit(_) | Act::Reset(_) | Act::Free);
+        // An event of its own, or nothing left to wait for: who failed before may try.
+        if let Act::Connect(_) | Act::Insert(_) | Act::Tell(_) | Act::Steal(_) | Act::Shut(_) = act {
+            self.excuse();
+        }
+    }
+
+    /// Who ran out of something may try again.
+    pub(super) fn excuse(&mut self) {
+        self.accounts.iter_mut().for_each(|account| account.exhausted = false);
     }
 
     pub(super) fn command(&mut self, acceptor: usize, act: Act) {
@@ -182,16 +201,17 @@ impl Ledger {
         self.taken
     }
 
-    pub(super) fn fails(&mut self, acceptor: usize, errno: Errno) {
+    /// An accept failed; `queued` is how many connections it left behind.
+    pub(super) fn fails(&mut self, acceptor: usize, errno: Errno, queued: u32) {
         match errno.class() {
             Class::Consumed => {
                 self.aborted += 1;
-                self.accounts[acceptor].pass.hitches += 1;
+                self.accounts[acceptor].hitch();
             }
-            Class::Interrupted => self.accounts[acceptor].pass.hitches += 1,
+            Class::Interrupted => self.accounts[acceptor].hitch(),
             Class::Resource => {
                 let account = &mut self.accounts[acceptor];
-                account.exhausted = true;
+                account.exhausted = queued > 0;
                 account.pass.exhausted += 1;
             }
             Class::Empty => {
@@ -207,6 +227,8 @@ impl Ledger {
     pub(super) fn delivers(&mut self, acceptor: usize, serial: u64) {
         let account = &mut self.accounts[acceptor];
         account.delivered += 1;
+        account.in_vain = 0;
+        account.passed_over = 0;
         if serial <= std::mem::replace(&mut account.last_serial, serial) {
             self.violate("P12", format!("acceptor {acceptor} delivered connection {serial} out of order"));
         }
@@ -242,12 +264,22 @@ impl Ledger {
         }
     }
 
+    /// A place came back for whoever has clients waiting.
+    pub(super) fn passes_over(&mut self, acceptor: usize) {
+        let account = &mut self.accounts[acceptor];
+        if !account.paused && !account.stopped {
+            account.passed_over += 1;
+            self.passed_over_most = self.passed_over_most.max(account.passed_over);
+        }
+    }
+
     pub(super) fn set_alarm(&mut self, acceptor: usize, after: Option<Duration>) {
         let at = after.map(|after| self.now + after);
         let account = &mut self.accounts[acceptor];
         let before = std::mem::replace(&mut account.alarm, at);
         let (Some(after), Some(at)) = (after, at) else { return };
         account.pass.alarms += 1;
+        let in_vain = std::mem::take(&mut account.in_vain);
         let PassAccount { exhausted, hitches, alarms } = account.pass;
         if alarms > 1 {
             self.violate("P9", format!("acceptor {acceptor} set its alarm {alarms} times in one pass"));
@@ -255,7 +287,7 @@ impl Ledger {
             self.violate("P9", format!("acceptor {acceptor} put off an alarm that was set"));
         } else if exhausted > 0 && after < BACKOFF_MIN {
             self.violate("P2", format!("acceptor {acceptor} backs off for {after:?}"));
-        } else if exhausted == 0 && hitches > 0 && before.is_none() {
+        } else if exhausted == 0 && hitches > 0 && before.is_none() && in_vain < PATIENCE {
             self.violate("P7", format!("acceptor {acceptor} backs off, and was short of nothing"));
         }
     }
@@ -299,6 +331,11 @@ impl Ledger {
 }
 
 impl Account {
+    fn hitch(&mut self) {
+        self.pass.hitches += 1;
+        self.in_vain += 1;
+    }
+
     pub(super) fn is_dead(&self) -> bool {
         self.told_dead > 0
     }

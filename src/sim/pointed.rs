@@ -82,7 +82,9 @@ impl<P: Port> Port for PointedPort<P> {
             Err(errno) => Err(errno),
         };
         if let Err(errno) = &accepted {
-            self.env.lock().ledger.fails(self.acceptor, *errno);
+            let mut inner = self.env.lock();
+            let queued = inner.queued_at(self.acceptor);
+            inner.ledger.fails(self.acceptor, *errno, queued);
         }
         self.env.point();
         accepted
@@ -112,9 +114,7 @@ impl<P: Port> Port for PointedPort<P> {
     }
 
     fn arm(&self) -> Result<(), Errno> {
-        self.around(|port| {
-            port.arm().inspect(|()| self.env.lock().ledger.registers(self.acceptor, true))
-        })
+        self.around(|port| port.arm().inspect(|()| self.env.lock().ledger.registers(self.acceptor, true)))
     }
 
     fn disarm(&self) -> Result<(), Errno> {
@@ -173,6 +173,17 @@ pub struct PointedGate<A> {
     env: Env,
 }
 
+/// Excuses an acceptor whose policy panics just when it was about to back off.
+struct Unwinding<'a>(&'a Env);
+
+impl Drop for Unwinding<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.lock().ledger.excuse();
+        }
+    }
+}
+
 /// A permit of a [`PointedGate`].
 pub struct PointedPermit<P> {
     permit: Option<P>,
@@ -202,11 +213,17 @@ impl<A: Admission> Admission for PointedGate<A> {
         answer
     }
 
+    fn never_waits(&self) -> bool {
+        self.gate.never_waits()
+    }
+
     fn cancel(&self, mut permit: Self::Permit) {
         self.env.point();
         if let Some(permit) = permit.permit.take() {
             self.env.lock().ledger.gives_place();
+            let unwinding = Unwinding(&self.env);
             self.gate.cancel(permit);
+            drop(unwinding);
         }
         self.env.point();
     }
@@ -229,7 +246,7 @@ impl<P> Drop for PointedPermit<P> {
     fn drop(&mut self) {
         if let Some(permit) = self.permit.take() {
             self.env.point();
-            self.env.lock().ledger.gives_place();
+            self.env.lock().place_comes_back();
             drop(permit);
             self.env.point();
         }

@@ -54,6 +54,8 @@ pub struct Report {
     pub delivered: u64,
     /// Waits that returned events.
     pub wakes: u64,
+    /// The most places that came back while one acceptor had clients waiting and got none of them.
+    pub passed_over: u32,
 }
 
 /// Points at rest that a run adds after the last act of its script, so that scripts can act there.
@@ -162,7 +164,8 @@ fn play(case: &Case, env: &Env) -> Result<Report, Violation> {
     settle(case, env, listeners)?;
     let inner = env.lock();
     let delivered = inner.ledger.accounts.iter().map(|account| account.delivered).sum();
-    Ok(Report { points, delivered, wakes: inner.ledger.wakes() })
+    let passed_over = inner.ledger.passed_over_most;
+    Ok(Report { points, delivered, wakes: inner.ledger.wakes(), passed_over })
 }
 
 /// Everyone has a turn; tells how many had an event.
@@ -193,8 +196,9 @@ fn until_rest(case: &Case, env: &Env) -> Result<(), Violation> {
     violated(env)
 }
 
-/// Nobody has an event. Whoever has clients waiting, and room for them, must have an alarm set; whoever was stopped
-/// must be out of its epoll; every connection is in service with a place, and every place has its connection.
+/// Nobody has an event. Whoever has clients waiting, and room for them, must have an alarm set; whoever was
+/// stopped must be out of its epoll; every connection is in service with a place, and every place has its
+/// connection.
 fn at_rest(case: &Case, env: &Env) -> Result<(), Violation> {
     let (in_use, in_service) = (env.in_use(), env.held() as u64);
     let mut inner = env.lock();
@@ -233,7 +237,10 @@ fn at_rest(case: &Case, env: &Env) -> Result<(), Violation> {
 fn wind_up(case: &Case, env: &Env, listeners: usize) -> Result<(), Violation> {
     env.calm();
     for acceptor in 0..case.acceptors {
-        env.act(Act::Resume(acceptor));
+        // Only who is paused: to resume is to ring, which would wake a sleeper that nobody else wakes.
+        if env.lock().ledger.accounts[acceptor].paused {
+            env.act(Act::Resume(acceptor));
+        }
     }
     if env.lock().ledger.limit == 0 {
         env.act(Act::Limit(1));

@@ -213,4 +213,37 @@ impl Case {
             queued: 0,
         }
     }
+
+    /// A case from arbitrary bytes, one for each choice, and the bytes that are left: for
+    /// [`Script::from_bytes`]. Where bytes are missing they are 0.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> (Self, &[u8]) {
+        const CHOICES: usize = 8;
+        let (choices, rest) = bytes.split_at(bytes.len().min(CHOICES));
+        let choice = |n: usize, of: u8| choices.get(n).copied().unwrap_or(0) % of;
+        let number = |n, of| u32::from(choice(n, of));
+        let case = Self {
+            trigger: if choice(0, 2) == 0 { Trigger::Level } else { Trigger::Edge },
+            proof: [None, Some(Proof::Eagain), Some(Proof::Peek), Some(Proof::Depth)]
+                [usize::from(choice(1, 4))],
+            measurable: choice(1, 8) < 4,
+            budget: 1 + number(2, 65),
+            gate: match choice(3, 17) {
+                0 => GateMode::Open,
+                gate @ 1..9 => GateMode::Pause(u32::from(gate) - 1),
+                gate => GateMode::Shed(u32::from(gate) - 9),
+            },
+            acceptors: 1 + usize::from(choice(4, 3)),
+            one_listener: choice(5, 2) == 1,
+            leave: match choice(6, 14) {
+                0 => Leave::AtTheEnd,
+                1 => Leave::Skip,
+                leave @ 2..6 => Leave::Break(u32::from(leave) - 1),
+                leave @ 6..10 => Leave::Forget(u32::from(leave) - 5),
+                leave => Leave::Panic(u32::from(leave) - 9),
+            },
+            queued: number(7, 8),
+        };
+        (case, rest)
+    }
 }

@@ -1,4 +1,5 @@
-//! What is put to the test: an acceptor of this crate, or any accept loop that someone has written over the seam.
+//! What is put to the test: an acceptor of this crate, or any accept loop that someone has written over the
+//! seam.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,8 +20,8 @@ use crate::drain::strategy::Strategy;
 
 /// An accept loop under test.
 pub trait Subject: Send {
-    /// Answers one event: takes what it wants and hands each connection to `keep`. Tells whether the owner was
-    /// told that the listener is dead.
+    /// Answers one event: takes what it wants and hands each connection to `keep`. Tells whether the owner
+    /// was told that the listener is dead.
     fn turn(&mut self, keep: &mut dyn FnMut(Box<dyn Any + Send>)) -> bool;
 
     /// How others pause, resume and stop it, if they can.
@@ -123,8 +124,8 @@ impl Maker for Real {
     }
 }
 
-/// The panic of [`Leave::Panic`], and of whatever else a case wants the owner of an acceptor to survive: throw it with
-/// `std::panic::resume_unwind`.
+/// The panic of [`Leave::Panic`], and of whatever else a case wants the owner of an acceptor to survive:
+/// throw it with `std::panic::resume_unwind`.
 #[derive(Clone, Copy, Debug)]
 pub struct Thrown;
 

@@ -21,6 +21,7 @@
 mod cases;
 mod exhaustive;
 mod panics;
+mod persistent;
 mod random;
 mod replay;
 

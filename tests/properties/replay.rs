@@ -44,7 +44,7 @@ impl RealStage {
         listener.set_nonblocking(true).expect("non-blocking");
         let is_edge = trigger == Trigger::Edge;
         Watched::register(self.epolls[acceptor].as_fd(), listener, Token(1), is_edge)
-            .unwrap_or_else(|(error, _)| panic!("not registered: {error}"))
+            .unwrap_or_else(|(error, _)| panic!("not registered: {error:?}"))
     }
 
     /// The oldest clients are those that were taken already; the others are queued.

@@ -1,0 +1,200 @@
+//! Falling asleep and waking up: what an acceptor tells the kernel, the admission and its alarm.
+//!
+//! An acceptor that cannot accept tells the kernel to be silent, since a reported listener that is not served is a
+//! spin. The order is the promise (`fall_asleep`): look whether anything waits (nobody sleeps for want of a
+//! place for nobody), silence the kernel, and only then stand in line or set the alarm; the line looks once more for
+//! room. `wake` is the one place that re-arms.
+
+use std::time::Duration;
+
+use super::core::Drain;
+use super::errno::Errno;
+use super::port::{Peek, Port};
+use super::state::{Dead, State};
+use super::strategy::Strategy;
+use crate::admission::bell::Bell;
+use crate::admission::policy::{Admission, Line, Until};
+
+/// What the kernel was last told about the listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Watch {
+    Armed,
+    Silent,
+    Detached,
+}
+
+/// Why an acceptor falls asleep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cause {
+    Full,
+    Exhausted,
+    /// Exhausted still: its alarm has not gone off yet.
+    NotYet,
+    Paused,
+}
+
+/// What became of falling asleep.
+pub(super) enum Slept {
+    Over,
+    /// Room came up: awake again.
+    Retry,
+    Dead(Dead),
+}
+
+impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
+    /// Tells the kernel to report the listener, unless it is bound to; ends every reason to sleep.
+    pub(super) fn wake(&mut self) {
+        if self.watch == Watch::Armed && !self.strategy.is_edge() {
+            return;
+        }
+        self.published.tally.rearms.add();
+        if self.port.arm().is_err() {
+            // Nothing but want of memory can be the reason. Try again by the alarm.
+            self.watch = Watch::Silent;
+            self.exhausted();
+            return self.close_pass();
+        }
+        self.watch = Watch::Armed;
+        self.set_state(State::Open);
+        self.leave_line();
+        self.cancel_alarm();
+    }
+
+    /// Falls asleep if there is anything to sleep for. The only place that silences the kernel for a while.
+    pub(super) fn fall_asleep(&mut self, cause: Cause) -> Slept {
+        match self.port.peek() {
+            Peek::Shut => return Slept::Dead(self.die(None)),
+            Peek::Empty if cause != Cause::Paused => {
+                // Nobody waits for a place or a descriptor: the next arrival will ask.
+                if self.watch != Watch::Armed {
+                    self.wake();
+                }
+                self.close_pass();
+                return Slept::Over;
+            }
+            // It would be reported for ever, whatever was asked of the kernel.
+            Peek::ShutQueued => self.detach(),
+            Peek::Empty | Peek::Waiting => self.silence(),
+        }
+        match cause {
+            Cause::Full => match self.stand() {
+                Line::Room => {
+                    self.pass.left -= 1;
+                    self.wake();
+                    return Slept::Retry;
+                }
+                Line::Standing => {
+                    self.in_line = true;
+                    self.cancel_alarm();
+                    self.published.tally.fulls.add();
+                    self.set_state(State::Full);
+                }
+            },
+            Cause::Exhausted => self.exhausted(),
+            Cause::NotYet => {}
+            Cause::Paused => self.paused(),
+        }
+        self.close_pass();
+        Slept::Over
+    }
+
+    /// Stands in line for room. If the policy panics the owner is woken, since nobody else would.
+    fn stand(&self) -> Line {
+        struct Unwinding<'a>(&'a Bell);
+        impl Drop for Unwinding<'_> {
+            fn drop(&mut self) {
+                self.0.ring();
+            }
+        }
+        let unwinding = Unwinding(&self.bell);
+        let line = self.admission.stand(&self.bell, Until::Room);
+        std::mem::forget(unwinding);
+        line
+    }
+
+    fn exhausted(&mut self) {
+        self.fruitless = 0;
+        self.set_state(State::Exhausted);
+        let delay = self.backoff.failed();
+        self.set_alarm(delay);
+        // Any place given back may have freed a descriptor. What is missed here the alarm makes good.
+        self.in_line = self.admission.stand(&self.bell, Until::Release) == Line::Standing;
+    }
+
+    fn paused(&mut self) {
+        if self.state != State::Paused {
+            self.published.tally.pauses.add();
+            self.set_state(State::Paused);
+        }
+        self.leave_line();
+        self.cancel_alarm();
+    }
+
+    fn silence(&mut self) {
+        if self.watch == Watch::Armed {
+            match self.port.disarm() {
+                Ok(()) => self.watch = Watch::Silent,
+                Err(_) => self.detach(),
+            }
+        }
+    }
+
+    pub(super) fn detach(&mut self) {
+        if self.watch != Watch::Detached {
+            self.port.detach();
+            self.watch = Watch::Detached;
+        }
+    }
+
+    pub(super) fn halt(&mut self) {
+        self.close(State::Stopped);
+    }
+
+    pub(super) fn die(&mut self, errno: Option<Errno>) -> Dead {
+        self.close(State::Dead);
+        Dead::new(errno)
+    }
+
+    pub(super) fn close(&mut self, state: State) {
+        self.detach();
+        self.leave_line();
+        self.cancel_alarm();
+        self.set_state(state);
+        self.close_pass();
+    }
+
+    pub(super) fn leave_line(&mut self) {
+        if self.in_line {
+            self.in_line = false;
+            self.admission.leave(&self.bell);
+        }
+    }
+
+    fn set_alarm(&mut self, after: Duration) {
+        self.alarm_at = Some(self.port.now() + after);
+        self.port.alarm(Some(after));
+    }
+
+    pub(super) fn cancel_alarm(&mut self) {
+        if self.alarm_at.take().is_some() {
+            self.port.alarm(None);
+        }
+    }
+
+    /// Sets the alarm again if it has not gone off yet: a needless pass must neither use it up nor run ahead.
+    pub(super) fn reset_alarm_if_early(&mut self) -> bool {
+        let left = self.alarm_at.map_or(Duration::ZERO, |at| at.saturating_sub(self.port.now()));
+        if left.is_zero() {
+            return false;
+        }
+        self.port.alarm(Some(left));
+        true
+    }
+
+    pub(super) fn set_state(&mut self, state: State) {
+        if self.state != state {
+            self.state = state;
+            self.published.set_state(state);
+        }
+    }
+}

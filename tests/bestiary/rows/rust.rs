@@ -1,0 +1,68 @@
+use super::{Row, row};
+
+#[rustfmt::skip]
+pub(super) const RUST: &[Row] = &[
+    row("M1", "mio, issue 845; an example of rustix", "An event, one accept, the next wait."),
+    row("M2", "mio, issue 380; massa, issue 4333; the users' forum", "There is a loop, and it ends with the first success."),
+    row("M3", "hyper, issue 1493", "One accept for each edge, in the measurement itself; polling by level hid it."),
+    row("M4", "sozu, server.rs (from its source, run)", "Whatever the error, the listener is not ready any more."),
+    row("M5", "actix-net, issue 351", "Out of descriptors it leaves; its timer brings it back, and does not look at the queue."),
+    row("M6", "actix-net, issue 951; actix-web, issue 2703, pull 952", "The release that should wake is recognised one too late, and with a limit of one never."),
+    row("M7", "actix 2.10.0, its notes", "The worker has the connection before it is counted."),
+    row("M8", "actix 2.9.7, pull 975", "When there is room, the listeners are tried from the first one on, every time."),
+    row("M9", "actix-net, issue 216", "Asks for room once, before the loop, and takes the whole queue."),
+    row("M10", "actix-net, issue 329", "One worker fails, and everybody is told to hold back."),
+    row("M11", "sozu, server.rs and tcp.rs (from their source)", "Resumes below nine tenths of the limit, which for one is zero."),
+    row("M12", "sozu, issue 422, pull 232", "While anything is ready it accepts; at the limit accepting refuses, and it stays ready."),
+    row("M13", "sozu, issue 82", "Registered by level, at the limit, and not switched off."),
+    row("M14", "sozu, issue 518 (from its source)", "Everybody is taken into a list of its own before the limit is looked at."),
+    row("M15", "sozu (from its source)", "Serves the newest first; the oldest wait until they time out."),
+    row("M16", "sozu, issue 365; helidon, issue 11944", "What fails early does not give its place back."),
+    row("M17", "async-listen, its token (run)", "A permit that can be cloned, and gives back once for each clone.")
+        .cannot_shown("a permit is not Clone", "a_permit_cannot_be_cloned"),
+    row("M18", "ntex, issue 927", "Waits before it has tried, or answers a command and not the client that came with it."),
+    row("M19", "ntex, issue 582; polling's append", "The list of events is not emptied between two waits."),
+    row("M20", "polling, lib.rs (run)", "A signal, and the caller's events are thrown away."),
+    row("M21", "polling; rustix (run)", "A wait into a buffer without room fails."),
+    row("M22", "ntex (from its source)", "A retry timer that goes off while paused is ignored, and resuming trusts that it will come."),
+    row("M23", "actix, a note on deregister_all (from its source)", "Pausing clears the timers of errors, and a quick resume registers what is registered.")
+        .cannot("one owner arms, and arming is one call that modifies a registration, or adds it where there is none"),
+    row("M24", "tokio, issue 2887", "Clearing one kind of readiness clears the others."),
+    row("M25", "tokio, issue 3716 (a design that was turned down)", "Clears what it did not see."),
+    row("M26", "tokio, its tick (from its source)", "Tells events apart by eight bits of their number."),
+    row("M27", "tokio, issue 3529; mullvad, issue 46; ferrotunnel, issue 130; kftray, issue 573; shep, issue 297; near/mpc, issue 3384; linkerd; tonic; granian; an example of hyper-util (run)", "An error is logged, and the loop goes on without a pause."),
+    row("M28", "pingora, listening.rs (from its source)", "Backs off for one errno of the shortages."),
+    row("M29", "libp2p, issue 2849", "The pause was proposed to be taken out, since it hides a problem."),
+    row("M30", "tiny-http, issue 283; hickory, issues 3725 and 3726; grpc-rust, issue 1874; mvm, issue 2485; OpenShell, issue 2369; clash-rs, issue 1491; ferrotunnel, issue 131; russh, issue 518", "An error that passes ends the loop: the process lives, the port is dead."),
+    row("M31", "payjoin, issue 1608 (from its source)", "After an error that it holds for fatal it waits for ever, so that nothing restarts it."),
+    row("M32", "axum-server; hyper; axum; grizzly, issue 990", "Sleeps after every error, also after a client that went away."),
+    row("M33", "lori, issues 206 and 208", "The cure of the spin: leave at any error. Right by level, a strand by edge."),
+    row("M34", "Envoy, issue 27773", "A budget for each edge, and no wake-up for what is left."),
+    row("M35", "CAF, issue 2226", "Stopped at the limit; closing a connection does not start it again."),
+    row("M36", "compio, issue 315; tokio-uring, issue 207", "The kernel has accepted, the future is cancelled, the descriptor is nobody's."),
+    row("M37", "pingora, l4.rs (from its source); mysten-sim, issue 74", "Waits for something else after the accept, and can be cancelled there."),
+    row("M38", "tau-tower, issue 41", "Two arms of one select accept, and the success that reaches the arm for errors is dropped."),
+    row("M39", "tokio, issues 3099, 3001, 3368, 3539; axum-server, issue 181; listenfd, issue 23; rcore, issue 697", "The listener blocks, and so does the second accept.")
+        .cannot("registering makes the listener non-blocking, and a listener that is not registered has no pass"),
+    row("M40", "micro-http (from its source)", "By level, on a listener that blocks: the client aborts between event and accept.")
+        .cannot("as M39; and under Linux an aborted client stays in the queue"),
+    row("M41", "mio, issues 219, 172, 184, 464; transfer, issue 9; hobbes, issue 581", "An event of what was closed in the same batch reaches its successor."),
+    row("M42", "mio, issue 808", "One-shot, and an event after the shot."),
+    row("M43", "gj, issue 3; tokio and mio on duplicates", "A duplicate keeps the registration of a closed descriptor alive."),
+    row("M44", "nix, issue 2783; vmm-sys-util (from its source)", "Unwraps the kernel's bits into those it knows."),
+    row("M45", "mozim, issue 40 (nix); epoll, issue 21", "Any number can be closed as an epoll, once or twice.")
+        .cannot_shown("an epoll owns its descriptor and is made of nothing else; it is dropped once", "an_epoll_is_not_a_number"),
+    row("M46", "kata, issue 2035; mio, issue 1491", "A duplicate of the epoll stays open in programs that are executed."),
+    row("M47", "monoio; glommio (from their source)", "Accepted descriptors without close-on-exec or non-blocking."),
+    row("M48", "tokio, issue 846; deno, issue 1516", "The listener goes, and who waits for it is not told."),
+    row("M49", "tokio, poll_accept and issue 1413", "Two wait, and the last one is remembered."),
+    row("M50", "glommio, issue 209", "Several wait at once, and some are never woken."),
+    row("M51", "axum-server, issue 111; tonic, issue 2824", "Stops accepting and stays open while it drains: clients connect, and hang."),
+    row("M52", "sozu, issues 147, 330, 1342, 1362; pingora, issue 990", "The listener is handed on, and the old owner closes it with clients queued, or closes it twice."),
+    row("M53", "granian, issues 544, 567, 849; tokio-core, issue 188", "One socket: few workers take most. One for each: who reloads loses its queue.")
+        .out("balance is the kernel's choice; a group of reuseport sockets is not offered, and what a leaving owner does with its queue is M52"),
+    row("M54", "polling, issue 69; mio, issue 1341", "Several epolls on one listener, and every client wakes all of them."),
+    row("M55", "Rust, issues 55614 and 94406; start9, issue 3212; sv2-apps, issue 717; mio, issue 623", "A backlog of 128, and clients that do not fit.")
+        .out("the crate does not call listen; it tells the queue's length and capacity, so that the server can see it"),
+    row("M56", "async-io, issue 123; async-std, issue 888", "A connection that was there before the registration is never reported."),
+];

@@ -1,0 +1,13 @@
+//! Who closes a connection has it no more.
+
+use std::io::Write as _;
+use std::net::TcpStream;
+
+use epoll_acceptor::Connection;
+
+fn serve(mut connection: Connection<TcpStream>) {
+    drop(connection);
+    connection.write_all(b"hello").unwrap();
+}
+
+fn main() {}

@@ -1,0 +1,8 @@
+//! A permit gives its place back once.
+
+use epoll_acceptor::Gate;
+
+fn main() {
+    let permit = Gate::new(1).try_acquire().unwrap();
+    let _second = permit.clone();
+}

@@ -1,0 +1,7 @@
+//! An epoll owns its descriptor.
+
+use epoll_acceptor::Epoll;
+
+fn main() {
+    let _ = Epoll::from(5);
+}

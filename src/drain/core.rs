@@ -12,6 +12,7 @@
 use std::time::Duration;
 
 use super::backoff::Backoff;
+use super::counters::Tally;
 use super::errno::{Class, Errno};
 use super::pass::{Known, Pass};
 use super::port::{Peek, Port};
@@ -205,24 +206,18 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
 
     /// Lets a connection in, or refuses it.
     fn let_in(&self, stream: P::Stream, way: Entry<A::Permit>) -> Option<Connection<P::Stream, A::Permit>> {
-        let refusal = match way {
-            Entry::With(permit) => return Some(self.delivered(stream, permit)),
-            Entry::Refused(refusal) => refusal,
-            Entry::Unasked => match self.admission.reserve() {
-                Reserve::Room(permit) => return Some(self.delivered(stream, permit)),
-                Reserve::Shed(refusal) => refusal,
-                // It said that it would not. The connection is here, and has no place.
-                Reserve::Full => Refusal::Close,
-            },
+        let mut here = Unsettled { port: &self.port, tally: &self.published.tally, stream: Some(stream) };
+        let answer = match way {
+            Entry::With(permit) => Reserve::Room(permit),
+            Entry::Refused(refusal) => Reserve::Shed(refusal),
+            Entry::Unasked => self.admission.reserve(),
         };
-        self.published.tally.refused.add();
-        self.port.refuse(stream, &refusal);
-        None
-    }
-
-    fn delivered(&self, stream: P::Stream, permit: A::Permit) -> Connection<P::Stream, A::Permit> {
-        self.published.tally.delivered.add();
-        Connection::new(stream, permit)
+        match answer {
+            Reserve::Room(permit) => here.deliver().map(|stream| Connection::new(stream, permit)),
+            Reserve::Shed(refusal) => here.refuse(&refusal),
+            // It said that it would not. The connection is here, and has no place.
+            Reserve::Full => here.refuse(&Refusal::Close),
+        }
     }
 
     /// Whether the pass goes on, by everything but the admission.
@@ -358,6 +353,34 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
             self.pass.over = true;
             self.published.tally.passed(self.pass.taken);
         }
+    }
+}
+
+/// A connection that was taken, until it is counted: refused, if the policy panics.
+struct Unsettled<'a, P: Port> {
+    port: &'a P,
+    tally: &'a Tally,
+    stream: Option<P::Stream>,
+}
+
+impl<P: Port> Unsettled<'_, P> {
+    fn deliver(&mut self) -> Option<P::Stream> {
+        self.tally.delivered.add();
+        self.stream.take()
+    }
+
+    fn refuse<T>(&mut self, refusal: &Refusal) -> Option<T> {
+        if let Some(stream) = self.stream.take() {
+            self.tally.refused.add();
+            self.port.refuse(stream, refusal);
+        }
+        None
+    }
+}
+
+impl<P: Port> Drop for Unsettled<'_, P> {
+    fn drop(&mut self) {
+        self.refuse::<()>(&Refusal::Close);
     }
 }
 

@@ -43,6 +43,10 @@ impl Admission for Fragile {
         Self::around(|| self.0.reserve())
     }
 
+    fn never_waits(&self) -> bool {
+        self.0.never_waits()
+    }
+
     fn cancel(&self, permit: Permit) {
         Self::around(|| self.0.cancel(permit));
     }

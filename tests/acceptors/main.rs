@@ -1,0 +1,22 @@
+//! The acceptors on the real kernel: each test is a fact.
+#![allow(
+    clippy::forget_non_drop,
+    reason = "that forgetting a pass is no more than dropping it is promised, not typed"
+)]
+
+mod support;
+
+mod chaos;
+mod connection;
+mod control;
+mod dead;
+mod exhausted;
+mod foreign;
+mod fork;
+mod gate;
+mod handover;
+mod input;
+mod leaving;
+mod policy;
+mod shed;
+mod steady;

@@ -111,7 +111,7 @@ fn take<L: Family, A: Admission>(
 ) {
     while served.len() < burst {
         epoll.wait(events, None).expect("a wait");
-        while let Some(event) = events.next() {
+        for event in &mut *events {
             black_box(event);
             served.extend(acceptor.ready().map(|connection| connection.expect("a listener that listens")));
         }
@@ -164,7 +164,7 @@ fn storm(criterion: &mut Criterion) {
                 let start = Instant::now();
                 while taken < n {
                     epoll.wait(&mut events, None).expect("a wait");
-                    while events.next().is_some() {
+                    for _ in &mut events {
                         taken += acceptor.drain(drop).expect("a listener that listens") as u64;
                     }
                 }

@@ -68,9 +68,9 @@ pub(crate) fn count() -> usize {
 /// is next).
 pub(crate) fn in_pairs() -> Vec<Case> {
     let mut missing = std::collections::BTreeSet::new();
-    for a in 0..SIZES.len() {
-        for b in a + 1..SIZES.len() {
-            missing.extend((0..SIZES[a]).flat_map(|x| (0..SIZES[b]).map(move |y| (a, x, b, y))));
+    for (a, first) in SIZES.into_iter().enumerate() {
+        for (b, second) in SIZES.into_iter().enumerate().skip(a + 1) {
+            missing.extend((0..first).flat_map(|x| (0..second).map(move |y| (a, x, b, y))));
         }
     }
     let pairs_of =

@@ -12,7 +12,7 @@ use socket2::Socket;
 
 use crate::support::{
     Client, Door, Kind, LISTENER, LONG, Owner, SHORT, TRIGGERS, assert_all_served, assert_balanced,
-    listeners, serve, until,
+    done_in_child, listeners, open_descriptors, serve, until,
 };
 
 type Gated = EpollAcceptor<AnyListener<Socket>, Trigger, Gate>;
@@ -346,7 +346,7 @@ fn a_connection_keeps_its_permit_wherever_it_goes() {
     client.assert_served();
 }
 
-/// The moment between finding the gate full and standing in line: a place that comes back in it has rung nobody.
+/// The moment between finding the gate full and standing in line: a place that comes back in it rings nobody.
 #[test]
 fn a_permit_dropped_while_the_acceptor_falls_asleep_is_not_missed() {
     const ALL: usize = 4_000;
@@ -384,5 +384,37 @@ fn a_permit_dropped_while_the_acceptor_falls_asleep_is_not_missed() {
         }
         drop(give);
         closer.join().unwrap();
+    }
+}
+
+#[test]
+fn who_left_the_line_is_neither_rung_nor_kept() {
+    if done_in_child("gate::who_left_the_line_is_neither_rung_nor_kept") {
+        return;
+    }
+    for trigger in TRIGGERS {
+        let (listener, door) = Kind::Tcp4.listen();
+        let gate = Gate::new(1);
+        let mut owner = Owner::new();
+        let before = open_descriptors();
+        let permit = gate.try_acquire().unwrap();
+        let client = door.connect();
+        let full = |owner: &mut Owner| {
+            let mut acceptor = gated(owner, listener.try_clone().unwrap(), trigger, &gate);
+            owner.settle(&mut acceptor);
+            assert_eq!(acceptor.state(), State::Full);
+            acceptor
+        };
+        drop(full(&mut owner));
+        assert_eq!(open_descriptors(), before + 1, "the client's alone");
+        let (mut paused, mut other) = (full(&mut owner), Owner::new());
+        let mut stopped = full(&mut other);
+        paused.control().pause();
+        stopped.control().stop();
+        owner.settle(&mut paused);
+        other.settle(&mut stopped);
+        drop(permit);
+        assert_eq!((owner.wait(SHORT), other.wait(SHORT)), (0, 0));
+        client.assert_waits();
     }
 }

@@ -21,10 +21,16 @@ macro_rules! counters {
         }
 
         /// The same, while it is counted. Only the owner writes, so that no write needs a locked instruction.
-        #[derive(Debug, Default)]
+        #[derive(Debug)]
         pub(super) struct Tally {
             $(pub(super) $name: Count,)*
             pub(super) per_pass: [Count; Histogram::BUCKETS],
+        }
+
+        impl Default for Tally {
+            fn default() -> Self {
+                Self { $($name: Count::default(),)* per_pass: std::array::from_fn(|_| Count::default()) }
+            }
         }
 
         impl Tally {
@@ -113,17 +119,23 @@ impl fmt::Display for Counters {
     }
 }
 
-/// How many passes took 0, 1, 2 to 3, 4 to 7, … connections.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// How many passes took 0, 1, 2 to 3, 4 to 7, … connections. A pass that was left early is counted when the next one
+/// begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Histogram([u64; Self::BUCKETS]);
 
+impl Default for Histogram {
+    fn default() -> Self {
+        Self([0; Self::BUCKETS])
+    }
+}
+
 impl Histogram {
-    /// The last bucket holds everything from 2^15 on.
-    const BUCKETS: usize = 17;
+    /// One for 0, and one for each power of two that a `u32` has.
+    const BUCKETS: usize = 33;
 
     const fn bucket(taken: u32) -> usize {
-        let bucket = (u32::BITS - taken.leading_zeros()) as usize;
-        if bucket < Self::BUCKETS { bucket } else { Self::BUCKETS - 1 }
+        (u32::BITS - taken.leading_zeros()) as usize
     }
 
     /// The buckets: the smallest number that falls into each, and how many passes did.

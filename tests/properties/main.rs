@@ -20,6 +20,7 @@
 
 mod cases;
 mod exhaustive;
+mod facts;
 mod panics;
 mod persistent;
 mod random;

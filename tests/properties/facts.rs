@@ -1,0 +1,123 @@
+//! The tables and the printed forms of the pure layers, which no promise covers: facts, one by one.
+
+use std::net::{TcpListener, TcpStream};
+use std::time::Duration;
+
+use epoll_acceptor::{
+    Acceptor, Class, Counters, Dead, Epoll, Errno, Events, Gate, LevelTriggered, State, Token,
+};
+
+#[test]
+fn every_errno_of_accept_has_its_class() {
+    let table: &[(Class, &[i32])] = &[
+        (
+            Class::Consumed,
+            &[
+                libc::ECONNABORTED,
+                libc::EPROTO,
+                libc::ENETDOWN,
+                libc::ENOPROTOOPT,
+                libc::EHOSTDOWN,
+                libc::ENONET,
+                libc::EHOSTUNREACH,
+                libc::ENETUNREACH,
+                libc::ETIMEDOUT,
+            ],
+        ),
+        (Class::Empty, &[libc::EAGAIN]),
+        (Class::Interrupted, &[libc::EINTR]),
+        (Class::Resource, &[libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM, libc::EPERM, 4095]),
+        (Class::Dead, &[libc::EBADF, libc::EINVAL, libc::ENOTSOCK, libc::EOPNOTSUPP]),
+    ];
+    for (class, numbers) in table {
+        for number in *numbers {
+            assert_eq!(Errno::new(*number).class(), *class, "{:?}", Errno::new(*number));
+        }
+    }
+}
+
+#[test]
+fn an_errno_prints_its_kernel_name() {
+    assert_eq!(format!("{:?}", Errno::new(libc::EMFILE)), "EMFILE");
+    assert_eq!(format!("{:?}", Errno::new(libc::EPERM)), "EPERM");
+    assert_eq!(format!("{:?}", Errno::new(4095)), "Errno(4095)");
+    assert_eq!(std::io::Error::from(Errno::new(libc::EMFILE)).raw_os_error(), Some(libc::EMFILE));
+    assert_eq!(Errno::new(libc::EMFILE).number(), libc::EMFILE);
+}
+
+#[test]
+fn counters_balance_or_do_not() {
+    let mut counters = Counters::default();
+    assert!(counters.balance());
+    counters.attempts = 28;
+    (counters.delivered, counters.refused, counters.aborted, counters.interrupted) = (1, 2, 3, 4);
+    (counters.empty, counters.exhausted, counters.dead) = (5, 6, 7);
+    assert!(counters.balance());
+    counters.attempts = 29;
+    assert!(!counters.balance());
+}
+
+#[test]
+fn counters_print_what_is_not_zero() {
+    let mut counters = Counters::default();
+    assert_eq!(counters.to_string(), "delivered 0, per pass []");
+    (counters.attempts, counters.delivered, counters.empty) = (3, 2, 1);
+    assert_eq!(counters.to_string(), "attempts 3, delivered 2, empty 1, per pass []");
+}
+
+#[test]
+fn states_print_their_names() {
+    let named = [
+        (State::Open, "open", false),
+        (State::Exhausted, "exhausted", false),
+        (State::Full, "full", false),
+        (State::Paused, "paused", false),
+        (State::Stopped, "stopped", true),
+        (State::Dead, "dead", true),
+    ];
+    for (state, name, over) in named {
+        assert_eq!((state.to_string().as_str(), state.is_over()), (name, over));
+    }
+}
+
+#[test]
+fn the_histogram_counts_passes_by_powers_of_two() {
+    let epoll = Epoll::new().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let gate = Gate::new(100);
+    let mut acceptor = LevelTriggered::on(listener).gate(&gate).register(&epoll, Token(1)).unwrap();
+    let mut events = Events::with_capacity(4).unwrap();
+    for burst in [3, 2, 8, 7, 1, 1] {
+        let _clients: Vec<_> = (0..burst).map(|_| TcpStream::connect(address).unwrap()).collect();
+        let mut taken = 0;
+        while taken < burst {
+            assert_eq!(epoll.wait(&mut events, Some(Duration::from_secs(5))).unwrap().count(), 1);
+            events.clear();
+            taken += acceptor.drain(drop).unwrap();
+        }
+    }
+    assert_eq!(acceptor.drain(drop), Ok(0), "a needless pass");
+    assert_eq!(acceptor.counters().per_pass.to_string(), "0: 1, 1: 2, 2+: 2, 4+: 1, 8+: 1");
+    let buckets: Vec<_> = acceptor.counters().per_pass.iter().collect();
+    assert_eq!(&buckets[..6], &[(0, 1), (1, 2), (2, 2), (4, 1), (8, 1), (16, 0)]);
+    assert_eq!((buckets.len(), buckets[32].0), (33, 1 << 31));
+    acceptor.control().stop();
+    assert_eq!(acceptor.ready().count(), 0);
+    assert_eq!(acceptor.state(), State::Stopped);
+}
+
+#[test]
+fn a_dead_listener_says_why_and_what_to_do() {
+    let epoll = Epoll::new().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let other = listener.try_clone().unwrap();
+    let mut acceptor = LevelTriggered::on(listener).register(&epoll, Token(1)).unwrap();
+    socket2::SockRef::from(&other).shutdown(std::net::Shutdown::Both).unwrap();
+    let dead: Dead = acceptor.drain(drop).unwrap_err();
+    assert_eq!(dead.errno(), None, "it was seen, not tried");
+    assert_eq!(
+        std::io::Error::from(dead).to_string(),
+        "the listener was shut down or closed and accepts no more: open a new one"
+    );
+}

@@ -13,7 +13,7 @@
 //!
 //! # Test your own policy
 //!
-//! An admission policy or a whole accept loop of your own goes through the same: implement [`Admission`](crate::Admission) and
+//! An admission policy or a whole accept loop of your own goes through the same: implement [`Admission`](crate::admission::Admission) and
 //! [`Limited`] for the policy, or [`Subject`] and [`Maker`] for the loop. This policy counts places in an atomic, and
 //! forgets that somebody may be waiting:
 //!

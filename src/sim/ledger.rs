@@ -31,6 +31,8 @@ pub(super) struct Account {
     /// It accepts until EAGAIN, as it was told to.
     tries_in_vain: bool,
     last_serial: u64,
+    /// How often it has backed off since it last took a connection.
+    backoffs: u32,
     /// Hitches since it last took a connection or backed off.
     in_vain: u32,
     /// Fallen silent on command: paused until resumed.
@@ -60,6 +62,9 @@ struct PassAccount {
     hitches: u32,
     alarms: u32,
 }
+
+/// The longest first back-off after a success.
+const BACKOFF_FIRST_MAX: Duration = Duration::from_millis(10);
 
 /// No back-off may be shorter: what fails must not be tried without end in no time.
 const BACKOFF_MIN: Duration = Duration::from_millis(1);
@@ -228,6 +233,7 @@ impl Ledger {
         let account = &mut self.accounts[acceptor];
         account.delivered += 1;
         account.in_vain = 0;
+        account.backoffs = 0;
         account.passed_over = 0;
         if serial <= std::mem::replace(&mut account.last_serial, serial) {
             self.violate("P12", format!("acceptor {acceptor} delivered connection {serial} out of order"));
@@ -236,6 +242,7 @@ impl Ledger {
 
     pub(super) fn refuses(&mut self, acceptor: usize) {
         self.accounts[acceptor].refused += 1;
+        self.accounts[acceptor].backoffs = 0;
     }
 
     pub(super) fn closes(&mut self, serial: u64, settled: bool) {
@@ -280,6 +287,8 @@ impl Ledger {
         let (Some(after), Some(at)) = (after, at) else { return };
         account.pass.alarms += 1;
         let in_vain = std::mem::take(&mut account.in_vain);
+        account.backoffs += u32::from(before.is_none());
+        let too_long = account.backoffs == 1 && after > BACKOFF_FIRST_MAX;
         let PassAccount { exhausted, hitches, alarms } = account.pass;
         if alarms > 1 {
             self.violate("P9", format!("acceptor {acceptor} set its alarm {alarms} times in one pass"));
@@ -287,6 +296,11 @@ impl Ledger {
             self.violate("P9", format!("acceptor {acceptor} put off an alarm that was set"));
         } else if exhausted > 0 && after < BACKOFF_MIN {
             self.violate("P2", format!("acceptor {acceptor} backs off for {after:?}"));
+        } else if too_long {
+            self.violate(
+                "P7",
+                format!("acceptor {acceptor} backs off for {after:?} at once after a success"),
+            );
         } else if exhausted == 0 && hitches > 0 && before.is_none() && in_vain < PATIENCE {
             self.violate("P7", format!("acceptor {acceptor} backs off, and was short of nothing"));
         }

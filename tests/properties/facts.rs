@@ -4,7 +4,8 @@ use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
 use epoll_acceptor::{
-    Acceptor, Class, Counters, Dead, Epoll, Errno, Events, Gate, LevelTriggered, State, Token,
+    Acceptor, Class, Counters, Dead, EdgeTriggered, Epoll, Errno, Events, Gate, LevelTriggered, State,
+    Strategy, Token, Trigger,
 };
 
 #[test]
@@ -63,6 +64,12 @@ fn counters_print_what_is_not_zero() {
     assert_eq!(counters.to_string(), "delivered 0, per pass []");
     (counters.attempts, counters.delivered, counters.empty) = (3, 2, 1);
     assert_eq!(counters.to_string(), "attempts 3, delivered 2, empty 1, per pass []");
+}
+
+#[test]
+fn a_strategy_is_edge_triggered_or_not() {
+    assert!(EdgeTriggered.is_edge() && Trigger::Edge.is_edge());
+    assert!(!LevelTriggered.is_edge() && !Trigger::Level.is_edge());
 }
 
 #[test]

@@ -1,0 +1,213 @@
+//! Which calls a pass makes, and which of them are guessed: the rules, written down a second time.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use epoll_acceptor::admission::Ring;
+use epoll_acceptor::drain::{Drain, Peek, Plan, Port};
+use epoll_acceptor::{Acceptor, Errno, Proof, Refusal, Trigger, Unlimited};
+
+/// A queue, and what was asked of it.
+#[derive(Default)]
+struct Queue {
+    waiting: AtomicU32,
+    calls: Mutex<Vec<&'static str>>,
+}
+
+struct Asked(Arc<Queue>);
+
+struct Nobody;
+
+impl Ring for Nobody {
+    fn ring(&self) {}
+}
+
+impl Asked {
+    fn note(&self, call: &'static str) -> u32 {
+        self.0.calls.lock().expect("not poisoned").push(call);
+        self.0.waiting.load(Ordering::Relaxed)
+    }
+}
+
+impl Port for Asked {
+    type Stream = ();
+
+    fn accept(&self) -> Result<(), Errno> {
+        let waiting = self.note("accept");
+        self.0.waiting.store(waiting.saturating_sub(1), Ordering::Relaxed);
+        if waiting > 0 { Ok(()) } else { Err(Errno::new(libc::EAGAIN)) }
+    }
+
+    fn refuse(&self, (): (), _: &Refusal) {}
+
+    fn depth(&self) -> Option<u32> {
+        Some(self.note("depth"))
+    }
+
+    fn peek(&self) -> Peek {
+        if self.note("peek") > 0 { Peek::Waiting } else { Peek::Empty }
+    }
+
+    fn age(&self, (): &()) -> Option<Duration> {
+        None
+    }
+
+    fn arm(&self) -> Result<(), Errno> {
+        self.note("arm");
+        Ok(())
+    }
+
+    fn disarm(&self) -> Result<(), Errno> {
+        self.note("disarm");
+        Ok(())
+    }
+
+    fn detach(&self) {
+        self.note("detach");
+    }
+
+    fn announce(&self) {}
+
+    fn alarm(&self, _: Option<Duration>) {}
+
+    fn now(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn ringer(&self) -> Box<dyn Ring> {
+        Box::new(Nobody)
+    }
+}
+
+struct Desk {
+    queue: Arc<Queue>,
+    acceptor: Drain<Asked, Trigger, Unlimited>,
+}
+
+impl Desk {
+    fn new(trigger: Trigger, proof: Proof, budget: u32) -> Self {
+        let queue = Arc::new(Queue::default());
+        let plan = Plan { budget, proof: Some(proof) };
+        let acceptor = Drain::new(Asked(Arc::clone(&queue)), trigger, Unlimited, plan);
+        Self { queue, acceptor }
+    }
+
+    /// A pass that finds so many more than were left; its calls.
+    fn pass(&mut self, more: u32) -> String {
+        self.queue.waiting.fetch_add(more, Ordering::Relaxed);
+        self.queue.calls.lock().expect("not poisoned").clear();
+        self.acceptor.drain(drop).expect("the listener lives");
+        self.queue.calls.lock().expect("not poisoned").join(" ")
+    }
+}
+
+#[test]
+fn a_pass_by_depth_counts_and_takes_what_it_counted() {
+    let mut desk = Desk::new(Trigger::Level, Proof::Depth, 64);
+    assert_eq!(desk.pass(5), "depth accept accept accept accept accept");
+    assert_eq!(desk.pass(0), "depth peek", "zero is looked at once more");
+    assert_eq!(desk.pass(1), "depth accept");
+}
+
+#[test]
+fn a_pass_by_peek_looks_after_each_and_first_only_in_doubt() {
+    let mut desk = Desk::new(Trigger::Level, Proof::Peek, 64);
+    assert_eq!(desk.pass(3), "peek accept peek accept peek accept peek", "before the first event");
+    assert_eq!(desk.pass(3), "accept peek accept peek accept peek");
+}
+
+#[test]
+fn a_pass_until_eagain_asks_nothing() {
+    let mut desk = Desk::new(Trigger::Level, Proof::Eagain, 64);
+    assert_eq!(desk.pass(2), "accept accept accept");
+    assert_eq!(desk.pass(0), "accept peek", "an event without anybody: is the listener shut?");
+}
+
+#[test]
+fn an_edge_is_settled_before_anything_is_taken() {
+    for (proof, calls) in [
+        (Proof::Depth, "arm depth accept accept"),
+        (Proof::Peek, "arm accept peek accept peek"),
+        (Proof::Eagain, "arm accept accept accept"),
+    ] {
+        let mut desk = Desk::new(Trigger::Edge, proof, 64);
+        desk.pass(5);
+        assert_eq!(desk.pass(2), calls);
+    }
+}
+
+#[test]
+fn a_budget_ends_a_pass_without_a_further_call() {
+    let mut desk = Desk::new(Trigger::Level, Proof::Depth, 2);
+    assert_eq!(desk.pass(3), "depth accept accept");
+    assert_eq!(desk.pass(0), "depth accept");
+}
+
+#[test]
+fn a_level_triggered_acceptor_counts_when_the_rule_says_so() {
+    let bursts: [&[u32]; 6] =
+        [&[1], &[2], &[3], &[1, 1, 1, 4], &[1, 2, 1, 1, 1, 1, 1, 1, 5, 40], &[1, 1, 1, 1, 1, 1, 1, 100, 0]];
+    for (proof, bursts) in
+        [Proof::Depth, Proof::Peek].into_iter().flat_map(|proof| bursts.map(|b| (proof, b)))
+    {
+        let mut desk = Desk::new(Trigger::Level, proof, 64);
+        let mut rule = Rule { sure: 0, until: 0 };
+        // The first pass of all is in doubt of its event.
+        for (wake, burst) in (0..400).zip(bursts.iter().cycle().copied()) {
+            let waiting = desk.queue.waiting.load(Ordering::Relaxed) + burst;
+            if waiting == 0 {
+                continue;
+            }
+            let calls = desk.pass(burst);
+            let expected = rule.wake(proof, waiting, wake == 0);
+            assert_eq!(calls, expected, "wake {wake} of {bursts:?} by {proof:?}, {waiting} waiting");
+        }
+    }
+}
+
+/// When to count: a counter from -4 to 8 that bursts raise and lone connections lower; from 1 on every wake-up counts,
+/// from 0 down to -4 every 1st, 3rd, 7th, 13th, 31st does.
+struct Rule {
+    sure: i64,
+    /// Wake-ups until the next that counts.
+    until: u32,
+}
+
+impl Rule {
+    fn wake(&mut self, proof: Proof, waiting: u32, doubt: bool) -> String {
+        if self.until > 0 {
+            self.until -= 1;
+            return "accept".into();
+        }
+        let taken = waiting.min(64);
+        let (calls, found) = match proof {
+            Proof::Depth => (format!("depth{}", " accept".repeat(taken as usize)), Some(waiting)),
+            // Who looks after each knows how many there were if it came to the end.
+            _ if taken < 64 => ("accept peek ".repeat(taken as usize), Some(taken)),
+            _ => ("accept peek ".repeat(taken as usize - 1) + "accept", None),
+        };
+        if let Some(found) = found {
+            self.learn(i64::from(found));
+        }
+        let calls = calls.trim_end().to_owned();
+        if doubt && proof == Proof::Peek { format!("peek {calls}") } else { calls }
+    }
+
+    fn learn(&mut self, found: i64) {
+        let change = match found {
+            1 => -1,
+            many if many > 2 => many - 2,
+            _ => 0,
+        };
+        self.sure = (self.sure + change).clamp(-4, 8);
+        self.until = match self.sure {
+            0 => 0,
+            -1 => 2,
+            -2 => 6,
+            -3 => 12,
+            -4 => 30,
+            _ => 0,
+        };
+    }
+}

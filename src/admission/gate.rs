@@ -7,13 +7,16 @@ use super::bell::Bell;
 use super::line::WaitingLine;
 use super::policy::{Admission, Line, Reserve, Until};
 use super::refusal::Refusal;
-use super::sync::{Arc, AtomicU64, Condvar, Mutex, Ordering, lock};
+use super::sync::{Arc, AtomicU32, AtomicU64, Condvar, Mutex, Ordering, lock};
 
 /// A limit on how many connections are in service at once, over all acceptors and threads that share it.
 ///
 /// A `Gate` is a handle: clones are the same gate. Each acceptor reserves a place before it accepts, and the
-/// [`Permit`] for it travels with the connection; dropping it, on whichever thread, gives the place back and
-/// wakes the acceptors that fell asleep for want of it.
+/// [`Permit`] for it travels with the connection; dropping it, on whichever thread, gives the place back.
+///
+/// Acceptors that fall asleep for want of a place stand in line, and a place that comes back is handed to the first of
+/// them: none that is awake takes it before. So of `n` acceptors each gets one of the next `n` places that come back
+/// while it waits, however busy the others are. One that has no use for the place any more hands it on.
 ///
 /// ```
 /// use epoll_acceptor::Gate;
@@ -25,6 +28,11 @@ use super::sync::{Arc, AtomicU64, Condvar, Mutex, Ordering, lock};
 /// drop(a);
 /// assert_eq!(gate.in_use(), 1);
 /// ```
+///
+/// ## Prompt owners
+///
+/// A place that was handed over is taken until the acceptor's next pass, which uses it or hands it on. An owner that
+/// does not answer its events for long keeps that one place from the others for as long.
 ///
 /// ## Lowering the limit evicts nobody
 ///
@@ -45,6 +53,7 @@ use super::sync::{Arc, AtomicU64, Condvar, Mutex, Ordering, lock};
 pub struct Gate {
     inner: Arc<Inner>,
     when_full: WhenFull,
+    privileged: bool,
 }
 
 /// What becomes of new connections while a [`Gate`] is full.
@@ -74,15 +83,27 @@ pub struct Permit {
 struct Inner {
     /// The whole decision in one word, so that "full" and "somebody sleeps" cannot disagree.
     ///
-    /// Invariant: `WAITING` is set while the line is not empty; both change under the lock of the line only.
+    /// Invariant: `WAITING` is set while anybody waits in line; both change under the lock of the line only. While
+    /// it is set nobody who waits for room could have it, so whoever is awake finds none either.
     word: AtomicU64,
     line: Mutex<WaitingLine>,
     idle: Condvar,
+    /// How many places have to be free before a gate that was full opens again; 0 and 1 are the same.
+    low_water: AtomicU32,
+    /// Places that only privileged handles may take.
+    reserved: AtomicU32,
 }
 
-/// What [`Inner::word`] holds: places in use, limit, and a bit for each kind of sleeper.
+/// What [`Inner::word`] holds: places in use, limit, and a bit for each kind of sleeper and for the latch.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Word(u64);
+
+/// What a word is read by.
+#[derive(Clone, Copy)]
+struct Rules {
+    low_water: u32,
+    reserved: u32,
+}
 
 impl Gate {
     /// The highest limit there is; a higher one is lowered to this.
@@ -95,8 +116,10 @@ impl Gate {
             word: AtomicU64::new(Word(0).with_limit(limit).0),
             line: Mutex::new(WaitingLine::default()),
             idle: Condvar::new(),
+            low_water: AtomicU32::new(0),
+            reserved: AtomicU32::new(0),
         };
-        Self { inner: Arc::new(inner), when_full: WhenFull::Pause }
+        Self { inner: Arc::new(inner), when_full: WhenFull::Pause, privileged: false }
     }
 
     /// The same gate, with this answer for connections that find it full.
@@ -108,6 +131,44 @@ impl Gate {
         self
     }
 
+    /// The same gate, which once full opens again only when `free` places are free, for all handles.
+    ///
+    /// Without this low-water mark an acceptor at the limit wakes for every place that comes back, to take one
+    /// connection. With it, it sleeps until it can take a batch. The mark lies below the limit as it is now; with a
+    /// limit lower than `free` the gate opens when it is empty.
+    #[must_use]
+    pub fn low_water(self, free: u32) -> Self {
+        self.inner.low_water.store(free, Ordering::Relaxed);
+        self.inner.change(Until::Room, |word| word);
+        self
+    }
+
+    /// The same gate, with so many of its places kept for [`privileged`](Self::privileged) handles.
+    #[must_use]
+    pub fn reserved(self, places: u32) -> Self {
+        self.inner.reserved.store(places, Ordering::Relaxed);
+        self.inner.change(Until::Room, |word| word);
+        self
+    }
+
+    /// The same gate, whose [`reserved`](Self::reserved) places this handle may take: for the listener of an
+    /// administrator, who has to come in when everything else is full.
+    ///
+    /// ```
+    /// use epoll_acceptor::Gate;
+    ///
+    /// let public = Gate::new(100).reserved(2);
+    /// let admin = public.clone().privileged();
+    /// let everyone: Vec<_> = std::iter::from_fn(|| public.try_acquire()).collect();
+    /// assert_eq!(everyone.len(), 98);
+    /// assert!(admin.try_acquire().is_some());
+    /// ```
+    #[must_use]
+    pub fn privileged(mut self) -> Self {
+        self.privileged = true;
+        self
+    }
+
     /// How many connections may be in service at once.
     #[must_use]
     pub fn limit(&self) -> u32 {
@@ -116,10 +177,7 @@ impl Gate {
 
     /// Changes the limit for all handles, and wakes the acceptors that wait if there is room now.
     pub fn set_limit(&self, limit: u32) {
-        let now = self.inner.update(|word| Some(word.with_limit(limit)));
-        if let Some(word) = now {
-            self.inner.ring_after(word, Until::Release);
-        }
+        self.inner.change(Until::Release, |word| word.with_limit(limit));
     }
 
     /// How many places are taken now. May be above the limit after it was lowered.
@@ -132,7 +190,8 @@ impl Gate {
     /// about to accept holds a place already, and gives it back if nobody comes.
     #[must_use = "a permit that is dropped gives its place back at once"]
     pub fn try_acquire(&self) -> Option<Permit> {
-        self.inner.update(Word::take).map(|_| Permit { gate: Arc::clone(&self.inner), given: Until::Release })
+        let rules = self.inner.rules();
+        self.inner.update(|word| word.take(rules, self.privileged)).map(|_| self.permit())
     }
 
     /// Waits until every permit has been given back, at most for `timeout` (`None`: for ever). Tells whether
@@ -142,6 +201,11 @@ impl Gate {
     #[must_use = "`false` means that the time ran out first"]
     pub fn wait_idle(&self, timeout: Option<Duration>) -> bool {
         self.inner.wait_idle(timeout)
+    }
+
+    /// The permit of a place that is counted already.
+    fn permit(&self) -> Permit {
+        Permit { gate: Arc::clone(&self.inner), given: Until::Release }
     }
 }
 
@@ -164,12 +228,19 @@ impl Admission for Gate {
         permit.given = Until::Room;
     }
 
-    fn stand(&self, bell: &Arc<Bell>, until: Until) -> Line {
+    fn stand(&self, bell: &Arc<Bell>, until: Until) -> Line<Permit> {
         let mut line = lock(&self.inner.line);
-        line.push(bell, until);
+        if line.has_place(bell) {
+            if !self.inner.takes_back() {
+                line.remove(bell);
+                return Line::Place(self.permit());
+            }
+            line.back_to_waiting(bell);
+        }
+        line.push(bell, until, self.privileged);
         let seen = self.inner.set(Word::WAITING);
-        // The re-check: a place given back before the bit was set has rung nobody.
-        if until == Until::Room && seen.has_room() {
+        // The re-check: a place given back before the bit was set has been handed to nobody.
+        if until == Until::Room && seen.has_room(self.inner.rules(), self.privileged) {
             line.remove(bell);
             self.inner.settle(&line);
             return Line::Room;
@@ -177,10 +248,11 @@ impl Admission for Gate {
         Line::Standing
     }
 
-    fn leave(&self, bell: &Arc<Bell>) {
+    fn leave(&self, bell: &Arc<Bell>) -> Option<Permit> {
         let mut line = lock(&self.inner.line);
-        line.remove(bell);
+        let has_place = line.remove(bell);
         self.inner.settle(&line);
+        (has_place && !self.inner.takes_back()).then(|| self.permit())
     }
 }
 
@@ -212,7 +284,7 @@ impl Inner {
     }
 
     /// Changes the word by `change` in one step; tells what it became, or `None` if `change` declined.
-    fn update(&self, change: impl Fn(Word) -> Option<Word>) -> Option<Word> {
+    fn update(&self, mut change: impl FnMut(Word) -> Option<Word>) -> Option<Word> {
         let mut seen = self.load();
         loop {
             let next = change(seen)?;
@@ -232,45 +304,60 @@ impl Inner {
         self.word.fetch_and(!bit, Ordering::AcqRel);
     }
 
+    fn rules(&self) -> Rules {
+        Rules {
+            low_water: self.low_water.load(Ordering::Relaxed),
+            reserved: self.reserved.load(Ordering::Relaxed),
+        }
+    }
+
     fn release(&self, given: Until) {
-        if let Some(word) = self.update(|word| Some(word.give())) {
-            self.ring_after(word, given);
+        let rules = self.rules();
+        let unnoticed = self.update(|word| (!word.concerns_others()).then(|| word.give().latched(rules)));
+        if unnoticed.is_none() {
+            self.change(given, Word::give);
         }
     }
 
-    /// Wakes whoever waits for what the word has just become. Rings with no lock held.
-    fn ring_after(&self, word: Word, given: Until) {
-        if word.has(Word::IDLING) && word.in_use() == 0 {
-            let _line = lock(&self.line);
-            self.clear(Word::IDLING);
-            self.idle.notify_all();
-        }
-        if word.has(Word::WAITING) && word.has_room() {
-            self.ring_all(given);
-        }
-    }
-
-    /// Rings everyone who stands in line now, and nobody who comes back meanwhile. One may find its queue
-    /// empty, be busy, stopped or gone: whoever is left out may be the one who could use the place.
-    fn ring_all(&self, given: Until) {
-        let standing = lock(&self.line).len();
-        for _ in 0..standing {
-            let next = {
-                let mut line = lock(&self.line);
-                let next = line.pop(given);
-                self.settle(&line);
-                next
-            };
-            match next {
-                Some(bell) => bell.ring(),
-                None => break,
+    /// Changes the word, and hands the room that makes to those in line, all in one step: who is awake cannot come
+    /// between. Rings with no lock held.
+    fn change(&self, given: Until, change: impl Fn(Word) -> Word) {
+        let mut next = {
+            let mut line = lock(&self.line);
+            let rules = self.rules();
+            let mut changed = Word(0);
+            let now = self.update(|word| {
+                changed = change(word).latched(rules);
+                let mut left = changed;
+                line.ask(|privileged| left.take_from(rules, privileged));
+                Some(left)
+            });
+            line.hand_over(|privileged| changed.take_from(rules, privileged));
+            if given == Until::Release {
+                line.call_hopeful();
             }
+            self.settle(&line);
+            if now.is_some_and(|word| word.has(Word::IDLING) && word.in_use() == 0) {
+                self.clear(Word::IDLING);
+                self.idle.notify_all();
+            }
+            line.next_call()
+        };
+        while let Some(bell) = next {
+            bell.ring();
+            next = lock(&self.line).next_call();
         }
+    }
+
+    /// Takes a place back that was handed over and not used, if the limit was lowered since.
+    fn takes_back(&self) -> bool {
+        let rules = self.rules();
+        self.update(|word| (word.in_use() > word.limit()).then(|| word.give().latched(rules))).is_some()
     }
 
     /// Keeps the bit true to the line. Under its lock.
     fn settle(&self, line: &WaitingLine) {
-        if line.len() == 0 {
+        if !line.waits() {
             self.clear(Word::WAITING);
         }
     }
@@ -300,10 +387,12 @@ impl Inner {
 impl Word {
     const BITS: u32 = 30;
     const MASK: u64 = (1 << Self::BITS) - 1;
-    /// The line of acceptors is not empty.
+    /// Somebody waits in line.
     const WAITING: u64 = 1 << (2 * Self::BITS);
     /// Somebody waits until all permits are back.
     const IDLING: u64 = 1 << (2 * Self::BITS + 1);
+    /// It was full, and has not come down to the low-water mark yet.
+    const CLOSED: u64 = 1 << (2 * Self::BITS + 2);
 
     #[allow(clippy::cast_possible_truncation, reason = "masked to 30 bits")]
     const fn in_use(self) -> u32 {
@@ -324,16 +413,46 @@ impl Word {
         self.0 & bit != 0
     }
 
-    const fn has_room(self) -> bool {
-        self.in_use() < self.limit()
+    /// Whether to give back a place is more than to count it.
+    const fn concerns_others(self) -> bool {
+        self.has(Self::WAITING | Self::IDLING)
     }
 
-    fn take(self) -> Option<Self> {
-        self.has_room().then_some(Self(self.0 + 1))
+    /// How many places are free, for handles without privilege.
+    const fn free(self, rules: Rules) -> u32 {
+        self.limit().saturating_sub(self.in_use()).saturating_sub(rules.reserved)
+    }
+
+    const fn has_room(self, rules: Rules, privileged: bool) -> bool {
+        match privileged {
+            true => self.in_use() < self.limit(),
+            false => !self.has(Self::CLOSED) && self.free(rules) > 0,
+        }
+    }
+
+    fn take(self, rules: Rules, privileged: bool) -> Option<Self> {
+        self.has_room(rules, privileged).then(|| Self(self.0 + 1).latched(rules))
+    }
+
+    /// As [`take`](Self::take), in place.
+    fn take_from(&mut self, rules: Rules, privileged: bool) -> bool {
+        self.take(rules, privileged).map(|left| *self = left).is_some()
     }
 
     fn give(self) -> Self {
         debug_assert!(self.in_use() > 0, "a permit was given back twice");
         Self(self.0 - 1)
+    }
+
+    /// With the latch of the low-water mark as the counts want it: it falls when the gate is full.
+    fn latched(self, rules: Rules) -> Self {
+        let free = self.free(rules);
+        if rules.low_water > 1 && free == 0 {
+            Self(self.0 | Self::CLOSED)
+        } else if free >= rules.low_water || self.in_use() == 0 {
+            Self(self.0 & !Self::CLOSED)
+        } else {
+            self
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! The line of acceptors that sleep on a gate.
+//! The line of acceptors that sleep on a gate, and whom of them a change concerns.
 
 use std::collections::VecDeque;
 
@@ -10,26 +10,106 @@ use super::sync::Arc;
 #[derive(Debug, Default)]
 pub(super) struct WaitingLine {
     /// Invariant: no bell stands here twice.
-    waiters: VecDeque<(Arc<Bell>, Until)>,
+    waiters: VecDeque<Waiter>,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    bell: Arc<Bell>,
+    until: Until,
+    privileged: bool,
+    turn: Turn,
+}
+
+/// How far a waiter has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    Waits,
+    /// It is to be rung; if it waited for room, a place is kept for it.
+    Called,
+    /// It has been rung, and has not fetched its place yet.
+    Rung,
 }
 
 impl WaitingLine {
-    pub(super) fn push(&mut self, bell: &Arc<Bell>, until: Until) {
-        self.remove(bell);
-        self.waiters.push_back((Arc::clone(bell), until));
+    /// Puts a bell at the end; one that waits for the same already keeps its turn.
+    pub(super) fn push(&mut self, bell: &Arc<Bell>, until: Until, privileged: bool) {
+        let same = |waiter: &Waiter| waiter.is(bell) && waiter.until == until && waiter.turn == Turn::Waits;
+        if !self.waiters.iter().any(same) {
+            self.remove(bell);
+            self.waiters.push_back(Waiter { bell: Arc::clone(bell), until, privileged, turn: Turn::Waits });
+        }
     }
 
-    pub(super) fn remove(&mut self, bell: &Arc<Bell>) {
-        self.waiters.retain(|(waiter, _)| !Arc::ptr_eq(waiter, bell));
+    /// Takes a bell out; tells whether a place was kept for it.
+    pub(super) fn remove(&mut self, bell: &Arc<Bell>) -> bool {
+        let at = self.waiters.iter().position(|waiter| waiter.is(bell));
+        at.and_then(|at| self.waiters.remove(at)).is_some_and(|waiter| waiter.has_place())
     }
 
-    /// Takes out the first of those who are to be rung for what was given back.
-    pub(super) fn pop(&mut self, given: Until) -> Option<Arc<Bell>> {
-        let first = self.waiters.iter().position(|(_, until)| given == Until::Release || *until == given)?;
-        self.waiters.remove(first).map(|(bell, _)| bell)
+    /// Whether a place is kept for a bell.
+    pub(super) fn has_place(&self, bell: &Arc<Bell>) -> bool {
+        self.waiters.iter().any(|waiter| waiter.is(bell) && waiter.has_place())
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.waiters.len()
+    /// No place is kept for a bell any more: it waits on, where it stood.
+    pub(super) fn back_to_waiting(&mut self, bell: &Arc<Bell>) {
+        if let Some(waiter) = self.waiters.iter_mut().find(|waiter| waiter.is(bell)) {
+            waiter.turn = Turn::Waits;
+        }
+    }
+
+    /// Asks for a place for everyone who waits for room, in order: whether they are privileged is told to `take`.
+    pub(super) fn ask(&self, mut take: impl FnMut(bool) -> bool) {
+        for waiter in self.waiters.iter().filter(|waiter| waiter.waits_for_room()) {
+            take(waiter.privileged);
+        }
+    }
+
+    /// As [`ask`](Self::ask), and keeps a place for each whom `take` gave one.
+    pub(super) fn hand_over(&mut self, mut take: impl FnMut(bool) -> bool) {
+        for waiter in self.waiters.iter_mut().filter(|waiter| waiter.waits_for_room()) {
+            if take(waiter.privileged) {
+                waiter.turn = Turn::Called;
+            }
+        }
+    }
+
+    /// Calls everyone who waits for anything to be given back.
+    pub(super) fn call_hopeful(&mut self) {
+        for waiter in self.waiters.iter_mut().filter(|waiter| waiter.until == Until::Release) {
+            waiter.turn = Turn::Called;
+        }
+    }
+
+    /// The next bell to be rung.
+    pub(super) fn next_call(&mut self) -> Option<Arc<Bell>> {
+        let at = self.waiters.iter().position(|waiter| waiter.turn == Turn::Called)?;
+        let waiter = &mut self.waiters[at];
+        waiter.turn = Turn::Rung;
+        let bell = Arc::clone(&waiter.bell);
+        if !waiter.has_place() {
+            self.waiters.remove(at);
+        }
+        Some(bell)
+    }
+
+    /// Whether a place that comes back concerns anybody.
+    pub(super) fn waits(&self) -> bool {
+        self.waiters.iter().any(|waiter| waiter.turn == Turn::Waits)
+    }
+}
+
+impl Waiter {
+    fn is(&self, bell: &Arc<Bell>) -> bool {
+        Arc::ptr_eq(&self.bell, bell)
+    }
+
+    fn waits_for_room(&self) -> bool {
+        self.until == Until::Room && self.turn == Turn::Waits
+    }
+
+    fn has_place(&self) -> bool {
+        self.until == Until::Room && self.turn != Turn::Waits
     }
 }

@@ -32,11 +32,13 @@ pub trait Admission: Send + Sync {
     /// descriptors would keep each other awake with places that neither can use.
     fn cancel(&self, permit: Self::Permit);
 
-    /// Puts the owner behind `bell` in line. Standing twice is standing once.
-    fn stand(&self, bell: &Arc<Bell>, until: Until) -> Line;
+    /// Puts the owner behind `bell` in line. Standing twice is standing once, and asks whether the wait is over.
+    fn stand(&self, bell: &Arc<Bell>, until: Until) -> Line<Self::Permit>;
 
-    /// Takes the owner behind `bell` out of the line, if it stands there.
-    fn leave(&self, bell: &Arc<Bell>);
+    /// Takes the owner behind `bell` out of the line, if it stands there. A place that was handed over to it comes
+    /// with it.
+    #[must_use = "a place that was handed over is for the next in line: `cancel` it"]
+    fn leave(&self, bell: &Arc<Bell>) -> Option<Self::Permit>;
 }
 
 /// The answer of [`Admission::reserve`].
@@ -60,13 +62,16 @@ pub enum Until {
 }
 
 /// The answer of [`Admission::stand`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Debug)]
 #[must_use = "`Line::Room` means that nobody will ring"]
-pub enum Line {
+pub enum Line<P> {
     /// In line: the bell will be rung.
     Standing,
     /// Room has come up meanwhile: not in line, try again.
     Room,
+    /// Its turn has come: not in line any more, and this place is its own. A policy that rings whoever waits, and
+    /// lets them try anew, never answers this.
+    Place(P),
 }
 
 /// No limit at all. Costs nothing: the permit is `()`.
@@ -85,12 +90,14 @@ impl Admission for Unlimited {
 
     fn cancel(&self, (): ()) {}
 
-    fn stand(&self, _: &Arc<Bell>, until: Until) -> Line {
+    fn stand(&self, _: &Arc<Bell>, until: Until) -> Line<()> {
         match until {
             Until::Room => Line::Room,
             Until::Release => Line::Standing,
         }
     }
 
-    fn leave(&self, _: &Arc<Bell>) {}
+    fn leave(&self, _: &Arc<Bell>) -> Option<()> {
+        None
+    }
 }

@@ -52,6 +52,9 @@ pub struct Drain<P: Port, S: Strategy, A: Admission> {
     pub(super) watch: Watch,
     /// Whether the bell may stand in the admission's line; being rung takes it out unnoticed.
     pub(super) in_line: bool,
+    /// The place that was handed over in line, from the beginning of a pass to its first accept. While there is one,
+    /// the bell has been rung for a further pass: it is in nobody's way if this pass is forgotten.
+    pub(super) held: Option<A::Permit>,
     pub(super) backoff: Backoff,
     /// When the alarm goes off, if it is set.
     pub(super) alarm_at: Option<Duration>,
@@ -116,6 +119,7 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
             state: State::Open,
             watch: Watch::Armed,
             in_line: false,
+            held: None,
             backoff: Backoff::new(),
             alarm_at: None,
             // What is queued before the first wait has no event yet, and a first pass without one is no fault.
@@ -143,6 +147,8 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
     /// Begins a pass: reads what was asked of the owner, and settles with the kernel.
     pub(super) fn begin(&mut self) {
         self.close_pass();
+        // Of a pass that was forgotten.
+        self.hand_on();
         self.published.tally.passes.add();
         let wishes = self.bell.take();
         let doubt = wishes.rung || self.rung_before || self.watch != Watch::Armed;
@@ -153,9 +159,12 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
         } else if wishes.stop {
             self.halt();
         } else if wishes.pause {
-            // The first step of the pass puts it to sleep; until then whoever resumes rings.
+            // The first step of the pass puts it to sleep; until then whoever resumes rings. A place is not kept.
+            self.leave_line();
         } else if self.state == State::Exhausted && !wishes.rung && self.reset_alarm_if_early() {
             // Asleep still; the first step looks for a dead listener, which may be why it was called.
+        } else if self.state == State::Full && self.waits_in_line() {
+            // So here; and it keeps its turn.
         } else {
             self.wake();
         }
@@ -163,7 +172,7 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
 
     /// The next connection of the pass, or its end.
     pub(super) fn advance(&mut self) -> StepOf<P, A> {
-        let mut entry = None;
+        let mut entry = self.held.take().map(Entry::With);
         loop {
             if let Err(end) = self.may_take() {
                 self.cancel(entry);
@@ -177,7 +186,10 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
                     Reserve::Shed(refusal) => Entry::Refused(refusal),
                     Reserve::Full => match self.fall_asleep(Cause::Full) {
                         Slept::Over => return None,
-                        Slept::Retry => continue,
+                        Slept::Retry => {
+                            entry = self.held.take().map(Entry::With);
+                            continue;
+                        }
                         Slept::Dead(dead) => return Some(Err(dead)),
                     },
                 },
@@ -232,7 +244,7 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
         if wishes.pause {
             return Err(End::Asleep(Cause::Paused));
         }
-        if self.state == State::Exhausted {
+        if matches!(self.state, State::Exhausted | State::Full) {
             return Err(End::Asleep(Cause::NotYet));
         }
         if self.pass.left == 0 {

@@ -28,7 +28,7 @@ pub(super) enum Watch {
 pub(super) enum Cause {
     Full,
     Exhausted,
-    /// Exhausted still: its alarm has not gone off yet.
+    /// Exhausted still, and its alarm has not gone off yet; or full still, and its turn has not come.
     NotYet,
     Paused,
 }
@@ -51,6 +51,7 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
         if self.port.arm().is_err() {
             // Nothing but want of memory can be the reason. Try again by the alarm.
             self.watch = Watch::Silent;
+            self.hand_on();
             self.exhausted();
             return self.close_pass();
         }
@@ -77,14 +78,13 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
             Peek::Empty | Peek::Waiting => self.silence(),
         }
         match cause {
-            Cause::Full => match self.stand() {
-                Line::Room => {
+            Cause::Full => match self.stand(Until::Room) {
+                Line::Room | Line::Place(_) => {
                     self.pass.left -= 1;
                     self.wake();
                     return Slept::Retry;
                 }
                 Line::Standing => {
-                    self.in_line = true;
                     self.cancel_alarm();
                     self.published.tally.fulls.add();
                     self.set_state(State::Full);
@@ -98,18 +98,46 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
         Slept::Over
     }
 
-    /// Stands in line for room. If the policy panics the owner is woken, since nobody else would.
-    fn stand(&self) -> Line {
+    /// Stands in line, or goes on standing; a place that it is handed is held. If the policy panics while it is asked
+    /// for room the owner is woken, since nobody else would.
+    fn stand(&mut self, until: Until) -> Line<()> {
         struct Unwinding<'a>(&'a Bell);
         impl Drop for Unwinding<'_> {
             fn drop(&mut self) {
                 self.0.ring();
             }
         }
-        let unwinding = Unwinding(&self.bell);
-        let line = self.admission.stand(&self.bell, Until::Room);
+        // If it panics, that may be after it has put the bell in line.
+        self.in_line = true;
+        let unwinding = (until == Until::Room).then(|| Unwinding(&self.bell));
+        let line = self.admission.stand(&self.bell, until);
         std::mem::forget(unwinding);
-        line
+        self.in_line = matches!(line, Line::Standing);
+        match line {
+            Line::Standing => Line::Standing,
+            Line::Room => Line::Room,
+            Line::Place(permit) => {
+                self.held = Some(permit);
+                Line::Place(())
+            }
+        }
+    }
+
+    /// Whether a full acceptor has to go on waiting, at the beginning of a pass. If a place was handed to it, it is
+    /// rung once more: should this pass be forgotten before its first step, the next one hands the place on.
+    pub(super) fn waits_in_line(&mut self) -> bool {
+        let line = self.stand(Until::Room);
+        if let Line::Place(()) = line {
+            self.bell.ring();
+        }
+        matches!(line, Line::Standing)
+    }
+
+    /// Gives the place that is held, if any, to the next in line.
+    pub(super) fn hand_on(&mut self) {
+        if let Some(permit) = self.held.take() {
+            self.admission.cancel(permit);
+        }
     }
 
     fn exhausted(&mut self) {
@@ -118,7 +146,8 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
         let delay = self.backoff.failed();
         self.set_alarm(delay);
         // Any place given back may have freed a descriptor. What is missed here the alarm makes good.
-        self.in_line = self.admission.stand(&self.bell, Until::Release) == Line::Standing;
+        let _ = self.stand(Until::Release);
+        self.hand_on();
     }
 
     fn paused(&mut self) {
@@ -157,6 +186,7 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
 
     pub(super) fn close(&mut self, state: State) {
         self.detach();
+        self.hand_on();
         self.leave_line();
         self.cancel_alarm();
         self.set_state(state);
@@ -166,7 +196,9 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
     pub(super) fn leave_line(&mut self) {
         if self.in_line {
             self.in_line = false;
-            self.admission.leave(&self.bell);
+            if let Some(permit) = self.admission.leave(&self.bell) {
+                self.admission.cancel(permit);
+            }
         }
     }
 

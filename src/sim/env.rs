@@ -214,7 +214,7 @@ impl Env {
                 drop(ended);
             }
             Act::Limit(limit) => {
-                inner.ledger.limit = limit;
+                inner.ledger.changes_limit(limit);
                 let set = inner.set_limit.clone();
                 drop(inner);
                 if let Some(set) = set {
@@ -341,12 +341,11 @@ impl Env {
 
 impl Inner {
     pub(super) fn place_comes_back(&mut self) {
-        self.ledger.gives_place();
-        for acceptor in 0..self.subjects.len() {
-            if self.queued_at(acceptor) > 0 {
-                self.ledger.passes_over(acceptor);
-            }
+        let in_use = self.in_use.as_ref().and_then(|in_use| in_use()).unwrap_or(self.ledger.places);
+        if in_use <= self.ledger.limit {
+            self.ledger.line_moves();
         }
+        self.ledger.gives_place();
     }
 
     fn pass_time(&mut self, by: Duration) {

@@ -43,7 +43,9 @@ pub(super) struct Account {
     told_dead: u32,
     /// Taken out of its epoll.
     pub(super) detached: bool,
-    /// Places that came back while it had clients waiting, and of which it got none.
+    /// It stands in line for room, and has not been rung since.
+    in_line: bool,
+    /// Places that came back while it stood in line.
     passed_over: u32,
     /// Somebody has rung since its last pass began.
     rung: bool,
@@ -165,6 +167,21 @@ impl Ledger {
 
     pub(super) fn rings(&mut self, acceptor: usize) {
         self.accounts[acceptor].rung = true;
+        self.accounts[acceptor].in_line = false;
+    }
+
+    /// A lower limit takes places back that were handed over: the line begins anew.
+    pub(super) fn changes_limit(&mut self, limit: u32) {
+        self.limit = limit;
+        self.accounts.iter_mut().for_each(|account| account.passed_over = 0);
+    }
+
+    /// Begins or ends to stand in line for room. To stand again is to go on standing.
+    pub(super) fn stands(&mut self, acceptor: usize, in_line: bool) {
+        self.accounts[acceptor].in_line = in_line;
+        if !in_line {
+            self.accounts[acceptor].passed_over = 0;
+        }
     }
 
     pub(super) fn registers(&mut self, acceptor: usize, registered: bool) {
@@ -234,7 +251,6 @@ impl Ledger {
         account.delivered += 1;
         account.in_vain = 0;
         account.backoffs = 0;
-        account.passed_over = 0;
         if serial <= std::mem::replace(&mut account.last_serial, serial) {
             self.violate("P12", format!("acceptor {acceptor} delivered connection {serial} out of order"));
         }
@@ -271,12 +287,20 @@ impl Ledger {
         }
     }
 
-    /// A place came back for whoever has clients waiting.
-    pub(super) fn passes_over(&mut self, acceptor: usize) {
-        let account = &mut self.accounts[acceptor];
-        if !account.paused && !account.stopped {
-            account.passed_over += 1;
-            self.passed_over_most = self.passed_over_most.max(account.passed_over);
+    /// A place came back that leaves room: the line moves on by one.
+    pub(super) fn line_moves(&mut self) {
+        let most = u32::try_from(self.accounts.len()).unwrap_or(u32::MAX);
+        for acceptor in 0..self.accounts.len() {
+            let account = &mut self.accounts[acceptor];
+            account.passed_over += u32::from(account.in_line);
+            let passed_over = account.passed_over;
+            self.passed_over_most = self.passed_over_most.max(passed_over);
+            if passed_over > most {
+                let what = format!(
+                    "acceptor {acceptor} of {most} stands in line, and {passed_over} places came back"
+                );
+                self.violate("P11", what);
+            }
         }
     }
 

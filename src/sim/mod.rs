@@ -40,8 +40,8 @@
 //!         }
 //!     }
 //!     fn cancel(&self, place: Place) { drop(place); }
-//!     fn stand(&self, _: &Arc<Bell>, _: Until) -> Line { Line::Standing }
-//!     fn leave(&self, _: &Arc<Bell>) {}
+//!     fn stand(&self, _: &Arc<Bell>, _: Until) -> Line<Place> { Line::Standing }
+//!     fn leave(&self, _: &Arc<Bell>) -> Option<Place> { None }
 //! }
 //!
 //! impl Limited for Counter {

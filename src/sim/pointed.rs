@@ -150,8 +150,9 @@ impl<P: Port> Port for PointedPort<P> {
 
 impl Ring for PointedRing {
     fn ring(&self) {
-        self.env.point();
+        // The bell has been rung before it pulls: whatever happens from here on finds it so.
         self.env.lock().ledger.rings(self.acceptor);
+        self.env.point();
         self.ring.ring();
         self.env.point();
     }
@@ -171,6 +172,7 @@ impl<S> Drop for Tracked<S> {
 pub struct PointedGate<A> {
     gate: A,
     env: Env,
+    acceptor: usize,
 }
 
 /// Excuses an acceptor whose policy panics just when it was about to back off.
@@ -184,6 +186,17 @@ impl Drop for Unwinding<'_> {
     }
 }
 
+/// Whoever panics while it asks for a place loses its turn.
+struct LosesTurn<'a>(&'a Env, usize);
+
+impl Drop for LosesTurn<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.lock().ledger.stands(self.1, false);
+        }
+    }
+}
+
 /// A permit of a [`PointedGate`].
 pub struct PointedPermit<P> {
     permit: Option<P>,
@@ -191,8 +204,18 @@ pub struct PointedPermit<P> {
 }
 
 impl<A> PointedGate<A> {
-    pub(super) fn new(gate: A, env: Env) -> Self {
-        Self { gate, env }
+    pub(super) fn new(gate: A, env: Env, acceptor: usize) -> Self {
+        Self { gate, env, acceptor }
+    }
+}
+
+impl<A: Admission> PointedGate<A> {
+    /// A place as the books see it: taken when an acceptor has it.
+    fn counted(&self, permit: A::Permit) -> PointedPermit<A::Permit> {
+        let mut inner = self.env.lock();
+        inner.ledger.takes_place();
+        inner.ledger.stands(self.acceptor, false);
+        PointedPermit { permit: Some(permit), env: self.env.clone() }
     }
 }
 
@@ -202,10 +225,7 @@ impl<A: Admission> Admission for PointedGate<A> {
     fn reserve(&self) -> Reserve<Self::Permit> {
         self.env.point();
         let answer = match self.gate.reserve() {
-            Reserve::Room(permit) => {
-                self.env.lock().ledger.takes_place();
-                Reserve::Room(PointedPermit { permit: Some(permit), env: self.env.clone() })
-            }
+            Reserve::Room(permit) => Reserve::Room(self.counted(permit)),
             Reserve::Full => Reserve::Full,
             Reserve::Shed(refusal) => Reserve::Shed(refusal),
         };
@@ -228,17 +248,29 @@ impl<A: Admission> Admission for PointedGate<A> {
         self.env.point();
     }
 
-    fn stand(&self, bell: &Arc<Bell>, until: Until) -> Line {
+    fn stand(&self, bell: &Arc<Bell>, until: Until) -> Line<Self::Permit> {
         self.env.point();
+        let unwinding = LosesTurn(&self.env, self.acceptor);
         let answer = self.gate.stand(bell, until);
+        drop(unwinding);
+        let answer = match answer {
+            Line::Standing => {
+                self.env.lock().ledger.stands(self.acceptor, until == Until::Room);
+                Line::Standing
+            }
+            Line::Room => Line::Room,
+            Line::Place(permit) => Line::Place(self.counted(permit)),
+        };
         self.env.point();
         answer
     }
 
-    fn leave(&self, bell: &Arc<Bell>) {
+    fn leave(&self, bell: &Arc<Bell>) -> Option<Self::Permit> {
         self.env.point();
-        self.gate.leave(bell);
+        self.env.lock().ledger.stands(self.acceptor, false);
+        let handed = self.gate.leave(bell).map(|permit| self.counted(permit));
         self.env.point();
+        handed
     }
 }
 

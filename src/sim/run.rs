@@ -54,7 +54,7 @@ pub struct Report {
     pub delivered: u64,
     /// Waits that returned events.
     pub wakes: u64,
-    /// The most places that came back while one acceptor had clients waiting and got none of them.
+    /// The most places that came back while one acceptor stood in line, the one it got included.
     pub passed_over: u32,
 }
 
@@ -132,7 +132,7 @@ fn build<P, A>(
     for acceptor in 0..case.acceptors {
         let listener = if case.one_listener { 0 } else { acceptor };
         let port = PointedPort::new(port(listener, acceptor, case.trigger), env.clone(), acceptor);
-        let gate = PointedGate::new(admission.clone(), env.clone());
+        let gate = PointedGate::new(admission.clone(), env.clone(), acceptor);
         env.lock().ledger.add_account(case);
         let subject = maker.make(port, gate, case);
         env.add_subject(subject);

@@ -138,11 +138,13 @@ impl Admission for Watching {
         std::mem::forget(permit);
     }
 
-    fn stand(&self, _: &Arc<Bell>, until: Until) -> Line {
+    fn stand(&self, _: &Arc<Bell>, until: Until) -> Line<Self::Permit> {
         if until == Until::Room { Line::Room } else { Line::Standing }
     }
 
-    fn leave(&self, _: &Arc<Bell>) {}
+    fn leave(&self, _: &Arc<Bell>) -> Option<Self::Permit> {
+        None
+    }
 }
 
 /// A user's own stream.

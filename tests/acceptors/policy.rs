@@ -55,12 +55,12 @@ impl Admission for Fussy {
         self.at(Call::Cancel, || self.gate.cancel(permit));
     }
 
-    fn stand(&self, bell: &Arc<Bell>, until: Until) -> Line {
+    fn stand(&self, bell: &Arc<Bell>, until: Until) -> Line<Self::Permit> {
         self.at(Call::Stand, || self.gate.stand(bell, until))
     }
 
-    fn leave(&self, bell: &Arc<Bell>) {
-        self.at(Call::Leave, || self.gate.leave(bell));
+    fn leave(&self, bell: &Arc<Bell>) -> Option<Self::Permit> {
+        self.at(Call::Leave, || self.gate.leave(bell))
     }
 }
 
@@ -165,11 +165,13 @@ impl Admission for Abrupt {
 
     fn cancel(&self, (): ()) {}
 
-    fn stand(&self, _: &Arc<Bell>, until: Until) -> Line {
+    fn stand(&self, _: &Arc<Bell>, until: Until) -> Line<Self::Permit> {
         if until == Until::Room { Line::Room } else { Line::Standing }
     }
 
-    fn leave(&self, _: &Arc<Bell>) {}
+    fn leave(&self, _: &Arc<Bell>) -> Option<Self::Permit> {
+        None
+    }
 }
 
 #[test]

@@ -51,6 +51,8 @@ pub(crate) struct Desk {
     pub shut: bool,
     pub delay: Duration,
     pub alarm_at: Option<Duration>,
+    /// A place that was handed over in line.
+    pub handed: Option<Place>,
     pub counters: Counters,
 }
 
@@ -77,6 +79,7 @@ pub(crate) trait Logic: Send {
             other => other,
         };
         self.leaves(at);
+        at.hand_on();
         next == Next::Dead
     }
 
@@ -109,7 +112,7 @@ pub(crate) trait Logic: Send {
 
     /// One attempt, from the place to the connection.
     fn one(&mut self, at: &mut Pass<'_>) -> Next {
-        let place = match at.world.reserve() {
+        let place = match at.handed.take().map_or_else(|| at.world.reserve(), Reserve::Room) {
             Reserve::Room(place) => Some(place),
             Reserve::Shed(_) => None,
             Reserve::Full => return self.full(at),
@@ -297,6 +300,11 @@ impl Desk {
                 self.wake();
                 Next::Again
             }
+            Line::Place(place) => {
+                self.handed = Some(place);
+                self.wake();
+                Next::Again
+            }
         }
     }
 
@@ -328,8 +336,17 @@ impl Desk {
     }
 
     fn forget_reasons(&mut self) {
-        self.world.leave(&self.bell);
+        if let Some(place) = self.world.leave(&self.bell) {
+            self.handed = Some(place);
+        }
         self.cancel_alarm();
+    }
+
+    /// Gives a place that was not used to the next in line.
+    fn hand_on(&mut self) {
+        if let Some(place) = self.handed.take() {
+            self.world.cancel(place);
+        }
     }
 
     pub(crate) fn stop(&mut self) -> Next {
@@ -431,6 +448,7 @@ impl Maker for Hands {
             shut: false,
             delay: DELAY_MIN,
             alarm_at: None,
+            handed: None,
             counters: Counters::default(),
         };
         logic.built(&mut desk);

@@ -28,6 +28,7 @@ pub(crate) fn mutants() -> Vec<Mutant> {
         Mutant::of_gate::<PublishedUncounted>(&["M7"], "P4", limit(1, queued(1)), none()),
         Mutant::of_gate::<OneTooMany>(&["L12"], "P3", limit(1, queued(2)), none()),
         Mutant::of_gate::<LatchNotRebuilt>(&["F17"], "P3", limit(0, queued(2)), none()),
+        Mutant::of_gate::<FromTheFirst>(&["M8"], "P11", limit(1, two(queued(3))), none()),
         Mutant::of_gate::<OneFailureForAll>(&["M10"], "P11", limit(3, two(eagain(1))), none()),
         Mutant::of_gate::<NinetyPercent>(&["M11"], "P1", limit(1, queued(2)), none()),
         Mutant::of_gate::<NobodyIsTold>(&["M35"], "P1", limit(1, queued(2)), none()),
@@ -52,7 +53,7 @@ impl Flaw for RateSwallowsRelease {
 
     fn wake(state: &mut State, given: Until) -> Rung {
         const RATE: u32 = 2;
-        if state.memory < RATE { Sound::wake(state, given) } else { Rung::new() }
+        if state.memory < RATE && Self::has_room(state) { Self::ring(state, given) } else { Rung::new() }
     }
 }
 
@@ -252,6 +253,16 @@ impl Flaw for LatchNotRebuilt {
     fn has_room(state: &State) -> bool {
         let there_is_a_latch = state.memory == 0;
         state.limit > 0 && (!there_is_a_latch || state.in_use < state.limit)
+    }
+}
+
+/// Wakes whoever comes first in its own list, not whoever has waited longest.
+struct FromTheFirst;
+
+impl Flaw for FromTheFirst {
+    fn ring(state: &mut State, given: Until) -> Rung {
+        state.line.make_contiguous().sort_by_key(|waiter| waiter.who);
+        Sound::ring(state, given)
     }
 }
 

@@ -20,6 +20,8 @@ pub(crate) struct State {
     pub in_use: u32,
     /// Who waits, in the order in which they came.
     pub line: VecDeque<Waiter>,
+    /// Who has been rung for a place that is kept for it.
+    pub handed: Vec<Arc<Bell>>,
     /// Whatever a mutant has to remember.
     pub memory: u32,
     pub pending: BTreeSet<u32>,
@@ -72,15 +74,27 @@ pub(crate) trait Flaw: Send + Sync + 'static {
         if Self::has_room(state) { Self::ring(state, given) } else { Rung::new() }
     }
 
-    /// Takes everybody concerned out of the line.
+    /// Takes everybody concerned out of the line; who waited for room has a place kept for it.
     fn ring(state: &mut State, given: Until) -> Rung {
-        let line = std::mem::take(&mut state.line);
-        let rung: VecDeque<_>;
-        (rung, state.line) = line.into_iter().partition(|waiter| waiter.waits_for(given));
-        rung.into_iter().map(|waiter| waiter.bell).collect()
+        let mut rung = Rung::new();
+        for waiter in std::mem::take(&mut state.line) {
+            let concerned = match waiter.until {
+                Until::Room => Self::take(state, waiter.who),
+                Until::Release => given == Until::Release,
+            };
+            if !concerned {
+                state.line.push_back(waiter);
+                continue;
+            }
+            if waiter.until == Until::Room {
+                state.handed.push(Arc::clone(&waiter.bell));
+            }
+            rung.push(waiter.bell);
+        }
+        rung
     }
 
-    fn stand(state: &mut State, waiter: Waiter) -> Line {
+    fn stand(state: &mut State, waiter: Waiter) -> Line<()> {
         if waiter.until == Until::Room && Self::has_room(state) {
             return Line::Room;
         }
@@ -140,6 +154,19 @@ impl<F: Flaw> Hall<F> {
         }
     }
 
+    /// Whether a place was kept for who rings this bell; not if the limit has been lowered below it.
+    fn claim(state: &mut State, bell: &Arc<Bell>) -> bool {
+        let Some(at) = state.handed.iter().position(|handed| Arc::ptr_eq(handed, bell)) else { return false };
+        state.handed.remove(at);
+        let kept = state.in_use <= state.limit;
+        state.in_use -= u32::from(!kept);
+        kept
+    }
+
+    fn seat(&self) -> Seat<F> {
+        Seat { hall: Some(self.clone()) }
+    }
+
     /// Changes the state, and rings with no lock held.
     fn change(&self, change: impl FnOnce(&mut State) -> Rung) {
         let mut state = self.lock();
@@ -174,7 +201,7 @@ impl<F: Flaw> Admission for Hall<F> {
     fn reserve(&self) -> Reserve<Seat<F>> {
         let mut state = self.lock();
         if F::take(&mut state, self.who) {
-            return Reserve::Room(Seat { hall: Some(self.clone()) });
+            return Reserve::Room(self.seat());
         }
         match &self.when_full {
             WhenFull::Shed(refusal) => {
@@ -190,14 +217,22 @@ impl<F: Flaw> Admission for Hall<F> {
         self.change(F::cancel);
     }
 
-    fn stand(&self, bell: &Arc<Bell>, until: Until) -> Line {
+    fn stand(&self, bell: &Arc<Bell>, until: Until) -> Line<Self::Permit> {
         let mut state = self.lock();
+        if Self::claim(&mut state, bell) {
+            return Line::Place(self.seat());
+        }
         state.line.retain(|waiter| !Arc::ptr_eq(&waiter.bell, bell));
-        F::stand(&mut state, Waiter { bell: Arc::clone(bell), until, who: self.who })
+        match F::stand(&mut state, Waiter { bell: Arc::clone(bell), until, who: self.who }) {
+            Line::Standing => Line::Standing,
+            _ => Line::Room,
+        }
     }
 
-    fn leave(&self, bell: &Arc<Bell>) {
-        self.lock().line.retain(|waiter| !Arc::ptr_eq(&waiter.bell, bell));
+    fn leave(&self, bell: &Arc<Bell>) -> Option<Self::Permit> {
+        let mut state = self.lock();
+        state.line.retain(|waiter| !Arc::ptr_eq(&waiter.bell, bell));
+        Self::claim(&mut state, bell).then(|| self.seat())
     }
 }
 

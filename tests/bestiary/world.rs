@@ -36,8 +36,8 @@ pub(crate) trait World: Send + Sync {
     fn ringer(&self) -> Box<dyn Ring>;
     fn reserve(&self) -> Reserve<Place>;
     fn cancel(&self, place: Place);
-    fn stand(&self, bell: &Arc<Bell>, until: Until) -> Line;
-    fn leave(&self, bell: &Arc<Bell>);
+    fn stand(&self, bell: &Arc<Bell>, until: Until) -> Line<Place>;
+    fn leave(&self, bell: &Arc<Bell>) -> Option<Place>;
 }
 
 /// The two, of one type each.
@@ -112,11 +112,15 @@ where
         self.admission.cancel(*place.downcast::<A::Permit>().expect("it came from this admission"));
     }
 
-    fn stand(&self, bell: &Arc<Bell>, until: Until) -> Line {
-        self.admission.stand(bell, until)
+    fn stand(&self, bell: &Arc<Bell>, until: Until) -> Line<Place> {
+        match self.admission.stand(bell, until) {
+            Line::Standing => Line::Standing,
+            Line::Room => Line::Room,
+            Line::Place(place) => Line::Place(Box::new(place)),
+        }
     }
 
-    fn leave(&self, bell: &Arc<Bell>) {
-        self.admission.leave(bell);
+    fn leave(&self, bell: &Arc<Bell>) -> Option<Place> {
+        self.admission.leave(bell).map(|place| Box::new(place) as Place)
     }
 }

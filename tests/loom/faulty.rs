@@ -106,7 +106,7 @@ impl Admission for Faulty {
         }
     }
 
-    fn stand(&self, bell: &Arc<Bell>, _: Until) -> Line {
+    fn stand(&self, bell: &Arc<Bell>, _: Until) -> Line<Place> {
         let inner = &*self.inner;
         let mut line = inner.line.lock().expect("not poisoned");
         let early = has_room(inner.word.load(Ordering::Acquire));
@@ -127,12 +127,13 @@ impl Admission for Faulty {
         Line::Standing
     }
 
-    fn leave(&self, bell: &Arc<Bell>) {
+    fn leave(&self, bell: &Arc<Bell>) -> Option<Self::Permit> {
         if self.inner.fault != Fault::LeaveForgets {
             let mut line = self.inner.line.lock().expect("not poisoned");
             line.retain(|other| !Arc::ptr_eq(other, bell));
             self.inner.settle(&line);
         }
+        None
     }
 }
 

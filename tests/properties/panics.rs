@@ -51,12 +51,12 @@ impl Admission for Fragile {
         Self::around(|| self.0.cancel(permit));
     }
 
-    fn stand(&self, bell: &Arc<Bell>, until: Until) -> Line {
+    fn stand(&self, bell: &Arc<Bell>, until: Until) -> Line<Self::Permit> {
         Self::around(|| self.0.stand(bell, until))
     }
 
-    fn leave(&self, bell: &Arc<Bell>) {
-        Self::around(|| self.0.leave(bell));
+    fn leave(&self, bell: &Arc<Bell>) -> Option<Self::Permit> {
+        Self::around(|| self.0.leave(bell))
     }
 }
 

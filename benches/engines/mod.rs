@@ -5,6 +5,8 @@
 #![allow(dead_code, reason = "no one binary uses all of it")]
 #![allow(unreachable_pub, reason = "several binaries share it")]
 
+pub mod abba;
+pub mod args;
 pub mod by_hand;
 pub mod net;
 pub mod ours;

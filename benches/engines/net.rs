@@ -14,7 +14,11 @@ pub fn listen() -> TcpListener {
 
 /// Connected, and queued when this returns. Its close is a reset: no TIME_WAIT is left to fill the table of ports.
 pub fn connect(address: &SocketAddr) -> TcpStream {
-    let client = TcpStream::connect(address).expect("a connection");
-    SockRef::from(&client).set_linger(Some(Duration::ZERO)).expect("a linger");
-    client
+    reset_on_close(TcpStream::connect(address).expect("a connection"))
+}
+
+/// For the end that is closed first.
+pub fn reset_on_close(stream: TcpStream) -> TcpStream {
+    SockRef::from(&stream).set_linger(Some(Duration::ZERO)).expect("a linger");
+    stream
 }

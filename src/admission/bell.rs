@@ -81,11 +81,13 @@ impl Bell {
 
     /// What is asked, without answering it: for the middle of a pass.
     #[must_use]
+    #[inline]
     pub fn wishes(&self) -> Wishes {
         Wishes::from_bits(self.bits.load(Ordering::Acquire))
     }
 
     /// As `answer`.
+    #[inline]
     pub(crate) fn take(&self) -> Wishes {
         // A plain load serves the pass that nobody rang for: no read-modify-write on the common path.
         match self.wishes() {
@@ -96,6 +98,13 @@ impl Bell {
 }
 
 impl Wishes {
+    /// Whether to pause or to stop.
+    #[inline]
+    pub(crate) const fn command(self) -> bool {
+        self.pause || self.stop
+    }
+
+    #[inline]
     const fn from_bits(bits: u32) -> Self {
         Self { rung: bits & RUNG != 0, pause: bits & PAUSE != 0, stop: bits & STOP != 0 }
     }

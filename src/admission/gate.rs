@@ -139,7 +139,7 @@ impl Gate {
     #[must_use]
     pub fn low_water(self, free: u32) -> Self {
         self.inner.low_water.store(free, Ordering::Relaxed);
-        self.inner.change(Until::Room, |word| word);
+        self.inner.change(Until::Room, Word::with_rules);
         self
     }
 
@@ -147,7 +147,7 @@ impl Gate {
     #[must_use]
     pub fn reserved(self, places: u32) -> Self {
         self.inner.reserved.store(places, Ordering::Relaxed);
-        self.inner.change(Until::Room, |word| word);
+        self.inner.change(Until::Room, Word::with_rules);
         self
     }
 
@@ -171,6 +171,7 @@ impl Gate {
 
     /// How many connections may be in service at once.
     #[must_use]
+    #[inline]
     pub fn limit(&self) -> u32 {
         self.inner.load().limit()
     }
@@ -182,6 +183,7 @@ impl Gate {
 
     /// How many places are taken now. May be above the limit after it was lowered.
     #[must_use]
+    #[inline]
     pub fn in_use(&self) -> u32 {
         self.inner.load().in_use()
     }
@@ -189,9 +191,9 @@ impl Gate {
     /// Takes a place for work that is no accepted connection; `None` when the gate is full. An acceptor that is
     /// about to accept holds a place already, and gives it back if nobody comes.
     #[must_use = "a permit that is dropped gives its place back at once"]
+    #[inline]
     pub fn try_acquire(&self) -> Option<Permit> {
-        let rules = self.inner.rules();
-        self.inner.update(|word| word.take(rules, self.privileged)).map(|_| self.permit())
+        if self.inner.takes_plainly() || self.takes_by_the_rules() { Some(self.permit()) } else { None }
     }
 
     /// Waits until every permit has been given back, at most for `timeout` (`None`: for ever). Tells whether
@@ -203,7 +205,23 @@ impl Gate {
         self.inner.wait_idle(timeout)
     }
 
+    /// For who is privileged, or finds no room at first sight.
+    #[cold]
+    fn takes_by_the_rules(&self) -> bool {
+        let rules = self.inner.rules();
+        self.inner.update(|word| word.take(rules, self.privileged)).is_some()
+    }
+
+    #[cold]
+    fn full(&self) -> Reserve<Permit> {
+        match &self.when_full {
+            WhenFull::Pause => Reserve::Full,
+            WhenFull::Shed(refusal) => Reserve::Shed(refusal.clone()),
+        }
+    }
+
     /// The permit of a place that is counted already.
+    #[inline]
     fn permit(&self) -> Permit {
         Permit { gate: Arc::clone(&self.inner), given: Until::Release }
     }
@@ -212,14 +230,15 @@ impl Gate {
 impl Admission for Gate {
     type Permit = Permit;
 
+    #[inline]
     fn reserve(&self) -> Reserve<Permit> {
-        match (self.try_acquire(), &self.when_full) {
-            (Some(permit), _) => Reserve::Room(permit),
-            (None, WhenFull::Pause) => Reserve::Full,
-            (None, WhenFull::Shed(refusal)) => Reserve::Shed(refusal.clone()),
+        match self.try_acquire() {
+            Some(permit) => Reserve::Room(permit),
+            None => self.full(),
         }
     }
 
+    #[inline]
     fn never_waits(&self) -> bool {
         matches!(self.when_full, WhenFull::Shed(_))
     }
@@ -228,14 +247,10 @@ impl Admission for Gate {
         permit.given = Until::Room;
     }
 
-    fn stand(&self, bell: &Arc<Bell>, until: Until) -> Line<Permit> {
+    fn stand(&self, bell: &Arc<Bell>, until: Until) -> Line {
         let mut line = lock(&self.inner.line);
-        if line.has_place(bell) {
-            if !self.inner.takes_back() {
-                line.remove(bell);
-                return Line::Place(self.permit());
-            }
-            line.back_to_waiting(bell);
+        if line.has_place(bell) && !self.inner.takes_back() {
+            return Line::Turn;
         }
         line.push(bell, until, self.privileged);
         let seen = self.inner.set(Word::WAITING);
@@ -279,11 +294,13 @@ impl fmt::Debug for Permit {
 }
 
 impl Inner {
+    #[inline]
     fn load(&self) -> Word {
         Word(self.word.load(Ordering::Acquire))
     }
 
     /// Changes the word by `change` in one step; tells what it became, or `None` if `change` declined.
+    #[inline]
     fn update(&self, mut change: impl FnMut(Word) -> Option<Word>) -> Option<Word> {
         let mut seen = self.load();
         loop {
@@ -304,6 +321,15 @@ impl Inner {
         self.word.fetch_and(!bit, Ordering::AcqRel);
     }
 
+    /// Takes a place, if there is one and nothing but the limit to look at.
+    #[inline]
+    fn takes_plainly(&self) -> bool {
+        self.update(|word| {
+            (!word.has(Word::RULED) && word.in_use() < word.limit()).then_some(Word(word.0 + 1))
+        })
+        .is_some()
+    }
+
     fn rules(&self) -> Rules {
         Rules {
             low_water: self.low_water.load(Ordering::Relaxed),
@@ -311,19 +337,20 @@ impl Inner {
         }
     }
 
+    #[inline]
     fn release(&self, given: Until) {
-        let rules = self.rules();
-        let unnoticed = self.update(|word| (!word.concerns_others()).then(|| word.give().latched(rules)));
-        if unnoticed.is_none() {
+        if self.update(|word| (!word.concerns_others()).then(|| word.give())).is_none() {
             self.change(given, Word::give);
         }
     }
 
     /// Changes the word, and hands the room that makes to those in line, all in one step: who is awake cannot come
-    /// between. Rings with no lock held.
+    /// between.
+    #[cold]
     fn change(&self, given: Until, change: impl Fn(Word) -> Word) {
-        let mut next = {
+        let mut called = {
             let mut line = lock(&self.line);
+            line.look_at_commands();
             let rules = self.rules();
             let mut changed = Word(0);
             let now = self.update(|word| {
@@ -343,9 +370,9 @@ impl Inner {
             }
             line.next_call()
         };
-        while let Some(bell) = next {
+        while let Some(bell) = called {
             bell.ring();
-            next = lock(&self.line).next_call();
+            called = lock(&self.line).next_call();
         }
     }
 
@@ -393,6 +420,8 @@ impl Word {
     const IDLING: u64 = 1 << (2 * Self::BITS + 1);
     /// It was full, and has not come down to the low-water mark yet.
     const CLOSED: u64 = 1 << (2 * Self::BITS + 2);
+    /// There are rules besides the limit.
+    const RULED: u64 = 1 << (2 * Self::BITS + 3);
 
     #[allow(clippy::cast_possible_truncation, reason = "masked to 30 bits")]
     const fn in_use(self) -> u32 {
@@ -409,20 +438,28 @@ impl Word {
         Self(self.0 & !(Self::MASK << Self::BITS) | limit << Self::BITS)
     }
 
+    const fn with_rules(self) -> Self {
+        Self(self.0 | Self::RULED)
+    }
+
+    #[inline]
     const fn has(self, bit: u64) -> bool {
         self.0 & bit != 0
     }
 
     /// Whether to give back a place is more than to count it.
+    #[inline]
     const fn concerns_others(self) -> bool {
-        self.has(Self::WAITING | Self::IDLING)
+        self.has(Self::WAITING | Self::IDLING | Self::CLOSED)
     }
 
     /// How many places are free, for handles without privilege.
+    #[inline]
     const fn free(self, rules: Rules) -> u32 {
         self.limit().saturating_sub(self.in_use()).saturating_sub(rules.reserved)
     }
 
+    #[inline]
     const fn has_room(self, rules: Rules, privileged: bool) -> bool {
         match privileged {
             true => self.in_use() < self.limit(),
@@ -430,8 +467,14 @@ impl Word {
         }
     }
 
+    #[inline]
     fn take(self, rules: Rules, privileged: bool) -> Option<Self> {
-        self.has_room(rules, privileged).then(|| Self(self.0 + 1).latched(rules))
+        if !self.has_room(rules, privileged) {
+            return None;
+        }
+        let taken = Self(self.0 + 1);
+        // Only the last place closes the latch, and only a low-water mark makes one.
+        Some(if rules.low_water > 1 { taken.latched(rules) } else { taken })
     }
 
     /// As [`take`](Self::take), in place.
@@ -439,12 +482,14 @@ impl Word {
         self.take(rules, privileged).map(|left| *self = left).is_some()
     }
 
+    #[inline]
     fn give(self) -> Self {
         debug_assert!(self.in_use() > 0, "a permit was given back twice");
         Self(self.0 - 1)
     }
 
     /// With the latch of the low-water mark as the counts want it: it falls when the gate is full.
+    #[inline]
     fn latched(self, rules: Rules) -> Self {
         let free = self.free(rules);
         if rules.low_water > 1 && free == 0 {

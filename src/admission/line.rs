@@ -19,6 +19,8 @@ struct Waiter {
     until: Until,
     privileged: bool,
     turn: Turn,
+    /// It has been told to pause or to stop, and has no use for a place.
+    excused: bool,
 }
 
 /// How far a waiter has come.
@@ -32,13 +34,17 @@ enum Turn {
 }
 
 impl WaitingLine {
-    /// Puts a bell at the end; one that waits for the same already keeps its turn.
+    /// Puts a bell at the end; one that waits for the same already keeps its turn, without the place that was kept for
+    /// it.
     pub(super) fn push(&mut self, bell: &Arc<Bell>, until: Until, privileged: bool) {
-        let same = |waiter: &Waiter| waiter.is(bell) && waiter.until == until && waiter.turn == Turn::Waits;
-        if !self.waiters.iter().any(same) {
-            self.remove(bell);
-            self.waiters.push_back(Waiter { bell: Arc::clone(bell), until, privileged, turn: Turn::Waits });
+        let mut same = self.waiters.iter_mut().filter(|waiter| waiter.is(bell) && waiter.until == until);
+        if let Some(waiter) = same.next() {
+            waiter.turn = Turn::Waits;
+            return;
         }
+        self.remove(bell);
+        let (bell, turn) = (Arc::clone(bell), Turn::Waits);
+        self.waiters.push_back(Waiter { bell, until, privileged, turn, excused: false });
     }
 
     /// Takes a bell out; tells whether a place was kept for it.
@@ -52,10 +58,10 @@ impl WaitingLine {
         self.waiters.iter().any(|waiter| waiter.is(bell) && waiter.has_place())
     }
 
-    /// No place is kept for a bell any more: it waits on, where it stood.
-    pub(super) fn back_to_waiting(&mut self, bell: &Arc<Bell>) {
-        if let Some(waiter) = self.waiters.iter_mut().find(|waiter| waiter.is(bell)) {
-            waiter.turn = Turn::Waits;
+    /// Notes who has been told to pause or to stop: that changes from other threads, and is looked at once.
+    pub(super) fn look_at_commands(&mut self) {
+        for waiter in &mut self.waiters {
+            waiter.excused = waiter.bell.wishes().command();
         }
     }
 
@@ -106,7 +112,7 @@ impl Waiter {
     }
 
     fn waits_for_room(&self) -> bool {
-        self.until == Until::Room && self.turn == Turn::Waits
+        self.until == Until::Room && self.turn == Turn::Waits && !self.excused
     }
 
     fn has_place(&self) -> bool {

@@ -33,7 +33,7 @@ pub trait Admission: Send + Sync {
     fn cancel(&self, permit: Self::Permit);
 
     /// Puts the owner behind `bell` in line. Standing twice is standing once, and asks whether the wait is over.
-    fn stand(&self, bell: &Arc<Bell>, until: Until) -> Line<Self::Permit>;
+    fn stand(&self, bell: &Arc<Bell>, until: Until) -> Line;
 
     /// Takes the owner behind `bell` out of the line, if it stands there. A place that was handed over to it comes
     /// with it.
@@ -62,16 +62,16 @@ pub enum Until {
 }
 
 /// The answer of [`Admission::stand`].
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[must_use = "`Line::Room` means that nobody will ring"]
-pub enum Line<P> {
+pub enum Line {
     /// In line: the bell will be rung.
     Standing,
     /// Room has come up meanwhile: not in line, try again.
     Room,
-    /// Its turn has come: not in line any more, and this place is its own. A policy that rings whoever waits, and
+    /// In line still, and a place is kept: [`leave`](Admission::leave) gives it. A policy that rings whoever waits, and
     /// lets them try anew, never answers this.
-    Place(P),
+    Turn,
 }
 
 /// No limit at all. Costs nothing: the permit is `()`.
@@ -90,7 +90,7 @@ impl Admission for Unlimited {
 
     fn cancel(&self, (): ()) {}
 
-    fn stand(&self, _: &Arc<Bell>, until: Until) -> Line<()> {
+    fn stand(&self, _: &Arc<Bell>, until: Until) -> Line {
         match until {
             Until::Room => Line::Room,
             Until::Release => Line::Standing,

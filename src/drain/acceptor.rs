@@ -20,8 +20,9 @@ pub trait Steps {
     /// What it carries for its place.
     type Permit;
 
+    /// `whole`: the first step is sure to follow.
     #[doc(hidden)]
-    fn begin(&mut self, key: Key);
+    fn begin(&mut self, whole: bool, key: Key);
 
     #[doc(hidden)]
     fn advance(&mut self, key: Key) -> Step<Self::Stream, Self::Permit>;
@@ -80,8 +81,9 @@ pub trait Acceptor: Steps + Sized {
     ///
     /// Ends when the pass is over: nothing more waits, the budget is used up, no place or no descriptor is left,
     /// or the acceptor was paused or stopped.
+    #[inline]
     fn ready(&mut self) -> Ready<'_, Self> {
-        self.begin(Key(()));
+        self.begin(false, Key(()));
         Ready { acceptor: self }
     }
 
@@ -95,7 +97,8 @@ pub trait Acceptor: Steps + Sized {
         mut serve: impl FnMut(Connection<Self::Stream, Self::Permit>),
     ) -> Result<usize, Dead> {
         let mut served = 0;
-        for connection in self.ready() {
+        self.begin(true, Key(()));
+        for connection in (Ready { acceptor: self }) {
             serve(connection?);
             served += 1;
         }
@@ -133,6 +136,7 @@ pub struct Ready<'a, A> {
 impl<A: Steps> Iterator for Ready<'_, A> {
     type Item = Result<Connection<A::Stream, A::Permit>, Dead>;
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         self.acceptor.advance(Key(()))
     }
@@ -144,10 +148,15 @@ impl<P: Port, S: Strategy, A: Admission> Steps for Drain<P, S, A> {
     type Stream = P::Stream;
     type Permit = A::Permit;
 
-    fn begin(&mut self, _: Key) {
+    #[inline]
+    fn begin(&mut self, whole: bool, _: Key) {
         Self::begin(self);
+        if !whole {
+            self.may_be_forgotten();
+        }
     }
 
+    #[inline]
     fn advance(&mut self, _: Key) -> Step<P::Stream, A::Permit> {
         Self::advance(self)
     }

@@ -23,6 +23,7 @@ impl Backoff {
         delay
     }
 
+    #[inline]
     pub(super) fn succeeded(&mut self) {
         self.next = Self::FIRST;
     }

@@ -4,7 +4,7 @@
 //!
 //! A connection is handed out only while the kernel is bound to speak again if anything more waits. So a pass
 //! settles with the kernel *when it begins* (`begin`), before the owner's code sees anything: edge-
-//! triggered, or asleep until now, it re-arms (`wake`, the only place that does). Whatever happens
+//! triggered, or asleep until now, it re-arms (`rearm`, the only place that does). Whatever happens
 //! after that (the loop is left, the iterator forgotten, the body panics) there is nothing to clean up.
 //! Level-triggered and awake, there is nothing to pay at all.
 #![cfg_attr(not(feature = "sim"), allow(unreachable_pub, reason = "the seam is public behind `sim`"))]
@@ -21,9 +21,9 @@ use super::shared::{Control, Published};
 use super::sleep::{Cause, Slept, Watch};
 use super::state::{Dead, State};
 use super::strategy::{Proof, Strategy};
-use crate::admission::bell::Bell;
+use crate::admission::bell::{Bell, Wishes};
 use crate::admission::connection::Connection;
-use crate::admission::policy::{Admission, Reserve};
+use crate::admission::policy::{Admission, Line, Reserve, Until};
 use crate::admission::refusal::Refusal;
 use crate::admission::sync::Arc;
 
@@ -52,9 +52,8 @@ pub struct Drain<P: Port, S: Strategy, A: Admission> {
     pub(super) watch: Watch,
     /// Whether the bell may stand in the admission's line; being rung takes it out unnoticed.
     pub(super) in_line: bool,
-    /// The place that was handed over in line, from the beginning of a pass to its first accept. While there is one,
-    /// the bell has been rung for a further pass: it is in nobody's way if this pass is forgotten.
-    pub(super) held: Option<A::Permit>,
+    /// Its turn in line has come: the first step of the pass fetches the place that is kept.
+    pub(super) called: bool,
     pub(super) backoff: Backoff,
     /// When the alarm goes off, if it is set.
     pub(super) alarm_at: Option<Duration>,
@@ -75,14 +74,6 @@ enum End {
     Stop,
     Asleep(Cause),
     Shut,
-}
-
-/// The way in for the next connection.
-enum Entry<P> {
-    With(P),
-    Refused(Refusal),
-    /// To be asked for when the connection is here.
-    Unasked,
 }
 
 /// How many attempts in a row may come to nothing by errors that say "go on" before they are taken for want of
@@ -119,7 +110,7 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
             state: State::Open,
             watch: Watch::Armed,
             in_line: false,
-            held: None,
+            called: false,
             backoff: Backoff::new(),
             alarm_at: None,
             // What is queued before the first wait has no event yet, and a first pass without one is no fault.
@@ -145,15 +136,28 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
     }
 
     /// Begins a pass: reads what was asked of the owner, and settles with the kernel.
+    #[inline]
     pub(super) fn begin(&mut self) {
         self.close_pass();
-        // Of a pass that was forgotten.
-        self.hand_on();
         self.published.tally.passes.add();
         let wishes = self.bell.take();
         let doubt = wishes.rung || self.rung_before || self.watch != Watch::Armed;
         self.rung_before = wishes.rung;
         self.pass = self.new_pass(doubt);
+        if self.state == State::Open && !wishes.rung && !wishes.command() {
+            self.rearm();
+        } else {
+            self.begin_otherwise(wishes);
+        }
+    }
+
+    /// As [`begin`](Self::begin), when anything has happened but an arrival.
+    #[cold]
+    fn begin_otherwise(&mut self, wishes: Wishes) {
+        if self.called {
+            // The last pass was forgotten.
+            self.leave_line();
+        }
         if self.state.is_over() {
             self.close_pass();
         } else if wishes.stop {
@@ -163,50 +167,68 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
             self.leave_line();
         } else if self.state == State::Exhausted && !wishes.rung && self.reset_alarm_if_early() {
             // Asleep still; the first step looks for a dead listener, which may be why it was called.
-        } else if self.state == State::Full && self.waits_in_line() {
-            // So here; and it keeps its turn.
+        } else if self.state == State::Full && self.stand(Until::Room) == Line::Standing {
+            // So here; and it goes on standing in line.
         } else {
             self.wake();
         }
     }
 
+    /// Has a further pass begin if this one should be forgotten before its first step: it would be in the way of whoever
+    /// stands in line behind it, with the place that is kept for it.
+    #[inline]
+    pub(super) fn may_be_forgotten(&self) {
+        if self.called {
+            self.bell.ring();
+        }
+    }
+
     /// The next connection of the pass, or its end.
+    #[inline]
     pub(super) fn advance(&mut self) -> StepOf<P, A> {
-        let mut entry = self.held.take().map(Entry::With);
+        // The last step of most passes, in few instructions.
+        if self.pass.has_all() && !self.bell.wishes().command() {
+            self.close_pass();
+            return None;
+        }
+        self.step()
+    }
+
+    #[inline]
+    fn step(&mut self) -> StepOf<P, A> {
+        let mut kept = self.fetch();
         loop {
             if let Err(end) = self.may_take() {
-                self.cancel(entry);
+                self.cancel(kept);
                 return self.end(end);
             }
-            let way = match entry.take() {
-                Some(way) => way,
-                None if self.admission.never_waits() => Entry::Unasked,
+            let place = match kept.take() {
+                // To be asked for when the connection is here.
+                None if self.admission.never_waits() => None,
                 None => match self.admission.reserve() {
-                    Reserve::Room(permit) => Entry::With(permit),
-                    Reserve::Shed(refusal) => Entry::Refused(refusal),
                     Reserve::Full => match self.fall_asleep(Cause::Full) {
                         Slept::Over => return None,
                         Slept::Retry => {
-                            entry = self.held.take().map(Entry::With);
+                            kept = self.fetch();
                             continue;
                         }
                         Slept::Dead(dead) => return Some(Err(dead)),
                     },
+                    place => Some(place),
                 },
+                place => place,
             };
             match self.attempt() {
                 Ok(stream) => {
-                    if let Some(connection) = self.let_in(stream, way) {
+                    if let Some(connection) = self.let_in(stream, place) {
                         return Some(Ok(connection));
                     }
                 }
                 Err(errno) => match errno.class() {
-                    Class::Consumed | Class::Interrupted if self.fruitless < FRUITLESS_MAX => {
-                        entry = Some(way);
-                    }
+                    Class::Consumed | Class::Interrupted if self.fruitless < FRUITLESS_MAX => kept = place,
                     class => {
                         // Given up before falling asleep: in line, it would ring for its own place.
-                        self.cancel(Some(way));
+                        self.cancel(place);
                         if let Err(end) = self.failed(class, errno) {
                             return end;
                         }
@@ -216,15 +238,30 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
         }
     }
 
-    /// Lets a connection in, or refuses it.
-    fn let_in(&self, stream: P::Stream, way: Entry<A::Permit>) -> Option<Connection<P::Stream, A::Permit>> {
+    /// Lets a connection in, or refuses it; without an answer from the policy, it is asked for one now.
+    #[inline]
+    fn let_in(
+        &self,
+        stream: P::Stream,
+        place: Option<Reserve<A::Permit>>,
+    ) -> Option<Connection<P::Stream, A::Permit>> {
+        match place {
+            Some(Reserve::Room(permit)) => {
+                self.published.tally.delivered.add();
+                Some(Connection::new(stream, permit))
+            }
+            place => self.let_in_or_refuse(stream, place),
+        }
+    }
+
+    #[cold]
+    fn let_in_or_refuse(
+        &self,
+        stream: P::Stream,
+        place: Option<Reserve<A::Permit>>,
+    ) -> Option<Connection<P::Stream, A::Permit>> {
         let mut here = Unsettled { port: &self.port, tally: &self.published.tally, stream: Some(stream) };
-        let answer = match way {
-            Entry::With(permit) => Reserve::Room(permit),
-            Entry::Refused(refusal) => Reserve::Shed(refusal),
-            Entry::Unasked => self.admission.reserve(),
-        };
-        match answer {
+        match place.unwrap_or_else(|| self.admission.reserve()) {
             Reserve::Room(permit) => here.deliver().map(|stream| Connection::new(stream, permit)),
             Reserve::Shed(refusal) => here.refuse(&refusal),
             // It said that it would not. The connection is here, and has no place.
@@ -233,16 +270,14 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
     }
 
     /// Whether the pass goes on, by everything but the admission.
+    #[inline]
     fn may_take(&mut self) -> Result<(), End> {
         if self.pass.over {
             return Err(End::Done);
         }
         let wishes = self.bell.wishes();
-        if wishes.stop {
-            return Err(End::Stop);
-        }
-        if wishes.pause {
-            return Err(End::Asleep(Cause::Paused));
+        if wishes.command() {
+            return Err(if wishes.stop { End::Stop } else { End::Asleep(Cause::Paused) });
         }
         if matches!(self.state, State::Exhausted | State::Full) {
             return Err(End::Asleep(Cause::NotYet));
@@ -250,10 +285,11 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
         if self.pass.left == 0 {
             return Err(End::Done);
         }
-        if self.shut { Ok(()) } else { self.look() }
+        self.look()
     }
 
     /// Whether anything waits, asking the kernel only where that is not known.
+    #[inline]
     fn look(&mut self) -> Result<(), End> {
         match self.pass.known {
             Known::Exactly(0) => Err(End::Done),
@@ -274,7 +310,7 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
     fn peek(&mut self) -> Result<(), End> {
         match self.port.peek() {
             Peek::Waiting => self.pass.known = Known::Told,
-            Peek::ShutQueued => self.shut = true,
+            Peek::ShutQueued => self.shut_with_queue(),
             Peek::Shut => return Err(End::Shut),
             Peek::Empty => {
                 if self.pass.counts() {
@@ -286,6 +322,7 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
         Ok(())
     }
 
+    #[inline]
     fn attempt(&mut self) -> Result<P::Stream, Errno> {
         self.published.tally.attempts.add();
         self.pass.left -= 1;
@@ -296,16 +333,19 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
                 self.backoff.succeeded();
                 self.fruitless = 0;
             }
-            Err(errno) => {
-                let class = errno.class();
-                self.published.tally.failed(class);
-                self.fruitless += u32::from(matches!(class, Class::Consumed | Class::Interrupted));
-                if class == Class::Consumed {
-                    self.pass.took();
-                }
-            }
+            Err(errno) => self.attempt_failed(*errno),
         }
         accepted
+    }
+
+    #[cold]
+    fn attempt_failed(&mut self, errno: Errno) {
+        let class = errno.class();
+        self.published.tally.failed(class);
+        self.fruitless += u32::from(matches!(class, Class::Consumed | Class::Interrupted));
+        if class == Class::Consumed {
+            self.pass.took();
+        }
     }
 
     /// What an attempt that took nothing means for the pass: `Err` is its end.
@@ -315,7 +355,7 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
             // An empty queue that raised an event: look for a listener that is shut and says so for ever.
             Class::Empty if self.pass.taken == 0 => match self.port.peek() {
                 Peek::ShutQueued => {
-                    self.shut = true;
+                    self.shut_with_queue();
                     Ok(())
                 }
                 Peek::Shut => Err(Some(Err(self.die(None)))),
@@ -345,14 +385,23 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
         None
     }
 
-    fn cancel(&self, entry: Option<Entry<A::Permit>>) {
-        if let Some(Entry::With(permit)) = entry {
+    #[inline]
+    fn cancel(&self, place: Option<Reserve<A::Permit>>) {
+        if let Some(Reserve::Room(permit)) = place {
             self.admission.cancel(permit);
         }
     }
 
+    #[cold]
+    fn shut_with_queue(&mut self) {
+        self.shut = true;
+        self.pass.known = Known::UntilEagain;
+    }
+
     fn new_pass(&mut self, doubt: bool) -> Pass {
-        if self.proof != Proof::Eagain && !self.predict.counts() {
+        if self.shut {
+            Pass::all(self.plan.budget, doubt, Proof::Eagain)
+        } else if self.proof != Proof::Eagain && !self.predict.counts() {
             Pass::one(self.plan.budget, doubt)
         } else {
             Pass::all(self.plan.budget, doubt, self.proof)
@@ -360,9 +409,10 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
     }
 
     /// Ends the pass on paper; one that was left early is closed when the next begins.
+    #[inline]
     pub(super) fn close_pass(&mut self) {
         if !self.pass.over {
-            self.pass.over = true;
+            (self.pass.over, self.pass.left) = (true, 0);
             self.published.tally.passed(self.pass.taken);
         }
     }

@@ -89,6 +89,7 @@ impl Tally {
         .add();
     }
 
+    #[inline]
     pub(super) fn passed(&self, taken: u32) {
         self.per_pass[Histogram::bucket(taken)].add();
     }
@@ -134,6 +135,7 @@ impl Histogram {
     /// One for 0, and one for each power of two that a `u32` has.
     const BUCKETS: usize = 33;
 
+    #[inline]
     const fn bucket(taken: u32) -> usize {
         (u32::BITS - taken.leading_zeros()) as usize
     }
@@ -164,6 +166,7 @@ impl fmt::Display for Histogram {
 pub(super) struct Count(AtomicU64);
 
 impl Count {
+    #[inline]
     pub(super) fn add(&self) {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
     }

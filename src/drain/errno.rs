@@ -43,6 +43,7 @@ impl Errno {
     /// assert_eq!(Errno::new(libc::EMFILE).class(), Class::Resource);
     /// assert_eq!(Errno::new(12_345).class(), Class::Resource, "what is unknown backs off");
     /// ```
+    #[inline]
     pub const fn class(self) -> Class {
         match self.0 {
             libc::ECONNABORTED

@@ -38,12 +38,14 @@ impl Pass {
     }
 
     /// A pass that takes one connection. In doubt of the event, it looks first.
+    #[inline]
     pub(super) const fn one(budget: u32, doubt: bool) -> Self {
         let known = if doubt { Known::Ask } else { Known::Told };
         Self { left: budget, known, after_told: Known::Exactly(0), over: false, ..Self::none() }
     }
 
     /// A pass that takes all that waits, within the budget.
+    #[inline]
     pub(super) const fn all(budget: u32, doubt: bool, proof: Proof) -> Self {
         let known = match proof {
             Proof::Eagain => Known::UntilEagain,
@@ -55,6 +57,7 @@ impl Pass {
     }
 
     /// One connection has left the queue.
+    #[inline]
     pub(super) fn took(&mut self) {
         self.taken += 1;
         self.known = match self.known {
@@ -64,7 +67,14 @@ impl Pass {
         };
     }
 
+    /// Whether it has taken everything that it came for.
+    #[inline]
+    pub(super) fn has_all(&self) -> bool {
+        self.left == 0 || self.known == Known::Exactly(0)
+    }
+
     /// Whether it looks for the end of the queue, and so learns how long that was.
+    #[inline]
     pub(super) fn counts(&self) -> bool {
         self.after_told == Known::Ask
     }

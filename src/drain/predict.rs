@@ -21,6 +21,7 @@ impl Predict {
     const PERIODS: [u32; 5] = [1, 3, 7, 13, 31];
 
     /// Whether this wake-up should count.
+    #[inline]
     pub(super) fn counts(&mut self) -> bool {
         match self.unasked.checked_sub(1) {
             None => true,

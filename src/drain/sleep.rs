@@ -3,7 +3,7 @@
 //! An acceptor that cannot accept tells the kernel to be silent, since a reported listener that is not served is a
 //! spin. The order is the promise (`fall_asleep`): look whether anything waits (nobody sleeps for want of a
 //! place for nobody), silence the kernel, and only then stand in line or set the alarm; the line looks once more for
-//! room. `wake` is the one place that re-arms.
+//! room. `rearm` is the one place that re-arms.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use super::port::{Peek, Port};
 use super::state::{Dead, State};
 use super::strategy::Strategy;
 use crate::admission::bell::Bell;
-use crate::admission::policy::{Admission, Line, Until};
+use crate::admission::policy::{Admission, Line, Reserve, Until};
 
 /// What the kernel was last told about the listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,26 +42,49 @@ pub(super) enum Slept {
 }
 
 impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
-    /// Tells the kernel to report the listener, unless it is bound to; ends every reason to sleep.
+    /// Tells the kernel to report the listener, and ends every reason to sleep.
     pub(super) fn wake(&mut self) {
-        if self.watch == Watch::Armed && !self.strategy.is_edge() {
+        if !self.rearm() {
             return;
+        }
+        let slept = self.state != State::Open;
+        if slept {
+            self.set_state(State::Open);
+        }
+        if !self.called {
+            self.leave_line();
+        }
+        if slept {
+            self.cancel_alarm();
+        }
+    }
+
+    /// Tells the kernel to report the listener, unless it is bound to. Whether it will.
+    #[inline]
+    pub(super) fn rearm(&mut self) -> bool {
+        if self.watch == Watch::Armed && !self.strategy.is_edge() {
+            return true;
         }
         self.published.tally.rearms.add();
         if self.port.arm().is_err() {
-            // Nothing but want of memory can be the reason. Try again by the alarm.
-            self.watch = Watch::Silent;
-            self.hand_on();
-            self.exhausted();
-            return self.close_pass();
+            self.not_armed();
+            return false;
         }
         self.watch = Watch::Armed;
-        self.set_state(State::Open);
+        true
+    }
+
+    /// Nothing but want of memory can be the reason. Try again by the alarm.
+    #[cold]
+    fn not_armed(&mut self) {
+        self.watch = Watch::Silent;
         self.leave_line();
-        self.cancel_alarm();
+        self.exhausted();
+        self.close_pass();
     }
 
     /// Falls asleep if there is anything to sleep for. The only place that silences the kernel for a while.
+    #[cold]
     pub(super) fn fall_asleep(&mut self, cause: Cause) -> Slept {
         match self.port.peek() {
             Peek::Shut => return Slept::Dead(self.die(None)),
@@ -79,7 +102,7 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
         }
         match cause {
             Cause::Full => match self.stand(Until::Room) {
-                Line::Room | Line::Place(_) => {
+                Line::Room | Line::Turn => {
                     self.pass.left -= 1;
                     self.wake();
                     return Slept::Retry;
@@ -98,9 +121,9 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
         Slept::Over
     }
 
-    /// Stands in line, or goes on standing; a place that it is handed is held. If the policy panics while it is asked
-    /// for room the owner is woken, since nobody else would.
-    fn stand(&mut self, until: Until) -> Line<()> {
+    /// Stands in line, or goes on standing. If the policy panics while it is asked for room the owner is woken, since
+    /// nobody else would.
+    pub(super) fn stand(&mut self, until: Until) -> Line {
         struct Unwinding<'a>(&'a Bell);
         impl Drop for Unwinding<'_> {
             fn drop(&mut self) {
@@ -112,32 +135,19 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
         let unwinding = (until == Until::Room).then(|| Unwinding(&self.bell));
         let line = self.admission.stand(&self.bell, until);
         std::mem::forget(unwinding);
-        self.in_line = matches!(line, Line::Standing);
-        match line {
-            Line::Standing => Line::Standing,
-            Line::Room => Line::Room,
-            Line::Place(permit) => {
-                self.held = Some(permit);
-                Line::Place(())
-            }
-        }
+        self.in_line = line != Line::Room;
+        self.called = line == Line::Turn;
+        line
     }
 
-    /// Whether a full acceptor has to go on waiting, at the beginning of a pass. If a place was handed to it, it is
-    /// rung once more: should this pass be forgotten before its first step, the next one hands the place on.
-    pub(super) fn waits_in_line(&mut self) -> bool {
-        let line = self.stand(Until::Room);
-        if let Line::Place(()) = line {
-            self.bell.ring();
+    /// The place that is kept, if its turn has come.
+    #[inline]
+    pub(super) fn fetch(&mut self) -> Option<Reserve<A::Permit>> {
+        if !self.called {
+            return None;
         }
-        matches!(line, Line::Standing)
-    }
-
-    /// Gives the place that is held, if any, to the next in line.
-    pub(super) fn hand_on(&mut self) {
-        if let Some(permit) = self.held.take() {
-            self.admission.cancel(permit);
-        }
+        (self.called, self.in_line) = (false, false);
+        self.admission.leave(&self.bell).map(Reserve::Room)
     }
 
     fn exhausted(&mut self) {
@@ -147,7 +157,6 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
         self.set_alarm(delay);
         // Any place given back may have freed a descriptor. What is missed here the alarm makes good.
         let _ = self.stand(Until::Release);
-        self.hand_on();
     }
 
     fn paused(&mut self) {
@@ -186,16 +195,16 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
 
     pub(super) fn close(&mut self, state: State) {
         self.detach();
-        self.hand_on();
         self.leave_line();
         self.cancel_alarm();
         self.set_state(state);
         self.close_pass();
     }
 
+    #[inline]
     pub(super) fn leave_line(&mut self) {
         if self.in_line {
-            self.in_line = false;
+            (self.called, self.in_line) = (false, false);
             if let Some(permit) = self.admission.leave(&self.bell) {
                 self.admission.cancel(permit);
             }
@@ -207,6 +216,7 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
         self.port.alarm(Some(after));
     }
 
+    #[inline]
     pub(super) fn cancel_alarm(&mut self) {
         if self.alarm_at.take().is_some() {
             self.port.alarm(None);
@@ -223,6 +233,7 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
         true
     }
 
+    #[inline]
     pub(super) fn set_state(&mut self, state: State) {
         if self.state != state {
             self.state = state;

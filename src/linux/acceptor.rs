@@ -205,10 +205,12 @@ impl<L: Listener, S: Strategy, A: Admission> Steps for EpollAcceptor<L, S, A> {
     type Stream = L::Stream;
     type Permit = A::Permit;
 
-    fn begin(&mut self, key: Key) {
-        self.drain.begin(key);
+    #[inline]
+    fn begin(&mut self, whole: bool, key: Key) {
+        self.drain.begin(whole, key);
     }
 
+    #[inline]
     fn advance(&mut self, key: Key) -> Step<L::Stream, A::Permit> {
         // Converted when everything is counted and the permit is with it: a conversion that panics loses neither.
         self.drain.advance(key).map(|taken| taken.map(|connection| connection.map(L::Stream::from)))

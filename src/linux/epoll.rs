@@ -15,6 +15,7 @@ use super::signal::SignalMask;
 use super::sys;
 use super::token::Token;
 use super::wait;
+use crate::drain::errno::Errno;
 
 /// An epoll instance, closed in programs that are executed.
 ///
@@ -219,6 +220,7 @@ impl Epoll {
     /// [epoll_wait(2)](https://man7.org/linux/man-pages/man2/epoll_wait.2.html)
     #[doc(alias = "epoll_wait")]
     #[doc(alias = "epoll_pwait2")]
+    #[inline]
     pub fn wait(&self, events: &mut Events, timeout: Option<Duration>) -> io::Result<Waited> {
         self.wait_with(events, timeout, None)
     }
@@ -280,24 +282,38 @@ impl Epoll {
         Ok(Self { fd: Arc::new(self.fd.try_clone()?), id: self.id })
     }
 
+    #[inline]
     fn wait_with(
         &self,
         events: &mut Events,
         timeout: Option<Duration>,
         mask: Option<&libc::sigset_t>,
     ) -> io::Result<Waited> {
+        if !events.is_empty() {
+            return self.hand_out(events);
+        }
+        match events.refill(self.id, |buffer| wait::wait(self.as_fd(), buffer, timeout, mask)) {
+            Ok(count) => Ok(Waited { count, interrupted: false }),
+            Err(errno) => interrupted(errno),
+        }
+    }
+
+    /// Instead of a wait: what is unread.
+    #[cold]
+    fn hand_out(&self, events: &Events) -> io::Result<Waited> {
         if events.are_foreign_to(self.id) {
             let sentence = "the buffer holds unread events of another epoll: give each epoll one of its own";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, sentence));
         }
-        if !events.is_empty() {
-            return Ok(Waited { count: events.len(), interrupted: false });
-        }
-        match events.refill(self.id, |buffer| wait::wait(self.as_fd(), buffer, timeout, mask)) {
-            Ok(count) => Ok(Waited { count, interrupted: false }),
-            Err(errno) if errno.number() == libc::EINTR => Ok(Waited { count: 0, interrupted: true }),
-            Err(errno) => Err(errno.into()),
-        }
+        Ok(Waited { count: events.len(), interrupted: false })
+    }
+}
+
+#[cold]
+fn interrupted(errno: Errno) -> io::Result<Waited> {
+    match errno.number() {
+        libc::EINTR => Ok(Waited { count: 0, interrupted: true }),
+        _ => Err(errno.into()),
     }
 }
 

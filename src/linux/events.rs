@@ -102,11 +102,13 @@ impl Events {
     }
 
     /// How many events are unread.
+    #[inline]
     pub const fn len(&self) -> usize {
         self.filled - self.next
     }
 
     /// Is nothing unread?
+    #[inline]
     pub const fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -117,11 +119,13 @@ impl Events {
     }
 
     /// Whether what is unread came from another epoll than this one.
+    #[inline]
     pub(crate) const fn are_foreign_to(&self, epoll: u64) -> bool {
         !self.is_empty() && self.epoll != epoll
     }
 
     /// Lets one wait write into the whole buffer; nothing may be unread.
+    #[inline]
     pub(crate) fn refill<E>(
         &mut self,
         epoll: u64,
@@ -129,8 +133,10 @@ impl Events {
     ) -> Result<usize, E> {
         debug_assert!(self.is_empty(), "unread events would be lost");
         (self.next, self.filled, self.epoll) = (0, 0, epoll);
-        self.filled = wait(&mut self.buffer)?.min(self.buffer.len());
-        Ok(self.filled)
+        let filled = wait(&mut self.buffer)?;
+        debug_assert!(filled <= self.buffer.len(), "the kernel fills no more than there is");
+        self.filled = filled;
+        Ok(filled)
     }
 }
 
@@ -138,8 +144,12 @@ impl Events {
 impl Iterator for Events {
     type Item = Event;
 
+    #[inline]
     fn next(&mut self) -> Option<Event> {
-        let event = self.buffer[..self.filled].get(self.next)?;
+        if self.is_empty() {
+            return None;
+        }
+        let event = self.buffer.get(self.next)?;
         self.next += 1;
         Some(Event { token: Token(event.u64), interest: Interest::from_bits_retain(event.events) })
     }

@@ -126,6 +126,14 @@ impl<L: Listener> Watched<L> {
         self.listener().as_fd()
     }
 
+    #[cold]
+    fn add(&self) -> Result<(), Errno> {
+        sys::epoll_ctl_add(self.epoll.as_fd(), self.fd(), self.armed, self.token.0)?;
+        self.registered.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    #[inline]
     fn modify(&self, mask: u32) -> Result<(), Errno> {
         sys::epoll_ctl_mod(self.epoll.as_fd(), self.fd(), mask, self.token.0)
     }
@@ -185,18 +193,14 @@ impl<L: Listener> Port for Watched<L> {
         Some(Duration::from_millis(u64::from(info.last_data_sent_ms)))
     }
 
+    #[inline]
     fn arm(&self) -> Result<(), Errno> {
-        let armed = match self.registered.load(Ordering::Relaxed) {
-            true => self.modify(self.armed),
-            false => Err(Errno::new(libc::ENOENT)),
-        };
-        match armed {
-            // Detached on purpose, or deleted by someone behind our back.
-            Err(errno) if errno.number() == libc::ENOENT => {
-                sys::epoll_ctl_add(self.epoll.as_fd(), self.fd(), self.armed, self.token.0)?;
-                self.registered.store(true, Ordering::Relaxed);
-                Ok(())
-            }
+        if !self.registered.load(Ordering::Relaxed) {
+            return self.add();
+        }
+        match self.modify(self.armed) {
+            // Deleted by someone behind our back.
+            Err(errno) if errno.number() == libc::ENOENT => self.add(),
             other => other,
         }
     }

@@ -39,6 +39,7 @@ pub(crate) fn epoll_ctl_add(
 }
 
 /// `epoll_ctl(EPOLL_CTL_MOD)`
+#[inline]
 pub(crate) fn epoll_ctl_mod(
     epoll: BorrowedFd<'_>,
     fd: BorrowedFd<'_>,
@@ -53,6 +54,7 @@ pub(crate) fn epoll_ctl_del(epoll: BorrowedFd<'_>, fd: BorrowedFd<'_>) -> Result
     epoll_ctl(epoll, libc::EPOLL_CTL_DEL, fd, 0, 0)
 }
 
+#[inline]
 fn epoll_ctl(
     epoll: BorrowedFd<'_>,
     operation: c_int,
@@ -67,6 +69,7 @@ fn epoll_ctl(
 }
 
 /// `epoll_wait`: how many of `buffer`, from its beginning, hold events now. Any negative timeout is for ever.
+#[inline]
 pub(crate) fn epoll_wait(
     epoll: BorrowedFd<'_>,
     buffer: &mut [libc::epoll_event],
@@ -135,6 +138,7 @@ pub(crate) fn epoll_pwait2(
 }
 
 /// What fits both the buffer and the kernel, which refuses more than `INT_MAX` bytes of events (EINVAL).
+#[inline]
 fn events_max(buffer: &[libc::epoll_event]) -> c_int {
     c_int::try_from(buffer.len().min(EVENTS_MAX)).unwrap_or(c_int::MAX)
 }
@@ -163,6 +167,7 @@ pub(crate) fn set_epoll_params(epoll: BorrowedFd<'_>, params: &libc::epoll_param
 /// `accept4` without an address: no error after the connection has left the queue is possible.
 ///
 /// `flags` of accept(2): `SOCK_NONBLOCK`, `SOCK_CLOEXEC`.
+#[inline]
 pub(crate) fn accept4(fd: BorrowedFd<'_>, flags: c_int) -> Result<OwnedFd, Errno> {
     // SAFETY: accept(2): "When addr is NULL, nothing is filled in; in this case, addrlen is not used, and
     // should also be NULL." What it returns on success is "a file descriptor for the accepted socket", a new
@@ -414,6 +419,7 @@ pub(crate) fn thread_sigmask(new: Option<&libc::sigset_t>) -> Result<libc::sigse
 /// # Safety
 ///
 /// `answer` is -1 with `errno` set, or a new open descriptor that nobody else owns.
+#[inline]
 unsafe fn owned(answer: c_int) -> Result<OwnedFd, Errno> {
     if answer == -1 {
         return Err(last());
@@ -422,12 +428,17 @@ unsafe fn owned(answer: c_int) -> Result<OwnedFd, Errno> {
     Ok(unsafe { OwnedFd::from_raw_fd(answer) })
 }
 
+#[inline]
 fn done(answer: c_int) -> Result<(), Errno> {
     if answer == -1 { Err(last()) } else { Ok(()) }
 }
 
+#[inline]
 fn count(answer: c_int) -> Result<usize, Errno> {
-    usize::try_from(answer).map_err(|_| last())
+    match usize::try_from(answer) {
+        Ok(count) => Ok(count),
+        Err(_) => Err(last()),
+    }
 }
 
 fn length(answer: impl TryInto<usize>) -> Result<usize, Errno> {
@@ -435,6 +446,7 @@ fn length(answer: impl TryInto<usize>) -> Result<usize, Errno> {
 }
 
 /// `errno`, right after a call that failed.
+#[cold]
 fn last() -> Errno {
     Errno::new(io::Error::last_os_error().raw_os_error().unwrap_or(libc::EINVAL))
 }

@@ -9,10 +9,24 @@ use super::sys::{self, KernelTimespec};
 use crate::drain::errno::Errno;
 
 /// Waits once; the errors are the kernel's, EINTR among them.
+#[inline]
 pub(crate) fn wait(
     epoll: BorrowedFd<'_>,
     buffer: &mut [libc::epoll_event],
     timeout: Option<Duration>,
+    mask: Option<&libc::sigset_t>,
+) -> Result<usize, Errno> {
+    let Some(timeout) = timeout else { return wait_ms(epoll, buffer, FOR_EVER, mask) };
+    wait_at_most(epoll, buffer, timeout, mask)
+}
+
+/// The timeout of `epoll_wait` that never comes.
+const FOR_EVER: c_int = -1;
+
+fn wait_at_most(
+    epoll: BorrowedFd<'_>,
+    buffer: &mut [libc::epoll_event],
+    timeout: Duration,
     mask: Option<&libc::sigset_t>,
 ) -> Result<usize, Errno> {
     let ms = match Timeout::new(timeout) {
@@ -24,6 +38,16 @@ pub(crate) fn wait(
             rounded_ms
         }
     };
+    wait_ms(epoll, buffer, ms, mask)
+}
+
+#[inline]
+fn wait_ms(
+    epoll: BorrowedFd<'_>,
+    buffer: &mut [libc::epoll_event],
+    ms: c_int,
+    mask: Option<&libc::sigset_t>,
+) -> Result<usize, Errno> {
     match mask {
         None => sys::epoll_wait(epoll, buffer, ms),
         Some(mask) => sys::epoll_pwait(epoll, buffer, ms, mask),
@@ -54,15 +78,14 @@ fn wait_exactly(
 
 #[derive(Debug, PartialEq, Eq)]
 enum Timeout {
-    /// What `epoll_wait` can say: -1 is for ever.
+    /// What `epoll_wait` can say.
     Millis(c_int),
     /// What it cannot, and the nearest to it that it can, never shorter as long as a C int lasts.
     Exact(KernelTimespec, c_int),
 }
 
 impl Timeout {
-    fn new(timeout: Option<Duration>) -> Self {
-        let Some(timeout) = timeout else { return Self::Millis(-1) };
+    fn new(timeout: Duration) -> Self {
         let rounded_up = timeout.as_nanos().div_ceil(1_000_000);
         let ms = c_int::try_from(rounded_up).unwrap_or(c_int::MAX);
         if Duration::from_millis(u64::from(ms.unsigned_abs())) == timeout {
@@ -81,16 +104,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_timeout_is_for_ever() {
-        assert_eq!(Timeout::new(None), Timeout::Millis(-1));
-    }
-
-    #[test]
     fn whole_milliseconds_need_no_newer_call() {
-        assert_eq!(Timeout::new(Some(Duration::ZERO)), Timeout::Millis(0));
-        assert_eq!(Timeout::new(Some(Duration::from_millis(7))), Timeout::Millis(7));
+        assert_eq!(Timeout::new(Duration::ZERO), Timeout::Millis(0));
+        assert_eq!(Timeout::new(Duration::from_millis(7)), Timeout::Millis(7));
         let longest = u64::from(c_int::MAX.unsigned_abs());
-        assert_eq!(Timeout::new(Some(Duration::from_millis(longest))), Timeout::Millis(c_int::MAX));
+        assert_eq!(Timeout::new(Duration::from_millis(longest)), Timeout::Millis(c_int::MAX));
     }
 
     #[test]
@@ -105,7 +123,7 @@ mod tests {
         ];
         for (timeout, (seconds, nanoseconds), ms) in table {
             let exact = KernelTimespec { seconds, nanoseconds };
-            assert_eq!(Timeout::new(Some(timeout)), Timeout::Exact(exact, ms), "{timeout:?}");
+            assert_eq!(Timeout::new(timeout), Timeout::Exact(exact, ms), "{timeout:?}");
         }
     }
 }

@@ -40,7 +40,7 @@
 //!         }
 //!     }
 //!     fn cancel(&self, place: Place) { drop(place); }
-//!     fn stand(&self, _: &Arc<Bell>, _: Until) -> Line<Place> { Line::Standing }
+//!     fn stand(&self, _: &Arc<Bell>, _: Until) -> Line { Line::Standing }
 //!     fn leave(&self, _: &Arc<Bell>) -> Option<Place> { None }
 //! }
 //!

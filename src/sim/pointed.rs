@@ -248,19 +248,14 @@ impl<A: Admission> Admission for PointedGate<A> {
         self.env.point();
     }
 
-    fn stand(&self, bell: &Arc<Bell>, until: Until) -> Line<Self::Permit> {
+    fn stand(&self, bell: &Arc<Bell>, until: Until) -> Line {
         self.env.point();
         let unwinding = LosesTurn(&self.env, self.acceptor);
         let answer = self.gate.stand(bell, until);
         drop(unwinding);
-        let answer = match answer {
-            Line::Standing => {
-                self.env.lock().ledger.stands(self.acceptor, until == Until::Room);
-                Line::Standing
-            }
-            Line::Room => Line::Room,
-            Line::Place(permit) => Line::Place(self.counted(permit)),
-        };
+        if answer == Line::Standing {
+            self.env.lock().ledger.stands(self.acceptor, until == Until::Room);
+        }
         self.env.point();
         answer
     }

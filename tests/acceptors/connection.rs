@@ -138,7 +138,7 @@ impl Admission for Watching {
         std::mem::forget(permit);
     }
 
-    fn stand(&self, _: &Arc<Bell>, until: Until) -> Line<Self::Permit> {
+    fn stand(&self, _: &Arc<Bell>, until: Until) -> Line {
         if until == Until::Room { Line::Room } else { Line::Standing }
     }
 

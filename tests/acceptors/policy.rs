@@ -55,7 +55,7 @@ impl Admission for Fussy {
         self.at(Call::Cancel, || self.gate.cancel(permit));
     }
 
-    fn stand(&self, bell: &Arc<Bell>, until: Until) -> Line<Self::Permit> {
+    fn stand(&self, bell: &Arc<Bell>, until: Until) -> Line {
         self.at(Call::Stand, || self.gate.stand(bell, until))
     }
 
@@ -165,7 +165,7 @@ impl Admission for Abrupt {
 
     fn cancel(&self, (): ()) {}
 
-    fn stand(&self, _: &Arc<Bell>, until: Until) -> Line<Self::Permit> {
+    fn stand(&self, _: &Arc<Bell>, until: Until) -> Line {
         if until == Until::Room { Line::Room } else { Line::Standing }
     }
 

@@ -295,13 +295,8 @@ impl Desk {
                 self.cancel_alarm();
                 Next::Leave
             }
-            Line::Room => {
+            Line::Room | Line::Turn => {
                 self.left -= 1;
-                self.wake();
-                Next::Again
-            }
-            Line::Place(place) => {
-                self.handed = Some(place);
                 self.wake();
                 Next::Again
             }

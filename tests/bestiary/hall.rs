@@ -94,7 +94,7 @@ pub(crate) trait Flaw: Send + Sync + 'static {
         rung
     }
 
-    fn stand(state: &mut State, waiter: Waiter) -> Line<()> {
+    fn stand(state: &mut State, waiter: Waiter) -> Line {
         if waiter.until == Until::Room && Self::has_room(state) {
             return Line::Room;
         }
@@ -217,16 +217,14 @@ impl<F: Flaw> Admission for Hall<F> {
         self.change(F::cancel);
     }
 
-    fn stand(&self, bell: &Arc<Bell>, until: Until) -> Line<Self::Permit> {
+    fn stand(&self, bell: &Arc<Bell>, until: Until) -> Line {
         let mut state = self.lock();
-        if Self::claim(&mut state, bell) {
-            return Line::Place(self.seat());
+        if state.handed.iter().any(|handed| Arc::ptr_eq(handed, bell)) && state.in_use <= state.limit {
+            return Line::Turn;
         }
+        Self::claim(&mut state, bell);
         state.line.retain(|waiter| !Arc::ptr_eq(&waiter.bell, bell));
-        match F::stand(&mut state, Waiter { bell: Arc::clone(bell), until, who: self.who }) {
-            Line::Standing => Line::Standing,
-            _ => Line::Room,
-        }
+        F::stand(&mut state, Waiter { bell: Arc::clone(bell), until, who: self.who })
     }
 
     fn leave(&self, bell: &Arc<Bell>) -> Option<Self::Permit> {

@@ -36,7 +36,7 @@ pub(crate) trait World: Send + Sync {
     fn ringer(&self) -> Box<dyn Ring>;
     fn reserve(&self) -> Reserve<Place>;
     fn cancel(&self, place: Place);
-    fn stand(&self, bell: &Arc<Bell>, until: Until) -> Line<Place>;
+    fn stand(&self, bell: &Arc<Bell>, until: Until) -> Line;
     fn leave(&self, bell: &Arc<Bell>) -> Option<Place>;
 }
 
@@ -112,12 +112,8 @@ where
         self.admission.cancel(*place.downcast::<A::Permit>().expect("it came from this admission"));
     }
 
-    fn stand(&self, bell: &Arc<Bell>, until: Until) -> Line<Place> {
-        match self.admission.stand(bell, until) {
-            Line::Standing => Line::Standing,
-            Line::Room => Line::Room,
-            Line::Place(place) => Line::Place(Box::new(place)),
-        }
+    fn stand(&self, bell: &Arc<Bell>, until: Until) -> Line {
+        self.admission.stand(bell, until)
     }
 
     fn leave(&self, bell: &Arc<Bell>) -> Option<Place> {

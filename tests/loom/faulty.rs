@@ -106,7 +106,7 @@ impl Admission for Faulty {
         }
     }
 
-    fn stand(&self, bell: &Arc<Bell>, _: Until) -> Line<Place> {
+    fn stand(&self, bell: &Arc<Bell>, _: Until) -> Line {
         let inner = &*self.inner;
         let mut line = inner.line.lock().expect("not poisoned");
         let early = has_room(inner.word.load(Ordering::Acquire));

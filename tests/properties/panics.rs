@@ -51,7 +51,7 @@ impl Admission for Fragile {
         Self::around(|| self.0.cancel(permit));
     }
 
-    fn stand(&self, bell: &Arc<Bell>, until: Until) -> Line<Self::Permit> {
+    fn stand(&self, bell: &Arc<Bell>, until: Until) -> Line {
         Self::around(|| self.0.stand(bell, until))
     }
 

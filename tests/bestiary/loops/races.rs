@@ -147,7 +147,7 @@ struct OverwritesTheRelease;
 impl Logic for OverwritesTheRelease {
     fn full(&mut self, at: &mut Pass<'_>) -> Next {
         at.silence();
-        let (Line::Room | Line::Standing | Line::Place(_)) = at.world.stand(&at.bell, Until::Room);
+        let (Line::Room | Line::Standing | Line::Turn) = at.world.stand(&at.bell, Until::Room);
         Next::Leave
     }
 }

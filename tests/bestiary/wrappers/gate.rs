@@ -44,7 +44,7 @@ fn rings_unlocked<G: Limited>() -> Result<(), String> {
     let both = Arc::new(OnceLock::new());
     let bell = Arc::new(Bell::new(Box::new(Hasty(Arc::clone(&both)))));
     let _ = both.set((gate.clone(), Arc::clone(&bell)));
-    let (Line::Standing | Line::Room | Line::Place(_)) = gate.stand(&bell, Until::Room);
+    let (Line::Standing | Line::Room | Line::Turn) = gate.stand(&bell, Until::Room);
     catch_unwind(AssertUnwindSafe(|| drop(place)))
         .map_err(|_| "one stands in line, a place comes back: who is rung waits for who rings".into())
 }

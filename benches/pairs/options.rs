@@ -1,0 +1,82 @@
+//! The command line.
+
+use std::time::Duration;
+
+use lexopt::prelude::*;
+
+use crate::work::BURSTS;
+
+pub(crate) const HELP: &str = "\
+Compares ways to accept, as ratios inside one process.
+
+Usage: cargo bench --bench pairs -- [options]
+
+      --seconds N     how long, in all [180]; the longer, the narrower the intervals
+      --burst K,..    only these bursts [1,2,4,32,512]
+      --engine NAME   only comparisons with an engine whose name contains this; may be repeated
+      --quick         a few seconds, for a smoke test
+      --json          print one JSON object a line
+      --verdict       print each promised bound and whether it holds; exit with 1 if one does not
+      --list          print the engines
+  -h, --help          print this help
+";
+
+#[derive(Debug)]
+pub(crate) struct Options {
+    pub(crate) time: Duration,
+    pub(crate) bursts: Vec<usize>,
+    pub(crate) engines: Vec<String>,
+    /// How many connections one quarter of a block takes, at least.
+    pub(crate) connections: usize,
+    pub(crate) json: bool,
+    pub(crate) verdict: bool,
+    pub(crate) list: bool,
+}
+
+impl Options {
+    /// `None` where help was asked for.
+    pub(crate) fn from_command_line() -> Result<Option<Self>, lexopt::Error> {
+        let mut options = Self {
+            time: Duration::from_secs(180),
+            bursts: BURSTS.to_vec(),
+            engines: Vec::new(),
+            connections: 192,
+            json: false,
+            verdict: false,
+            list: false,
+        };
+        let mut arguments = lexopt::Parser::from_env();
+        while let Some(argument) = arguments.next()? {
+            match argument {
+                Long("seconds") => options.time = Duration::from_secs(arguments.value()?.parse()?),
+                Long("burst") => options.bursts = bursts(&arguments.value()?.string()?)?,
+                Long("engine") => options.engines.push(arguments.value()?.string()?),
+                // What cargo passes to a harness when it only wants to see that the bench runs.
+                Long("quick" | "test") => (options.time, options.connections) = (Duration::from_secs(4), 32),
+                Long("json") => options.json = true,
+                Long("verdict") => options.verdict = true,
+                Long("list") => options.list = true,
+                Long("bench") => {}
+                Short('h') | Long("help") => return Ok(None),
+                other => return Err(other.unexpected()),
+            }
+        }
+        Ok(Some(options))
+    }
+
+    /// Whether a comparison of these two is asked for.
+    pub(crate) fn wants(&self, engine: &str, reference: &str) -> bool {
+        self.engines.is_empty()
+            || self.engines.iter().any(|part| engine.contains(part) || reference.contains(part))
+    }
+}
+
+fn bursts(list: &str) -> Result<Vec<usize>, lexopt::Error> {
+    let bursts: Vec<usize> =
+        list.split(',').map(str::parse).collect::<Result<_, _>>().map_err(|_| bad(list))?;
+    if bursts.iter().all(|burst| (1..=4096).contains(burst)) { Ok(bursts) } else { Err(bad(list)) }
+}
+
+fn bad(list: &str) -> lexopt::Error {
+    format!("bursts are numbers from 1 to 4096 with commas between them, not {list:?}").into()
+}

@@ -1,0 +1,262 @@
+//! Other libraries, each as its documentation uses it.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::task::Poll;
+
+use tokio::io::unix::AsyncFd;
+use tokio::runtime::{Builder, Runtime};
+
+use crate::engine::{Engine, listen};
+
+/// A blocking accept for each connection: no epoll, and nothing else that the thread could wait for.
+pub(crate) struct Std {
+    listener: TcpListener,
+    taken: Vec<TcpStream>,
+}
+
+/// Edge-triggered, accept until `WouldBlock`.
+pub(crate) struct Mio {
+    poll: mio::Poll,
+    events: mio::Events,
+    listener: mio::net::TcpListener,
+    taken: Vec<mio::net::TcpStream>,
+}
+
+/// One-shot. As documented: accept one, ask for the next event; or accept until `WouldBlock` before that.
+pub(crate) struct Polling {
+    poller: polling::Poller,
+    events: polling::Events,
+    listener: TcpListener,
+    drains: bool,
+    taken: Vec<TcpStream>,
+}
+
+/// `listener.accept().await` on a current-thread runtime. Each stream is registered with the runtime's epoll, which is
+/// part of what it hands out.
+pub(crate) struct Tokio {
+    runtime: Runtime,
+    listener: tokio::net::TcpListener,
+    taken: Vec<tokio::net::TcpStream>,
+}
+
+/// The same runtime, but the standard library's streams, which are not registered with it.
+pub(crate) struct TokioFd {
+    runtime: Runtime,
+    listener: AsyncFd<TcpListener>,
+    taken: Vec<TcpStream>,
+}
+
+impl Std {
+    pub(crate) fn boxed() -> io::Result<Box<dyn Engine>> {
+        let listener = listen()?;
+        listener.set_nonblocking(false)?;
+        Ok(Box::new(Self { listener, taken: room() }))
+    }
+}
+
+impl Engine for Std {
+    fn address(&self) -> SocketAddr {
+        self.listener.local_addr().expect("an address")
+    }
+
+    fn take(&mut self, burst: usize) {
+        for _ in 0..burst {
+            self.taken.push(self.listener.accept().expect("a connection").0);
+        }
+    }
+
+    fn taken(&self) -> Vec<BorrowedFd<'_>> {
+        self.taken.iter().map(AsFd::as_fd).collect()
+    }
+
+    fn release(&mut self) {
+        self.taken.clear();
+    }
+}
+
+impl Mio {
+    pub(crate) fn boxed() -> io::Result<Box<dyn Engine>> {
+        let poll = mio::Poll::new()?;
+        let mut listener = mio::net::TcpListener::from_std(listen()?);
+        poll.registry().register(&mut listener, mio::Token(1), mio::Interest::READABLE)?;
+        Ok(Box::new(Self { poll, events: mio::Events::with_capacity(64), listener, taken: room() }))
+    }
+}
+
+impl Engine for Mio {
+    fn address(&self) -> SocketAddr {
+        self.listener.local_addr().expect("an address")
+    }
+
+    fn take(&mut self, burst: usize) {
+        while self.taken.len() < burst {
+            self.poll.poll(&mut self.events, None).expect("a wait");
+            for event in &self.events {
+                assert_eq!(event.token(), mio::Token(1), "the listener is the only one");
+                while let Some((stream, _)) = taken_or_empty(self.listener.accept()) {
+                    self.taken.push(stream);
+                }
+            }
+        }
+    }
+
+    fn taken(&self) -> Vec<BorrowedFd<'_>> {
+        self.taken.iter().map(AsFd::as_fd).collect()
+    }
+
+    fn release(&mut self) {
+        self.taken.clear();
+    }
+}
+
+impl Polling {
+    const KEY: usize = 1;
+
+    pub(crate) fn boxed() -> io::Result<Box<dyn Engine>> {
+        Self::start(false)
+    }
+
+    pub(crate) fn draining() -> io::Result<Box<dyn Engine>> {
+        Self::start(true)
+    }
+
+    #[allow(unsafe_code, reason = "the library asks for a promise about the listener's life")]
+    fn start(drains: bool) -> io::Result<Box<dyn Engine>> {
+        let poller = polling::Poller::new()?;
+        let listener = listen()?;
+        // SAFETY: the destructor deletes it from the poller while it is open.
+        unsafe { poller.add(&listener, polling::Event::readable(Self::KEY))? };
+        Ok(Box::new(Self { poller, events: polling::Events::new(), listener, drains, taken: room() }))
+    }
+}
+
+impl Engine for Polling {
+    fn address(&self) -> SocketAddr {
+        self.listener.local_addr().expect("an address")
+    }
+
+    fn take(&mut self, burst: usize) {
+        while self.taken.len() < burst {
+            self.events.clear();
+            self.poller.wait(&mut self.events, None).expect("a wait");
+            for event in self.events.iter() {
+                assert_eq!(event.key, Self::KEY, "the listener is the only one");
+                while let Some((stream, _)) = taken_or_empty(self.listener.accept()) {
+                    self.taken.push(stream);
+                    if !self.drains {
+                        break;
+                    }
+                }
+                self.poller
+                    .modify(&self.listener, polling::Event::readable(Self::KEY))
+                    .expect("the next event is asked for");
+            }
+        }
+    }
+
+    fn taken(&self) -> Vec<BorrowedFd<'_>> {
+        self.taken.iter().map(AsFd::as_fd).collect()
+    }
+
+    fn release(&mut self) {
+        self.taken.clear();
+    }
+}
+
+impl Drop for Polling {
+    fn drop(&mut self) {
+        self.poller.delete(&self.listener).expect("registered until now");
+    }
+}
+
+impl Tokio {
+    pub(crate) fn boxed() -> io::Result<Box<dyn Engine>> {
+        let runtime = Builder::new_current_thread().enable_io().build()?;
+        let listener = {
+            let _inside = runtime.enter();
+            tokio::net::TcpListener::from_std(listen()?)?
+        };
+        Ok(Box::new(Self { runtime, listener, taken: room() }))
+    }
+}
+
+impl Engine for Tokio {
+    fn address(&self) -> SocketAddr {
+        self.listener.local_addr().expect("an address")
+    }
+
+    fn take(&mut self, burst: usize) {
+        self.runtime.block_on(async {
+            for _ in 0..burst {
+                self.taken.push(self.listener.accept().await.expect("a connection").0);
+            }
+            // It still believes that more waits. Whoever awaits the next one finds out, and only then sleeps.
+            poll_fn(|context| {
+                assert!(self.listener.poll_accept(context).is_pending(), "the queue is empty");
+                Poll::Ready(())
+            })
+            .await;
+        });
+    }
+
+    fn taken(&self) -> Vec<BorrowedFd<'_>> {
+        self.taken.iter().map(AsFd::as_fd).collect()
+    }
+
+    fn release(&mut self) {
+        self.taken.clear();
+    }
+}
+
+impl TokioFd {
+    #[allow(unsafe_code, reason = "the library asks for a promise about the listener's life")]
+    pub(crate) fn boxed() -> io::Result<Box<dyn Engine>> {
+        let runtime = Builder::new_current_thread().enable_io().build()?;
+        let listener = {
+            let _inside = runtime.enter();
+            // SAFETY: a listener's descriptor is the same, and open, until it is dropped; nobody takes it out before.
+            unsafe { AsyncFd::register_with_interest(listen()?, tokio::io::Interest::READABLE) }?
+        };
+        Ok(Box::new(Self { runtime, listener, taken: room() }))
+    }
+}
+
+impl Engine for TokioFd {
+    fn address(&self) -> SocketAddr {
+        self.listener.get_ref().local_addr().expect("an address")
+    }
+
+    fn take(&mut self, burst: usize) {
+        self.runtime.block_on(async {
+            while self.taken.len() < burst {
+                let mut ready = self.listener.readable().await.expect("a wait");
+                while let Ok(accepted) = ready.try_io(|listener| listener.get_ref().accept()) {
+                    self.taken.push(accepted.expect("a connection").0);
+                }
+            }
+        });
+    }
+
+    fn taken(&self) -> Vec<BorrowedFd<'_>> {
+        self.taken.iter().map(AsFd::as_fd).collect()
+    }
+
+    fn release(&mut self) {
+        self.taken.clear();
+    }
+}
+
+fn room<T>() -> Vec<T> {
+    Vec::with_capacity(4096)
+}
+
+fn taken_or_empty<T>(accepted: io::Result<T>) -> Option<T> {
+    match accepted {
+        Ok(accepted) => Some(accepted),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+        Err(error) => panic!("no connection: {error}"),
+    }
+}

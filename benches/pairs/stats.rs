@@ -1,0 +1,43 @@
+//! The median, and an interval that holds it, by order statistics: nothing is assumed of how the noise is distributed.
+
+/// A median and its 95 % confidence interval.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Median {
+    pub(crate) value: f64,
+    pub(crate) low: f64,
+    pub(crate) high: f64,
+}
+
+impl Median {
+    /// Of at least one value. Of fewer than six the interval is all of them, which is less than 95 %.
+    pub(crate) fn of(mut values: Vec<f64>) -> Self {
+        values.sort_by(f64::total_cmp);
+        let last = values.len() - 1;
+        let skipped = skipped(values.len());
+        Self {
+            value: f64::midpoint(values[last / 2], values[last.div_ceil(2)]),
+            low: values[skipped],
+            high: values[last - skipped],
+        }
+    }
+}
+
+/// How many of `count` sorted values to leave out at each end. That the median lies below the `k`-th of them has the
+/// probability that of `count` tosses of a coin fewer than `k` come up heads.
+fn skipped(count: usize) -> usize {
+    const TAIL: f64 = 0.025;
+    let tosses = u32::try_from(count).expect("fewer blocks than that");
+    // In logarithms, which do not vanish for thousands of tosses.
+    let mut term = f64::from(tosses) * 0.5_f64.ln();
+    let mut below = term.exp();
+    let mut skipped: usize = 0;
+    for heads in 0..tosses {
+        if below > TAIL {
+            break;
+        }
+        skipped += 1;
+        term += (f64::from(tosses - heads) / f64::from(heads + 1)).ln();
+        below += term.exp();
+    }
+    skipped.saturating_sub(1).min(count.saturating_sub(1) / 2)
+}

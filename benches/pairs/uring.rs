@@ -1,0 +1,72 @@
+//! io_uring's multishot accept: armed once, and every connection is a completion.
+//!
+//! ## The work must not be done while nobody looks
+//!
+//! A ring hands its pending work to the thread that made it, at that thread's next system call: here, while the
+//! clients connect, and so outside what is timed. `IORING_SETUP_DEFER_TASKRUN` keeps it until the ring is waited on.
+#![allow(unsafe_code, reason = "a ring takes raw entries")]
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use io_uring::{IoUring, cqueue, opcode, types};
+
+use crate::engine::{Engine, listen};
+
+pub(crate) struct Uring {
+    ring: IoUring,
+    listener: TcpListener,
+    taken: Vec<OwnedFd>,
+}
+
+impl Uring {
+    pub(crate) fn boxed() -> io::Result<Box<dyn Engine>> {
+        let ring =
+            IoUring::builder().setup_single_issuer().setup_defer_taskrun().setup_cqsize(8192).build(8)?;
+        let mut uring = Self { ring, listener: listen()?, taken: Vec::with_capacity(4096) };
+        uring.arm();
+        uring.ring.submit()?;
+        Ok(Box::new(uring))
+    }
+
+    fn arm(&mut self) {
+        let accept = opcode::AcceptMulti::new(types::Fd(self.listener.as_raw_fd()))
+            .flags(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC)
+            .build();
+        // SAFETY: the entry points to nothing, and the listener outlives the ring's use of it: the ring is dropped
+        // first.
+        unsafe { self.ring.submission().push(&accept) }.expect("room for one entry");
+    }
+}
+
+impl Engine for Uring {
+    fn address(&self) -> SocketAddr {
+        self.listener.local_addr().expect("an address")
+    }
+
+    fn take(&mut self, burst: usize) {
+        assert!(self.ring.completion().is_empty(), "nothing was accepted outside of what is timed");
+        while self.taken.len() < burst {
+            self.ring.submit_and_wait(1).expect("a wait");
+            let mut armed = true;
+            for completion in self.ring.completion() {
+                assert!(completion.result() >= 0, "{}", io::Error::from_raw_os_error(-completion.result()));
+                // SAFETY: the kernel gave it to this completion alone.
+                self.taken.push(unsafe { OwnedFd::from_raw_fd(completion.result()) });
+                armed &= cqueue::more(completion.flags());
+            }
+            if !armed {
+                self.arm();
+            }
+        }
+    }
+
+    fn taken(&self) -> Vec<BorrowedFd<'_>> {
+        self.taken.iter().map(AsFd::as_fd).collect()
+    }
+
+    fn release(&mut self) {
+        self.taken.clear();
+    }
+}

@@ -1,0 +1,122 @@
+//! What is promised of the ratios, and whether it holds.
+
+use std::io::{self, Write};
+
+use crate::engine::{AGAIN, REFERENCE, URING};
+use crate::report::Row;
+
+/// How far the reference may be off itself before nothing else is believed.
+const NOISE: f64 = 0.03;
+/// A strategy against the same system calls by hand.
+const BY_HAND: f64 = 1.05;
+/// Guessing, against the better of the two that do not, on any sequence of bursts.
+const GUESSING: f64 = 1.03;
+const BEST: [(usize, f64); 5] = [(1, 0.46), (2, 0.65), (4, 0.76), (32, 0.91), (512, 0.96)];
+const DEFAULT: [(usize, f64); 5] = [(1, 0.48), (2, 0.68), (4, 0.78), (32, 0.92), (512, 0.97)];
+const EDGE: [(usize, f64); 5] = [(1, 0.55), (2, 0.72), (4, 0.80), (32, 0.93), (512, 0.98)];
+const PEERS: [(&str, usize, f64); 8] = [
+    ("tokio", 1, 0.35),
+    ("tokio", 4, 0.45),
+    ("tokio", 32, 0.50),
+    ("mio", 1, 0.50),
+    ("polling", 1, 0.50),
+    (URING, 1, 1.12),
+    (URING, 4, 1.18),
+    (URING, 32, 1.12),
+];
+/// The strategies that the best is chosen from.
+const STRATEGIES: [&str; 3] = ["crate/level", "crate/edge", "crate/exclusive"];
+
+/// Prints each bound; whether all of them hold.
+pub(crate) fn print(rows: &[Row], out: &mut impl Write) -> io::Result<bool> {
+    writeln!(out, "\nPromised, and measured\n")?;
+    let mut judge = Judge { out, kept: true };
+    for (name, bounds) in [("crate/level", DEFAULT), ("crate/edge", EDGE)] {
+        for (burst, bound) in bounds {
+            judge.at_most(find(rows, name, REFERENCE, burst), bound)?;
+        }
+    }
+    for (burst, bound) in BEST {
+        let of = STRATEGIES.iter().filter_map(|name| find(rows, name, REFERENCE, burst));
+        judge.at_most(of.min_by(|a, b| a.ratio.value.total_cmp(&b.ratio.value)), bound)?;
+    }
+    for (peer, burst, bound) in PEERS {
+        judge.at_most(find(rows, "crate/level", peer, burst), bound)?;
+    }
+    let direct = |row: &&Row| row.pair.reference != REFERENCE && row.pair.reference.starts_with("libc/");
+    for row in rows.iter().filter(direct).filter(|row| row.pair.work.sequence.is_none()) {
+        judge.at_most(Some(row), BY_HAND)?;
+    }
+    for row in better_fixed(rows) {
+        judge.at_most(Some(row), GUESSING)?;
+    }
+    judge.noise(rows)
+}
+
+struct Judge<'a, W> {
+    out: &'a mut W,
+    kept: bool,
+}
+
+impl<W: Write> Judge<'_, W> {
+    fn at_most(&mut self, row: Option<&Row>, bound: f64) -> io::Result<()> {
+        let Some(row) = row else { return Ok(()) };
+        let ratio = row.ratio;
+        let verdict = if ratio.high <= bound {
+            "holds"
+        } else if ratio.value <= bound {
+            "holds, within the noise"
+        } else if ratio.low <= bound {
+            "BROKEN, within the noise"
+        } else {
+            "BROKEN"
+        };
+        self.kept &= ratio.value <= bound;
+        self.line(row, &format!("<= {bound:.2}"), verdict)
+    }
+
+    /// The reference against itself: what it is off, everything else may be off.
+    fn noise(mut self, rows: &[Row]) -> io::Result<bool> {
+        for row in rows.iter().filter(|row| row.pair.engine == AGAIN) {
+            let quiet = (row.ratio.value - 1.0).abs() <= NOISE;
+            self.kept &= quiet;
+            self.line(
+                row,
+                "1 ± 0.03",
+                if quiet { "holds" } else { "TOO NOISY: believe nothing of this run" },
+            )?;
+        }
+        Ok(self.kept)
+    }
+
+    fn line(&mut self, row: &Row, bound: &str, verdict: &str) -> io::Result<()> {
+        let of = row.pair.work.sequence.map_or_else(|| row.pair.work.burst.to_string(), str::to_owned);
+        writeln!(
+            self.out,
+            "{:<30} {:<24} {of:>18} {bound:>8} {:>7.3}  [{:.3}, {:.3}]  {verdict}",
+            row.pair.engine, row.pair.reference, row.ratio.value, row.ratio.low, row.ratio.high
+        )
+    }
+}
+
+fn find<'a>(rows: &'a [Row], engine: &str, reference: &str, burst: usize) -> Option<&'a Row> {
+    rows.iter().find(|row| {
+        row.pair.engine == engine
+            && row.pair.reference == reference
+            && row.pair.work.burst == burst
+            && row.pair.work.sequence.is_none()
+    })
+}
+
+/// Of each sequence the comparison with the better of the fixed strategies: the larger ratio.
+fn better_fixed(rows: &[Row]) -> Vec<&Row> {
+    let mut better: Vec<&Row> = Vec::new();
+    for row in rows.iter().filter(|row| row.pair.work.sequence.is_some()) {
+        match better.iter_mut().find(|other| other.pair.work.sequence == row.pair.work.sequence) {
+            Some(other) if other.ratio.value < row.ratio.value => *other = row,
+            Some(_) => {}
+            None => better.push(row),
+        }
+    }
+    better
+}

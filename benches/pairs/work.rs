@@ -1,0 +1,140 @@
+//! What is taken, and which engine is compared with which.
+
+use crate::engine::{Plan, REFERENCE, URING};
+
+/// Bursts to take one after the other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Work {
+    /// The burst; of a sequence the longest.
+    pub(crate) burst: usize,
+    /// The name of a sequence of different bursts.
+    pub(crate) sequence: Option<&'static str>,
+    pub(crate) bursts: Vec<usize>,
+    /// Taken before, untimed, so that every block begins in the same state.
+    pub(crate) before: Vec<usize>,
+}
+
+/// Two engines on the same work.
+#[derive(Clone, Debug)]
+pub(crate) struct Pair {
+    pub(crate) engine: &'static str,
+    pub(crate) reference: &'static str,
+    pub(crate) work: Work,
+}
+
+/// The bursts that are measured unless told otherwise.
+pub(crate) const BURSTS: [usize; 5] = [1, 2, 4, 32, 512];
+/// So many lone connections bring an acceptor that guesses to the guess that the next one is alone as well.
+const CALM: usize = 40;
+
+impl Work {
+    /// The same burst over and over, about `connections` in all.
+    pub(crate) fn constant(burst: usize, connections: usize) -> Self {
+        let before = [vec![64], vec![burst; CALM.div_ceil(burst)]].concat();
+        let rounds = connections.div_ceil(burst);
+        Self { burst, sequence: None, bursts: vec![burst; rounds], before }
+    }
+
+    /// A pattern over and over. `before` is what came before.
+    fn sequence(name: &'static str, before: &[usize], pattern: &[usize], connections: usize) -> Self {
+        let once: usize = pattern.iter().sum();
+        let burst = pattern.iter().copied().max().unwrap_or(1);
+        let before = [before, pattern].concat();
+        Self { burst, sequence: Some(name), bursts: pattern.repeat(connections.div_ceil(once)), before }
+    }
+
+    pub(crate) fn connections(&self) -> usize {
+        self.bursts.iter().sum()
+    }
+}
+
+impl Pair {
+    /// Whether it stands in the table of everyone against the one reference.
+    pub(crate) fn is_of_the_table(&self) -> bool {
+        self.reference == REFERENCE && self.work.sequence.is_none()
+    }
+}
+
+/// Everything there is to compare.
+pub(crate) fn pairs(plans: &[Plan], bursts: &[usize], connections: usize) -> Vec<Pair> {
+    let mut pairs = Vec::new();
+    for &burst in bursts {
+        for plan in plans.iter().filter(|plan| plan.name != REFERENCE) {
+            pairs.push(Pair {
+                engine: plan.name,
+                reference: REFERENCE,
+                work: Work::constant(burst, connections),
+            });
+        }
+    }
+    pairs.extend(direct(bursts, connections));
+    pairs.extend(adversarial(connections));
+    pairs
+}
+
+/// Our strategies against the same system calls written by hand, and against the peers one by one.
+fn direct(bursts: &[usize], connections: usize) -> Vec<Pair> {
+    let rows: [(&str, &str, &[usize]); 12] = [
+        // A lone connection is taken alone, a burst is counted; two may be either.
+        ("crate/level", "libc/level-one", &[1, 2]),
+        ("crate/level", "libc/level-depth", &[2, 4, 32, 512]),
+        ("crate/level+gate", "libc/level-one", &[1, 2]),
+        ("crate/level+gate", "libc/level-depth", &[2, 4, 32, 512]),
+        ("crate/edge", "libc/edge-mod-one", &[1, 2]),
+        ("crate/edge", "libc/edge-mod-depth", &[2, 4, 32, 512]),
+        ("crate/edge+gate", "libc/edge-mod-one", &[1, 2]),
+        ("crate/edge+gate", "libc/edge-mod-depth", &[2, 4, 32, 512]),
+        ("crate/level", "tokio", &[1, 4, 32]),
+        ("crate/level", "mio", &[1]),
+        ("crate/level", "polling", &[1]),
+        ("crate/level", URING, &[1, 4, 32]),
+    ];
+    let mut pairs = Vec::new();
+    for (engine, reference, of) in rows {
+        for &burst in of.iter().filter(|burst| bursts.contains(burst)) {
+            pairs.push(Pair { engine, reference, work: Work::constant(burst, connections) });
+        }
+    }
+    pairs
+}
+
+/// Sequences that mislead whoever guesses from the past, for the strategy that does against the two that do not.
+fn adversarial(connections: usize) -> Vec<Pair> {
+    let lone = [1; CALM];
+    let random = random(24, 64);
+    let often = [[1; 30].as_slice(), &[64]].concat();
+    let sawtooth: Vec<usize> = (1..=12).chain((1..12).rev()).collect();
+    let sequences: [(&str, &[usize], &[usize]); 10] = [
+        ("1,64", &[], &[1, 64]),
+        ("random 1..64", &[], &random),
+        ("1,1,1,64", &[], &[1, 1, 1, 64]),
+        ("1 x 30,64", &[], &often),
+        ("1,3", &[], &[1, 3]),
+        ("1,1,1,8", &[], &[1, 1, 1, 8]),
+        ("2 after lone", &lone, &[2]),
+        ("2 after bursts", &[64], &[2]),
+        ("1,2,4,8,16,32,64", &[], &[1, 2, 4, 8, 16, 32, 64]),
+        ("sawtooth 1..12", &[], &sawtooth),
+    ];
+    let mut pairs = Vec::new();
+    for (name, before, pattern) in sequences {
+        for reference in ["libc/level-one", "libc/level-depth"] {
+            let work = Work::sequence(name, before, pattern, connections);
+            pairs.push(Pair { engine: "crate/level", reference, work });
+        }
+    }
+    pairs
+}
+
+/// Marsaglia's xorshift, from a fixed seed.
+fn random(count: usize, most: usize) -> Vec<usize> {
+    let mut state = 0x2545_f491_4f6c_dd1d_usize;
+    std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        1 + state % most
+    })
+    .take(count)
+    .collect()
+}

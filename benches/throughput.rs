@@ -1,28 +1,35 @@
-//! Accept throughput, edge- against level-triggered, on real loopback sockets: `cargo bench --bench throughput`.
+//! Accept throughput on real sockets, connections per second: `cargo bench --bench throughput`.
 //!
-//! So many connections are queued; then one thread wakes, takes them all, and is ready to sleep again. Only that is
-//! timed: connecting and closing are not. Each row asserts that all were taken. Names read as paths: family, trigger,
-//! gate, burst. criterion's own comparison with the last run says nothing on a shared machine; compare rows of one run.
+//! A number: so many connections are queued; then one thread wakes, takes them all, and is ready to sleep again. Only
+//! that is timed: connecting and closing are not. `storm`: a second thread connects as fast as it can. `one-at-a-time`:
+//! a second thread connects when its last connection was accepted and closed, so that the acceptor sleeps in between.
+//!
+//! Each row asserts that all were taken. Names read as paths: family, strategy, gate, burst. Plots are under
+//! `target/criterion`. criterion's own comparison with the last run says nothing on a shared machine; compare rows of one
+//! run, or take the bench `pairs`, which is made for that.
 
 use std::hint::black_box;
+use std::io::Read;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use epoll_acceptor::{
-    Acceptor, Admission, Builder, Connection, Epoll, EpollAcceptor, Events, Gate, Listener, Token, Trigger,
+    Acceptor, Admission, Builder, Connection, EdgeTriggered, Epoll, EpollAcceptor, Events, Gate,
+    LevelTriggered, Listener, Strategy, Token,
 };
 use socket2::SockRef;
 
 const BURSTS: [usize; 5] = [1, 4, 32, 512, 4096];
 
 /// A family of sockets, as the bench needs it.
-trait Family: Listener {
+trait Family: Listener + 'static {
     const NAME: &'static str;
-    type Address;
-    type Client: AsFd;
+    type Address: Send + 'static;
+    type Client: AsFd + Read;
 
     fn listen() -> Self;
     fn address(&self) -> Self::Address;
@@ -81,14 +88,18 @@ fn deepen(listener: &impl AsFd) {
 }
 
 /// The time to take `burst` queued connections, over so many rounds.
-fn rounds<L: Family, A: Admission>(acceptor: Builder<L, Trigger, A>, burst: usize, rounds: u64) -> Duration {
+fn rounds<L: Family, S: Strategy, A: Admission>(
+    acceptor: Builder<L, S, A>,
+    burst: usize,
+    n: u64,
+) -> Duration {
     let epoll = Epoll::new().expect("an epoll");
     let mut acceptor = acceptor.register(&epoll, Token(0)).expect("a registration");
     let mut events = Events::with_capacity(8).expect("a buffer");
     let address = acceptor.listener().address();
     let (mut clients, mut served) = (Vec::with_capacity(burst), Vec::with_capacity(burst));
     let mut spent = Duration::ZERO;
-    for _ in 0..rounds {
+    for _ in 0..n {
         clients.extend((0..burst).map(|_| L::connect(&address)));
         let start = Instant::now();
         take(&epoll, &mut events, &mut acceptor, burst, &mut served);
@@ -102,10 +113,10 @@ fn rounds<L: Family, A: Admission>(acceptor: Builder<L, Trigger, A>, burst: usiz
 
 type Served<L, A> = Vec<Connection<<L as Listener>::Stream, <A as Admission>::Permit>>;
 
-fn take<L: Family, A: Admission>(
+fn take<L: Family, S: Strategy, A: Admission>(
     epoll: &Epoll,
     events: &mut Events,
-    acceptor: &mut EpollAcceptor<L, Trigger, A>,
+    acceptor: &mut EpollAcceptor<L, S, A>,
     burst: usize,
     served: &mut Served<L, A>,
 ) {
@@ -118,22 +129,67 @@ fn take<L: Family, A: Admission>(
     }
 }
 
-fn family<L: Family>(criterion: &mut Criterion) {
-    let most = most_descriptors();
-    for (name, trigger) in [("level", Trigger::Level), ("edge", Trigger::Edge)] {
-        let mut group = criterion.benchmark_group(format!("{}/{name}", L::NAME));
-        for burst in BURSTS.into_iter().filter(|burst| 2 * burst < most) {
-            group.throughput(Throughput::Elements(burst as u64));
-            group.bench_function(BenchmarkId::new("ungated", burst), |bencher| {
-                bencher.iter_custom(|n| rounds(trigger.on(L::listen()), burst, n));
-            });
-            group.bench_function(BenchmarkId::new("gated", burst), |bencher| {
-                let gate = Gate::new(1_000_000);
-                bencher.iter_custom(|n| rounds(trigger.on(L::listen()).gate(&gate), burst, n));
-            });
+/// The time until `n` connections were served that a second thread makes, one after the other.
+fn stream<L: Family, S: Strategy, A: Admission>(
+    acceptor: Builder<L, S, A>,
+    client: fn(L::Client),
+    n: u64,
+) -> Duration {
+    let epoll = Epoll::new().expect("an epoll");
+    let mut acceptor = acceptor.register(&epoll, Token(0)).expect("a registration");
+    let address = acceptor.listener().address();
+    let clients = thread::spawn(move || (0..n).for_each(|_| client(L::connect(&address))));
+    let mut events = Events::with_capacity(8).expect("a buffer");
+    let mut taken = 0;
+    let start = Instant::now();
+    while taken < n {
+        epoll.wait(&mut events, None).expect("a wait");
+        for _ in &mut events {
+            taken += acceptor.drain(drop).expect("a listener that listens") as u64;
         }
-        group.finish();
     }
+    let spent = start.elapsed();
+    clients.join().expect("the clients end");
+    assert_eq!(taken, n, "all were taken");
+    spent
+}
+
+fn hurry<C>(client: C) {
+    drop(client);
+}
+
+/// Until the server has closed the connection.
+fn patience<C: Read>(mut client: C) {
+    let read = client.read(&mut [0; 1]);
+    assert!(!matches!(read, Ok(1)), "the server says nothing");
+}
+
+/// Every row of a strategy on a family of sockets, without a gate and with one.
+fn strategy<L: Family, S: Strategy>(criterion: &mut Criterion, name: &str, on: fn(L) -> Builder<L, S>) {
+    let gate = Gate::new(1_000_000);
+    rows(criterion, &format!("{}/{name}/ungated", L::NAME), || on(L::listen()));
+    rows(criterion, &format!("{}/{name}/gated", L::NAME), || on(L::listen()).gate(&gate));
+}
+
+fn rows<L: Family, S: Strategy, A: Admission>(
+    criterion: &mut Criterion,
+    name: &str,
+    acceptor: impl Fn() -> Builder<L, S, A>,
+) {
+    let most = most_descriptors();
+    let mut group = criterion.benchmark_group(name);
+    for burst in BURSTS.into_iter().filter(|burst| 2 * burst < most) {
+        group.throughput(Throughput::Elements(burst as u64));
+        group.bench_function(BenchmarkId::from_parameter(burst), |bencher| {
+            bencher.iter_custom(|n| rounds(acceptor(), burst, n));
+        });
+    }
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("storm", |bencher| bencher.iter_custom(|n| stream(acceptor(), hurry, n)));
+    group.bench_function("one-at-a-time", |bencher| {
+        bencher.iter_custom(|n| stream(acceptor(), patience, n));
+    });
+    group.finish();
 }
 
 /// Each connection of a burst takes two descriptors; some are needed otherwise.
@@ -143,43 +199,14 @@ fn most_descriptors() -> usize {
     usize::try_from(soft).unwrap_or(usize::MAX).saturating_sub(64)
 }
 
-/// One connection after the other, made by a second thread as fast as it can.
-fn storm(criterion: &mut Criterion) {
-    for (name, trigger) in [("level", Trigger::Level), ("edge", Trigger::Edge)] {
-        let mut group = criterion.benchmark_group(format!("tcp/{name}"));
-        group.throughput(Throughput::Elements(1));
-        group.bench_function("storm", |bencher| {
-            bencher.iter_custom(|n| {
-                let epoll = Epoll::new().expect("an epoll");
-                let mut acceptor = trigger
-                    .on(<TcpListener as Family>::listen())
-                    .register(&epoll, Token(0))
-                    .expect("a registration");
-                let address = acceptor.listener().address();
-                let clients = std::thread::spawn(move || {
-                    (0..n).for_each(|_| drop(<TcpListener as Family>::connect(&address)));
-                });
-                let mut events = Events::with_capacity(8).expect("a buffer");
-                let mut taken = 0;
-                let start = Instant::now();
-                while taken < n {
-                    epoll.wait(&mut events, None).expect("a wait");
-                    for _ in &mut events {
-                        taken += acceptor.drain(drop).expect("a listener that listens") as u64;
-                    }
-                }
-                let spent = start.elapsed();
-                clients.join().expect("the clients end");
-                spent
-            });
-        });
-        group.finish();
-    }
+fn family<L: Family>(criterion: &mut Criterion) {
+    strategy::<L, _>(criterion, "level", LevelTriggered::on);
+    strategy::<L, _>(criterion, "edge", EdgeTriggered::on);
 }
 
 criterion_group! {
     name = benches;
     config = Criterion::default().sample_size(20).warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
-    targets = family::<TcpListener>, family::<UnixListener>, storm
+    targets = family::<TcpListener>, family::<UnixListener>
 }
 criterion_main!(benches);

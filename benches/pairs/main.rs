@@ -89,9 +89,9 @@ fn run() -> Result<bool, Box<dyn Error>> {
     let rows = measure(&bench, pairs, &options);
     if options.json {
         report::json(&rows, &machine, &mut out)?;
-    } else {
-        report::tables(&rows, &mut out)?;
+        return Ok(!options.verdict || verdict::print(&rows, &mut io::stderr())?);
     }
+    report::tables(&rows, &mut out)?;
     Ok(!options.verdict || verdict::print(&rows, &mut out)?)
 }
 

@@ -16,7 +16,8 @@ Usage: cargo bench --bench pairs -- [options]
       --engine NAME   only comparisons with an engine whose name contains this; may be repeated
       --quick         a few seconds, for a smoke test
       --json          print one JSON object a line
-      --verdict       print each promised bound and whether it holds; exit with 1 if one does not
+      --verdict       print each promised bound and whether it holds (with --json on stderr); exit with 1 if one
+                      does not
       --list          print the engines
   -h, --help          print this help
 ";

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use crate::engine::REFERENCE;
 use crate::stats::Median;
+use crate::verdict;
 use crate::work::Pair;
 
 /// What became of a pair.
@@ -33,6 +34,9 @@ pub(crate) fn json(rows: &[Row], machine: &str, out: &mut impl Write) -> io::Res
         });
         if !pair.is_of_the_table() {
             object["against"] = pair.reference.into();
+        }
+        if let Some(bound) = verdict::bound(pair) {
+            object["bound"] = bound.into();
         }
         if let Some(sequence) = pair.work.sequence {
             object["sequence"] = sequence.into();

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use crate::engine::{AGAIN, REFERENCE, URING};
 use crate::report::Row;
+use crate::work::Pair;
 
 /// How far the reference may be off itself before nothing else is believed.
 const NOISE: f64 = 0.03;
@@ -27,28 +28,41 @@ const PEERS: [(&str, usize, f64); 8] = [
 /// The strategies that the best is chosen from.
 const STRATEGIES: [&str; 3] = ["crate/level", "crate/edge", "crate/exclusive"];
 
+/// What is promised of a comparison.
+pub(crate) fn bound(pair: &Pair) -> Option<f64> {
+    let at = |bounds: &[(usize, f64)]| {
+        bounds.iter().find(|(burst, _)| *burst == pair.work.burst).map(|(_, bound)| *bound)
+    };
+    match (pair.engine, pair.reference) {
+        // Of the two that do not guess, the better is the one with the larger ratio: the bound is on both.
+        _ if pair.work.sequence.is_some() => Some(GUESSING),
+        ("crate/level", REFERENCE) => at(&DEFAULT),
+        ("crate/edge", REFERENCE) => at(&EDGE),
+        (_, REFERENCE) => None,
+        (_, reference) if reference.starts_with("libc/") => Some(BY_HAND),
+        (_, reference) => PEERS
+            .iter()
+            .find(|(peer, burst, _)| *peer == reference && *burst == pair.work.burst)
+            .map(|(_, _, bound)| *bound),
+    }
+}
+
 /// Prints each bound; whether all of them hold.
 pub(crate) fn print(rows: &[Row], out: &mut impl Write) -> io::Result<bool> {
     writeln!(out, "\nPromised, and measured\n")?;
     let mut judge = Judge { out, kept: true };
-    for (name, bounds) in [("crate/level", DEFAULT), ("crate/edge", EDGE)] {
-        for (burst, bound) in bounds {
-            judge.at_most(find(rows, name, REFERENCE, burst), bound)?;
+    for row in rows {
+        if let Some(bound) = bound(&row.pair) {
+            judge.at_most(row, bound)?;
         }
     }
+    writeln!(judge.out, "\nThe best of {}\n", STRATEGIES.join(", "))?;
     for (burst, bound) in BEST {
-        let of = STRATEGIES.iter().filter_map(|name| find(rows, name, REFERENCE, burst));
-        judge.at_most(of.min_by(|a, b| a.ratio.value.total_cmp(&b.ratio.value)), bound)?;
-    }
-    for (peer, burst, bound) in PEERS {
-        judge.at_most(find(rows, "crate/level", peer, burst), bound)?;
-    }
-    let direct = |row: &&Row| row.pair.reference != REFERENCE && row.pair.reference.starts_with("libc/");
-    for row in rows.iter().filter(direct).filter(|row| row.pair.work.sequence.is_none()) {
-        judge.at_most(Some(row), BY_HAND)?;
-    }
-    for row in better_fixed(rows) {
-        judge.at_most(Some(row), GUESSING)?;
+        let of = rows.iter().filter(|row| row.pair.is_of_the_table() && row.pair.work.burst == burst);
+        let ours = of.filter(|row| STRATEGIES.contains(&row.pair.engine));
+        if let Some(best) = ours.min_by(|a, b| a.ratio.value.total_cmp(&b.ratio.value)) {
+            judge.at_most(best, bound)?;
+        }
     }
     judge.noise(rows)
 }
@@ -59,8 +73,7 @@ struct Judge<'a, W> {
 }
 
 impl<W: Write> Judge<'_, W> {
-    fn at_most(&mut self, row: Option<&Row>, bound: f64) -> io::Result<()> {
-        let Some(row) = row else { return Ok(()) };
+    fn at_most(&mut self, row: &Row, bound: f64) -> io::Result<()> {
         let ratio = row.ratio;
         let verdict = if ratio.high <= bound {
             "holds"
@@ -77,6 +90,7 @@ impl<W: Write> Judge<'_, W> {
 
     /// The reference against itself: what it is off, everything else may be off.
     fn noise(mut self, rows: &[Row]) -> io::Result<bool> {
+        writeln!(self.out, "\nThe reference against itself\n")?;
         for row in rows.iter().filter(|row| row.pair.engine == AGAIN) {
             let quiet = (row.ratio.value - 1.0).abs() <= NOISE;
             self.kept &= quiet;
@@ -97,26 +111,4 @@ impl<W: Write> Judge<'_, W> {
             row.pair.engine, row.pair.reference, row.ratio.value, row.ratio.low, row.ratio.high
         )
     }
-}
-
-fn find<'a>(rows: &'a [Row], engine: &str, reference: &str, burst: usize) -> Option<&'a Row> {
-    rows.iter().find(|row| {
-        row.pair.engine == engine
-            && row.pair.reference == reference
-            && row.pair.work.burst == burst
-            && row.pair.work.sequence.is_none()
-    })
-}
-
-/// Of each sequence the comparison with the better of the fixed strategies: the larger ratio.
-fn better_fixed(rows: &[Row]) -> Vec<&Row> {
-    let mut better: Vec<&Row> = Vec::new();
-    for row in rows.iter().filter(|row| row.pair.work.sequence.is_some()) {
-        match better.iter_mut().find(|other| other.pair.work.sequence == row.pair.work.sequence) {
-            Some(other) if other.ratio.value < row.ratio.value => *other = row,
-            Some(_) => {}
-            None => better.push(row),
-        }
-    }
-    better
 }

@@ -1,0 +1,183 @@
+//! Bars in groups, with whiskers, as SVG. The background is white, so that a chart can be read on a dark page.
+
+use std::error::Error;
+use std::path::Path;
+
+use plotters::coord::Shift;
+use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
+
+/// A chart.
+#[derive(Clone, Debug)]
+pub(crate) struct Bars {
+    pub(crate) title: String,
+    /// What the groups are, and what the height is, with its unit.
+    pub(crate) across: &'static str,
+    pub(crate) up: &'static str,
+    /// Names below the axis; of several lines where there is a line break.
+    pub(crate) groups: Vec<String>,
+    pub(crate) series: Vec<Series>,
+    /// A line across the whole, and what the legend says of it.
+    pub(crate) mark: Option<(f64, String)>,
+    /// How the height is written above a bar; `None` where there is no room for numbers.
+    pub(crate) digits: Option<usize>,
+    /// The lowest height that is shown.
+    pub(crate) from: f64,
+}
+
+/// Bars of one colour, one for each group.
+#[derive(Clone, Debug)]
+pub(crate) struct Series {
+    pub(crate) name: String,
+    pub(crate) colour: RGBColor,
+    pub(crate) bars: Vec<Option<Bar>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bar {
+    pub(crate) height: f64,
+    /// From where to where it might as well be.
+    pub(crate) whiskers: Option<(f64, f64)>,
+}
+
+type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+type Plot<'a, 'b> = ChartContext<
+    'a,
+    SVGBackend<'b>,
+    Cartesian2d<plotters::coord::types::RangedCoordf64, plotters::coord::types::RangedCoordf64>,
+>;
+type Drawn = Result<(), Box<dyn Error>>;
+
+const SIZE: (u32, u32) = (960, 520);
+const FONT: &str = "sans-serif";
+const INK: RGBColor = RGBColor(40, 40, 40);
+const GRID: RGBColor = RGBColor(222, 222, 222);
+/// The width of a group that its bars fill.
+const FILLED: f64 = 0.84;
+
+impl Bars {
+    /// Writes the chart as SVG.
+    pub(crate) fn draw(&self, path: &Path) -> Drawn {
+        let root = SVGBackend::new(path, SIZE).into_drawing_area();
+        root.fill(&WHITE)?;
+        let (head, body) = root.split_vertically(78);
+        self.head(&head)?;
+        let mut plot = ChartBuilder::on(&body)
+            .margin_left(10)
+            .margin_right(24)
+            .set_label_area_size(LabelAreaPosition::Left, 70)
+            .set_label_area_size(LabelAreaPosition::Bottom, 74)
+            .build_cartesian_2d(0.0..count(self.groups.len()), self.from..self.top())?;
+        plot.configure_mesh()
+            .disable_x_mesh()
+            .x_labels(0)
+            .y_labels(8)
+            .y_desc(self.up)
+            .y_label_formatter(&|height| format!("{}", (height * 100.0).round() / 100.0))
+            .axis_style(INK)
+            .bold_line_style(GRID)
+            .light_line_style(WHITE)
+            .label_style((FONT, 15, &INK))
+            .axis_desc_style((FONT, 16, &INK))
+            .draw()?;
+        self.mark(&mut plot)?;
+        self.bars(&mut plot)?;
+        self.groups(&plot, &body)?;
+        root.present()?;
+        Ok(())
+    }
+
+    /// Title and legend.
+    fn head(&self, area: &Area<'_>) -> Drawn {
+        area.draw(&Text::new(self.title.clone(), (16, 10), (FONT, 21, &INK).into_text_style(area)))?;
+        let mut x = 16;
+        for series in &self.series {
+            area.draw(&Rectangle::new([(x, 50), (x + 13, 63)], series.colour.filled()))?;
+            let style = (FONT, 15, &INK).into_text_style(area);
+            area.draw(&Text::new(series.name.clone(), (x + 18, 49), style))?;
+            x += 18 + width(&series.name) + 14;
+        }
+        if let Some((_, text)) = &self.mark {
+            area.draw(&PathElement::new(vec![(x, 57), (x + 22, 57)], RED.stroke_width(2)))?;
+            area.draw(&Text::new(text.clone(), (x + 28, 49), (FONT, 15, &INK).into_text_style(area)))?;
+        }
+        Ok(())
+    }
+
+    fn bars(&self, plot: &mut Plot<'_, '_>) -> Drawn {
+        let width = FILLED / count(self.series.len());
+        for (number, series) in self.series.iter().enumerate() {
+            for (group, bar) in series.bars.iter().enumerate() {
+                let Some(bar) = bar else { continue };
+                let left = count(group) + (1.0 - FILLED) / 2.0 + count(number) * width;
+                let corners = [(left + 0.06 * width, self.from), (left + 0.94 * width, bar.height)];
+                plot.draw_series([Rectangle::new(corners, series.colour.filled())])?;
+                self.whiskers(plot, *bar, left + width / 2.0, width / 4.0)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn whiskers(&self, plot: &mut Plot<'_, '_>, bar: Bar, middle: f64, half: f64) -> Drawn {
+        let (low, high) = bar.whiskers.unwrap_or((bar.height, bar.height));
+        if bar.whiskers.is_some() {
+            let line = |from, to| PathElement::new(vec![from, to], INK.stroke_width(1));
+            plot.draw_series([
+                line((middle, low), (middle, high)),
+                line((middle - half, low), (middle + half, low)),
+                line((middle - half, high), (middle + half, high)),
+            ])?;
+        }
+        if let Some(digits) = self.digits {
+            let style = (FONT, 12, &INK).into_text_style(plot.plotting_area());
+            let text = format!("{:.digits$}", bar.height);
+            let style = style.pos(Pos::new(HPos::Center, VPos::Bottom));
+            let above = high.max(bar.height) + (self.top() - self.from) * 0.008;
+            plot.draw_series([Text::new(text, (middle, above), style)])?;
+        }
+        Ok(())
+    }
+
+    fn mark(&self, plot: &mut Plot<'_, '_>) -> Drawn {
+        let Some((height, _)) = &self.mark else { return Ok(()) };
+        let line = vec![(0.0, *height), (count(self.groups.len()), *height)];
+        plot.draw_series([PathElement::new(line, RED.stroke_width(2))])?;
+        Ok(())
+    }
+
+    /// The names of the groups, and what they are.
+    fn groups(&self, plot: &Plot<'_, '_>, area: &Area<'_>) -> Drawn {
+        let style = (FONT, 15, &INK).into_text_style(area).pos(Pos::new(HPos::Center, VPos::Top));
+        let (shift, _) = area.get_base_pixel();
+        let base = area.get_base_pixel().1;
+        let below = i32::try_from(SIZE.1)? - base - 74;
+        for (number, group) in self.groups.iter().enumerate() {
+            let (x, _) = plot.backend_coord(&(count(number) + 0.5, self.from));
+            for (line, text) in (0..).zip(group.lines()) {
+                area.draw(&Text::new(text.to_owned(), (x - shift, below + 8 + 17 * line), style.clone()))?;
+            }
+        }
+        let style = (FONT, 16, &INK).into_text_style(area).pos(Pos::new(HPos::Center, VPos::Top));
+        let middle = i32::try_from(SIZE.0 / 2)?;
+        area.draw(&Text::new(self.across, (middle, below + 50), style))?;
+        Ok(())
+    }
+
+    fn top(&self) -> f64 {
+        let bars = self.series.iter().flat_map(|series| series.bars.iter().flatten());
+        let highest = bars.map(|bar| bar.whiskers.map_or(bar.height, |(_, high)| high.max(bar.height)));
+        let mark = self.mark.as_ref().map(|(height, _)| *height);
+        let highest = highest.chain(mark).fold(self.from, f64::max);
+        highest + (highest - self.from) * 0.08
+    }
+}
+
+/// Of a text in the legend. Generous, since nothing is known of the reader's font.
+fn width(text: &str) -> i32 {
+    i32::try_from(text.chars().count()).unwrap_or(0) * 15 / 2
+}
+
+#[allow(clippy::cast_precision_loss, reason = "some dozen")]
+fn count(number: usize) -> f64 {
+    number as f64
+}

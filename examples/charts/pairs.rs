@@ -1,0 +1,243 @@
+//! The bench `pairs`: ways to accept, compared.
+
+use plotters::style::RGBColor;
+
+use crate::Pages;
+use crate::bars::{Bar, Bars, Series};
+use crate::rows::Row;
+use crate::tables::table;
+
+/// The reference against itself: its times are the reference's.
+const REFERENCE: &str = "libc/edge-until-eagain/again";
+
+/// Who stands in the charts, by which name, in which colour.
+const SHOWN: [(&str, &str, RGBColor); 7] = [
+    ("crate/level", "this crate, level", RGBColor(0, 90, 170)),
+    ("crate/edge", "this crate, edge", RGBColor(90, 170, 230)),
+    ("io_uring", "io_uring", RGBColor(0, 150, 110)),
+    (REFERENCE, "accept4 until EAGAIN", RGBColor(110, 110, 110)),
+    ("mio", "mio", RGBColor(185, 185, 185)),
+    ("polling", "polling", RGBColor(230, 160, 0)),
+    ("tokio", "tokio", RGBColor(200, 80, 0)),
+];
+
+pub(crate) fn pages(rows: &[Row]) -> Pages {
+    Pages {
+        charts: vec![
+            ("pairs-time.svg", time(rows)),
+            ("pairs-ratio.svg", ratio(rows)),
+            ("pairs-by-hand.svg", by_hand(rows)),
+            ("pairs-sequences.svg", sequences(rows)),
+        ],
+        tables: vec![
+            ("pairs-machine", machine(rows)),
+            ("pairs-ratio", matrix(rows, ratio_cell)),
+            ("pairs-time", matrix(rows, |row| format!("{:.0}", row.number("ns_per_connection")))),
+            ("pairs-direct", direct_table(rows)),
+            ("pairs-sequences", sequence_table(rows)),
+        ],
+    }
+}
+
+fn machine(rows: &[Row]) -> String {
+    let blocks = rows.iter().filter_map(|row| row.object["blocks"].as_u64()).min().unwrap_or(0);
+    let machine = rows.iter().find_map(|row| row.text("machine")).unwrap_or("an unknown machine");
+    format!("{machine}; at least {blocks} blocks for each figure.\n")
+}
+
+/// Against the one reference, every engine.
+fn of_the_table(rows: &[Row]) -> impl Iterator<Item = &Row> {
+    rows.iter().filter(|row| row.text("against").is_none())
+}
+
+fn bursts(rows: &[Row]) -> Vec<u64> {
+    let mut bursts: Vec<u64> = of_the_table(rows).map(Row::burst).collect();
+    bursts.sort_unstable();
+    bursts.dedup();
+    bursts
+}
+
+fn find<'a>(rows: &'a [Row], engine: &str, burst: u64) -> Option<&'a Row> {
+    of_the_table(rows).find(|row| row.engine == engine && row.burst() == burst)
+}
+
+fn time(rows: &[Row]) -> Bars {
+    let bar = |row: &Row| Bar { height: row.number("ns_per_connection"), whiskers: None };
+    Bars {
+        title: "Time to accept a connection: less is better".to_owned(),
+        across: "connections queued when the server wakes",
+        up: "ns per connection",
+        groups: bursts(rows).iter().map(u64::to_string).collect(),
+        series: shown(rows, bar),
+        mark: None,
+        digits: None,
+        from: 0.0,
+    }
+}
+
+fn ratio(rows: &[Row]) -> Bars {
+    Bars {
+        title: "Accepting, against accept4 until EAGAIN: less is better".to_owned(),
+        across: "connections queued when the server wakes",
+        up: "time as a multiple, 95 % interval",
+        mark: Some((1.0, "1.00".to_owned())),
+        series: shown(rows, multiple),
+        ..time(rows)
+    }
+}
+
+fn shown(rows: &[Row], bar: impl Fn(&Row) -> Bar) -> Vec<Series> {
+    let bursts = bursts(rows);
+    let shown =
+        SHOWN.into_iter().filter(|(engine, ..)| bursts.iter().any(|k| find(rows, engine, *k).is_some()));
+    let series = shown.map(|(engine, name, colour)| Series {
+        name: name.to_owned(),
+        colour,
+        bars: bursts.iter().map(|burst| find(rows, engine, *burst).map(&bar)).collect(),
+    });
+    series.collect()
+}
+
+fn multiple(row: &Row) -> Bar {
+    Bar { height: row.number("ratio"), whiskers: Some((row.number("low"), row.number("high"))) }
+}
+
+/// The crate's strategies against the same system calls by hand.
+fn by_hand(rows: &[Row]) -> Bars {
+    let engines = [
+        ("crate/level", "level", RGBColor(0, 90, 170)),
+        ("crate/level+gate", "level, with a gate", RGBColor(60, 130, 60)),
+        ("crate/edge", "edge", RGBColor(90, 170, 230)),
+        ("crate/edge+gate", "edge, with a gate", RGBColor(150, 200, 120)),
+    ];
+    let bursts = bursts(rows);
+    // At two, both loops by hand are candidates: the better of them is the one with the larger ratio.
+    let worst = |engine: &str, burst: u64| {
+        let of = direct(rows).filter(|row| row.engine == engine && row.burst() == burst);
+        let by_hand = of.filter(|row| row.text("against").is_some_and(|name| name.starts_with("libc/")));
+        by_hand.max_by(|a, b| a.number("ratio").total_cmp(&b.number("ratio"))).map(multiple)
+    };
+    Bars {
+        title: "This crate, against the same system calls written by hand".to_owned(),
+        across: "connections queued when the server wakes",
+        up: "time as a multiple, 95 % interval",
+        groups: bursts.iter().map(u64::to_string).collect(),
+        series: engines
+            .into_iter()
+            .map(|(engine, name, colour)| Series {
+                name: name.to_owned(),
+                colour,
+                bars: bursts.iter().map(|burst| worst(engine, *burst)).collect(),
+            })
+            .collect(),
+        mark: Some((1.05, "promised: at most 1.05".to_owned())),
+        digits: Some(2),
+        from: 0.8,
+    }
+}
+
+fn sequences(rows: &[Row]) -> Bars {
+    let names = sequence_names(rows);
+    let series = [
+        ("libc/level-one", "against one a wake-up", RGBColor(90, 170, 230)),
+        ("libc/level-depth", "against all that are queued", RGBColor(0, 90, 170)),
+    ];
+    Bars {
+        title: "Guessing how many wait, against the two that do not guess".to_owned(),
+        across: "bursts, repeated",
+        up: "time as a multiple, 95 % interval",
+        groups: names.iter().map(|name| in_lines(name)).collect(),
+        series: series
+            .into_iter()
+            .map(|(against, name, colour)| Series {
+                name: name.to_owned(),
+                colour,
+                bars: names.iter().map(|name| in_sequence(rows, name, against).map(multiple)).collect(),
+            })
+            .collect(),
+        mark: Some((1.03, "promised: at most 1.03".to_owned())),
+        digits: Some(2),
+        from: 0.6,
+    }
+}
+
+/// A name of at most three short lines.
+fn in_lines(name: &str) -> String {
+    let mut lines = vec![String::new()];
+    for part in name.split_inclusive([',', ' ']) {
+        if lines.last().is_some_and(|line| line.len() + part.len() > 9) {
+            lines.push(String::new());
+        }
+        if let Some(line) = lines.last_mut() {
+            line.push_str(part);
+        }
+    }
+    lines.join("\n")
+}
+
+fn direct(rows: &[Row]) -> impl Iterator<Item = &Row> {
+    rows.iter().filter(|row| row.text("against").is_some() && row.text("sequence").is_none())
+}
+
+fn in_sequence<'a>(rows: &'a [Row], name: &str, against: &str) -> Option<&'a Row> {
+    rows.iter().find(|row| row.text("sequence") == Some(name) && row.text("against") == Some(against))
+}
+
+fn sequence_names(rows: &[Row]) -> Vec<&str> {
+    let mut names: Vec<&str> = rows.iter().filter_map(|row| row.text("sequence")).collect();
+    names.dedup();
+    names
+}
+
+fn matrix(rows: &[Row], cell: impl Fn(&Row) -> String) -> String {
+    let bursts = bursts(rows);
+    let mut engines: Vec<&str> = Vec::new();
+    for row in of_the_table(rows) {
+        if !engines.contains(&row.engine.as_str()) {
+            engines.push(&row.engine);
+        }
+    }
+    let line = |engine: &&str| {
+        let cells = bursts.iter().map(|burst| find(rows, engine, *burst).map_or(String::new(), &cell));
+        std::iter::once(format!("`{engine}`")).chain(cells).collect()
+    };
+    let columns: Vec<String> = bursts.iter().map(u64::to_string).collect();
+    let head: Vec<&str> =
+        std::iter::once("connections queued").chain(columns.iter().map(String::as_str)).collect();
+    table(&head, &engines.iter().map(line).collect::<Vec<_>>())
+}
+
+fn ratio_cell(row: &Row) -> String {
+    format!("{:.2} <sub>{}</sub>", row.number("ratio"), interval(row))
+}
+
+fn interval(row: &Row) -> String {
+    format!("{:.2}–{:.2}", row.number("low"), row.number("high"))
+}
+
+fn direct_table(rows: &[Row]) -> String {
+    let lines: Vec<Vec<String>> = direct(rows)
+        .map(|row| {
+            vec![
+                format!("`{}`", row.engine),
+                format!("`{}`", row.text("against").unwrap_or_default()),
+                row.burst().to_string(),
+                format!("{:.3}", row.number("ratio")),
+                interval(row),
+                row.object["bound"].as_f64().map_or(String::new(), |bound| format!("{bound:.2}")),
+            ]
+        })
+        .collect();
+    table(&["engine", "against", "queued", "ratio", "95 % interval", "promised at most"], &lines)
+}
+
+fn sequence_table(rows: &[Row]) -> String {
+    let cell = |name: &str, against: &str| {
+        in_sequence(rows, name, against)
+            .map_or(String::new(), |row| format!("{:.3} <sub>{}</sub>", row.number("ratio"), interval(row)))
+    };
+    let line =
+        |name: &&str| vec![(*name).to_owned(), cell(name, "libc/level-one"), cell(name, "libc/level-depth")];
+    let lines: Vec<Vec<String>> = sequence_names(rows).iter().map(line).collect();
+    table(&["bursts, repeated", "against one a wake-up", "against all that are queued"], &lines)
+}

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 
 use crate::engine::{Engine, listen};
+use crate::predict::Predict;
 
 /// A listener on an epoll, and what to do at each wake-up.
 struct Loop<F> {
@@ -19,6 +20,20 @@ struct Loop<F> {
     taken: Vec<OwnedFd>,
 }
 
+/// With the crate's own rule of whether to count or to take one.
+pub(crate) fn level_guessing() -> io::Result<Box<dyn Engine>> {
+    let mut predict = Predict::default();
+    start(0, false, move |listener: &TcpListener, taken: &mut Vec<OwnedFd>| {
+        if predict.counts() {
+            let before = taken.len();
+            depth(listener, taken);
+            predict.learn(u32::try_from(taken.len() - before).expect("no more than a queue holds"));
+        } else {
+            one(listener, taken);
+        }
+    })
+}
+
 pub(crate) fn level(pass: fn(&TcpListener, &mut Vec<OwnedFd>)) -> io::Result<Box<dyn Engine>> {
     start(0, false, pass)
 }
@@ -28,11 +43,10 @@ pub(crate) fn edge(pass: fn(&TcpListener, &mut Vec<OwnedFd>), modifies: bool) ->
     start(libc::EPOLLET, modifies, pass)
 }
 
-fn start(
-    trigger: i32,
-    modifies: bool,
-    pass: fn(&TcpListener, &mut Vec<OwnedFd>),
-) -> io::Result<Box<dyn Engine>> {
+fn start<F>(trigger: i32, modifies: bool, pass: F) -> io::Result<Box<dyn Engine>>
+where
+    F: FnMut(&TcpListener, &mut Vec<OwnedFd>) + 'static,
+{
     let listener = listen()?;
     let epoll = create()?;
     let mask = bits(libc::EPOLLIN | trigger);
@@ -42,7 +56,7 @@ fn start(
     Ok(Box::new(Loop { epoll, listener, again, pass, events, taken: Vec::with_capacity(4096) }))
 }
 
-impl<F: Fn(&TcpListener, &mut Vec<OwnedFd>)> Engine for Loop<F> {
+impl<F: FnMut(&TcpListener, &mut Vec<OwnedFd>)> Engine for Loop<F> {
     fn address(&self) -> SocketAddr {
         self.listener.local_addr().expect("an address")
     }

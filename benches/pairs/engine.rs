@@ -44,7 +44,7 @@ pub(crate) const REFERENCE: &str = "libc/edge-until-eagain";
 pub(crate) const AGAIN: &str = "libc/edge-until-eagain/again";
 pub(crate) const URING: &str = "io_uring";
 
-/// Every engine. A new one needs a line here; what it is compared with stands in `plan.rs`.
+/// Every engine. A new one needs a line here; what it is compared with, besides, in `work.rs`.
 pub(crate) fn all() -> Vec<Plan> {
     use Claim::{Cloexec, NonblockingCloexec as Both};
     let plan = |name, claim, make| Plan { name, claim, make };
@@ -54,6 +54,7 @@ pub(crate) fn all() -> Vec<Plan> {
         plan("libc/level-until-eagain", Both, || by_hand::level(by_hand::until_eagain)),
         plan("libc/level-one", Both, || by_hand::level(by_hand::one)),
         plan("libc/level-depth", Both, || by_hand::level(by_hand::depth)),
+        plan("libc/level-guess", Both, by_hand::level_guessing),
         plan("libc/edge-mod-one", Both, || by_hand::edge(by_hand::one, true)),
         plan("libc/edge-mod-depth", Both, || by_hand::edge(by_hand::depth, true)),
         plan("libc/edge-depth", Both, || by_hand::edge(by_hand::depth, false)),

@@ -37,6 +37,8 @@ mod measure;
 mod options;
 mod ours;
 mod peers;
+#[path = "../../src/drain/predict.rs"]
+mod predict;
 mod report;
 mod stats;
 mod uring;

@@ -15,12 +15,13 @@ const GUESSING: f64 = 1.03;
 const BEST: [(usize, f64); 5] = [(1, 0.46), (2, 0.65), (4, 0.76), (32, 0.91), (512, 0.96)];
 const DEFAULT: [(usize, f64); 5] = [(1, 0.48), (2, 0.68), (4, 0.78), (32, 0.92), (512, 0.97)];
 const EDGE: [(usize, f64); 5] = [(1, 0.55), (2, 0.72), (4, 0.80), (32, 0.93), (512, 0.98)];
-const PEERS: [(&str, usize, f64); 8] = [
+const PEERS: [(&str, usize, f64); 9] = [
     ("tokio", 1, 0.35),
     ("tokio", 4, 0.45),
     ("tokio", 32, 0.50),
     ("mio", 1, 0.50),
     ("polling", 1, 0.50),
+    ("polling/until-would-block", 1, 0.50),
     (URING, 1, 1.12),
     (URING, 4, 1.18),
     (URING, 32, 1.12),

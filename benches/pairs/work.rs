@@ -74,7 +74,9 @@ pub(crate) fn pairs(plans: &[Plan], bursts: &[usize], connections: usize) -> Vec
 
 /// Our strategies against the same system calls written by hand, and against the peers one by one.
 fn direct(bursts: &[usize], connections: usize) -> Vec<Pair> {
-    let rows: [(&str, &str, &[usize]); 12] = [
+    let rows: [(&str, &str, &[usize]); 15] = [
+        ("crate/level", "libc/level-guess", bursts),
+        ("crate/level+gate", "libc/level-guess", bursts),
         // A lone connection is taken alone, a burst is counted; two may be either.
         ("crate/level", "libc/level-one", &[1, 2]),
         ("crate/level", "libc/level-depth", &[2, 4, 32, 512]),
@@ -87,6 +89,7 @@ fn direct(bursts: &[usize], connections: usize) -> Vec<Pair> {
         ("crate/level", "tokio", &[1, 4, 32]),
         ("crate/level", "mio", &[1]),
         ("crate/level", "polling", &[1]),
+        ("crate/level", "polling/until-would-block", &[1]),
         ("crate/level", URING, &[1, 4, 32]),
     ];
     let mut pairs = Vec::new();
@@ -98,7 +101,8 @@ fn direct(bursts: &[usize], connections: usize) -> Vec<Pair> {
     pairs
 }
 
-/// Sequences that mislead whoever guesses from the past, for the strategy that does against the two that do not.
+/// Sequences that mislead whoever guesses from the past, for the strategy that does against the two that do not. By hand
+/// as well, which shows what the guessing alone costs.
 fn adversarial(connections: usize) -> Vec<Pair> {
     let lone = [1; CALM];
     let random = random(24, 64);
@@ -118,9 +122,11 @@ fn adversarial(connections: usize) -> Vec<Pair> {
     ];
     let mut pairs = Vec::new();
     for (name, before, pattern) in sequences {
-        for reference in ["libc/level-one", "libc/level-depth"] {
-            let work = Work::sequence(name, before, pattern, connections);
-            pairs.push(Pair { engine: "crate/level", reference, work });
+        for engine in ["crate/level", "libc/level-guess"] {
+            for reference in ["libc/level-one", "libc/level-depth"] {
+                let work = Work::sequence(name, before, pattern, connections);
+                pairs.push(Pair { engine, reference, work });
+            }
         }
     }
     pairs

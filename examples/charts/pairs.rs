@@ -139,8 +139,8 @@ fn by_hand(rows: &[Row]) -> Bars {
 fn sequences(rows: &[Row]) -> Bars {
     let names = sequence_names(rows);
     let series = [
-        ("libc/level-one", "against one a wake-up", RGBColor(90, 170, 230)),
-        ("libc/level-depth", "against all that are queued", RGBColor(0, 90, 170)),
+        ("crate/level", "libc/level-one", "against one a wake-up", RGBColor(90, 170, 230)),
+        ("crate/level", "libc/level-depth", "against all that are queued", RGBColor(0, 90, 170)),
     ];
     Bars {
         title: "Guessing how many wait, against the two that do not guess".to_owned(),
@@ -149,10 +149,13 @@ fn sequences(rows: &[Row]) -> Bars {
         groups: names.iter().map(|name| in_lines(name)).collect(),
         series: series
             .into_iter()
-            .map(|(against, name, colour)| Series {
+            .map(|(engine, against, name, colour)| Series {
                 name: name.to_owned(),
                 colour,
-                bars: names.iter().map(|name| in_sequence(rows, name, against).map(multiple)).collect(),
+                bars: names
+                    .iter()
+                    .map(|name| in_sequence(rows, name, engine, against).map(multiple))
+                    .collect(),
             })
             .collect(),
         mark: Some((1.03, "promised: at most 1.03".to_owned())),
@@ -179,8 +182,9 @@ fn direct(rows: &[Row]) -> impl Iterator<Item = &Row> {
     rows.iter().filter(|row| row.text("against").is_some() && row.text("sequence").is_none())
 }
 
-fn in_sequence<'a>(rows: &'a [Row], name: &str, against: &str) -> Option<&'a Row> {
-    rows.iter().find(|row| row.text("sequence") == Some(name) && row.text("against") == Some(against))
+fn in_sequence<'a>(rows: &'a [Row], name: &str, engine: &str, against: &str) -> Option<&'a Row> {
+    let of = rows.iter().filter(|row| row.text("sequence") == Some(name) && row.engine == engine);
+    of.into_iter().find(|row| row.text("against") == Some(against))
 }
 
 fn sequence_names(rows: &[Row]) -> Vec<&str> {
@@ -232,12 +236,21 @@ fn direct_table(rows: &[Row]) -> String {
 }
 
 fn sequence_table(rows: &[Row]) -> String {
-    let cell = |name: &str, against: &str| {
-        in_sequence(rows, name, against)
+    let columns = ["crate/level", "libc/level-guess"]
+        .into_iter()
+        .flat_map(|engine| ["libc/level-one", "libc/level-depth"].map(|against| (engine, against)));
+    let columns: Vec<(&str, &str)> = columns.collect();
+    let cell = |name: &str, (engine, against): (&str, &str)| {
+        in_sequence(rows, name, engine, against)
             .map_or(String::new(), |row| format!("{:.3} <sub>{}</sub>", row.number("ratio"), interval(row)))
     };
-    let line =
-        |name: &&str| vec![(*name).to_owned(), cell(name, "libc/level-one"), cell(name, "libc/level-depth")];
+    let line = |name: &&str| -> Vec<String> {
+        std::iter::once((*name).to_owned()).chain(columns.iter().map(|column| cell(name, *column))).collect()
+    };
     let lines: Vec<Vec<String>> = sequence_names(rows).iter().map(line).collect();
-    table(&["bursts, repeated", "against one a wake-up", "against all that are queued"], &lines)
+    let heads: Vec<String> =
+        columns.iter().map(|(engine, against)| format!("`{engine}` against `{against}`")).collect();
+    let head: Vec<&str> =
+        std::iter::once("bursts, repeated").chain(heads.iter().map(String::as_str)).collect();
+    table(&head, &lines)
 }

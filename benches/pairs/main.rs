@@ -88,6 +88,9 @@ fn run() -> Result<bool, Box<dyn Error>> {
     pairs.retain(|pair| {
         bench.has(pair.engine) && bench.has(pair.reference) && options.wants(pair.engine, pair.reference)
     });
+    if options.quick {
+        pairs.iter_mut().for_each(|pair| pair.work.before.clear());
+    }
     let rows = measure(&bench, pairs, &options);
     if options.json {
         report::json(&rows, &machine, &mut out)?;

@@ -19,8 +19,6 @@ pub(crate) struct Bars {
     pub(crate) series: Vec<Series>,
     /// A line across the whole, and what the legend says of it.
     pub(crate) mark: Option<(f64, String)>,
-    /// How the height is written above a bar; `None` where there is no room for numbers.
-    pub(crate) digits: Option<usize>,
     /// The lowest height that is shown.
     pub(crate) from: f64,
 }
@@ -80,8 +78,8 @@ impl Bars {
             .label_style((FONT, 15, &INK))
             .axis_desc_style((FONT, 16, &INK))
             .draw()?;
-        self.mark(&mut plot)?;
         self.bars(&mut plot)?;
+        self.mark(&mut plot)?;
         self.groups(&plot, &body)?;
         root.present()?;
         Ok(())
@@ -112,29 +110,20 @@ impl Bars {
                 let left = count(group) + (1.0 - FILLED) / 2.0 + count(number) * width;
                 let corners = [(left + 0.06 * width, self.from), (left + 0.94 * width, bar.height)];
                 plot.draw_series([Rectangle::new(corners, series.colour.filled())])?;
-                self.whiskers(plot, *bar, left + width / 2.0, width / 4.0)?;
+                Self::whiskers(plot, *bar, left + width / 2.0, width / 4.0)?;
             }
         }
         Ok(())
     }
 
-    fn whiskers(&self, plot: &mut Plot<'_, '_>, bar: Bar, middle: f64, half: f64) -> Drawn {
-        let (low, high) = bar.whiskers.unwrap_or((bar.height, bar.height));
-        if bar.whiskers.is_some() {
-            let line = |from, to| PathElement::new(vec![from, to], INK.stroke_width(1));
-            plot.draw_series([
-                line((middle, low), (middle, high)),
-                line((middle - half, low), (middle + half, low)),
-                line((middle - half, high), (middle + half, high)),
-            ])?;
-        }
-        if let Some(digits) = self.digits {
-            let style = (FONT, 12, &INK).into_text_style(plot.plotting_area());
-            let text = format!("{:.digits$}", bar.height);
-            let style = style.pos(Pos::new(HPos::Center, VPos::Bottom));
-            let above = high.max(bar.height) + (self.top() - self.from) * 0.008;
-            plot.draw_series([Text::new(text, (middle, above), style)])?;
-        }
+    fn whiskers(plot: &mut Plot<'_, '_>, bar: Bar, middle: f64, half: f64) -> Drawn {
+        let Some((low, high)) = bar.whiskers else { return Ok(()) };
+        let line = |from, to| PathElement::new(vec![from, to], INK.stroke_width(1));
+        plot.draw_series([
+            line((middle, low), (middle, high)),
+            line((middle - half, low), (middle + half, low)),
+            line((middle - half, high), (middle + half, high)),
+        ])?;
         Ok(())
     }
 

@@ -70,7 +70,6 @@ fn time(rows: &[Row]) -> Bars {
         groups: bursts(rows).iter().map(u64::to_string).collect(),
         series: shown(rows, bar),
         mark: None,
-        digits: None,
         from: 0.0,
     }
 }
@@ -131,7 +130,6 @@ fn by_hand(rows: &[Row]) -> Bars {
             })
             .collect(),
         mark: Some((1.05, "promised: at most 1.05".to_owned())),
-        digits: Some(2),
         from: 0.8,
     }
 }
@@ -159,7 +157,6 @@ fn sequences(rows: &[Row]) -> Bars {
             })
             .collect(),
         mark: Some((1.03, "promised: at most 1.03".to_owned())),
-        digits: Some(2),
         from: 0.6,
     }
 }

@@ -46,8 +46,8 @@ pub use admission::{
     Admission, Connection, Gate, Line, Permit, Refusal, Reserve, Unlimited, Until, WhenFull,
 };
 pub use drain::{
-    Acceptor, Class, Control, Counters, Dead, EdgeTriggered, Errno, Histogram, LevelTriggered, Proof, Ready,
-    State, Strategy, Trigger,
+    Acceptor, Class, Control, Counters, Dead, EdgeTriggered, Errno, Exclusive, Histogram, LevelTriggered,
+    Proof, Ready, State, Strategy, Trigger,
 };
 pub use linux::{
     AcceptError, AcceptFlags, AcceptQueue, AnyListener, Builder, BusyPoll, ControlError, Epoll,

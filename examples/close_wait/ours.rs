@@ -5,7 +5,8 @@ use std::io;
 use std::net::{TcpListener, TcpStream};
 
 use epoll_acceptor::{
-    Acceptor, EdgeTriggered, Epoll, Events, Gate, Interest, LevelTriggered, Refusal, Token, Trigger, WhenFull,
+    Acceptor, EdgeTriggered, Epoll, Events, Exclusive, Gate, Interest, LevelTriggered, Refusal, Token,
+    Trigger, WhenFull,
 };
 
 use crate::service::{LIMIT, Next, Service};
@@ -42,6 +43,9 @@ pub(crate) fn serve(
         }
         Trigger::Level => {
             run(&epoll, LevelTriggered::on(listener).gate(&gate).register(&epoll, LISTENER)?, service)
+        }
+        Trigger::Exclusive => {
+            run(&epoll, Exclusive::on(listener).gate(&gate).register(&epoll, LISTENER)?, service)
         }
     }
 }

@@ -83,6 +83,8 @@ impl Cast {
             Self::Shed(Trigger::Edge) => "EdgeTriggered shed",
             Self::Pause(Trigger::Level) => "LevelTriggered pause",
             Self::Shed(Trigger::Level) => "LevelTriggered shed",
+            Self::Pause(Trigger::Exclusive) => "Exclusive pause",
+            Self::Shed(Trigger::Exclusive) => "Exclusive shed",
         }
     }
 }

@@ -6,7 +6,7 @@
 //! settles with the kernel *when it begins* (`begin`), before the owner's code sees anything: edge-
 //! triggered, or asleep until now, it re-arms (`rearm`, the only place that does). Whatever happens
 //! after that (the loop is left, the iterator forgotten, the body panics) there is nothing to clean up.
-//! Level-triggered and awake, there is nothing to pay at all.
+//! Level-triggered, exclusively or not, and awake, there is nothing to pay at all.
 #![cfg_attr(not(feature = "sim"), allow(unreachable_pub, reason = "the seam is public behind `sim`"))]
 
 use std::time::Duration;
@@ -448,6 +448,7 @@ impl<P: Port> Drop for Unsettled<'_, P> {
 
 impl<P: Port, S: Strategy, A: Admission> Drop for Drain<P, S, A> {
     fn drop(&mut self) {
+        self.retire();
         self.leave_line();
     }
 }

@@ -75,6 +75,8 @@ counters! {
     fulls,
     /// How often it noticed that it was paused.
     pauses,
+    /// How often it left the listener to others and had the kernel tell them ([`Exclusive`](super::Exclusive)).
+    announced,
 }
 
 impl Tally {

@@ -62,8 +62,13 @@ pub trait Port: Send + Sync {
     /// Takes the listener out of the epoll. The ring and the alarm stay; `arm` brings it back.
     fn detach(&self);
 
-    /// Wakes every other registration of this listener if its queue is not empty.
+    /// Has every registration of this listener report it, on whichever epoll, if its queue is not empty.
     fn announce(&self);
+
+    /// Whether the registration is this process's own, and no forked child's copy of its parent's.
+    fn is_ours(&self) -> bool {
+        true
+    }
 
     /// Sets the one alarm to go off after this long, or cancels it.
     fn alarm(&self, after: Option<Duration>);

@@ -11,7 +11,7 @@ use super::core::Drain;
 use super::errno::Errno;
 use super::port::{Peek, Port};
 use super::state::{Dead, State};
-use super::strategy::Strategy;
+use super::strategy::{Strategy, Trigger};
 use crate::admission::bell::Bell;
 use crate::admission::policy::{Admission, Line, Reserve, Until};
 
@@ -62,7 +62,7 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
     /// Tells the kernel to report the listener, unless it is bound to. Whether it will.
     #[inline]
     pub(super) fn rearm(&mut self) -> bool {
-        if self.watch == Watch::Armed && !self.strategy.is_edge() {
+        if self.watch == Watch::Armed && self.strategy.trigger() != Trigger::Edge {
             return true;
         }
         self.published.tally.rearms.add();
@@ -171,7 +171,7 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
     fn silence(&mut self) {
         if self.watch == Watch::Armed {
             match self.port.disarm() {
-                Ok(()) => self.watch = Watch::Silent,
+                Ok(()) => self.left(Watch::Silent),
                 Err(_) => self.detach(),
             }
         }
@@ -180,7 +180,26 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
     pub(super) fn detach(&mut self) {
         if self.watch != Watch::Detached {
             self.port.detach();
-            self.watch = Watch::Detached;
+            self.left(Watch::Detached);
+        }
+    }
+
+    /// The kernel reports the listener here no more. Who was told exclusively announces then, and whatever the reason:
+    /// what is queued was reported to nobody else, and this reports it to all who are left. With nothing queued the
+    /// kernel stays silent; a look beforehand could be out of date.
+    fn left(&mut self, watch: Watch) {
+        let before = std::mem::replace(&mut self.watch, watch);
+        if before == Watch::Armed && self.strategy.trigger() == Trigger::Exclusive {
+            self.published.tally.announced.add();
+            self.port.announce();
+        }
+    }
+
+    /// Leaves the listener to others, unless it is a forked child's copy: it shares the registration with its
+    /// parent, and would deafen that.
+    pub(crate) fn retire(&mut self) {
+        if self.port.is_ours() {
+            self.detach();
         }
     }
 

@@ -1,4 +1,4 @@
-//! The two triggers, how the end of a queue is recognised, and how many to take at a wake-up.
+//! The three strategies, and how the end of a queue is recognised.
 
 /// How a pass knows that nothing more waits, short of a failing accept.
 ///
@@ -17,11 +17,11 @@ pub enum Proof {
     Depth,
 }
 
-/// How the listener is registered: [`LevelTriggered`], [`EdgeTriggered`], or [`Trigger`] where that is chosen
-/// at run time.
+/// How the listener is registered: [`LevelTriggered`], [`EdgeTriggered`], [`Exclusive`], or [`Trigger`] where
+/// that is chosen at run time.
 pub trait Strategy: Copy + Send + Sync {
-    /// Whether the listener is registered edge-triggered (EPOLLET).
-    fn is_edge(self) -> bool;
+    /// Which of the three it is.
+    fn trigger(self) -> Trigger;
 }
 
 /// Registered level-triggered (`EPOLLIN`): the kernel reports the listener as long as its queue is not empty.
@@ -38,29 +38,115 @@ pub struct LevelTriggered;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct EdgeTriggered;
 
-/// Either of the two, chosen at run time.
+/// Registered exclusively (`EPOLLIN | EPOLLEXCLUSIVE`, level-triggered): for one listener that several epolls
+/// watch, one for each thread or process, so that an arrival wakes one of them and not all.
+///
+/// Each worker builds an acceptor of its own on a duplicate of the listener, or on the one that it has inherited,
+/// and registers it with its own epoll. The acceptors know nothing of each other. One that is awake pays nothing:
+/// the kernel goes on reporting to whom it has told. One that *leaves* (full, out of descriptors, paused, stopped,
+/// taken apart, dropped) gives its registration up and then announces the listener: a `shutdown(SHUT_WR)`, which on
+/// a listening socket changes nothing, and has the kernel look at the queue once more for every registration that
+/// is left. So the others get what was told to this one alone, in whichever process they are.
+///
+/// ```
+/// use std::net::TcpListener;
+/// use epoll_acceptor::{Acceptor, Epoll, Exclusive, Token};
+///
+/// # fn main() -> std::io::Result<()> {
+/// let listener = TcpListener::bind("127.0.0.1:0")?;
+/// let workers: Vec<_> = (0..4)
+///     .map(|_| {
+///         let listener = listener.try_clone()?;
+///         Ok(std::thread::spawn(move || -> std::io::Result<()> {
+///             let epoll = Epoll::new()?;
+///             let mut acceptor = Exclusive::on(listener).register(&epoll, Token(0))?;
+///             // ... wait, and answer each event by one pass, as with the other strategies.
+///             assert_eq!(acceptor.ready().count(), 0, "nobody has connected yet");
+///             Ok(())
+///         }))
+///     })
+///     .collect::<std::io::Result<_>>()?;
+/// for worker in workers {
+///     worker.join().unwrap()?;
+/// }
+/// # Ok(())
+/// # }
+/// ```
+///
+/// ## A burst is served by one worker
+///
+/// The kernel tells the first in the order of registration that is asleep in its wait. While that one takes its
+/// connections the others sleep, and what it has left in the queue (its budget used up, the loop left early, a pass
+/// that took one) stays there until it waits again, or until the next arrival: that finds it awake, and wakes
+/// another. A worker that may spend long between two waits should hand its connections to other threads, or
+/// register [`LevelTriggered`], where everybody is told.
+///
+/// ## Load is not balanced
+///
+/// With all asleep the same worker is told each time: the one that was registered first. (Who has left is
+/// registered anew when it wakes, behind the others.) For an even spread use `SO_REUSEPORT`, with a listener and a
+/// queue for each worker.
+///
+/// ## A worker that is killed announces nothing
+///
+/// A process that is killed, or calls `_exit`, runs no code. If it was the one that was told, the others learn of
+/// what it leaves in the queue with the next arrival, and not before. The same holds for an acceptor that is
+/// forgotten (`std::mem::forget`): it stays registered, and is told for nobody. Where workers get killed, let them
+/// share one epoll, register [`LevelTriggered`], or use `SO_REUSEPORT`.
+///
+/// ## Register after the fork
+///
+/// Processes that inherit an epoll share its registrations: that is one worker, not several. Let each process make
+/// its epoll, and register there the listener that it has inherited.
+///
+/// ## An epoll that is hosted by another loop
+///
+/// Nobody sleeps in the wait of an epoll that is itself watched by an event loop: an arrival wakes it and goes on
+/// to the next. Nobody is stranded, and nothing gained over [`LevelTriggered`].
+///
+/// ## TCP, MPTCP and Unix listeners
+///
+/// Of other families nobody has shown that a shutdown for writing announces, and does no harm.
+///
+/// # References
+///
+/// [epoll_ctl(2)](https://man7.org/linux/man-pages/man2/epoll_ctl.2.html), `EPOLLEXCLUSIVE`; the rest is
+/// the kernel's behaviour, K25, K26, K70 and K71 of `docs/kernel.md`.
+#[doc(alias = "EPOLLEXCLUSIVE")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Exclusive;
+
+/// One of the three, chosen at run time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Trigger {
     /// As [`LevelTriggered`].
     Level,
     /// As [`EdgeTriggered`].
     Edge,
+    /// As [`Exclusive`](struct@Exclusive).
+    Exclusive,
 }
 
 impl Strategy for LevelTriggered {
-    fn is_edge(self) -> bool {
-        false
+    fn trigger(self) -> Trigger {
+        Trigger::Level
     }
 }
 
 impl Strategy for EdgeTriggered {
-    fn is_edge(self) -> bool {
-        true
+    fn trigger(self) -> Trigger {
+        Trigger::Edge
+    }
+}
+
+impl Strategy for Exclusive {
+    fn trigger(self) -> Trigger {
+        Trigger::Exclusive
     }
 }
 
 impl Strategy for Trigger {
-    fn is_edge(self) -> bool {
-        self == Self::Edge
+    fn trigger(self) -> Self {
+        self
     }
 }

@@ -13,11 +13,11 @@ use crate::admission::policy::{Admission, Unlimited};
 use crate::drain::acceptor::{Key, Steps};
 use crate::drain::core::{Drain, Plan, Step};
 use crate::drain::shared::Control;
-use crate::drain::strategy::{EdgeTriggered, LevelTriggered, Proof, Strategy, Trigger};
+use crate::drain::strategy::{EdgeTriggered, Exclusive, LevelTriggered, Proof, Strategy, Trigger};
 
 /// An [`Acceptor`](crate::drain::Acceptor) on a real listener and a real epoll.
 ///
-/// Made by [`LevelTriggered::on`], [`EdgeTriggered::on`] or [`Trigger::on`]. It owns the listener and its
+/// Made by [`LevelTriggered::on`], [`EdgeTriggered::on`], [`Exclusive::on`] or [`Trigger::on`]. It owns the listener and its
 /// registration; dropping it deregisters the listener and closes it, which resets whoever is still queued: take
 /// the listener out with [`into_listener`](Self::into_listener) to hand it on instead.
 ///
@@ -105,7 +105,8 @@ macro_rules! on {
 
 on! {
     LevelTriggered: "use epoll_acceptor::{Acceptor, Epoll, LevelTriggered as LISTEN, Token};",
-    EdgeTriggered: "use epoll_acceptor::{Acceptor, Epoll, EdgeTriggered as LISTEN, Token};"
+    EdgeTriggered: "use epoll_acceptor::{Acceptor, Epoll, EdgeTriggered as LISTEN, Token};",
+    Exclusive: "use epoll_acceptor::{Acceptor, Epoll, Exclusive as LISTEN, Token};"
 }
 
 impl Trigger {
@@ -172,7 +173,7 @@ impl<L: Listener, S: Strategy, A: Admission> Builder<L, S, A> {
         if let Err(cause) = check(&listener, plan.budget) {
             return Err(RegisterError { cause, listener });
         }
-        match Watched::register(epoll.as_fd(), listener, token, strategy.is_edge()) {
+        match Watched::register(epoll.as_fd(), listener, token, strategy.trigger()) {
             Ok(port) => Ok(EpollAcceptor { drain: Drain::new(port, strategy, admission, plan) }),
             Err((why, listener)) => Err(RegisterError { cause: RegisterErrorKind::of(why), listener }),
         }
@@ -197,6 +198,7 @@ impl<L: Listener, S: Strategy, A: Admission> EpollAcceptor<L, S, A> {
     /// everything still queued that was.
     #[must_use = "dropping the listener closes it and resets whoever is queued"]
     pub fn into_listener(mut self) -> L {
+        self.drain.retire();
         self.drain.port_mut().take_listener().expect("the listener is here until it is taken out")
     }
 }

@@ -14,6 +14,7 @@ use crate::admission::bell::Ring;
 use crate::admission::refusal::Refusal;
 use crate::drain::errno::Errno;
 use crate::drain::port::{Peek, Port};
+use crate::drain::strategy::Trigger;
 
 /// A listener registered on an epoll.
 ///
@@ -33,6 +34,8 @@ pub struct Watched<L: Listener> {
     /// The mask while armed.
     armed: u32,
     registered: AtomicBool,
+    /// Registered, and not exclusively.
+    modifiable: AtomicBool,
     /// A forked child shares the epoll: its deregistering would deafen the parent.
     process: u32,
     started: Instant,
@@ -66,7 +69,7 @@ impl<L: Listener> Watched<L> {
         epoll: BorrowedFd<'_>,
         listener: L,
         token: Token,
-        is_edge: bool,
+        trigger: Trigger,
     ) -> Result<Self, (NotRegistered, L)> {
         let made =
             (|| -> io::Result<_> { Ok((epoll.try_clone_to_owned()?, sys::eventfd()?, sys::timerfd()?)) })();
@@ -74,16 +77,15 @@ impl<L: Listener> Watched<L> {
             Ok(made) => made,
             Err(error) => return Err((NotRegistered::Made(error), listener)),
         };
-        let trigger = if is_edge { libc::EPOLLET } else { 0 };
         let mut watched = Self {
             listener: Some(listener),
             epoll,
             bell: Arc::new(bell),
             timer,
             token,
-            #[allow(clippy::cast_sign_loss, reason = "a bit mask")]
-            armed: (libc::EPOLLIN | libc::EPOLLRDHUP | trigger) as u32,
+            armed: mask(trigger),
             registered: AtomicBool::new(false),
+            modifiable: AtomicBool::new(false),
             process: std::process::id(),
             started: Instant::now(),
         };
@@ -98,9 +100,8 @@ impl<L: Listener> Watched<L> {
         }
     }
 
-    /// Takes the listener out, registered no more, its queue intact.
+    /// Takes the listener out, its queue intact. Nothing but the destructor may run after that.
     pub(super) fn take_listener(&mut self) -> Option<L> {
-        self.deregister();
         self.listener.take()
     }
 
@@ -116,19 +117,20 @@ impl<L: Listener> Watched<L> {
         self.arm()
     }
 
-    fn deregister(&self) {
-        if self.process == std::process::id() {
-            self.detach();
-        }
-    }
-
     fn fd(&self) -> BorrowedFd<'_> {
         self.listener().as_fd()
     }
 
+    fn is_exclusive(&self) -> bool {
+        self.armed & mask(Trigger::Exclusive) == mask(Trigger::Exclusive)
+    }
+
+    /// What cannot be modified is deleted and added again.
     #[cold]
-    fn add(&self) -> Result<(), Errno> {
-        sys::epoll_ctl_add(self.epoll.as_fd(), self.fd(), self.armed, self.token.0)?;
+    fn replace(&self, mask: u32) -> Result<(), Errno> {
+        self.detach();
+        sys::epoll_ctl_add(self.epoll.as_fd(), self.fd(), mask, self.token.0)?;
+        self.modifiable.store(!self.is_exclusive(), Ordering::Relaxed);
         self.registered.store(true, Ordering::Relaxed);
         Ok(())
     }
@@ -137,6 +139,18 @@ impl<L: Listener> Watched<L> {
     fn modify(&self, mask: u32) -> Result<(), Errno> {
         sys::epoll_ctl_mod(self.epoll.as_fd(), self.fd(), mask, self.token.0)
     }
+}
+
+/// What an armed listener is registered for.
+#[allow(clippy::cast_sign_loss, reason = "a bit mask")]
+const fn mask(trigger: Trigger) -> u32 {
+    let events = match trigger {
+        Trigger::Level => libc::EPOLLIN | libc::EPOLLRDHUP,
+        Trigger::Edge => libc::EPOLLIN | libc::EPOLLRDHUP | libc::EPOLLET,
+        // Nothing else may stand beside it. Whatever shuts a listener shows as EPOLLIN or EPOLLHUP as well.
+        Trigger::Exclusive => libc::EPOLLIN | libc::EPOLLEXCLUSIVE,
+    };
+    events as u32
 }
 
 impl<L: Listener> Port for Watched<L> {
@@ -195,22 +209,23 @@ impl<L: Listener> Port for Watched<L> {
 
     #[inline]
     fn arm(&self) -> Result<(), Errno> {
-        if !self.registered.load(Ordering::Relaxed) {
-            return self.add();
+        if !self.modifiable.load(Ordering::Relaxed) {
+            return self.replace(self.armed);
         }
         match self.modify(self.armed) {
             // Deleted by someone behind our back.
-            Err(errno) if errno.number() == libc::ENOENT => self.add(),
+            Err(errno) if errno.number() == libc::ENOENT => self.replace(self.armed),
             other => other,
         }
     }
 
     fn disarm(&self) -> Result<(), Errno> {
-        self.modify(0)
+        if self.is_exclusive() { self.replace(0) } else { self.modify(0) }
     }
 
     fn detach(&self) {
         // Whoever asks for this runs passes, and so owns the registration, in whichever process.
+        self.modifiable.store(false, Ordering::Relaxed);
         if self.registered.swap(false, Ordering::Relaxed) {
             let _ = sys::epoll_ctl_del(self.epoll.as_fd(), self.fd());
         }
@@ -221,6 +236,10 @@ impl<L: Listener> Port for Watched<L> {
         if sys::is_listening(self.fd()) {
             let _ = sys::shutdown_write(self.fd());
         }
+    }
+
+    fn is_ours(&self) -> bool {
+        self.process == std::process::id()
     }
 
     fn alarm(&self, after: Option<Duration>) {
@@ -239,11 +258,11 @@ impl<L: Listener> Port for Watched<L> {
 
 impl<L: Listener> Drop for Watched<L> {
     fn drop(&mut self) {
-        if self.listener.is_some() {
-            self.deregister();
-        }
         // Closing them would not do: a forked child, or a handle on another thread, keeps them open.
-        if self.process == std::process::id() {
+        if self.is_ours() {
+            if self.listener.is_some() {
+                self.detach();
+            }
             let _ = sys::epoll_ctl_del(self.epoll.as_fd(), self.bell.as_fd());
             let _ = sys::epoll_ctl_del(self.epoll.as_fd(), self.timer.as_fd());
         }

@@ -132,6 +132,10 @@ impl<P: Port> Port for PointedPort<P> {
         self.around(P::announce);
     }
 
+    fn is_ours(&self) -> bool {
+        self.port.is_ours()
+    }
+
     fn alarm(&self, after: Option<Duration>) {
         self.around(|port| {
             port.alarm(after);

@@ -2,17 +2,18 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::env::Stage;
-use super::kernel::{ConnId, Family, Fd, Kernel, Mask, Shut};
+use super::kernel::{ConnId, Family, Fd, Kernel, Mask, Shut, Sleep, Thread};
 use super::script::Case;
 use crate::admission::bell::Ring;
 use crate::admission::refusal::Refusal;
 use crate::drain::errno::Errno;
 use crate::drain::port::{Peek, Port};
-use crate::drain::strategy::{Strategy, Trigger};
+use crate::drain::strategy::Trigger;
 
 /// A simulated kernel with the listeners and epolls of one case. Clones are the same.
 #[derive(Clone)]
@@ -40,6 +41,7 @@ pub struct SimPort {
     alarm: Fd,
     armed: Mask,
     data: u64,
+    registered: AtomicBool,
 }
 
 /// An accepted connection of a simulated kernel; closed when dropped.
@@ -83,14 +85,18 @@ impl SimStage {
         let (listener, epoll) = (world.listeners[listener], world.epolls[acceptor]);
         let kernel = &mut world.kernel;
         let (ring, alarm) = (opened(kernel.ring()), opened(kernel.alarm()));
-        let edge = if trigger.is_edge() { Mask::ET } else { Mask::empty() };
-        let armed = Mask::IN | Mask::RDHUP | edge;
+        let armed = match trigger {
+            Trigger::Level => Mask::IN | Mask::RDHUP,
+            Trigger::Edge => Mask::IN | Mask::RDHUP | Mask::ET,
+            Trigger::Exclusive => Mask::IN | Mask::EXCLUSIVE,
+        };
         let data = acceptor as u64;
         for (fd, mask) in [(ring, Mask::IN | Mask::ET), (alarm, Mask::IN | Mask::ET), (listener, armed)] {
             opened(kernel.add(epoll, fd, mask, data));
         }
         drop(world);
-        SimPort { world: Arc::clone(&self.world), listener, epoll, ring, alarm, armed, data }
+        let (world, registered) = (Arc::clone(&self.world), AtomicBool::new(true));
+        SimPort { world, listener, epoll, ring, alarm, armed, data, registered }
     }
 }
 
@@ -104,11 +110,22 @@ impl World {
             how(&mut self.kernel, id);
         }
     }
+
+    /// Whoever was woken for nothing goes back to sleep: the worst that can be when a client comes.
+    fn doze(&mut self) {
+        for (n, epoll) in (0..).zip(&self.epolls) {
+            let woken = self.kernel.runnable().any(|thread| thread == Thread(n));
+            if woken && self.kernel.poll(*epoll, Mask::IN).is_ok_and(|shown| shown.is_empty()) {
+                let _ = self.kernel.run(Thread(n));
+            }
+        }
+    }
 }
 
 impl Stage for SimStage {
     fn connect(&mut self, listener: usize) -> bool {
         let mut world = lock(&self.world);
+        world.doze();
         let fd = world.listeners[listener];
         match world.kernel.address(fd) {
             Ok(address) => world.kernel.connect(address).is_ok(),
@@ -131,6 +148,7 @@ impl Stage for SimStage {
 
     fn tell(&mut self, listener: usize) -> bool {
         let mut world = lock(&self.world);
+        world.doze();
         let at = world.untold.iter().position(|(of, _)| *of == listener);
         match at.and_then(|at| world.untold.remove(at)) {
             Some((_, id)) => {
@@ -180,7 +198,16 @@ impl Stage for SimStage {
     fn wait(&mut self, acceptor: usize) -> usize {
         let mut world = lock(&self.world);
         let epoll = world.epolls[acceptor];
-        world.kernel.wait(epoll, 16).map_or(0, |events| events.len())
+        // Asleep between its turns, which is what an exclusive registration is about.
+        let thread = Thread(u32::try_from(acceptor).unwrap_or(u32::MAX));
+        let slept = match world.kernel.is_waiting(thread) {
+            true => world.kernel.run(thread),
+            false => world.kernel.sleep(epoll, thread, 16, None),
+        };
+        match slept {
+            Ok(Sleep::Returned(events)) => events.len(),
+            Ok(Sleep::Asleep) | Err(_) => 0,
+        }
     }
 
     fn advance(&mut self, by: Duration) {
@@ -192,6 +219,19 @@ impl Stage for SimStage {
 impl SimPort {
     fn kernel<T>(&self, call: impl FnOnce(&mut Kernel) -> T) -> T {
         call(&mut lock(&self.world).kernel)
+    }
+
+    /// Has this reported of the listener. What is registered exclusively is deleted and added again.
+    fn report(&self, mask: Mask) -> Result<(), Errno> {
+        if self.armed.contains(Mask::EXCLUSIVE) {
+            self.detach();
+        }
+        if self.registered.load(Ordering::Relaxed) {
+            return self.kernel(|kernel| kernel.modify(self.epoll, self.listener, mask, self.data));
+        }
+        self.kernel(|kernel| kernel.add(self.epoll, self.listener, mask, self.data))?;
+        self.registered.store(true, Ordering::Relaxed);
+        Ok(())
     }
 }
 
@@ -227,21 +267,17 @@ impl Port for SimPort {
     }
 
     fn arm(&self) -> Result<(), Errno> {
-        self.kernel(|kernel| match kernel.modify(self.epoll, self.listener, self.armed, self.data) {
-            Err(errno) if errno.number() == libc::ENOENT => {
-                kernel.add(self.epoll, self.listener, self.armed, self.data)
-            }
-            other => other,
-        })
+        self.report(self.armed)
     }
 
     fn disarm(&self) -> Result<(), Errno> {
-        self.kernel(|kernel| kernel.modify(self.epoll, self.listener, Mask::empty(), self.data))
+        self.report(Mask::empty())
     }
 
     fn detach(&self) {
-        // Not there any more is what was wanted.
-        let _ = self.kernel(|kernel| kernel.delete(self.epoll, self.listener));
+        if self.registered.swap(false, Ordering::Relaxed) {
+            opened(self.kernel(|kernel| kernel.delete(self.epoll, self.listener)));
+        }
     }
 
     fn announce(&self) {

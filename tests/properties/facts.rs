@@ -4,8 +4,8 @@ use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
 use epoll_acceptor::{
-    Acceptor, Class, Counters, Dead, EdgeTriggered, Epoll, Errno, Events, Gate, LevelTriggered, State,
-    Strategy, Token, Trigger,
+    Acceptor, Class, Counters, Dead, EdgeTriggered, Epoll, Errno, Events, Exclusive, Gate, LevelTriggered,
+    State, Strategy, Token, Trigger,
 };
 
 #[test]
@@ -67,9 +67,13 @@ fn counters_print_what_is_not_zero() {
 }
 
 #[test]
-fn a_strategy_is_edge_triggered_or_not() {
-    assert!(EdgeTriggered.is_edge() && Trigger::Edge.is_edge());
-    assert!(!LevelTriggered.is_edge() && !Trigger::Level.is_edge());
+fn a_strategy_is_one_of_three() {
+    assert_eq!(LevelTriggered.trigger(), Trigger::Level);
+    assert_eq!(EdgeTriggered.trigger(), Trigger::Edge);
+    assert_eq!(Exclusive.trigger(), Trigger::Exclusive);
+    for trigger in [Trigger::Level, Trigger::Edge, Trigger::Exclusive] {
+        assert_eq!(trigger.trigger(), trigger);
+    }
 }
 
 #[test]

@@ -42,8 +42,7 @@ impl RealStage {
     fn port(&self, listener: usize, acceptor: usize, trigger: Trigger) -> Watched<TcpListener> {
         let listener = self.listeners[listener].try_clone().expect("a duplicate");
         listener.set_nonblocking(true).expect("non-blocking");
-        let is_edge = trigger == Trigger::Edge;
-        Watched::register(self.epolls[acceptor].as_fd(), listener, Token(1), is_edge)
+        Watched::register(self.epolls[acceptor].as_fd(), listener, Token(1), trigger)
             .unwrap_or_else(|(error, _)| panic!("not registered: {error:?}"))
     }
 

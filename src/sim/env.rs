@@ -1,13 +1,13 @@
 //! The environment: what may happen around every call through the seam, and the books that are kept of it.
 
 use std::any::Any;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::ledger::{Ledger, Violation};
+use super::ledger::{Ledger, Places, Violation};
 use super::script::{Act, Script};
 use super::subject::{Handle, Subject};
 use crate::drain::errno::{Class, Errno};
@@ -54,13 +54,21 @@ pub(super) struct Inner {
     controls: Vec<Option<Arc<dyn Handle>>>,
     /// Connections in service, the oldest first.
     held: VecDeque<Box<dyn Any + Send>>,
-    set_limit: Option<Arc<dyn Fn(u32) + Send + Sync>>,
+    set_limit: Option<Arc<SetLimit>>,
     /// How many places the gate says are taken.
-    in_use: Option<Box<dyn Fn() -> Option<u32> + Send>>,
+    in_use: Option<CountPlaces>,
     one_listener: bool,
     descriptors_max: Option<u64>,
     failures: VecDeque<Errno>,
+    /// Acceptors whose owners drop them when their turn is over.
+    leaving: BTreeSet<usize>,
 }
+
+/// How many places one of the gates says are taken.
+type CountPlaces = Box<dyn Fn(usize) -> Option<u32> + Send>;
+
+/// Changes the limit of one of the gates.
+type SetLimit = dyn Fn(usize, u32) + Send + Sync;
 
 /// Thrown out of a pass that does not end.
 struct Endless;
@@ -88,6 +96,7 @@ impl Env {
             one_listener,
             descriptors_max: None,
             failures: VecDeque::new(),
+            leaving: BTreeSet::new(),
         })))
     }
 
@@ -120,11 +129,11 @@ impl Env {
         drop(subjects);
     }
 
-    pub(super) fn on_limit(&self, set: Arc<dyn Fn(u32) + Send + Sync>) {
+    pub(super) fn on_limit(&self, set: Arc<SetLimit>) {
         self.lock().set_limit = Some(set);
     }
 
-    pub(super) fn on_count(&self, in_use: Box<dyn Fn() -> Option<u32> + Send>) {
+    pub(super) fn on_count(&self, in_use: CountPlaces) {
         self.lock().in_use = Some(in_use);
     }
 
@@ -214,12 +223,18 @@ impl Env {
                 drop(ended);
             }
             Act::Limit(limit) => {
-                inner.ledger.changes_limit(limit);
-                let set = inner.set_limit.clone();
+                let (set, gates) = (inner.set_limit.clone(), inner.ledger.gates.len());
                 drop(inner);
-                if let Some(set) = set {
-                    set(limit);
+                // One by one: whoever is rung may change them all in between.
+                for gate in 0..gates {
+                    self.lock().ledger.changes_limit(gate, limit);
+                    set.iter().for_each(|set| set(gate, limit));
                 }
+            }
+            Act::Drop(acceptor) => {
+                inner.leaving.insert(acceptor);
+                drop(inner);
+                self.leave(acceptor);
             }
             Act::Pause(_) | Act::Resume(_) | Act::Stop(_) => {
                 drop(inner);
@@ -259,13 +274,32 @@ impl Env {
         let mut subject = subject;
         for _ in 0..events {
             self.point();
+            if self.lock().leaving.contains(&acceptor) {
+                break;
+            }
             let told = self.pass(acceptor, &mut *subject);
             let mut inner = self.lock();
             let listener = inner.listener_of(acceptor);
             inner.ledger.pass_ends(acceptor, listener, told);
         }
         self.lock().subjects[acceptor] = Some(subject);
+        self.leave(acceptor);
         events > 0
+    }
+
+    /// Drops an acceptor whose owner wants to, unless it is in the middle of its turn.
+    fn leave(&self, acceptor: usize) {
+        let subject = {
+            let mut inner = self.lock();
+            if !inner.leaving.contains(&acceptor) {
+                return;
+            }
+            let Some(subject) = inner.subjects.get_mut(acceptor).and_then(Option::take) else { return };
+            inner.ledger.goes(acceptor, subject.counters().as_ref());
+            inner.controls[acceptor] = None;
+            subject
+        };
+        drop(subject);
     }
 
     /// One pass; tells whether the owner was told that the listener is dead.
@@ -329,9 +363,11 @@ impl Env {
         self.lock().held.len()
     }
 
-    /// How many places the gate says are taken, if it says so.
+    /// How many places the gates say are taken, if they say so.
     pub(super) fn in_use(&self) -> Option<u32> {
-        self.lock().in_use.as_ref().and_then(|in_use| in_use())
+        let inner = self.lock();
+        let in_use = inner.in_use.as_ref()?;
+        (0..inner.ledger.gates.len()).map(in_use).sum()
     }
 
     pub(super) fn violated(&self) -> Option<Violation> {
@@ -340,12 +376,13 @@ impl Env {
 }
 
 impl Inner {
-    pub(super) fn place_comes_back(&mut self) {
-        let in_use = self.in_use.as_ref().and_then(|in_use| in_use()).unwrap_or(self.ledger.places);
-        if in_use <= self.ledger.limit {
-            self.ledger.line_moves();
+    pub(super) fn place_comes_back(&mut self, gate: usize) {
+        let Places { limit, taken } = self.ledger.gates[gate];
+        let in_use = self.in_use.as_ref().and_then(|in_use| in_use(gate)).unwrap_or(taken);
+        if in_use <= limit {
+            self.ledger.line_moves(gate);
         }
-        self.ledger.gives_place();
+        self.ledger.gives_place(gate);
     }
 
     fn pass_time(&mut self, by: Duration) {

@@ -28,6 +28,8 @@ pub(super) struct Account {
     waits_with_events: u64,
     in_pass: Option<u32>,
     budget: u32,
+    /// The gate it stands before.
+    gate: usize,
     /// It accepts until EAGAIN, as it was told to.
     tries_in_vain: bool,
     last_serial: u64,
@@ -41,6 +43,8 @@ pub(super) struct Account {
     /// Attempts made since it was told to pause or stop: one may have been under way.
     since_command: u32,
     told_dead: u32,
+    /// Its owner has dropped it.
+    pub(super) gone: bool,
     /// Taken out of its epoll.
     pub(super) detached: bool,
     /// It stands in line for room, and has not been rung since.
@@ -54,6 +58,13 @@ pub(super) struct Account {
     exhausted: bool,
     pass: PassAccount,
     pub(super) alarm: Option<Duration>,
+}
+
+/// The places of one gate.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Places {
+    pub(super) limit: u32,
+    pub(super) taken: u32,
 }
 
 /// What happened in one pass.
@@ -90,8 +101,7 @@ pub(super) struct Ledger {
     pub(super) doomed: bool,
     taken: u64,
     closed: u64,
-    pub(super) limit: u32,
-    pub(super) places: u32,
+    pub(super) gates: Vec<Places>,
     /// The most that any account was passed over.
     pub(super) passed_over_most: u32,
     now: Duration,
@@ -107,7 +117,33 @@ impl Ledger {
 
     pub(super) fn add_account(&mut self, case: &Case) {
         let tries_in_vain = case.proof == Some(Proof::Eagain);
-        self.accounts.push(Account { budget: case.budget, tries_in_vain, ..Account::default() });
+        let gate = self.accounts.len() % case.gates();
+        self.accounts.push(Account { budget: case.budget, gate, tries_in_vain, ..Account::default() });
+    }
+
+    /// The gate an acceptor stands before.
+    pub(super) fn gate_of(&self, acceptor: usize) -> usize {
+        self.accounts[acceptor].gate
+    }
+
+    /// The places an acceptor takes its own from.
+    pub(super) fn places_of(&self, acceptor: usize) -> Places {
+        self.gates[self.gate_of(acceptor)]
+    }
+
+    /// How many places are out, of all gates.
+    pub(super) fn places(&self) -> u32 {
+        self.gates.iter().map(|places| places.taken).sum()
+    }
+
+    /// Its owner has dropped an acceptor, which said this of itself.
+    pub(super) fn goes(&mut self, acceptor: usize, counters: Option<&Counters>) {
+        if let Some(counters) = counters {
+            self.audit(acceptor, counters);
+        }
+        let account = &mut self.accounts[acceptor];
+        account.gone = true;
+        account.alarm = None;
     }
 
     pub(super) fn acted(&mut self, act: Act) {
@@ -172,8 +208,8 @@ impl Ledger {
     }
 
     /// A lower limit takes places back that were handed over: the line begins anew.
-    pub(super) fn changes_limit(&mut self, limit: u32) {
-        self.limit = limit;
+    pub(super) fn changes_limit(&mut self, gate: usize, limit: u32) {
+        self.gates[gate].limit = limit;
         self.accounts.iter_mut().for_each(|account| account.passed_over = 0);
     }
 
@@ -274,32 +310,33 @@ impl Ledger {
         self.taken - self.closed
     }
 
-    pub(super) fn takes_place(&mut self) {
-        self.places += 1;
-        if self.places > self.limit {
-            self.violate("P3", format!("{} places are taken of {}", self.places, self.limit));
+    pub(super) fn takes_place(&mut self, gate: usize) {
+        let places = &mut self.gates[gate];
+        places.taken += 1;
+        let Places { limit, taken } = *places;
+        if taken > limit {
+            self.violate("P3", format!("{taken} places are taken of {limit}"));
         }
     }
 
-    pub(super) fn gives_place(&mut self) {
-        match self.places.checked_sub(1) {
-            Some(left) => self.places = left,
+    pub(super) fn gives_place(&mut self, gate: usize) {
+        match self.gates[gate].taken.checked_sub(1) {
+            Some(left) => self.gates[gate].taken = left,
             None => self.violate("P4", "a place was given back that nobody had"),
         }
     }
 
     /// A place came back that leaves room: the line moves on by one.
-    pub(super) fn line_moves(&mut self) {
-        let most = u32::try_from(self.accounts.len()).unwrap_or(u32::MAX);
-        for acceptor in 0..self.accounts.len() {
-            let account = &mut self.accounts[acceptor];
-            account.passed_over += u32::from(account.in_line);
+    pub(super) fn line_moves(&mut self, gate: usize) {
+        let line: Vec<usize> =
+            (0..self.accounts.len()).filter(|acceptor| self.gate_of(*acceptor) == gate).collect();
+        for acceptor in &line {
+            let account = &mut self.accounts[*acceptor];
+            account.passed_over += u32::from(account.in_line && !account.paused && !account.stopped);
             let passed_over = account.passed_over;
             self.passed_over_most = self.passed_over_most.max(passed_over);
-            if passed_over > most {
-                let what = format!(
-                    "acceptor {acceptor} of {most} stands in line, and {passed_over} places came back"
-                );
+            if passed_over as usize > line.len() {
+                let what = format!("acceptor {acceptor} stands in line, and {passed_over} places came back");
                 self.violate("P11", what);
             }
         }
@@ -381,9 +418,9 @@ impl Account {
         self.told_dead > 0
     }
 
-    /// Whether it was told that its listener is dead, or stopped listening to it before.
-    pub(super) fn knows_its_end(&self) -> bool {
-        self.is_dead() || self.stopped
+    /// Whether it listens no more, for good.
+    pub(super) fn is_over(&self) -> bool {
+        self.is_dead() || self.stopped || self.gone
     }
 }
 

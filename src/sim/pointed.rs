@@ -205,21 +205,28 @@ impl Drop for LosesTurn<'_> {
 pub struct PointedPermit<P> {
     permit: Option<P>,
     env: Env,
+    gate: usize,
 }
 
 impl<A> PointedGate<A> {
     pub(super) fn new(gate: A, env: Env, acceptor: usize) -> Self {
         Self { gate, env, acceptor }
     }
+
+    /// Which of the gates it is.
+    fn number(&self) -> usize {
+        self.env.lock().ledger.gate_of(self.acceptor)
+    }
 }
 
 impl<A: Admission> PointedGate<A> {
     /// A place as the books see it: taken when an acceptor has it.
     fn counted(&self, permit: A::Permit) -> PointedPermit<A::Permit> {
+        let gate = self.number();
         let mut inner = self.env.lock();
-        inner.ledger.takes_place();
+        inner.ledger.takes_place(gate);
         inner.ledger.stands(self.acceptor, false);
-        PointedPermit { permit: Some(permit), env: self.env.clone() }
+        PointedPermit { permit: Some(permit), env: self.env.clone(), gate }
     }
 }
 
@@ -244,7 +251,8 @@ impl<A: Admission> Admission for PointedGate<A> {
     fn cancel(&self, mut permit: Self::Permit) {
         self.env.point();
         if let Some(permit) = permit.permit.take() {
-            self.env.lock().ledger.gives_place();
+            let number = self.number();
+            self.env.lock().ledger.gives_place(number);
             let unwinding = Unwinding(&self.env);
             self.gate.cancel(permit);
             drop(unwinding);
@@ -277,7 +285,7 @@ impl<P> Drop for PointedPermit<P> {
     fn drop(&mut self) {
         if let Some(permit) = self.permit.take() {
             self.env.point();
-            self.env.lock().place_comes_back();
+            self.env.lock().place_comes_back(self.gate);
             drop(permit);
             self.env.point();
         }

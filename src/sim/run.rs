@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use super::env::{Env, Stage};
-use super::ledger::Violation;
+use super::ledger::{Places, Violation};
 use super::pointed::{PointedGate, PointedPort};
 use super::script::{Act, Case, GateMode, Script};
 use super::stage::SimStage;
@@ -96,20 +96,20 @@ where
     let env = Env::new(stage, script, case.one_listener);
     match case.gate {
         GateMode::Open => {
-            env.lock().ledger.limit = u32::MAX;
-            build(case, maker, &env, &Unlimited, port);
+            env.lock().ledger.gates = vec![Places { limit: u32::MAX, taken: 0 }; case.gates()];
+            build(case, maker, &env, |_| Unlimited, port);
         }
         GateMode::Pause(limit) | GateMode::Shed(limit) => {
             let when_full = match case.gate {
                 GateMode::Shed(_) => WhenFull::Shed(Refusal::Close),
                 _ => WhenFull::Pause,
             };
-            let gate = G::with_limit(limit, when_full);
-            env.lock().ledger.limit = limit;
-            let (handle, counted) = (gate.clone(), gate.clone());
-            build(case, maker, &env, &gate, port);
-            env.on_limit(Arc::new(move |limit| handle.change_limit(limit)));
-            env.on_count(Box::new(move || counted.in_use()));
+            let gates: Vec<G> = (0..case.gates()).map(|_| G::with_limit(limit, when_full.clone())).collect();
+            env.lock().ledger.gates = vec![Places { limit, taken: 0 }; gates.len()];
+            let (handles, counted) = (gates.clone(), gates.clone());
+            build(case, maker, &env, |gate| gates[gate].clone(), port);
+            env.on_limit(Arc::new(move |gate, limit| handles[gate].change_limit(limit)));
+            env.on_count(Box::new(move |gate| counted[gate].in_use()));
         }
     }
     env.start();
@@ -122,7 +122,7 @@ fn build<P, A>(
     case: &Case,
     maker: &impl Maker,
     env: &Env,
-    admission: &A,
+    admission: impl Fn(usize) -> A,
     port: impl Fn(usize, usize, Trigger) -> P,
 ) where
     P: Port + 'static,
@@ -131,8 +131,9 @@ fn build<P, A>(
 {
     for acceptor in 0..case.acceptors {
         let listener = if case.one_listener { 0 } else { acceptor };
+        let case = &Case { trigger: case.trigger_of(acceptor), ..case.clone() };
         let port = PointedPort::new(port(listener, acceptor, case.trigger), env.clone(), acceptor);
-        let gate = PointedGate::new(admission.clone(), env.clone(), acceptor);
+        let gate = PointedGate::new(admission(acceptor % case.gates()), env.clone(), acceptor);
         env.lock().ledger.add_account(case);
         let subject = maker.make(port, gate, case);
         env.add_subject(subject);
@@ -206,19 +207,20 @@ fn at_rest(case: &Case, env: &Env) -> Result<(), Violation> {
         let queued = inner.queued_at(acceptor);
         let ledger = &inner.ledger;
         let account = &ledger.accounts[acceptor];
-        let excused = account.paused || account.stopped || account.is_dead();
-        let has_room = ledger.places < ledger.limit;
+        let excused = account.paused || account.is_over();
+        let Places { limit, taken } = ledger.places_of(acceptor);
+        let has_room = taken < limit;
         if queued > 0 && ledger.untold == 0 && !excused && has_room && account.alarm.is_none() {
             let what = format!("acceptor {acceptor} sleeps with {queued} queued, room, and no alarm set");
-            let promise = if case.acceptors > 1 && ledger.limit != u32::MAX { "P11" } else { "P1" };
+            let promise = if case.acceptors > 1 && limit != u32::MAX { "P11" } else { "P1" };
             inner.ledger.violate(promise, what);
         }
         let account = &inner.ledger.accounts[acceptor];
-        if account.stopped && !account.detached {
+        if account.stopped && !account.detached && !account.gone {
             inner.ledger.violate("P9", format!("acceptor {acceptor} was stopped, and is still registered"));
         }
     }
-    let (open, places) = (inner.ledger.open(), inner.ledger.places);
+    let (open, places) = (inner.ledger.open(), inner.ledger.places());
     if open != in_service {
         let what = format!("{open} connections were taken and are open, {in_service} are in service");
         inner.ledger.violate("P5", what);
@@ -242,7 +244,7 @@ fn wind_up(case: &Case, env: &Env, listeners: usize) -> Result<(), Violation> {
             env.act(Act::Resume(acceptor));
         }
     }
-    if env.lock().ledger.limit == 0 {
+    if env.lock().ledger.gates.iter().any(|places| places.limit == 0) {
         env.act(Act::Limit(1));
     }
     // Every round serves a connection, ends one, or lets an alarm go off; back-off ends with the first success.
@@ -268,7 +270,7 @@ fn wind_up(case: &Case, env: &Env, listeners: usize) -> Result<(), Violation> {
         let queued = inner.stage.queued(listener);
         let served = (0..case.acceptors).any(|acceptor| {
             let account = &inner.ledger.accounts[acceptor];
-            inner.listener_of(acceptor) == listener && !account.stopped && !account.is_dead()
+            inner.listener_of(acceptor) == listener && !account.is_over()
         });
         if queued > 0 && served {
             let what = format!("{queued} connections stay queued at listener {listener} for ever");
@@ -292,7 +294,7 @@ fn settle(case: &Case, env: &Env, listeners: usize) -> Result<(), Violation> {
             inner.ledger.violate("P9", format!("acceptor {acceptor} was stopped, and is {state:?}"));
         }
         let listener = inner.listener_of(acceptor);
-        if inner.ledger.shut.contains(&listener) && !inner.ledger.accounts[acceptor].knows_its_end() {
+        if inner.ledger.shut.contains(&listener) && !inner.ledger.accounts[acceptor].is_over() {
             inner
                 .ledger
                 .violate("P7", format!("acceptor {acceptor} was never told that its listener is dead"));
@@ -305,8 +307,9 @@ fn settle(case: &Case, env: &Env, listeners: usize) -> Result<(), Violation> {
         let what = format!("{} connections are neither in service nor closed", inner.ledger.open());
         inner.ledger.violate("P5", what);
     }
-    if inner.ledger.places != 0 {
-        let what = format!("{} places are out with no connection alive", inner.ledger.places);
+    let places = inner.ledger.places();
+    if places != 0 {
+        let what = format!("{places} places are out with no connection alive");
         inner.ledger.violate("P4", what);
     }
     drop(inner);

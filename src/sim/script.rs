@@ -8,16 +8,20 @@ use crate::drain::strategy::{Proof, Trigger};
 /// What is built before a run.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Case {
-    /// Edge or level.
+    /// How the acceptors are registered.
     pub trigger: Trigger,
+    /// How every second acceptor is, if not as the others.
+    pub second: Option<Trigger>,
     /// How a pass knows the end of the queue; `None` is what the acceptor takes by itself.
     pub proof: Option<Proof>,
     /// Whether the kernel tells the depth of the queue: TCP does, Unix does not.
     pub measurable: bool,
     /// Attempts per pass.
     pub budget: u32,
-    /// The gate, shared by all acceptors.
+    /// The gate.
     pub gate: GateMode,
+    /// Whether each acceptor has a gate of its own, or all share one.
+    pub own_gates: bool,
     /// How many acceptors there are, each on an epoll of its own.
     pub acceptors: usize,
     /// Whether they accept from one listener, or each from its own.
@@ -91,6 +95,8 @@ pub enum Act {
     Turn(usize),
     /// The listener is shut down.
     Shut(usize),
+    /// The owner drops the acceptor: at once, or when its pass is over. The listener lives on elsewhere.
+    Drop(usize),
 }
 
 /// What the environment does and when: `(n, act)` is done at the n-th point of the run.
@@ -176,6 +182,8 @@ impl Act {
         if case.gate != GateMode::Open {
             acts.extend([Self::Limit(0), Self::Limit(1), Self::Limit(3)]);
         }
+        // At the end, so that the bytes of older scripts keep their meaning.
+        acts.extend((0..case.acceptors).map(Self::Drop));
         acts
     }
 }
@@ -203,10 +211,12 @@ impl Case {
     pub const fn plain() -> Self {
         Self {
             trigger: Trigger::Level,
+            second: None,
             proof: None,
             measurable: true,
             budget: 64,
             gate: GateMode::Open,
+            own_gates: false,
             acceptors: 1,
             one_listener: false,
             leave: Leave::AtTheEnd,
@@ -214,16 +224,29 @@ impl Case {
         }
     }
 
+    /// How this acceptor is registered.
+    #[must_use]
+    pub fn trigger_of(&self, acceptor: usize) -> Trigger {
+        self.second.filter(|_| acceptor % 2 == 1).unwrap_or(self.trigger)
+    }
+
+    /// How many gates there are.
+    pub(super) fn gates(&self) -> usize {
+        if self.own_gates { self.acceptors.max(1) } else { 1 }
+    }
+
     /// A case from arbitrary bytes, one for each choice, and the bytes that are left: for
     /// [`Script::from_bytes`]. Where bytes are missing they are 0.
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> (Self, &[u8]) {
         const CHOICES: usize = 8;
+        const TRIGGERS: [Trigger; 3] = [Trigger::Level, Trigger::Edge, Trigger::Exclusive];
         let (choices, rest) = bytes.split_at(bytes.len().min(CHOICES));
         let choice = |n: usize, of: u8| choices.get(n).copied().unwrap_or(0) % of;
         let number = |n, of| u32::from(choice(n, of));
         let case = Self {
-            trigger: if choice(0, 2) == 0 { Trigger::Level } else { Trigger::Edge },
+            trigger: TRIGGERS[usize::from(choice(0, 3))],
+            second: (choice(0, u8::MAX) >= 128).then_some(TRIGGERS[usize::from(choice(0, 9) / 3)]),
             proof: [None, Some(Proof::Eagain), Some(Proof::Peek), Some(Proof::Depth)]
                 [usize::from(choice(1, 4))],
             measurable: choice(1, 8) < 4,
@@ -233,6 +256,7 @@ impl Case {
                 gate @ 1..9 => GateMode::Pause(u32::from(gate) - 1),
                 gate => GateMode::Shed(u32::from(gate) - 9),
             },
+            own_gates: choice(5, u8::MAX) >= 128,
             acceptors: 1 + usize::from(choice(4, 3)),
             one_listener: choice(5, 2) == 1,
             leave: match choice(6, 14) {

@@ -3,7 +3,14 @@
 use epoll_acceptor::sim::{Case, GateMode, Leave};
 use epoll_acceptor::{Proof, Trigger};
 
-const TRIGGERS: [Trigger; 2] = [Trigger::Level, Trigger::Edge];
+/// All of one kind, or the second of another.
+const TRIGGERS: [(Trigger, Option<Trigger>); 5] = [
+    (Trigger::Level, None),
+    (Trigger::Edge, None),
+    (Trigger::Exclusive, None),
+    (Trigger::Exclusive, Some(Trigger::Level)),
+    (Trigger::Exclusive, Some(Trigger::Edge)),
+];
 /// With whether the kernel tells the depth: TCP does, Unix does not.
 const PROOFS: [(Option<Proof>, bool); 5] = [
     (None, true),
@@ -21,8 +28,9 @@ const GATES: [GateMode; 7] = [
     GateMode::Shed(1),
     GateMode::Shed(2),
 ];
-/// How many acceptors, and whether they share a listener.
-const CROWDS: [(usize, bool); 3] = [(1, false), (2, false), (2, true)];
+/// How many acceptors, whether they share a listener, and whether each has a gate of its own.
+const CROWDS: [(usize, bool, bool); 5] =
+    [(1, false, false), (2, false, false), (2, true, false), (2, true, true), (3, true, false)];
 const LEAVES: [Leave; 6] =
     [Leave::AtTheEnd, Leave::Break(1), Leave::Break(2), Leave::Forget(1), Leave::Panic(1), Leave::Skip];
 const BUDGETS: [u32; 4] = [1, 2, 7, 64];
@@ -36,13 +44,16 @@ const SIZES: [usize; 7] =
 pub(crate) fn case(choice: [usize; 7]) -> Case {
     let [trigger, proof, gate, crowd, leave, budget, queued] = choice;
     let (proof, measurable) = PROOFS[proof];
-    let (acceptors, one_listener) = CROWDS[crowd];
+    let (acceptors, one_listener, own_gates) = CROWDS[crowd];
+    let (trigger, second) = TRIGGERS[trigger];
     Case {
-        trigger: TRIGGERS[trigger],
+        trigger,
+        second,
         proof,
         measurable,
         budget: BUDGETS[budget],
         gate: GATES[gate],
+        own_gates,
         acceptors,
         one_listener,
         leave: LEAVES[leave],
@@ -57,6 +68,11 @@ pub(crate) fn nth(mut n: usize) -> Case {
         n /= size;
         choice
     }))
+}
+
+/// Whether a case has an exclusive acceptor, or more than a pair behind one gate.
+pub(crate) fn is_crowded(case: &Case) -> bool {
+    case.trigger == Trigger::Exclusive || case.own_gates || case.acceptors > 2
 }
 
 /// How many cases there are.

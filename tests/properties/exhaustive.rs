@@ -10,7 +10,7 @@ use crate::{cases, say, thorough};
 fn every_promise_holds_after_one_act_anywhere() {
     // Every n-th of all cases and, thoroughly, each; n shares no factor with the number of choices.
     let step = if thorough() { 1 } else { 11 };
-    let cases = (0..cases::count()).step_by(step).map(cases::nth);
+    let cases = (0..cases::count()).map(cases::nth).filter(|case| !cases::is_crowded(case)).step_by(step);
     explore_all("one act", cases, 1, Act::all);
 }
 
@@ -22,7 +22,7 @@ fn every_promise_holds_in_every_pair_of_choices() {
 #[test]
 fn every_promise_holds_after_two_acts_anywhere() {
     let cases = cases::in_pairs();
-    let most = if thorough() { cases.len() } else { 12 };
+    let most = if thorough() { cases.len() } else { 20 };
     let acts = if thorough() { Act::all } else { decisive };
     explore_all("two acts", cases.into_iter().take(most), 2, acts);
 }
@@ -37,7 +37,12 @@ fn decisive(case: &Case) -> Vec<Act> {
     acts
 }
 
-fn explore_all(what: &str, cases: impl Iterator<Item = Case>, acts_max: u32, acts: fn(&Case) -> Vec<Act>) {
+pub(crate) fn explore_all(
+    what: &str,
+    cases: impl Iterator<Item = Case>,
+    acts_max: u32,
+    acts: fn(&Case) -> Vec<Act>,
+) {
     let mut total = Explored::default();
     let mut explored = 0;
     for case in cases {

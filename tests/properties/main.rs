@@ -19,6 +19,7 @@
 //! `EPOLL_ACCEPTOR_THOROUGH=1` widens every bound.
 
 mod cases;
+mod exclusive;
 mod exhaustive;
 mod facts;
 mod panics;

@@ -13,7 +13,7 @@ use crate::{cases, say, thorough};
 fn every_promise_holds_after_random_acts() {
     let scripts = AtomicU64::new(0);
     let config = Config {
-        cases: if thorough() { 2_000_000 } else { 60_000 },
+        cases: if thorough() { 5_000_000 } else { 150_000 },
         failure_persistence: None,
         max_shrink_iters: 10_000,
         ..Config::default()

@@ -136,7 +136,7 @@ fn run_real(case: &Case, script: &Script) -> Result<Report, Violation> {
 
 #[test]
 fn the_real_kernel_plays_the_same_scripts() {
-    let wanted = if thorough() { 5000 } else { 500 };
+    let wanted = if thorough() { 8000 } else { 800 };
     let mut runner = TestRunner::deterministic();
     let (mut played, mut delivered) = (0, 0);
     while played < wanted {

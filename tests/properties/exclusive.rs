@@ -1,0 +1,102 @@
+//! Several acceptors on one listener, exclusively: whoever is told and leaves, by whatever way and for whatever
+//! reason, leaves nobody behind.
+
+use epoll_acceptor::sim::{Act, Case, GateMode, Leave, Real, Script, run};
+use epoll_acceptor::{Errno, Gate, Trigger};
+
+use crate::exhaustive::explore_all;
+use crate::{cases, say, thorough};
+
+#[test]
+fn every_promise_holds_in_a_crowd_after_one_act_anywhere() {
+    let step = if thorough() { 1 } else { 53 };
+    let cases = (0..cases::count()).map(cases::nth).filter(cases::is_crowded).step_by(step);
+    explore_all("a crowd, one act", cases, 1, Act::all);
+}
+
+#[test]
+fn every_promise_holds_between_exclusive_acceptors_after_two_acts() {
+    let cases = pairs().into_iter();
+    explore_all("exclusive, two acts", cases, 2, if thorough() { Act::all } else { parting });
+}
+
+#[test]
+fn every_promise_holds_between_exclusive_acceptors_after_three_acts() {
+    // A gate of its own each, and a place: the first to be told is full first.
+    let cases = pairs().into_iter().skip(9).take(if thorough() { 3 } else { 1 });
+    explore_all("exclusive, three acts", cases, 3, if thorough() { leaving } else { decisive });
+}
+
+/// The ways in which the one that was told can leave, and what brings it back.
+fn parting(case: &Case) -> Vec<Act> {
+    let mut acts = leaving(case);
+    acts.extend([Act::Relieve, Act::Tick, Act::Resume(0), Act::Pause(1), Act::Stop(1), Act::Drop(1)]);
+    acts.extend([Act::Connect(0), Act::Steal(0), Act::Turn(1), Act::Shut(0)]);
+    acts
+}
+
+fn decisive(_: &Case) -> Vec<Act> {
+    vec![Act::Pause(0), Act::Drop(0), Act::Free, Act::Insert(0), Act::Tell(0)]
+}
+
+fn leaving(_: &Case) -> Vec<Act> {
+    let acts = [Act::Pause(0), Act::Stop(0), Act::Drop(0), Act::Free, Act::Exhaust, Act::Insert(0)];
+    acts.into_iter().chain([Act::Tell(0), Act::Fail(Errno::new(libc::ENOBUFS))]).collect()
+}
+
+/// Two or three on one listener, with one gate or one each, told before anybody sleeps or after.
+fn pairs() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (acceptors, own_gates) in [(2, false), (2, true), (3, true)] {
+        for gate in [GateMode::Open, GateMode::Pause(1)] {
+            for (measurable, queued, budget, leave) in [
+                (true, 2, 64, Leave::AtTheEnd),
+                (false, 0, 1, Leave::AtTheEnd),
+                (true, 0, 64, Leave::Break(1)),
+            ] {
+                let trigger = Trigger::Exclusive;
+                let case =
+                    Case { trigger, measurable, queued, budget, leave, gate, own_gates, ..Case::plain() };
+                cases.push(Case { acceptors, one_listener: true, ..case });
+            }
+        }
+    }
+    cases
+}
+
+/// With all asleep the kernel tells the first that was registered. It takes one place; when it is told of the next
+/// client it is full, and that one is the other's.
+#[test]
+fn who_is_full_leaves_the_rest_to_the_other() {
+    let case = Case { gate: GateMode::Pause(1), own_gates: true, ..pair() };
+    let script = Script::new().at(ASLEEP, Act::Connect(0)).after(100, Act::Connect(0));
+    let report = run::<Gate>(&case, &script, &Real).unwrap_or_else(|violation| panic!("{violation}"));
+    // The first is told twice, the second once; at the end the first is rung for its place.
+    assert_eq!((report.delivered, report.wakes), (2, 4));
+}
+
+/// Two that cannot accept do not keep each other awake: who leaves tells those who are there, and each of them
+/// leaves once.
+#[test]
+fn two_that_are_exhausted_do_not_wake_each_other_for_ever() {
+    for acceptors in 2..=3 {
+        let case = Case { acceptors, queued: 1, ..pair() };
+        let mut script = Script::new().at(0, Act::Exhaust);
+        for _ in 0..20 {
+            script = script.after(40, Act::Tick);
+        }
+        let report = run::<Gate>(&case, &script, &Real).unwrap_or_else(|violation| panic!("{violation}"));
+        say(&format!("{acceptors} exhausted acceptors, 20 ticks: {} wake-ups", report.wakes));
+        assert_eq!(report.delivered, 1);
+        // Each tick is the alarm of one at least; each alarm wakes its own acceptor, and whoever is awake then.
+        let most = u64::try_from(acceptors).unwrap() * (20 + 4);
+        assert!(report.wakes <= most, "{} wake-ups of {acceptors} in 20 ticks", report.wakes);
+    }
+}
+
+fn pair() -> Case {
+    Case { trigger: Trigger::Exclusive, acceptors: 2, one_listener: true, ..Case::plain() }
+}
+
+/// The first point at which everybody has gone to sleep.
+const ASLEEP: u32 = 1;

@@ -319,3 +319,19 @@ fn chaos_under_a_thousand_signals_a_second_ends_in_order() {
         chaos(Kind::Tcp4, [Trigger::Edge, Trigger::Level], true, false);
     }
 }
+
+#[test]
+fn chaos_between_exclusive_acceptors_ends_in_order() {
+    if !done_in_child("chaos::chaos_between_exclusive_acceptors_ends_in_order") {
+        chaos(Kind::Tcp4, [Trigger::Exclusive, Trigger::Exclusive], false, true);
+        chaos(Kind::UnixStream, [Trigger::Exclusive, Trigger::Exclusive], true, false);
+    }
+}
+
+#[test]
+fn chaos_between_an_exclusive_acceptor_and_others_ends_in_order() {
+    if !done_in_child("chaos::chaos_between_an_exclusive_acceptor_and_others_ends_in_order") {
+        chaos(Kind::Tcp4, [Trigger::Exclusive, Trigger::Level], false, true);
+        chaos(Kind::Tcp4, [Trigger::Edge, Trigger::Exclusive], false, true);
+    }
+}

@@ -10,6 +10,7 @@ mod chaos;
 mod connection;
 mod control;
 mod dead;
+mod exclusive;
 mod exhausted;
 mod foreign;
 mod fork;

@@ -22,7 +22,7 @@ pub(crate) const LISTENER: Token = Token(7);
 /// What a served client reads.
 pub(crate) const HELLO: &[u8] = b"served";
 
-pub(crate) const TRIGGERS: [Trigger; 2] = [Trigger::Level, Trigger::Edge];
+pub(crate) const TRIGGERS: [Trigger; 3] = [Trigger::Level, Trigger::Edge, Trigger::Exclusive];
 /// The default, and each by name.
 pub(crate) const PROOFS: [Option<Proof>; 4] =
     [None, Some(Proof::Eagain), Some(Proof::Peek), Some(Proof::Depth)];

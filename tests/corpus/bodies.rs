@@ -13,7 +13,7 @@ const ACTS_MAX: usize = 48;
 /// A case and a script, on the simulated kernel, by each trigger.
 pub(crate) fn script(bytes: &[u8]) {
     let (case, rest) = Case::from_bytes(bytes);
-    for trigger in [Trigger::Level, Trigger::Edge] {
+    for trigger in [Trigger::Level, Trigger::Edge, Trigger::Exclusive] {
         let case = Case { trigger, ..case.clone() };
         let script = Script::from_bytes(&rest[..rest.len().min(2 * ACTS_MAX)], &case);
         if let Err(violation) = run::<Gate>(&case, &script, &Real) {

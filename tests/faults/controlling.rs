@@ -83,11 +83,15 @@ fn life(kind: Kind, trigger: Trigger, plans: [Option<Plan>; 2]) -> bool {
     all
 }
 
-/// Fails every call in turn, until there is none so late.
+/// Fails every call in turn, until there is none so late. Who is registered exclusively modifies nothing.
 fn every_one(failing: impl Fn(u32) -> [Option<Plan>; 2]) {
+    every_one_of(&[Trigger::Level, Trigger::Edge], failing);
+}
+
+fn every_one_of(triggers: &[Trigger], failing: impl Fn(u32) -> [Option<Plan>; 2]) {
     let before = open_descriptors();
     for kind in [Kind::Tcp4, Kind::UnixStream] {
-        for trigger in TRIGGERS {
+        for trigger in triggers.iter().copied() {
             let calls = (1..200).take_while(|nth| life(kind, trigger, failing(*nth))).count();
             assert!((1..199).contains(&calls), "{calls} calls");
         }
@@ -123,7 +127,7 @@ fn a_failing_modification_and_then_a_failing_addition_strand_nobody() {
     for nth_modify in 1..=3 {
         for errno in [libc::ENOMEM, libc::ENOSPC] {
             for kind in [Kind::Tcp4, Kind::UnixStream] {
-                for trigger in TRIGGERS {
+                for trigger in [Trigger::Level, Trigger::Edge] {
                     life(
                         kind,
                         trigger,
@@ -134,6 +138,21 @@ fn a_failing_modification_and_then_a_failing_addition_strand_nobody() {
                     );
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn whichever_addition_of_an_exclusive_acceptor_fails_nobody_is_stranded() {
+    if done_in_child("controlling::whichever_addition_of_an_exclusive_acceptor_fails_nobody_is_stranded") {
+        return;
+    }
+    for errno in [libc::ENOMEM, libc::ENOSPC] {
+        for times in 1..=3 {
+            let cost = Cost::Nothing;
+            every_one_of(&[Trigger::Exclusive], |nth| {
+                [Some(Plan { call: Call::Add, nth, times, errno, cost }), None]
+            });
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Which calls a pass makes, and which of them are guessed: the rules, written down a second time.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,6 +13,8 @@ use epoll_acceptor::{Acceptor, Errno, Proof, Refusal, Trigger, Unlimited};
 struct Queue {
     waiting: AtomicU32,
     calls: Mutex<Vec<&'static str>>,
+    /// It is a copy of another process's.
+    foreign: AtomicBool,
 }
 
 struct Asked(Arc<Queue>);
@@ -67,7 +69,13 @@ impl Port for Asked {
         self.note("detach");
     }
 
-    fn announce(&self) {}
+    fn announce(&self) {
+        self.note("announce");
+    }
+
+    fn is_ours(&self) -> bool {
+        !self.0.foreign.load(Ordering::Relaxed)
+    }
 
     fn alarm(&self, _: Option<Duration>) {}
 
@@ -98,6 +106,13 @@ impl Desk {
         self.queue.waiting.fetch_add(more, Ordering::Relaxed);
         self.queue.calls.lock().expect("not poisoned").clear();
         self.acceptor.drain(drop).expect("the listener lives");
+        self.queue.calls.lock().expect("not poisoned").join(" ")
+    }
+
+    /// The calls of its end.
+    fn end(self) -> String {
+        self.queue.calls.lock().expect("not poisoned").clear();
+        drop(self.acceptor);
         self.queue.calls.lock().expect("not poisoned").join(" ")
     }
 }
@@ -135,6 +150,41 @@ fn an_edge_is_settled_before_anything_is_taken() {
         desk.pass(5);
         assert_eq!(desk.pass(2), calls);
     }
+}
+
+#[test]
+fn an_exclusive_acceptor_pays_for_nothing_but_leaving() {
+    let mut desk = Desk::new(Trigger::Exclusive, Proof::Depth, 64);
+    assert_eq!(desk.pass(5), "depth accept accept accept accept accept");
+    let control = desk.acceptor.control();
+    control.pause();
+    assert_eq!(desk.pass(3), "peek disarm announce");
+    assert_eq!(desk.pass(0), "peek", "nobody is told twice");
+    control.resume();
+    assert_eq!(desk.pass(0), "arm depth accept accept accept");
+    control.stop();
+    assert_eq!(desk.pass(0), "detach announce");
+    assert_eq!(desk.end(), "", "it has left already");
+    assert_eq!(Desk::new(Trigger::Exclusive, Proof::Depth, 64).end(), "detach announce");
+}
+
+#[test]
+fn nobody_else_announces() {
+    for trigger in [Trigger::Level, Trigger::Edge] {
+        let mut desk = Desk::new(trigger, Proof::Depth, 64);
+        desk.pass(5);
+        desk.acceptor.control().pause();
+        assert_eq!(desk.pass(3), "peek disarm");
+        assert_eq!(desk.end(), "detach");
+    }
+}
+
+#[test]
+fn a_forked_childs_copy_leaves_without_a_call() {
+    let mut desk = Desk::new(Trigger::Exclusive, Proof::Depth, 64);
+    desk.queue.foreign.store(true, Ordering::Relaxed);
+    desk.pass(1);
+    assert_eq!(desk.end(), "");
 }
 
 #[test]

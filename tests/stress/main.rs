@@ -93,7 +93,11 @@ fn work(
         1 => stage.gate.clone().when_full(WhenFull::Shed(Refusal::last_word("busy"))),
         _ => stage.gate.clone(),
     };
-    let trigger = if n % 2 == 0 { Trigger::Edge } else { Trigger::Level };
+    let trigger = match n {
+        1 => Trigger::Level,
+        2 => Trigger::Edge,
+        _ => Trigger::Exclusive,
+    };
     let epoll = Epoll::new()?;
     let mut acceptor =
         trigger.on(listener).budget(8).gate(&gate).register(&epoll, Token(7)).map_err(io::Error::other)?;

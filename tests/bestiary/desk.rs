@@ -14,6 +14,7 @@ use epoll_acceptor::drain::{Class, Errno, Peek, Port};
 use epoll_acceptor::sim::{Case, Handle, Maker, PointedPort, Subject};
 use epoll_acceptor::{Admission, Counters, Line, Reserve, Trigger};
 
+use crate::parting::Parting;
 use crate::world::{Place, Stream, Wired, World};
 
 /// What a piece of the loop says about going on.
@@ -40,6 +41,8 @@ pub(crate) struct Desk {
     pub world: Arc<dyn World>,
     pub bell: Arc<Bell>,
     pub edge: bool,
+    /// How it leaves the listener to others, where only one is told.
+    pub parting: Option<Parting>,
     pub budget: u32,
     /// Attempts left in this pass.
     pub left: u32,
@@ -218,6 +221,13 @@ pub(crate) trait Logic: Send {
     /// The one exit of every pass.
     fn leaves(&mut self, _at: &mut Pass<'_>) {}
 
+    /// Its owner drops it.
+    fn dropped(&mut self, desk: &mut Desk) {
+        if !desk.over {
+            desk.part(None, |world| world.detach());
+        }
+    }
+
     /// How others command it.
     fn handle(&self, desk: &Desk) -> Arc<dyn Handle> {
         Arc::clone(&desk.bell) as Arc<dyn Handle>
@@ -269,9 +279,9 @@ impl Desk {
             }
             Peek::ShutQueued => {
                 self.silent = true;
-                self.world.detach();
+                self.part(Some(why), |world| world.detach());
             }
-            Peek::Empty | Peek::Waiting => self.silence(),
+            Peek::Empty | Peek::Waiting => self.silence_for(Some(why)),
         }
         match why {
             Why::Full => return self.wait_for_room(),
@@ -283,9 +293,21 @@ impl Desk {
     }
 
     pub(crate) fn silence(&mut self) {
+        self.silence_for(None);
+    }
+
+    fn silence_for(&mut self, why: Option<Why>) {
         if !self.silent {
             self.silent = true;
-            self.world.disarm();
+            self.part(why, |world| world.disarm());
+        }
+    }
+
+    /// Leaves the listener to others, by a call that has the kernel tell it of nobody any more.
+    pub(crate) fn part(&self, why: Option<Why>, go: impl FnOnce(&dyn World)) {
+        match self.parting {
+            Some(parting) => parting.carry_out(&*self.world, why, go),
+            None => go(&*self.world),
         }
     }
 
@@ -346,7 +368,7 @@ impl Desk {
 
     pub(crate) fn stop(&mut self) -> Next {
         self.over = true;
-        self.world.detach();
+        self.part(None, |world| world.detach());
         self.forget_reasons();
         Next::Leave
     }
@@ -435,6 +457,7 @@ impl Maker for Hands {
             bell: Arc::new(Bell::new(logic.ringer(&world))),
             world,
             edge: case.trigger == Trigger::Edge,
+            parting: (case.trigger == Trigger::Exclusive).then_some(Parting::Announces),
             budget: case.budget,
             left: 0,
             taken: 0,
@@ -449,6 +472,12 @@ impl Maker for Hands {
         logic.built(&mut desk);
         let handle = logic.handle(&desk);
         Box::new(Hand { desk, logic, handle })
+    }
+}
+
+impl Drop for Hand {
+    fn drop(&mut self) {
+        self.logic.dropped(&mut self.desk);
     }
 }
 

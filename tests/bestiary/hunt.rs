@@ -161,7 +161,9 @@ fn search<G: Limited>(case: &Case, steps: &Steps, maker: &impl Maker) -> Option<
 /// `edge, 2 queued, limit 1`.
 fn describe(case: &Case) -> String {
     let mut text = format!("{:?}, {} queued", case.trigger, case.queued).to_lowercase();
-    if case.acceptors > 1 {
+    if case.one_listener {
+        let _ = write!(text, ", {} on one listener", case.acceptors);
+    } else if case.acceptors > 1 {
         let _ = write!(text, " at each of {}", case.acceptors);
     }
     if case.budget != Case::plain().budget {
@@ -175,6 +177,9 @@ fn describe(case: &Case) -> String {
         GateMode::Shed(limit) => {
             let _ = write!(text, ", shed above {limit}");
         }
+    }
+    if case.own_gates {
+        text.push_str(" each");
     }
     text
 }
@@ -222,6 +227,11 @@ pub(crate) fn budget(budget: u32, case: Case) -> Case {
 /// Two acceptors, each with its own listener.
 pub(crate) fn two(case: Case) -> Case {
     Case { acceptors: 2, ..case }
+}
+
+/// Two exclusive acceptors on one listener, and nobody queued.
+pub(crate) fn exclusive() -> Case {
+    Case { trigger: Trigger::Exclusive, one_listener: true, ..two(level(0)) }
 }
 
 pub(crate) fn none() -> Steps {

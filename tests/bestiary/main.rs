@@ -6,6 +6,7 @@
 #![cfg(feature = "sim")]
 
 mod world;
+mod parting;
 mod desk;
 mod hall;
 mod hunt;
@@ -29,6 +30,7 @@ use rows::{CHAPTERS, Place};
 fn mutants() -> Vec<Mutant> {
     let all = [
         loops::strand::mutants,
+        loops::parting::mutants,
         loops::races::mutants,
         loops::spin::mutants,
         loops::places::mutants,
@@ -66,7 +68,7 @@ fn every_published_fault_has_its_place() {
 fn no_row_is_missing_or_told_twice() {
     let ids: Vec<_> =
         CHAPTERS.iter().flat_map(|(_, rows)| rows.iter().map(|row| row.id.to_owned())).collect();
-    let chapters = [("S", 37), ("B", 15), ("L", 22), ("F", 22), ("M", 56)];
+    let chapters = [("S", 37), ("B", 15), ("L", 22), ("F", 22), ("M", 56), ("E", 7)];
     let all: Vec<_> = chapters
         .into_iter()
         .flat_map(|(chapter, last)| (1..=last).map(move |n| format!("{chapter}{n}")))

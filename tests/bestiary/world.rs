@@ -31,6 +31,7 @@ pub(crate) trait World: Send + Sync {
     fn arm(&self);
     fn disarm(&self);
     fn detach(&self);
+    fn announce(&self);
     fn alarm(&self, after: Option<Duration>);
     fn now(&self) -> Duration;
     fn ringer(&self) -> Box<dyn Ring>;
@@ -86,6 +87,10 @@ where
 
     fn detach(&self) {
         self.port.detach();
+    }
+
+    fn announce(&self) {
+        self.port.announce();
     }
 
     fn alarm(&self, after: Option<Duration>) {

@@ -1,5 +1,6 @@
 //! The rows: who published the fault, and what was wrong, in our words.
 
+mod exclusive;
 mod servers;
 mod limits;
 mod rust;
@@ -29,6 +30,7 @@ pub(crate) const CHAPTERS: &[(&str, &[Row])] = &[
     ("Servers: counters, permits, descriptors", limits::COUNTED),
     ("Servers: starvation, states, hand-over", limits::STATES),
     ("Rust: accept loops and epoll wrappers", rust::RUST),
+    ("Exclusive registrations: ways to leave", exclusive::EXCLUSIVE),
 ];
 
 const fn row(id: &'static str, whose: &'static str, fault: &'static str) -> Row {

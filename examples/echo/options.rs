@@ -14,7 +14,7 @@ An echo server: whatever a client sends comes back.
 Usage: echo --listen ADDR [OPTIONS]
 
       --listen ADDR      127.0.0.1:8080, [::1]:0 (any port) or unix:PATH
-      --trigger TRIGGER  level (default) or edge
+      --trigger TRIGGER  level (default), edge or exclusive
       --limit N          serve at most N connections at once, over all workers
       --when-full WHAT   what becomes of those above the limit: pause (default)
                          leaves them in the kernel's queue until it is their
@@ -116,7 +116,8 @@ fn trigger(text: &str) -> Result<Trigger, &'static str> {
     match text {
         "level" => Ok(Trigger::Level),
         "edge" => Ok(Trigger::Edge),
-        _ => Err("a trigger is level or edge"),
+        "exclusive" => Ok(Trigger::Exclusive),
+        _ => Err("a trigger is level, edge or exclusive"),
     }
 }
 

@@ -74,6 +74,17 @@ fn two_workers_serve_by_and_by() {
 }
 
 #[test]
+fn exclusive_workers_serve_by_and_by() {
+    serves_by_and_by("127.0.0.1:0", &["--trigger", "exclusive", "--workers", "2"]);
+    serves_by_and_by(&unix_address(), &["--trigger", "exclusive", "--workers", "3"]);
+}
+
+#[test]
+fn exclusive_comes_back_by_itself() {
+    comes_back_by_itself("exclusive");
+}
+
+#[test]
 fn ipv6_serves_by_and_by() {
     if has_ipv6() {
         serves_by_and_by("[::1]:0", &["--trigger", "edge"]);

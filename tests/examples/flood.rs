@@ -220,7 +220,14 @@ fn two_edge_triggered_workers_share_one_limit() {
 }
 
 #[test]
+fn two_exclusive_workers_share_one_limit() {
+    Setup { listen: V4, trigger: "exclusive", workers: 2 }.pause();
+    Setup { listen: V4, trigger: "exclusive", workers: 2 }.shed(&["--when-full", "shed"]);
+}
+
+#[test]
 fn two_workers_share_a_unix_listener() {
     Setup { listen: &unix_address(), trigger: "edge", workers: 2 }.pause();
     Setup { listen: &unix_address(), trigger: "level", workers: 2 }.pause();
+    Setup { listen: &unix_address(), trigger: "exclusive", workers: 2 }.pause();
 }

@@ -37,9 +37,9 @@ impl Predict {
         let change = match found {
             0 | 2 => 0,
             1 => -1,
-            many => i32::try_from(many - 2).unwrap_or(Self::HIGH).min(2 * Self::HIGH),
+            many => i32::try_from(many - 2).unwrap_or(i32::MAX),
         };
-        self.bursts = (self.bursts + change).clamp(Self::LOW, Self::HIGH);
+        self.bursts = self.bursts.saturating_add(change).clamp(Self::LOW, Self::HIGH);
         self.unasked = match usize::try_from(-self.bursts) {
             Ok(doubt) => Self::PERIODS[doubt] - 1,
             Err(_) => 0,

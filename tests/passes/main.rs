@@ -1,17 +1,23 @@
 //! Which calls a pass makes, and which of them are guessed: the rules, written down a second time.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+mod asleep;
+
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use epoll_acceptor::admission::Ring;
 use epoll_acceptor::drain::{Drain, Peek, Plan, Port};
-use epoll_acceptor::{Acceptor, Errno, Proof, Refusal, Trigger, Unlimited};
+use epoll_acceptor::{Acceptor, Admission, Errno, Proof, Refusal, Trigger, Unlimited};
 
 /// A queue, and what was asked of it.
 #[derive(Default)]
 struct Queue {
     waiting: AtomicU32,
+    /// What every accept fails with, if it does: 0 is for "not".
+    errno: AtomicI32,
+    /// Milliseconds.
+    now: AtomicU32,
     calls: Mutex<Vec<&'static str>>,
     /// It is a copy of another process's.
     foreign: AtomicBool,
@@ -37,6 +43,10 @@ impl Port for Asked {
 
     fn accept(&self) -> Result<(), Errno> {
         let waiting = self.note("accept");
+        let errno = self.0.errno.load(Ordering::Relaxed);
+        if errno != 0 {
+            return Err(Errno::new(errno));
+        }
         self.0.waiting.store(waiting.saturating_sub(1), Ordering::Relaxed);
         if waiting > 0 { Ok(()) } else { Err(Errno::new(libc::EAGAIN)) }
     }
@@ -77,10 +87,12 @@ impl Port for Asked {
         !self.0.foreign.load(Ordering::Relaxed)
     }
 
-    fn alarm(&self, _: Option<Duration>) {}
+    fn alarm(&self, after: Option<Duration>) {
+        self.note(if after.is_some() { "alarm" } else { "no-alarm" });
+    }
 
     fn now(&self) -> Duration {
-        Duration::ZERO
+        Duration::from_millis(self.0.now.load(Ordering::Relaxed).into())
     }
 
     fn ringer(&self) -> Box<dyn Ring> {
@@ -88,16 +100,22 @@ impl Port for Asked {
     }
 }
 
-struct Desk {
+struct Desk<A: Admission = Unlimited> {
     queue: Arc<Queue>,
-    acceptor: Drain<Asked, Trigger, Unlimited>,
+    acceptor: Drain<Asked, Trigger, A>,
 }
 
 impl Desk {
     fn new(trigger: Trigger, proof: Proof, budget: u32) -> Self {
+        Self::behind(Unlimited, trigger, proof, budget)
+    }
+}
+
+impl<A: Admission> Desk<A> {
+    fn behind(admission: A, trigger: Trigger, proof: Proof, budget: u32) -> Self {
         let queue = Arc::new(Queue::default());
         let plan = Plan { budget, proof: Some(proof) };
-        let acceptor = Drain::new(Asked(Arc::clone(&queue)), trigger, Unlimited, plan);
+        let acceptor = Drain::new(Asked(Arc::clone(&queue)), trigger, admission, plan);
         Self { queue, acceptor }
     }
 
@@ -196,10 +214,15 @@ fn a_budget_ends_a_pass_without_a_further_call() {
 
 #[test]
 fn a_level_triggered_acceptor_counts_when_the_rule_says_so() {
-    let bursts: [&[u32]; 6] =
-        [&[1], &[2], &[3], &[1, 1, 1, 4], &[1, 2, 1, 1, 1, 1, 1, 1, 5, 40], &[1, 1, 1, 1, 1, 1, 1, 100, 0]];
+    let lone = |count, then: &[u32]| [vec![1; count], then.to_vec()].concat();
+    let mut bursts = vec![vec![1], vec![2], vec![3], vec![1, 2, 1, 1, 1, 1, 1, 1, 5, 40], lone(7, &[100, 0])];
+    // From every doubt there is, a burst, and as many alone as it takes to forget it.
+    for burst in 2..14 {
+        bursts.extend([3, 20, 70].map(|count| lone(count, &[burst])));
+    }
+    bursts.push(lone(300, &[u32::MAX - 400]));
     for (proof, bursts) in
-        [Proof::Depth, Proof::Peek].into_iter().flat_map(|proof| bursts.map(|b| (proof, b)))
+        [Proof::Depth, Proof::Peek].into_iter().flat_map(|proof| bursts.iter().map(move |b| (proof, b)))
     {
         let mut desk = Desk::new(Trigger::Level, proof, 64);
         let mut rule = Rule { sure: 0, until: 0 };

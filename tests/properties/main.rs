@@ -22,6 +22,7 @@ mod cases;
 mod exclusive;
 mod exhaustive;
 mod facts;
+mod gate;
 mod panics;
 mod persistent;
 mod random;

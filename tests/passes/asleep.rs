@@ -1,0 +1,138 @@
+//! Which calls falling asleep and waking up make, and which state they leave.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use epoll_acceptor::admission::bell::Bell;
+use epoll_acceptor::{Acceptor, Admission, Errno, Gate, Line, Proof, Reserve, State, Trigger, Until};
+
+use crate::Desk;
+
+fn desk() -> Desk {
+    Desk::new(Trigger::Level, Proof::Peek, 64)
+}
+
+impl<A: Admission> Desk<A> {
+    /// From now on every accept fails so; 0 is for "not".
+    fn fail(&self, errno: i32) {
+        self.queue.errno.store(errno, Ordering::Relaxed);
+    }
+
+    fn wait(&self, milliseconds: u32) {
+        self.queue.now.fetch_add(milliseconds, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_paused_acceptor_falls_silent_whether_or_not_anyone_waits() {
+    for waiting in [0, 2] {
+        let mut desk = desk();
+        desk.acceptor.control().pause();
+        assert_eq!(desk.pass(waiting), "peek disarm");
+        assert_eq!(desk.acceptor.state(), State::Paused, "P9");
+        assert_eq!(desk.pass(0), "peek", "a needless pass");
+        assert_eq!(desk.acceptor.counters().pauses, 1, "P9: it was paused once");
+        desk.acceptor.control().resume();
+        assert!(desk.pass(1).starts_with("arm peek accept"));
+        assert_eq!(desk.acceptor.state(), State::Open, "P9");
+    }
+}
+
+#[test]
+fn a_full_acceptor_falls_silent_only_if_anyone_waits() {
+    let gate = Gate::new(1);
+    let mut desk = Desk::behind(gate.clone(), Trigger::Level, Proof::Peek, 64);
+    let permit = gate.try_acquire();
+    assert_eq!(desk.pass(0), "peek");
+    assert_eq!(desk.pass(1), "peek disarm", "a full gate");
+    assert_eq!((desk.acceptor.state(), desk.acceptor.counters().fulls), (State::Full, 1));
+    drop(permit);
+    assert_eq!(desk.pass(0), "arm peek accept peek");
+    assert_eq!(desk.acceptor.state(), State::Open);
+}
+
+#[test]
+fn out_of_descriptors_it_falls_silent_and_sets_its_alarm() {
+    let mut desk = desk();
+    desk.fail(libc::EMFILE);
+    assert_eq!(desk.pass(1), "peek accept peek disarm alarm");
+    assert_eq!(desk.acceptor.state(), State::Exhausted);
+    desk.wait(9);
+    assert_eq!(
+        desk.pass(0),
+        "alarm peek",
+        "P2: a needless pass sets the alarm again, which its event used up"
+    );
+    desk.wait(1);
+    assert_eq!(desk.pass(0), "arm no-alarm peek accept peek disarm alarm", "P11: it tries again");
+    desk.fail(0);
+    desk.wait(19);
+    assert_eq!(desk.pass(0), "alarm peek", "P2: the second back-off is longer");
+    desk.wait(1);
+    assert_eq!(desk.pass(0), "arm no-alarm peek accept peek");
+    assert_eq!((desk.acceptor.state(), desk.acceptor.counters().exhausted), (State::Open, 2));
+}
+
+#[test]
+fn backing_off_doubles_to_a_fifth_of_a_second_and_begins_anew_after_a_success() {
+    let mut desk = desk();
+    for _ in 0..2 {
+        desk.fail(libc::ENOBUFS);
+        desk.pass(1);
+        for delay in [10, 20, 40, 80, 160, 200, 200] {
+            desk.wait(delay - 1);
+            assert_eq!(desk.pass(0), "alarm peek", "P2: {delay} ms");
+            desk.wait(1);
+            assert!(desk.pass(0).contains("accept"), "P11: {delay} ms");
+        }
+        desk.fail(0);
+        desk.wait(200);
+        desk.pass(0);
+        assert_eq!(desk.acceptor.state(), State::Open);
+    }
+}
+
+#[test]
+fn an_accept_that_tells_of_a_dead_listener_is_quoted_once() {
+    for errno in [libc::EBADF, libc::EINVAL, libc::ENOTSOCK, libc::EOPNOTSUPP] {
+        let mut desk = desk();
+        desk.fail(errno);
+        desk.queue.waiting.store(1, Ordering::Relaxed);
+        let dead = desk.acceptor.drain(drop).expect_err("P7: it is dead");
+        assert_eq!(dead.errno(), Some(Errno::new(errno)), "P7");
+        let told =
+            format!("the listener was shut down or closed and accepts no more ({:?})", Errno::new(errno));
+        assert_eq!(dead.to_string(), told + ": open a new one");
+        assert_eq!(desk.pass(1), "", "P7: told once, and left alone");
+        assert_eq!((desk.acceptor.state(), desk.acceptor.counters().dead), (State::Dead, 1));
+    }
+}
+
+/// Full whenever it is asked, and says that there is room when anyone stands in line.
+#[derive(Default)]
+struct Fickle(Arc<AtomicU32>);
+
+impl Admission for Fickle {
+    type Permit = ();
+
+    fn reserve(&self) -> Reserve<()> {
+        assert!(self.0.fetch_add(1, Ordering::Relaxed) < 1000, "P6: a pass without end");
+        Reserve::Full
+    }
+
+    fn cancel(&self, (): ()) {}
+
+    fn stand(&self, _: &Arc<Bell>, _: Until) -> Line {
+        Line::Room
+    }
+
+    fn leave(&self, _: &Arc<Bell>) {}
+}
+
+#[test]
+fn a_policy_that_takes_back_its_word_is_asked_no_oftener_than_the_budget_says() {
+    let asked = Arc::default();
+    let mut desk = Desk::behind(Fickle(Arc::clone(&asked)), Trigger::Level, Proof::Eagain, 7);
+    desk.pass(1);
+    assert_eq!(asked.load(Ordering::Relaxed), 7, "P6");
+}

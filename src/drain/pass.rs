@@ -53,7 +53,7 @@ impl Pass {
             Proof::Peek if doubt => Known::Ask,
             Proof::Peek => Known::Told,
         };
-        Self { left: budget, known, after_told: Known::Ask, over: false, ..Self::none() }
+        Self { left: budget, known, over: false, ..Self::none() }
     }
 
     /// One connection has left the queue.

@@ -89,10 +89,7 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
         match self.port.peek() {
             Peek::Shut => return Slept::Dead(self.die(None)),
             Peek::Empty if cause != Cause::Paused => {
-                // Nobody waits for a place or a descriptor: the next arrival will ask.
-                if self.watch != Watch::Armed {
-                    self.wake();
-                }
+                // Nobody waits for a place or a descriptor: the next arrival will ask, or the alarm that is set.
                 self.close_pass();
                 return Slept::Over;
             }

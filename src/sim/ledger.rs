@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
-use super::script::{Act, Case};
+use super::script::{Act, Case, GateMode};
 use crate::drain::counters::Counters;
 use crate::drain::errno::{Class, Errno};
 use crate::drain::strategy::Proof;
@@ -32,6 +32,8 @@ pub(super) struct Account {
     gate: usize,
     /// It accepts until EAGAIN, as it was told to.
     tries_in_vain: bool,
+    /// Whoever finds no room is refused, and does not wait.
+    sheds: bool,
     last_serial: u64,
     /// How often it has backed off since it last took a connection.
     backoffs: u32,
@@ -118,7 +120,9 @@ impl Ledger {
     pub(super) fn add_account(&mut self, case: &Case) {
         let tries_in_vain = case.proof == Some(Proof::Eagain);
         let gate = self.accounts.len() % case.gates();
-        self.accounts.push(Account { budget: case.budget, gate, tries_in_vain, ..Account::default() });
+        let sheds = matches!(case.gate, GateMode::Shed(_));
+        let budget = case.budget;
+        self.accounts.push(Account { budget, gate, tries_in_vain, sheds, ..Account::default() });
     }
 
     /// The gate an acceptor stands before.
@@ -404,6 +408,8 @@ impl Ledger {
         if seen != told || !counters.balance() {
             let what = format!("acceptor {acceptor} (attempts, delivered, refused, empty): {seen:?}");
             self.violate("P8", format!("{what} and not {told:?}: {counters}"));
+        } else if seen.2 > 0 && !account.sheds {
+            self.violate("P5", format!("acceptor {acceptor} refused {} that might have waited", seen.2));
         }
     }
 }

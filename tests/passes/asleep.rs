@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use epoll_acceptor::admission::bell::Bell;
-use epoll_acceptor::{Acceptor, Admission, Errno, Gate, Line, Proof, Reserve, State, Trigger, Until};
+use epoll_acceptor::{
+    Acceptor, Admission, Errno, Gate, Line, Proof, Refusal, Reserve, State, Trigger, Until,
+};
 
-use crate::Desk;
+use crate::{Desk, Queue};
 
 fn desk() -> Desk {
     Desk::new(Trigger::Level, Proof::Peek, 64)
@@ -74,6 +76,64 @@ fn out_of_descriptors_it_falls_silent_and_sets_its_alarm() {
 }
 
 #[test]
+fn out_of_descriptors_with_nobody_queued_it_sleeps_on() {
+    let mut desk = desk();
+    desk.fail(libc::EMFILE);
+    desk.pass(1);
+    desk.queue.waiting.store(0, Ordering::Relaxed);
+    assert_eq!(desk.pass(0), "alarm peek");
+    assert_eq!(desk.acceptor.state(), State::Exhausted, "its alarm will wake it");
+    desk.wait(10);
+    assert_eq!(desk.pass(0), "arm no-alarm peek");
+    assert_eq!(desk.acceptor.state(), State::Open);
+}
+
+#[test]
+fn awake_it_stands_in_no_line() {
+    let gate = Gate::new(2);
+    for asleep in [State::Exhausted, State::Full] {
+        let mut desk = Desk::behind(gate.clone(), Trigger::Level, Proof::Peek, 64);
+        let rings = |desk: &Desk<Gate>| desk.queue.rings.swap(0, Ordering::Relaxed);
+        let permit = gate.try_acquire();
+        if asleep == State::Exhausted {
+            desk.fail(libc::EMFILE);
+        } else {
+            gate.set_limit(1);
+        }
+        desk.pass(1);
+        assert_eq!(desk.acceptor.state(), asleep);
+        desk.fail(0);
+        drop(permit);
+        assert_eq!(rings(&desk), 1, "P11: in line, {asleep}");
+        desk.fail(if asleep == State::Exhausted { libc::EMFILE } else { 0 });
+        desk.pass(0);
+        desk.fail(0);
+        desk.wait(1000);
+        desk.pass(1);
+        assert_eq!((desk.acceptor.state(), rings(&desk)), (State::Open, 0));
+        drop(gate.try_acquire());
+        assert_eq!(rings(&desk), 0, "P2: awake, {asleep} no more");
+        gate.set_limit(2);
+    }
+}
+
+#[test]
+fn after_sixty_four_attempts_in_vain_it_backs_off_as_if_out_of_descriptors() {
+    for errno in [libc::EINTR, libc::ECONNABORTED] {
+        let mut desk = Desk::new(Trigger::Level, Proof::Eagain, 100);
+        desk.fail(errno);
+        assert_eq!(desk.pass(1), "accept ".repeat(64) + "peek disarm alarm", "P2");
+        desk.wait(10);
+        assert_eq!(desk.pass(0), "arm no-alarm ".to_owned() + &"accept ".repeat(64) + "peek disarm alarm");
+        desk.wait(20);
+        desk.fail(0);
+        assert_eq!(desk.pass(1), "arm no-alarm accept accept accept");
+        desk.fail(errno);
+        assert_eq!(desk.pass(1), "accept ".repeat(64) + "peek disarm alarm", "as many after a success");
+    }
+}
+
+#[test]
 fn backing_off_doubles_to_a_fifth_of_a_second_and_begins_anew_after_a_success() {
     let mut desk = desk();
     for _ in 0..2 {
@@ -127,6 +187,48 @@ impl Admission for Fickle {
     }
 
     fn leave(&self, _: &Arc<Bell>) {}
+}
+
+/// Notes when it is asked. Refuses every other connection.
+struct Asking {
+    queue: Arc<Queue>,
+    waits: bool,
+}
+
+impl Admission for Asking {
+    type Permit = ();
+
+    fn reserve(&self) -> Reserve<()> {
+        let waiting = self.queue.note("reserve");
+        if waiting % 2 == 0 { Reserve::Room(()) } else { Reserve::Shed(Refusal::Close) }
+    }
+
+    fn never_waits(&self) -> bool {
+        !self.waits
+    }
+
+    fn cancel(&self, (): ()) {
+        self.queue.note("cancel");
+    }
+
+    fn stand(&self, _: &Arc<Bell>, _: Until) -> Line {
+        Line::Room
+    }
+
+    fn leave(&self, _: &Arc<Bell>) {}
+}
+
+#[test]
+fn who_never_waits_is_asked_when_a_connection_is_here_and_others_before() {
+    for (waits, calls) in [
+        (false, "accept reserve accept reserve refuse accept reserve accept"),
+        (true, "reserve accept refuse reserve accept reserve accept refuse reserve accept cancel"),
+    ] {
+        let queue = Arc::new(Queue::default());
+        let admission = Asking { queue: Arc::clone(&queue), waits };
+        let mut desk = Desk::on(queue, admission, Trigger::Level, Proof::Eagain, 64);
+        assert_eq!(desk.pass(3), calls);
+    }
 }
 
 #[test]

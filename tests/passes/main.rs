@@ -18,6 +18,7 @@ struct Queue {
     errno: AtomicI32,
     /// Milliseconds.
     now: AtomicU32,
+    rings: AtomicU32,
     calls: Mutex<Vec<&'static str>>,
     /// It is a copy of another process's.
     foreign: AtomicBool,
@@ -25,16 +26,16 @@ struct Queue {
 
 struct Asked(Arc<Queue>);
 
-struct Nobody;
-
-impl Ring for Nobody {
-    fn ring(&self) {}
+impl Ring for Asked {
+    fn ring(&self) {
+        self.0.rings.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
-impl Asked {
+impl Queue {
     fn note(&self, call: &'static str) -> u32 {
-        self.0.calls.lock().expect("not poisoned").push(call);
-        self.0.waiting.load(Ordering::Relaxed)
+        self.calls.lock().expect("not poisoned").push(call);
+        self.waiting.load(Ordering::Relaxed)
     }
 }
 
@@ -42,7 +43,7 @@ impl Port for Asked {
     type Stream = ();
 
     fn accept(&self) -> Result<(), Errno> {
-        let waiting = self.note("accept");
+        let waiting = self.0.note("accept");
         let errno = self.0.errno.load(Ordering::Relaxed);
         if errno != 0 {
             return Err(Errno::new(errno));
@@ -51,14 +52,16 @@ impl Port for Asked {
         if waiting > 0 { Ok(()) } else { Err(Errno::new(libc::EAGAIN)) }
     }
 
-    fn refuse(&self, (): (), _: &Refusal) {}
+    fn refuse(&self, (): (), _: &Refusal) {
+        self.0.note("refuse");
+    }
 
     fn depth(&self) -> Option<u32> {
-        Some(self.note("depth"))
+        Some(self.0.note("depth"))
     }
 
     fn peek(&self) -> Peek {
-        if self.note("peek") > 0 { Peek::Waiting } else { Peek::Empty }
+        if self.0.note("peek") > 0 { Peek::Waiting } else { Peek::Empty }
     }
 
     fn age(&self, (): &()) -> Option<Duration> {
@@ -66,17 +69,17 @@ impl Port for Asked {
     }
 
     fn arm(&self) -> Result<(), Errno> {
-        self.note("arm");
+        self.0.note("arm");
         Ok(())
     }
 
     fn disarm(&self) -> Result<(), Errno> {
-        self.note("disarm");
+        self.0.note("disarm");
         Ok(())
     }
 
     fn detach(&self) {
-        self.note("detach");
+        self.0.note("detach");
     }
 
     fn announce(&self) {
@@ -88,7 +91,7 @@ impl Port for Asked {
     }
 
     fn alarm(&self, after: Option<Duration>) {
-        self.note(if after.is_some() { "alarm" } else { "no-alarm" });
+        self.0.note(if after.is_some() { "alarm" } else { "no-alarm" });
     }
 
     fn now(&self) -> Duration {
@@ -96,7 +99,7 @@ impl Port for Asked {
     }
 
     fn ringer(&self) -> Box<dyn Ring> {
-        Box::new(Nobody)
+        Box::new(Self(Arc::clone(&self.0)))
     }
 }
 
@@ -113,7 +116,10 @@ impl Desk {
 
 impl<A: Admission> Desk<A> {
     fn behind(admission: A, trigger: Trigger, proof: Proof, budget: u32) -> Self {
-        let queue = Arc::new(Queue::default());
+        Self::on(Arc::default(), admission, trigger, proof, budget)
+    }
+
+    fn on(queue: Arc<Queue>, admission: A, trigger: Trigger, proof: Proof, budget: u32) -> Self {
         let plan = Plan { budget, proof: Some(proof) };
         let acceptor = Drain::new(Asked(Arc::clone(&queue)), trigger, admission, plan);
         Self { queue, acceptor }
@@ -210,6 +216,16 @@ fn a_budget_ends_a_pass_without_a_further_call() {
     let mut desk = Desk::new(Trigger::Level, Proof::Depth, 2);
     assert_eq!(desk.pass(3), "depth accept accept");
     assert_eq!(desk.pass(0), "depth accept");
+}
+
+#[test]
+fn a_pass_that_was_rung_for_in_vain_teaches_nothing() {
+    let mut desk = Desk::new(Trigger::Level, Proof::Peek, 64);
+    assert_eq!(desk.pass(1), "peek accept peek", "one: the next two are taken unasked");
+    desk.acceptor.control().resume();
+    assert_eq!(desk.pass(0), "peek");
+    assert_eq!(desk.pass(1), "peek accept", "in doubt still");
+    assert_eq!(desk.pass(1), "accept peek", "the third counts again");
 }
 
 #[test]

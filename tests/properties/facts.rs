@@ -3,8 +3,10 @@
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
+use epoll_acceptor::admission::Ring;
+use epoll_acceptor::admission::bell::Bell;
 use epoll_acceptor::{
-    Acceptor, Class, Counters, Dead, EdgeTriggered, Epoll, Errno, Events, Exclusive, Gate, LevelTriggered,
+    Acceptor, Class, Connection, Counters, Dead, EdgeTriggered, Epoll, Errno, Events, Exclusive, Gate, LevelTriggered,
     State, Strategy, Token, Trigger,
 };
 
@@ -89,6 +91,29 @@ fn states_print_their_names() {
     for (state, name, over) in named {
         assert_eq!((state.to_string().as_str(), state.is_over()), (name, over));
     }
+}
+
+#[test]
+fn handles_print_what_they_hold_and_what_may_be_told() {
+    let epoll = Epoll::new().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let gate = Gate::new(2);
+    let acceptor = LevelTriggered::on(listener).gate(&gate).register(&epoll, Token(1)).unwrap();
+    assert_eq!(format!("{:?}", acceptor.control()), "Control { state: Open, .. }");
+    let permit = gate.try_acquire().unwrap();
+    assert_eq!(format!("{permit:?}"), "Permit { .. }");
+    assert_eq!(format!("{gate:?}"), "Gate { in_use: 1, limit: 2, when_full: Pause }");
+    assert_eq!(format!("{:?}", Connection::new("stream", permit)), "Connection { stream: \"stream\", .. }");
+    let bell = Bell::new(Box::new(Silent));
+    bell.pause();
+    let wishes = "Wishes { rung: true, pause: true, stop: false }";
+    assert_eq!(format!("{bell:?}"), format!("Bell {{ wishes: {wishes}, .. }}"));
+}
+
+struct Silent;
+
+impl Ring for Silent {
+    fn ring(&self) {}
 }
 
 #[test]

@@ -45,8 +45,11 @@ fn a_full_acceptor_falls_silent_only_if_anyone_waits() {
     let gate = Gate::new(1);
     let mut desk = Desk::behind(gate.clone(), Trigger::Level, Proof::Peek, 64);
     let permit = gate.try_acquire();
-    assert_eq!(desk.pass(0), "peek");
-    assert_eq!(desk.pass(1), "peek disarm", "a full gate");
+    for found in ["before the first event", "for whom the event came, has gone"] {
+        assert_eq!(desk.pass(0), "peek", "nobody: {found}");
+        assert_eq!(desk.acceptor.state(), State::Open);
+    }
+    assert_eq!(desk.pass(1), "peek disarm");
     assert_eq!((desk.acceptor.state(), desk.acceptor.counters().fulls), (State::Full, 1));
     drop(permit);
     assert_eq!(desk.pass(0), "arm peek accept peek");
@@ -115,6 +118,23 @@ fn awake_it_stands_in_no_line() {
         assert_eq!(rings(&desk), 0, "P2: awake, {asleep} no more");
         gate.set_limit(2);
     }
+}
+
+#[test]
+fn dropped_it_stands_in_no_line() {
+    let gate = Gate::new(1);
+    let mut desk = Desk::behind(gate.clone(), Trigger::Level, Proof::Peek, 64);
+    let permit = gate.try_acquire();
+    desk.pass(1);
+    assert_eq!(desk.acceptor.state(), State::Full);
+    let Desk { queue, acceptor } = desk;
+    drop(acceptor);
+    drop(permit);
+    assert_eq!(
+        (queue.rings.load(Ordering::Relaxed), Arc::strong_count(&queue)),
+        (0, 1),
+        "rung and kept for nobody"
+    );
 }
 
 #[test]

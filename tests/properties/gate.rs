@@ -138,25 +138,28 @@ fn the_highest_limit_is_as_documented() {
 
 #[test]
 fn who_waits_until_all_have_left_is_woken_whoever_joins_or_leaves_the_line_meanwhile() {
-    let gate = Gate::new(1);
-    let permit = reserved(&gate);
-    let waiter = {
-        let gate = gate.clone();
-        thread::spawn(move || gate.wait_idle(None))
-    };
-    // That it waits by now nothing tells; so again and again.
-    for _ in 0..50 {
-        let owner = Owner::standing(&gate, Until::Room);
-        gate.leave(&owner.bell);
-        thread::sleep(Duration::from_millis(1));
+    for limit in [0, 1, 2] {
+        let gate = Gate::new(1);
+        let permit = reserved(&gate);
+        gate.set_limit(limit);
+        let waiter = {
+            let gate = gate.clone();
+            thread::spawn(move || gate.wait_idle(None))
+        };
+        // That it waits by now nothing tells; so again and again.
+        for _ in 0..50 {
+            let owner = Owner::standing(&gate, Until::Release);
+            gate.leave(&owner.bell);
+            thread::sleep(Duration::from_millis(1));
+        }
+        drop(permit);
+        let begun = Instant::now();
+        while !waiter.is_finished() {
+            assert!(begun.elapsed() < Duration::from_secs(20), "all have left, and it waits: limit {limit}");
+            thread::sleep(Duration::from_millis(1));
+        }
+        assert!(waiter.join().unwrap());
     }
-    drop(permit);
-    let begun = Instant::now();
-    while !waiter.is_finished() {
-        assert!(begun.elapsed() < Duration::from_secs(20), "all have left, and it waits");
-        thread::sleep(Duration::from_millis(1));
-    }
-    assert!(waiter.join().unwrap());
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The tables and the printed forms of the pure layers, which no promise covers: facts, one by one.
 
+use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
@@ -108,6 +109,43 @@ fn handles_print_what_they_hold_and_what_may_be_told() {
     bell.pause();
     let wishes = "Wishes { rung: true, pause: true, stop: false }";
     assert_eq!(format!("{bell:?}"), format!("Bell {{ wishes: {wishes}, .. }}"));
+}
+
+#[test]
+fn a_connection_passes_on_every_read_and_write_and_what_comes_of_it() {
+    let mut connection = Connection::new(Numbered, ());
+    assert_eq!(connection.read(&mut [0]).ok(), Some(11));
+    assert_eq!(connection.read_vectored(&mut []).ok(), Some(12));
+    assert_eq!(connection.write(&[0]).ok(), Some(13));
+    assert_eq!(connection.write_vectored(&[]).ok(), Some(14));
+    assert_eq!(connection.flush().map_err(|error| error.kind()), Err(io::ErrorKind::BrokenPipe));
+}
+
+/// Answers each call with a number of its own.
+struct Numbered;
+
+impl Read for Numbered {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Ok(11)
+    }
+
+    fn read_vectored(&mut self, _: &mut [io::IoSliceMut<'_>]) -> io::Result<usize> {
+        Ok(12)
+    }
+}
+
+impl Write for Numbered {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        Ok(13)
+    }
+
+    fn write_vectored(&mut self, _: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        Ok(14)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Err(io::ErrorKind::BrokenPipe.into())
+    }
 }
 
 struct Silent;

@@ -364,10 +364,7 @@ impl Inner {
                 line.call_hopeful();
             }
             self.settle(&line);
-            if now.is_some_and(|word| word.has(Word::IDLING) && word.in_use() == 0) {
-                self.clear(Word::IDLING);
-                self.idle.notify_all();
-            }
+            self.look_for_idleness(now);
             line.next_call()
         };
         while let Some(bell) = called {
@@ -379,7 +376,17 @@ impl Inner {
     /// Takes a place back that was handed over and not used, if the limit was lowered since.
     fn takes_back(&self) -> bool {
         let rules = self.rules();
-        self.update(|word| (word.in_use() > word.limit()).then(|| word.give().latched(rules))).is_some()
+        let now = self.update(|word| (word.in_use() > word.limit()).then(|| word.give().latched(rules)));
+        self.look_for_idleness(now);
+        now.is_some()
+    }
+
+    /// Wakes those who wait until all have left, if that is what the word has become. Under the lock of the line.
+    fn look_for_idleness(&self, now: Option<Word>) {
+        if now.is_some_and(|word| word.has(Word::IDLING) && word.in_use() == 0) {
+            self.clear(Word::IDLING);
+            self.idle.notify_all();
+        }
     }
 
     /// Keeps the bit true to the line. Under its lock.

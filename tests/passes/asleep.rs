@@ -206,7 +206,9 @@ impl Admission for Fickle {
         Line::Room
     }
 
-    fn leave(&self, _: &Arc<Bell>) {}
+    fn leave(&self, _: &Arc<Bell>) -> Option<()> {
+        None
+    }
 }
 
 /// Notes when it is asked. Refuses every other connection.
@@ -235,7 +237,9 @@ impl Admission for Asking {
         Line::Room
     }
 
-    fn leave(&self, _: &Arc<Bell>) {}
+    fn leave(&self, _: &Arc<Bell>) -> Option<()> {
+        None
+    }
 }
 
 #[test]

@@ -83,7 +83,7 @@ impl Port for Asked {
     }
 
     fn announce(&self) {
-        self.note("announce");
+        self.0.note("announce");
     }
 
     fn is_ours(&self) -> bool {

@@ -7,8 +7,8 @@ use std::time::Duration;
 use epoll_acceptor::admission::Ring;
 use epoll_acceptor::admission::bell::Bell;
 use epoll_acceptor::{
-    Acceptor, Class, Connection, Counters, Dead, EdgeTriggered, Epoll, Errno, Events, Exclusive, Gate, LevelTriggered,
-    State, Strategy, Token, Trigger,
+    Acceptor, Class, Connection, Counters, Dead, EdgeTriggered, Epoll, Errno, Events, Exclusive, Gate,
+    LevelTriggered, State, Strategy, Token, Trigger,
 };
 
 #[test]

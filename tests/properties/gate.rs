@@ -48,15 +48,148 @@ fn reserved(gate: &Gate) -> Permit {
     }
 }
 
+/// The place that is kept for an owner, if its turn has come.
+fn fetch(gate: &Gate, owner: &Owner) -> Option<Permit> {
+    (gate.stand(&owner.bell, Until::Room) == Line::Turn).then(|| gate.leave(&owner.bell).unwrap())
+}
+
 #[test]
-fn a_place_that_comes_back_rings_everyone_in_line_once() {
+fn a_place_that_comes_back_is_kept_for_the_first_in_line() {
     let gate = Gate::new(1);
     let permit = reserved(&gate);
-    let owners = [Until::Room, Until::Release, Until::Room].map(|until| Owner::standing(&gate, until));
+    let [first, second] = [(); 2].map(|()| Owner::standing(&gate, Until::Room));
+    let hopeful = Owner::standing(&gate, Until::Release);
     drop(permit);
-    assert_eq!(owners.each_ref().map(Owner::rings), [1, 1, 1], "P11");
-    drop(reserved(&gate));
-    assert_eq!(owners.each_ref().map(Owner::rings), [0, 0, 0], "P2: they stand in line no more");
+    assert_eq!([&first, &second, &hopeful].map(Owner::rings), [1, 0, 1], "P11");
+    assert!(gate.try_acquire().is_none(), "P11: nobody who is awake comes between");
+    assert_eq!(gate.in_use(), 1, "P3: it is counted while it is kept");
+    assert!(fetch(&gate, &second).is_none(), "and it keeps its turn");
+    drop(fetch(&gate, &first).expect("its turn"));
+    assert_eq!([&first, &second, &hopeful].map(Owner::rings), [0, 1, 0], "P11: in line, and once");
+    drop(fetch(&gate, &second));
+    assert_eq!(gate.in_use(), 0, "P4");
+}
+
+#[test]
+fn whoever_leaves_with_a_place_hands_it_on() {
+    let gate = Gate::new(1);
+    let permit = reserved(&gate);
+    let [first, second] = [(); 2].map(|()| Owner::standing(&gate, Until::Room));
+    drop(permit);
+    let place = gate.leave(&first.bell).expect("a place was kept");
+    gate.cancel(place);
+    assert_eq!([&first, &second].map(Owner::rings), [1, 1], "P11");
+    assert!(gate.leave(&first.bell).is_none(), "P4: once");
+    assert!(fetch(&gate, &second).is_some());
+}
+
+#[test]
+fn who_was_told_to_pause_or_to_stop_is_offered_nothing() {
+    for command in [Bell::pause, Bell::stop] {
+        let gate = Gate::new(1);
+        let permit = reserved(&gate);
+        let [first, second] = [(); 2].map(|()| Owner::standing(&gate, Until::Room));
+        command(&first.bell);
+        drop(permit);
+        assert_eq!(
+            [&first, &second].map(Owner::rings),
+            [1, 1],
+            "P11: rung by the command, and for the place"
+        );
+        assert!(fetch(&gate, &second).is_some());
+    }
+}
+
+#[test]
+fn a_lower_limit_takes_back_what_was_not_fetched() {
+    for leaves in [false, true] {
+        let gate = Gate::new(1);
+        let permit = reserved(&gate);
+        let [first, second] = [(); 2].map(|()| Owner::standing(&gate, Until::Room));
+        drop(permit);
+        gate.set_limit(0);
+        if leaves {
+            assert!(gate.leave(&first.bell).is_none(), "P3");
+        } else {
+            assert_eq!(gate.stand(&first.bell, Until::Room), Line::Standing, "P3");
+        }
+        assert_eq!(gate.in_use(), 0, "P4");
+        assert!(gate.wait_idle(Some(Duration::ZERO)));
+        gate.set_limit(1);
+        assert_eq!(
+            [&first, &second].map(Owner::rings),
+            if leaves { [1, 1] } else { [2, 0] },
+            "its turn is kept"
+        );
+    }
+}
+
+#[test]
+fn who_waits_until_all_have_left_is_woken_by_a_place_that_is_taken_back() {
+    let gate = Gate::new(1);
+    let permit = reserved(&gate);
+    let owner = Owner::standing(&gate, Until::Room);
+    drop(permit);
+    gate.set_limit(0);
+    let waiter = {
+        let gate = gate.clone();
+        thread::spawn(move || gate.wait_idle(Some(Duration::from_secs(20))))
+    };
+    thread::sleep(Duration::from_millis(20));
+    assert!(gate.leave(&owner.bell).is_none());
+    assert!(waiter.join().unwrap(), "P4");
+}
+
+#[test]
+fn a_gate_with_a_low_water_mark_opens_when_it_is_crossed() {
+    let gate = Gate::new(4).low_water(3);
+    let mut permits: Vec<_> = std::iter::from_fn(|| gate.try_acquire()).collect();
+    assert_eq!(permits.len(), 4, "P3");
+    let owners = [(); 2].map(|()| Owner::standing(&gate, Until::Room));
+    permits.truncate(2);
+    assert!(gate.try_acquire().is_none(), "two are free, and it opens at three");
+    assert_eq!(owners.each_ref().map(Owner::rings), [0, 0], "P2");
+    permits.truncate(1);
+    assert_eq!(owners.each_ref().map(Owner::rings), [1, 1], "P11: the line first");
+    permits.extend(std::iter::from_fn(|| gate.try_acquire()));
+    permits.extend(owners.iter().filter_map(|owner| fetch(&gate, owner)));
+    assert_eq!((permits.len(), gate.in_use()), (4, 4), "P3: and one for who is awake");
+    permits.truncate(2);
+    gate.set_limit(5);
+    assert!(gate.try_acquire().is_some(), "P11: three are free, of five");
+}
+
+#[test]
+fn a_limit_below_the_low_water_mark_opens_when_the_gate_is_empty() {
+    let gate = Gate::new(2).low_water(10);
+    let permits = [gate.try_acquire(), gate.try_acquire()];
+    assert!(permits.iter().all(Option::is_some) && gate.try_acquire().is_none(), "P3");
+    let owner = Owner::standing(&gate, Until::Room);
+    drop(permits);
+    assert_eq!(owner.rings(), 1, "P11");
+}
+
+#[test]
+fn reserved_places_are_for_privileged_handles() {
+    let gate = Gate::new(3).reserved(1);
+    let admin = gate.clone().privileged();
+    let mut permits: Vec<_> = std::iter::from_fn(|| gate.try_acquire()).collect();
+    assert_eq!((permits.len(), gate.limit()), (2, 3), "P3");
+    let owner = Owner::standing(&gate, Until::Room);
+    let last = admin.try_acquire().expect("kept for it");
+    assert!(admin.try_acquire().is_none(), "P3");
+    let privileged = Owner::new();
+    assert_eq!(admin.stand(&privileged.bell, Until::Room), Line::Standing);
+    permits.truncate(1);
+    assert_eq!([&owner, &privileged].map(Owner::rings), [0, 1], "P11: one is free, which is reserved");
+    drop(last);
+    assert_eq!(
+        [&owner, &privileged].map(Owner::rings),
+        [0, 0],
+        "P3: two are taken, and the last is reserved"
+    );
+    drop(fetch(&admin, &privileged));
+    assert_eq!([&owner, &privileged].map(Owner::rings), [1, 0], "P11");
 }
 
 #[test]
@@ -66,7 +199,7 @@ fn a_reservation_that_comes_to_nothing_rings_those_who_wait_for_room() {
     let [room, release] = [Until::Room, Until::Release].map(|until| Owner::standing(&gate, until));
     gate.cancel(reservation);
     assert_eq!((room.rings(), release.rings()), (1, 0), "P2: it frees no descriptor");
-    drop(reserved(&gate));
+    drop(fetch(&gate, &room));
     assert_eq!((room.rings(), release.rings()), (0, 1), "P11: who was not rung stands in line still");
 }
 
@@ -94,7 +227,7 @@ fn who_finds_room_when_standing_does_not_stand() {
     assert_eq!(gate.stand(&owner.bell, Until::Release), Line::Standing, "it waits for anything given back");
     let permit = reserved(&gate);
     assert_eq!(gate.stand(&owner.bell, Until::Room), Line::Standing);
-    gate.leave(&owner.bell);
+    assert!(gate.leave(&owner.bell).is_none());
     drop(permit);
     assert_eq!(owner.rings(), 0, "it has left");
     let bell = &owner.bell;
@@ -109,7 +242,9 @@ fn standing_twice_is_standing_once() {
     let (owner, other) = (Owner::standing(&gate, Until::Release), Owner::standing(&gate, Until::Room));
     assert_eq!(gate.stand(&owner.bell, Until::Room), Line::Standing);
     gate.cancel(permit);
-    assert_eq!((owner.rings(), other.rings()), (1, 1), "as it stood last");
+    assert_eq!((owner.rings(), other.rings()), (0, 1), "behind those who stood for room before");
+    gate.cancel(fetch(&gate, &other).expect("its turn"));
+    assert_eq!((owner.rings(), other.rings()), (1, 0), "as it stood last");
 }
 
 /// The number of places, the limit and the two kinds of sleepers share a word.
@@ -124,7 +259,7 @@ fn sleepers_change_neither_the_limit_nor_the_count() {
         assert_eq!((gate.limit(), gate.in_use()), (limit, count), "P3");
         gate.set_limit(limit / 2);
         assert_eq!((gate.limit(), gate.in_use()), (limit / 2, count), "P3");
-        gate.leave(&owner.bell);
+        assert!(gate.leave(&owner.bell).is_none());
         drop(permits);
         assert_eq!((gate.limit(), gate.in_use()), (limit / 2, 0), "P4");
     }
@@ -149,7 +284,7 @@ fn who_waits_until_all_have_left_is_woken_whoever_joins_or_leaves_the_line_meanw
         // That it waits by now nothing tells; so again and again.
         for _ in 0..50 {
             let owner = Owner::standing(&gate, Until::Release);
-            gate.leave(&owner.bell);
+            assert!(gate.leave(&owner.bell).is_none());
             thread::sleep(Duration::from_millis(1));
         }
         drop(permit);

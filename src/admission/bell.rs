@@ -24,6 +24,8 @@ pub struct Bell {
 pub struct Wishes {
     /// Somebody rang since the last pass began.
     pub rung: bool,
+    /// The owner itself asked for a further pass, which changes nothing for it.
+    pub nudged: bool,
     /// `pause` holds.
     pub pause: bool,
     /// `stop` was called; it is for good.
@@ -33,6 +35,7 @@ pub struct Wishes {
 const RUNG: u32 = 1;
 const PAUSE: u32 = 2;
 const STOP: u32 = 4;
+const NUDGED: u32 = 8;
 
 impl Bell {
     /// A bell whose pull is `ringer`, which must not panic: others may stand in line behind it.
@@ -58,6 +61,12 @@ impl Bell {
     /// The bit comes before the ring, so that the pass which answers the ring sees the bit.
     pub fn ring(&self) {
         self.bits.fetch_or(RUNG, Ordering::AcqRel);
+        self.ringer.ring();
+    }
+
+    /// Has the owner begin a further pass, for no reason that it could act upon.
+    pub(crate) fn nudge(&self) {
+        self.bits.fetch_or(NUDGED, Ordering::AcqRel);
         self.ringer.ring();
     }
 
@@ -91,8 +100,8 @@ impl Bell {
     pub(crate) fn take(&self) -> Wishes {
         // A plain load serves the pass that nobody rang for: no read-modify-write on the common path.
         match self.wishes() {
-            wishes if !wishes.rung => wishes,
-            _ => Wishes::from_bits(self.bits.fetch_and(!RUNG, Ordering::AcqRel)),
+            wishes if !wishes.rung && !wishes.nudged => wishes,
+            _ => Wishes::from_bits(self.bits.fetch_and(!(RUNG | NUDGED), Ordering::AcqRel)),
         }
     }
 }
@@ -106,7 +115,12 @@ impl Wishes {
 
     #[inline]
     const fn from_bits(bits: u32) -> Self {
-        Self { rung: bits & RUNG != 0, pause: bits & PAUSE != 0, stop: bits & STOP != 0 }
+        Self {
+            rung: bits & RUNG != 0,
+            nudged: bits & NUDGED != 0,
+            pause: bits & PAUSE != 0,
+            stop: bits & STOP != 0,
+        }
     }
 }
 

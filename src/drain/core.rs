@@ -141,10 +141,11 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
         self.close_pass();
         self.published.tally.passes.add();
         let wishes = self.bell.take();
-        let doubt = wishes.rung || self.rung_before || self.watch != Watch::Armed;
-        self.rung_before = wishes.rung;
+        let rung = wishes.rung || wishes.nudged;
+        let doubt = rung || self.rung_before || self.watch != Watch::Armed;
+        self.rung_before = rung;
         self.pass = self.new_pass(doubt);
-        if self.state == State::Open && !wishes.rung && !wishes.command() {
+        if self.state == State::Open && !rung && !wishes.command() {
             self.rearm();
         } else {
             self.begin_otherwise(wishes);
@@ -179,7 +180,7 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
     #[inline]
     pub(super) fn may_be_forgotten(&self) {
         if self.called {
-            self.bell.ring();
+            self.bell.nudge();
         }
     }
 

@@ -377,7 +377,7 @@ impl Env {
 
 impl Inner {
     pub(super) fn place_comes_back(&mut self, gate: usize) {
-        let Places { limit, taken } = self.ledger.gates[gate];
+        let Places { limit, taken, .. } = self.ledger.gates[gate];
         let in_use = self.in_use.as_ref().and_then(|in_use| in_use(gate)).unwrap_or(taken);
         if in_use <= limit {
             self.ledger.line_moves(gate);

@@ -63,10 +63,20 @@ pub(super) struct Account {
 }
 
 /// The places of one gate.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Places {
     pub(super) limit: u32,
     pub(super) taken: u32,
+    /// Once full, it opens again when so many are free.
+    pub(super) low_water: u32,
+}
+
+impl Places {
+    /// Whether there is room, whatever happened before.
+    pub(super) fn has_room(self) -> bool {
+        let free = self.limit.saturating_sub(self.taken);
+        free > 0 && (free >= self.low_water || self.taken == 0)
+    }
 }
 
 /// What happened in one pass.
@@ -317,7 +327,7 @@ impl Ledger {
     pub(super) fn takes_place(&mut self, gate: usize) {
         let places = &mut self.gates[gate];
         places.taken += 1;
-        let Places { limit, taken } = *places;
+        let Places { limit, taken, .. } = *places;
         if taken > limit {
             self.violate("P3", format!("{taken} places are taken of {limit}"));
         }
@@ -332,6 +342,7 @@ impl Ledger {
 
     /// A place came back that leaves room: the line moves on by one.
     pub(super) fn line_moves(&mut self, gate: usize) {
+        let low_water = self.gates[gate].low_water as usize;
         let line: Vec<usize> =
             (0..self.accounts.len()).filter(|acceptor| self.gate_of(*acceptor) == gate).collect();
         for acceptor in &line {
@@ -339,7 +350,8 @@ impl Ledger {
             account.passed_over += u32::from(account.in_line && !account.paused && !account.stopped);
             let passed_over = account.passed_over;
             self.passed_over_most = self.passed_over_most.max(passed_over);
-            if passed_over as usize > line.len() {
+            // While it comes down to the low-water mark the line does not move.
+            if passed_over as usize >= line.len() + low_water.max(1) {
                 let what = format!("acceptor {acceptor} stands in line, and {passed_over} places came back");
                 self.violate("P11", what);
             }

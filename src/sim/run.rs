@@ -23,6 +23,11 @@ use crate::drain::strategy::Trigger;
 pub trait Limited: Admission<Permit: Send> + Clone + 'static {
     /// Makes one.
     fn with_limit(limit: u32, when_full: WhenFull) -> Self;
+    /// The same with a low-water mark, if it has one: see [`GateMode::Batch`].
+    #[must_use]
+    fn with_low_water(self, _free: u32) -> Self {
+        self
+    }
     /// Changes its limit.
     fn change_limit(&self, limit: u32);
     /// How many places it has given out, if it tells.
@@ -34,6 +39,10 @@ pub trait Limited: Admission<Permit: Send> + Clone + 'static {
 impl Limited for Gate {
     fn with_limit(limit: u32, when_full: WhenFull) -> Self {
         Self::new(limit).when_full(when_full)
+    }
+
+    fn with_low_water(self, free: u32) -> Self {
+        self.low_water(free)
     }
 
     fn change_limit(&self, limit: u32) {
@@ -96,16 +105,18 @@ where
     let env = Env::new(stage, script, case.one_listener);
     match case.gate {
         GateMode::Open => {
-            env.lock().ledger.gates = vec![Places { limit: u32::MAX, taken: 0 }; case.gates()];
+            env.lock().ledger.gates = vec![Places { limit: u32::MAX, ..Places::default() }; case.gates()];
             build(case, maker, &env, |_| Unlimited, port);
         }
-        GateMode::Pause(limit) | GateMode::Shed(limit) => {
+        GateMode::Pause(limit) | GateMode::Batch(limit, _) | GateMode::Shed(limit) => {
+            let low_water = if let GateMode::Batch(_, free) = case.gate { free } else { 1 };
             let when_full = match case.gate {
                 GateMode::Shed(_) => WhenFull::Shed(Refusal::Close),
                 _ => WhenFull::Pause,
             };
-            let gates: Vec<G> = (0..case.gates()).map(|_| G::with_limit(limit, when_full.clone())).collect();
-            env.lock().ledger.gates = vec![Places { limit, taken: 0 }; gates.len()];
+            let gate = || G::with_limit(limit, when_full.clone()).with_low_water(low_water);
+            let gates: Vec<G> = (0..case.gates()).map(|_| gate()).collect();
+            env.lock().ledger.gates = vec![Places { limit, low_water, taken: 0 }; gates.len()];
             let (handles, counted) = (gates.clone(), gates.clone());
             build(case, maker, &env, |gate| gates[gate].clone(), port);
             env.on_limit(Arc::new(move |gate, limit| handles[gate].change_limit(limit)));
@@ -208,8 +219,8 @@ fn at_rest(case: &Case, env: &Env) -> Result<(), Violation> {
         let ledger = &inner.ledger;
         let account = &ledger.accounts[acceptor];
         let excused = account.paused || account.is_over();
-        let Places { limit, taken } = ledger.places_of(acceptor);
-        let has_room = taken < limit;
+        let places = ledger.places_of(acceptor);
+        let (limit, has_room) = (places.limit, places.has_room());
         if queued > 0 && ledger.untold == 0 && !excused && has_room && account.alarm.is_none() {
             let what = format!("acceptor {acceptor} sleeps with {queued} queued, room, and no alarm set");
             let promise = if case.acceptors > 1 && limit != u32::MAX { "P11" } else { "P1" };

@@ -39,6 +39,8 @@ pub enum GateMode {
     Open,
     /// At most so many; the others wait.
     Pause(u32),
+    /// At most so many; the others wait, once it is full until so many places are free.
+    Batch(u32, u32),
     /// At most so many; the others are refused.
     Shed(u32),
 }
@@ -253,6 +255,7 @@ impl Case {
             budget: 1 + number(2, 65),
             gate: match choice(3, 17) {
                 0 => GateMode::Open,
+                gate @ 1..9 if choice(3, u8::MAX) >= 136 => GateMode::Batch(u32::from(gate) - 1, 2),
                 gate @ 1..9 => GateMode::Pause(u32::from(gate) - 1),
                 gate => GateMode::Shed(u32::from(gate) - 9),
             },

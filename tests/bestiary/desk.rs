@@ -478,6 +478,9 @@ impl Maker for Hands {
 impl Drop for Hand {
     fn drop(&mut self) {
         self.logic.dropped(&mut self.desk);
+        // Whatever the logic forgets: a place that is kept is for the next in line.
+        self.desk.forget_reasons();
+        self.desk.hand_on();
     }
 }
 

@@ -174,6 +174,9 @@ fn describe(case: &Case) -> String {
         GateMode::Pause(limit) => {
             let _ = write!(text, ", limit {limit}");
         }
+        GateMode::Batch(limit, free) => {
+            let _ = write!(text, ", limit {limit} until {free} are free");
+        }
         GateMode::Shed(limit) => {
             let _ = write!(text, ", shed above {limit}");
         }

@@ -19,12 +19,13 @@ const PROOFS: [(Option<Proof>, bool); 5] = [
     (Some(Proof::Eagain), false),
     (Some(Proof::Peek), true),
 ];
-const GATES: [GateMode; 7] = [
+const GATES: [GateMode; 8] = [
     GateMode::Open,
     GateMode::Pause(0),
     GateMode::Pause(1),
     GateMode::Pause(2),
     GateMode::Pause(100),
+    GateMode::Batch(2, 2),
     GateMode::Shed(1),
     GateMode::Shed(2),
 ];

@@ -107,7 +107,7 @@ fn handles_print_what_they_hold_and_what_may_be_told() {
     assert_eq!(format!("{:?}", Connection::new("stream", permit)), "Connection { stream: \"stream\", .. }");
     let bell = Bell::new(Box::new(Silent));
     bell.pause();
-    let wishes = "Wishes { rung: true, pause: true, stop: false }";
+    let wishes = "Wishes { rung: true, nudged: false, pause: true, stop: false }";
     assert_eq!(format!("{bell:?}"), format!("Bell {{ wishes: {wishes}, .. }}"));
 }
 

@@ -11,7 +11,8 @@
 //! * P8 counters: what the acceptor says of itself is what was seen through the seam, and it balances.
 //! * P9 commands: after a pause or a stop at most one attempt, which was under way; who is stopped stays stopped.
 //! * P10 hand-over: what arrived was taken, lost to others, or is still queued.
-//! * P11 progress: P1 for each of several acceptors on one gate.
+//! * P11 progress: P1 for each of several acceptors on one gate; and whoever stands in line has one of the next places that
+//!   come back, as many as there are acceptors (more by what a low-water mark keeps free).
 //! * P12 order: connections are delivered in the order in which they were taken.
 //! * P13 any exit: all of this for every way of leaving the loop.
 //! * P14 no wasted accept: left alone with its clients, no acceptor calls accept on an empty queue.
@@ -22,6 +23,7 @@ mod cases;
 mod exclusive;
 mod exhaustive;
 mod facts;
+mod found;
 mod gate;
 mod panics;
 mod persistent;

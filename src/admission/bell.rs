@@ -95,24 +95,26 @@ impl Bell {
         Wishes::from_bits(self.bits.load(Ordering::Acquire))
     }
 
+    /// Whether nothing at all is asked.
+    #[inline]
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.bits.load(Ordering::Acquire) == 0
+    }
+
+    /// Whether to pause or to stop.
+    #[inline]
+    pub(crate) fn commands(&self) -> bool {
+        self.bits.load(Ordering::Acquire) & (PAUSE | STOP) != 0
+    }
+
     /// As `answer`.
     #[inline]
     pub(crate) fn take(&self) -> Wishes {
-        // A plain load serves the pass that nobody rang for: no read-modify-write on the common path.
-        match self.wishes() {
-            wishes if !wishes.rung && !wishes.nudged => wishes,
-            _ => Wishes::from_bits(self.bits.fetch_and(!(RUNG | NUDGED), Ordering::AcqRel)),
-        }
+        Wishes::from_bits(self.bits.fetch_and(!(RUNG | NUDGED), Ordering::AcqRel))
     }
 }
 
 impl Wishes {
-    /// Whether to pause or to stop.
-    #[inline]
-    pub(crate) const fn command(self) -> bool {
-        self.pause || self.stop
-    }
-
     #[inline]
     const fn from_bits(bits: u32) -> Self {
         Self {

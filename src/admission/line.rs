@@ -61,7 +61,7 @@ impl WaitingLine {
     /// Notes who has been told to pause or to stop: that changes from other threads, and is looked at once.
     pub(super) fn look_at_commands(&mut self) {
         for waiter in &mut self.waiters {
-            waiter.excused = waiter.bell.wishes().command();
+            waiter.excused = waiter.bell.commands();
         }
     }
 

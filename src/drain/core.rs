@@ -21,7 +21,7 @@ use super::shared::{Control, Published};
 use super::sleep::{Cause, Slept, Watch};
 use super::state::{Dead, State};
 use super::strategy::{Proof, Strategy};
-use crate::admission::bell::{Bell, Wishes};
+use crate::admission::bell::Bell;
 use crate::admission::connection::Connection;
 use crate::admission::policy::{Admission, Line, Reserve, Until};
 use crate::admission::refusal::Refusal;
@@ -140,21 +140,23 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
     pub(super) fn begin(&mut self) {
         self.close_pass();
         self.published.tally.passes.add();
-        let wishes = self.bell.take();
-        let rung = wishes.rung || wishes.nudged;
-        let doubt = rung || self.rung_before || self.watch != Watch::Armed;
-        self.rung_before = rung;
-        self.pass = self.new_pass(doubt);
-        if self.state == State::Open && !rung && !wishes.command() {
+        let undoubted = self.watch == Watch::Armed && !self.rung_before;
+        if undoubted && self.state == State::Open && self.bell.is_quiet() {
+            self.pass = self.new_pass(false);
             self.rearm();
         } else {
-            self.begin_otherwise(wishes);
+            self.begin_otherwise();
         }
     }
 
     /// As [`begin`](Self::begin), when anything has happened but an arrival.
     #[cold]
-    fn begin_otherwise(&mut self, wishes: Wishes) {
+    fn begin_otherwise(&mut self) {
+        let wishes = self.bell.take();
+        let rung = wishes.rung || wishes.nudged;
+        let doubt = rung || self.rung_before || self.watch != Watch::Armed;
+        self.rung_before = rung;
+        self.pass = self.new_pass(doubt);
         if self.called {
             // The last pass was forgotten.
             self.leave_line();
@@ -188,7 +190,7 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
     #[inline]
     pub(super) fn advance(&mut self) -> StepOf<P, A> {
         // The last step of most passes, in few instructions.
-        if self.pass.has_all() && !self.bell.wishes().command() {
+        if self.pass.has_all() && !self.bell.commands() {
             self.close_pass();
             return None;
         }
@@ -276,9 +278,9 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
         if self.pass.over {
             return Err(End::Done);
         }
-        let wishes = self.bell.wishes();
-        if wishes.command() {
-            return Err(if wishes.stop { End::Stop } else { End::Asleep(Cause::Paused) });
+        if self.bell.commands() {
+            let stop = self.bell.wishes().stop;
+            return Err(if stop { End::Stop } else { End::Asleep(Cause::Paused) });
         }
         if matches!(self.state, State::Exhausted | State::Full) {
             return Err(End::Asleep(Cause::NotYet));

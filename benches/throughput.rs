@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use epoll_acceptor::{
-    Acceptor, Admission, Builder, Connection, EdgeTriggered, Epoll, EpollAcceptor, Events, Gate,
+    Acceptor, Admission, Builder, Connection, EdgeTriggered, Epoll, EpollAcceptor, Events, Exclusive, Gate,
     LevelTriggered, Listener, Strategy, Token,
 };
 use socket2::SockRef;
@@ -202,6 +202,7 @@ fn most_descriptors() -> usize {
 fn family<L: Family>(criterion: &mut Criterion) {
     strategy::<L, _>(criterion, "level", LevelTriggered::on);
     strategy::<L, _>(criterion, "edge", EdgeTriggered::on);
+    strategy::<L, _>(criterion, "exclusive", Exclusive::on);
 }
 
 criterion_group! {

@@ -32,14 +32,19 @@ const LISTENER: u64 = 0;
 impl ByHand {
     pub fn new(listener: TcpListener, strategy: Strategy, burst: usize) -> Self {
         listener.set_nonblocking(true).expect("a socket");
-        let edge = if strategy == Strategy::Edge { libc::EPOLLET } else { 0 };
+        let mask = match strategy {
+            Strategy::Level => libc::EPOLLIN | libc::EPOLLRDHUP,
+            Strategy::Edge => libc::EPOLLIN | libc::EPOLLRDHUP | libc::EPOLLET,
+            // The kernel refuses EPOLLRDHUP with it.
+            Strategy::Exclusive => libc::EPOLLIN | libc::EPOLLEXCLUSIVE,
+        };
         // SAFETY: epoll_create1(2) takes no pointer, and returns a new descriptor, which nobody else owns.
         let epoll = unsafe { OwnedFd::from_raw_fd(checked(libc::epoll_create1(libc::EPOLL_CLOEXEC))) };
         let hand = Self {
             epoll,
             listener,
             events: vec![libc::epoll_event { events: 0, u64: 0 }; 64],
-            mask: (libc::EPOLLIN | libc::EPOLLRDHUP | edge) as u32,
+            mask: mask as u32,
             period: if burst == 1 { LONE_PERIOD } else { 1 },
             wakes: 0,
             served: Vec::with_capacity(burst),

@@ -11,6 +11,10 @@ pub mod by_hand;
 pub mod net;
 pub mod ours;
 
+use std::net::TcpListener;
+
+use epoll_acceptor::{Builder, EdgeTriggered, Exclusive, Gate, LevelTriggered};
+
 pub use by_hand::ByHand;
 pub use ours::Ours;
 
@@ -19,16 +23,18 @@ pub use ours::Ours;
 pub enum Strategy {
     Level,
     Edge,
+    Exclusive,
 }
 
 impl Strategy {
     // A further strategy has its row here, an arm in `boxed`, and its columns in the tables of `tests/costs`.
-    pub const ALL: [Self; 2] = [Self::Level, Self::Edge];
+    pub const ALL: [Self; 3] = [Self::Level, Self::Edge, Self::Exclusive];
 
     pub const fn name(self) -> &'static str {
         match self {
             Self::Level => "level",
             Self::Edge => "edge",
+            Self::Exclusive => "exclusive",
         }
     }
 
@@ -80,15 +86,21 @@ pub const BUDGET: usize = 64;
 pub const LONE_PERIOD: usize = 31;
 
 /// Whoever it is, on this listener. `burst` is what the loop by hand is told and the acceptor finds out.
-pub fn boxed(who: Who, strategy: Strategy, burst: usize, listener: std::net::TcpListener) -> Box<dyn Engine> {
-    use epoll_acceptor::{EdgeTriggered, Gate, LevelTriggered};
-
-    let gate = Gate::new(1_000_000);
+pub fn boxed(who: Who, strategy: Strategy, burst: usize, listener: TcpListener) -> Box<dyn Engine> {
     match (who, strategy) {
         (Who::ByHand, _) => Box::new(ByHand::new(listener, strategy, burst)),
-        (Who::Free, Strategy::Level) => Box::new(Ours::new(LevelTriggered::on(listener), burst)),
-        (Who::Free, Strategy::Edge) => Box::new(Ours::new(EdgeTriggered::on(listener), burst)),
-        (Who::Gated, Strategy::Level) => Box::new(Ours::new(LevelTriggered::on(listener).gate(&gate), burst)),
-        (Who::Gated, Strategy::Edge) => Box::new(Ours::new(EdgeTriggered::on(listener).gate(&gate), burst)),
+        (_, Strategy::Level) => ours(who, LevelTriggered::on(listener), burst),
+        (_, Strategy::Edge) => ours(who, EdgeTriggered::on(listener), burst),
+        (_, Strategy::Exclusive) => ours(who, Exclusive::on(listener), burst),
+    }
+}
+
+fn ours<S>(who: Who, builder: Builder<TcpListener, S>, burst: usize) -> Box<dyn Engine>
+where
+    S: epoll_acceptor::Strategy + 'static,
+{
+    match who {
+        Who::Gated => Box::new(Ours::new(builder.gate(&Gate::new(1_000_000)), burst)),
+        Who::Free | Who::ByHand => Box::new(Ours::new(builder, burst)),
     }
 }

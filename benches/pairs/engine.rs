@@ -63,6 +63,8 @@ pub(crate) fn all() -> Vec<Plan> {
         plan("crate/level+register", Both, ours::level_registered),
         plan("crate/edge", Both, ours::edge),
         plan("crate/edge+gate", Both, ours::edge_gated),
+        plan("crate/exclusive", Both, ours::exclusive),
+        plan("crate/exclusive+gate", Both, ours::exclusive_gated),
         plan("crate/trigger-level", Both, ours::trigger_level),
         plan("crate/trigger-edge", Both, ours::trigger_edge),
         plan("std", Cloexec, peers::Std::boxed),

@@ -8,8 +8,8 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use epoll_acceptor::{
-    Acceptor, Admission, Builder, EdgeTriggered, Epoll, EpollAcceptor, Events, Gate, LevelTriggered,
-    Strategy, Token, Trigger,
+    Acceptor, Admission, Builder, EdgeTriggered, Epoll, EpollAcceptor, Events, Exclusive, Gate,
+    LevelTriggered, Strategy, Token, Trigger,
 };
 
 use crate::by_hand;
@@ -48,6 +48,14 @@ pub(crate) fn edge() -> io::Result<Box<dyn Engine>> {
 
 pub(crate) fn edge_gated() -> io::Result<Box<dyn Engine>> {
     start(EdgeTriggered::on(listen()?).gate(&gate()), false)
+}
+
+pub(crate) fn exclusive() -> io::Result<Box<dyn Engine>> {
+    start(Exclusive::on(listen()?), false)
+}
+
+pub(crate) fn exclusive_gated() -> io::Result<Box<dyn Engine>> {
+    start(Exclusive::on(listen()?).gate(&gate()), false)
 }
 
 pub(crate) fn trigger_level() -> io::Result<Box<dyn Engine>> {

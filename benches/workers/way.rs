@@ -3,10 +3,10 @@
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 
-use epoll_acceptor::{EdgeTriggered, Epoll, ExclusiveInterest, LevelTriggered};
+use epoll_acceptor::{EdgeTriggered, Epoll, Exclusive, LevelTriggered};
 use socket2::{Domain, Socket, Type};
 
-use crate::worker::{Bare, Door, Entrance, LISTENER, Worker};
+use crate::worker::{Door, Entrance, LISTENER, Worker};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
@@ -48,11 +48,8 @@ impl Way {
             Self::EachLevel => each(workers, |epoll, listener| {
                 Box::new(LevelTriggered::on(listener).register(epoll, LISTENER).expect("a registration"))
             }),
-            // By the wrappers, as long as there is no strategy for it.
             Self::EachExclusive => each(workers, |epoll, listener| {
-                listener.set_nonblocking(true).expect("a socket");
-                let registered = epoll.register_exclusive(listener, LISTENER, ExclusiveInterest::IN);
-                Box::new(Bare(registered.expect("a registration")))
+                Box::new(Exclusive::on(listener).register(epoll, LISTENER).expect("a registration"))
             }),
             Self::ReusePort => listener_each(workers),
         }

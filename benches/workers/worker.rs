@@ -7,10 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use epoll_acceptor::{
-    AcceptFlags, Acceptor, Class, Epoll, EpollAcceptor, Events, Interest, Registration, Strategy, Token,
-    accept,
-};
+use epoll_acceptor::{Acceptor, Epoll, EpollAcceptor, Events, Interest, Strategy, Token};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 
@@ -27,21 +24,6 @@ pub(crate) trait Door: Send {
 impl<S: Strategy> Door for EpollAcceptor<TcpListener, S> {
     fn pass(&mut self, taken: &mut Vec<TcpStream>) {
         self.drain(|connection| taken.push(connection.into_parts().0)).expect("a listener that listens");
-    }
-}
-
-/// A listener and no acceptor: accept until there is nothing.
-pub(crate) struct Bare(pub(crate) Registration<TcpListener>);
-
-impl Door for Bare {
-    fn pass(&mut self, taken: &mut Vec<TcpStream>) {
-        for _ in 0..BUDGET {
-            match accept(self.0.get_ref(), AcceptFlags::default()) {
-                Ok(stream) => taken.push(TcpStream::from(stream)),
-                Err(error) if error.class() == Class::Empty => return,
-                Err(error) => panic!("{error}"),
-            }
-        }
     }
 }
 

@@ -34,7 +34,7 @@ fn a_connection_costs_no_allocation() {
 
 #[test]
 fn a_permit_given_back_on_another_thread_costs_no_allocation() {
-    for trigger in [Trigger::Level, Trigger::Edge] {
+    for trigger in [Trigger::Level, Trigger::Edge, Trigger::Exclusive] {
         for burst in BURSTS {
             let listener = net::listen();
             let address = listener.local_addr().unwrap();
@@ -60,7 +60,7 @@ fn a_permit_given_back_on_another_thread_costs_no_allocation() {
 #[test]
 fn falling_asleep_and_being_woken_costs_no_allocation_after_the_first_time() {
     const LIMIT: usize = 4;
-    for trigger in [Trigger::Level, Trigger::Edge] {
+    for trigger in [Trigger::Level, Trigger::Edge, Trigger::Exclusive] {
         let listener = net::listen();
         let address = listener.local_addr().unwrap();
         let gate = Gate::new(u32::try_from(LIMIT).unwrap());

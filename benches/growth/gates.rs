@@ -28,8 +28,8 @@ pub(crate) fn with_room(report: &mut Report) {
     });
 }
 
-/// The gate has one place, and somebody waits at every acceptor: all are woken for each place that is given back, one
-/// gets it, and the others fall asleep again.
+/// The gate has one place, and somebody waits at every acceptor: each place that is given back is handed to the first in
+/// line, and nobody else is woken.
 pub(crate) fn full(report: &mut Report) {
     let axis = Axis { name: "one gate, full", of: "acceptors", base: "1 acceptor", per: "connection" };
     each(report, axis, None, Hall::handed_over, |acceptors| {

@@ -4,7 +4,7 @@
 //! are queued at a time. So what grows is the queue, and not the table of descriptors nor the memory that sockets take.
 //! The time is the thread's own (`CLOCK_THREAD_CPUTIME_ID`): whoever else runs meanwhile is not in it.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 
 use nix::sys::time::TimeValLike;
 use nix::time::{ClockId, clock_gettime};
@@ -47,7 +47,7 @@ pub(crate) fn run(report: &mut Report, descriptors: usize) {
 }
 
 /// An acceptor, and bursts of one size for it.
-struct Bursts {
+pub(crate) struct Bursts {
     engine: Box<dyn Engine>,
     address: SocketAddr,
     size: usize,
@@ -55,16 +55,20 @@ struct Bursts {
 
 impl Bursts {
     fn new(who: Who, strategy: Strategy, size: usize) -> Self {
+        Self::of(size, |listener| engines::boxed(who, strategy, size, listener))
+    }
+
+    pub(crate) fn of(size: usize, engine: impl FnOnce(TcpListener) -> Box<dyn Engine>) -> Self {
         let listener = net::listen();
         let address = listener.local_addr().expect("an address");
-        let mut bursts = Self { engine: engines::boxed(who, strategy, size, listener), address, size };
+        let mut bursts = Self { engine: engine(listener), address, size };
         // So that it knows what to expect.
         bursts.cost(size.max(120));
         bursts
     }
 
     /// Nanoseconds for a connection: the middle of all bursts.
-    fn cost(&mut self, all: usize) -> f64 {
+    pub(crate) fn cost(&mut self, all: usize) -> f64 {
         let mut clients = Vec::with_capacity(all);
         let mut costs = Vec::with_capacity(all / self.size + 1);
         while clients.len() < all {

@@ -2,9 +2,11 @@
 
 use crate::engines::abba::Ratio;
 use crate::engines::args::Args;
+use crate::machine;
 
 pub(crate) struct Report {
     pub(crate) args: Args,
+    machine: String,
     broken: usize,
 }
 
@@ -22,7 +24,7 @@ pub(crate) struct Axis {
 
 impl Report {
     pub(crate) fn new(args: Args) -> Self {
-        Self { args, broken: 0 }
+        Self { args, machine: machine::describe(), broken: 0 }
     }
 
     /// How many blocks of base, point, point, base: an odd number, for there to be a middle.
@@ -48,7 +50,7 @@ impl Report {
                 "base": axis.base, "at": at,
                 "ratio": ratio.median, "low": ratio.low, "high": ratio.high,
                 "base_ns": ratio.base, "ns": ratio.point,
-                "claim": claim, "holds": holds, "quick": self.args.quick,
+                "claim": claim, "holds": holds, "quick": self.args.quick, "machine": self.machine,
             });
             println!("{line}");
             return;

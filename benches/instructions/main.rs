@@ -102,7 +102,7 @@ fn main() -> ExitCode {
     for (strategy, burst) in rows {
         let row = Row::measure(strategy, burst);
         holds &= row.holds();
-        if has("--json") { println!("{}", row.json()) } else { println!("{row}") }
+        if has("--json") { println!("{}", row.json(&valgrind)) } else { println!("{row}") }
     }
     if holds {
         return ExitCode::SUCCESS;
@@ -138,9 +138,10 @@ impl Row {
         self.more() <= BOUND
     }
 
-    fn json(&self) -> serde_json::Value {
+    fn json(&self, valgrind: &str) -> serde_json::Value {
         serde_json::json!({
             "bench": "instructions",
+            "valgrind": valgrind,
             "strategy": self.strategy.name(),
             "burst": self.burst,
             "by_hand": self.by_hand,

@@ -8,6 +8,8 @@
 mod engines;
 
 mod clients;
+#[path = "../pairs/machine.rs"]
+mod machine;
 mod report;
 mod way;
 mod worker;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::clients::Load;
 use crate::engines::abba::median;
+use crate::machine;
 use crate::way::Way;
 use crate::worker::{Tally, Usage};
 
@@ -71,7 +72,7 @@ impl Row {
         if json {
             let line = serde_json::json!({
                 "bench": "workers", "way": way, "workers": workers, "load": load,
-                "clients": self.load.clients(), "connections": all,
+                "machine": machine::describe(), "clients": self.load.clients(), "connections": all,
                 "per_second": per_second, "p50_us": p50, "p99_us": p99,
                 "wakes": wakes, "wasted": wasted, "least": least, "most": most, "jain": jain, "cpu_us": cpu, "sleeps": sleeps,
             });

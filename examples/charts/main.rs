@@ -8,9 +8,12 @@
 //! Every object names its bench. A new bench needs a module like `pairs` and a line in [`BENCHES`].
 
 mod bars;
+mod growth;
+mod instructions;
 mod pairs;
 mod rows;
 mod tables;
+mod workers;
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -44,7 +47,12 @@ pub(crate) struct Pages {
 type Maker = fn(&[Row]) -> Pages;
 
 /// Every bench that something is made of.
-const BENCHES: [(&str, Maker); 1] = [("pairs", pairs::pages)];
+const BENCHES: [(&str, Maker); 4] = [
+    ("pairs", pairs::pages),
+    ("growth", growth::pages),
+    ("workers", workers::pages),
+    ("instructions", instructions::pages),
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut charts = PathBuf::from("docs/benchmarks");

@@ -10,6 +10,7 @@ use serde_json::Value;
 #[derive(Clone, Debug)]
 pub(crate) struct Row {
     pub(crate) bench: String,
+    /// Of `pairs`; empty elsewhere.
     pub(crate) engine: String,
     pub(crate) object: Value,
 }
@@ -38,8 +39,9 @@ pub(crate) fn read(path: &Path) -> Result<Vec<Row>, Box<dyn Error>> {
 
 fn row(line: &str) -> Result<Row, Box<dyn Error>> {
     let object: Value = serde_json::from_str(line)?;
-    let field = |key: &str| object[key].as_str().map(str::to_owned).ok_or(format!("no {key:?}"));
-    Ok(Row { bench: field("bench")?, engine: field("engine")?, object })
+    let field = |key: &str| object[key].as_str().map(str::to_owned);
+    let bench = field("bench").ok_or("no \"bench\"")?;
+    Ok(Row { bench, engine: field("engine").unwrap_or_default(), object })
 }
 
 fn at(path: &Path, number: usize, error: &dyn Error) -> String {

@@ -1,5 +1,7 @@
 //! Markdown.
 
+use crate::rows::Row;
+
 /// A table; the first column to the left, numbers to the right.
 pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
@@ -7,6 +9,11 @@ pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     let rule: Vec<&str> = (0..head.len()).map(|column| if column == 0 { "---" } else { "--:" }).collect();
     let body: String = rows.iter().map(|row| line(row)).collect();
     format!("{}|{}|\n{body}", line(&head), rule.join("|"))
+}
+
+/// What was measured on.
+pub(crate) fn machine(rows: &[Row]) -> String {
+    format!("{}.\n", rows.iter().find_map(|row| row.text("machine")).unwrap_or("An unknown machine"))
 }
 
 /// Replaces what stands between `<!-- marker -->` and `<!-- /marker -->`.

@@ -25,7 +25,9 @@ pub trait Strategy: Copy + Send + Sync {
 }
 
 /// Registered level-triggered (`EPOLLIN`): the kernel reports the listener as long as its queue is not empty.
-/// The one to choose unless something else asks for edges.
+/// The default, because no other makes fewer calls: a lone connection costs a wait and an accept
+/// (`docs/benchmarks.md`). The one to choose unless something else asks for edges, or several epolls watch the
+/// listener ([`Exclusive`]).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct LevelTriggered;
 

@@ -127,6 +127,9 @@ impl<L: Listener, S: Strategy, A: Admission> Builder<L, S, A> {
     /// How many attempts one pass makes at most, whatever becomes of them; 64 unless set. More are left for the
     /// next wait, so that a flood of new connections does not starve those that are open.
     ///
+    /// More than 64 makes a connection no cheaper, since one wait and one count shared by so many are next to nothing,
+    /// and keeps the open connections waiting for longer: `docs/benchmarks.md`.
+    ///
     /// 0 is refused by [`register`](Self::register).
     pub const fn budget(mut self, attempts: u32) -> Self {
         self.plan.budget = attempts;

@@ -75,9 +75,8 @@ pub enum WhenFull {
 /// ```
 #[must_use = "a permit that is dropped gives its place back at once"]
 pub struct Permit {
-    gate: Arc<Inner>,
-    /// Who is to be rung: a reservation that comes to nothing frees no descriptor.
-    given: Until,
+    /// `None` once its place has been given back.
+    gate: Option<Arc<Inner>>,
 }
 
 struct Inner {
@@ -223,7 +222,7 @@ impl Gate {
     /// The permit of a place that is counted already.
     #[inline]
     fn permit(&self) -> Permit {
-        Permit { gate: Arc::clone(&self.inner), given: Until::Release }
+        Permit { gate: Some(Arc::clone(&self.inner)) }
     }
 }
 
@@ -244,7 +243,9 @@ impl Admission for Gate {
     }
 
     fn cancel(&self, mut permit: Permit) {
-        permit.given = Until::Room;
+        if let Some(gate) = permit.gate.take() {
+            gate.release(Until::Room);
+        }
     }
 
     fn stand(&self, bell: &Arc<Bell>, until: Until) -> Line {
@@ -283,7 +284,9 @@ impl fmt::Debug for Gate {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.gate.release(self.given);
+        if let Some(gate) = &self.gate {
+            gate.release(Until::Release);
+        }
     }
 }
 

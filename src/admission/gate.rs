@@ -8,6 +8,7 @@ use super::line::WaitingLine;
 use super::policy::{Admission, Line, Reserve, Until};
 use super::refusal::Refusal;
 use super::sync::{Arc, AtomicU32, AtomicU64, Condvar, Mutex, Ordering, lock};
+use super::word::{Rules, Word};
 
 /// A limit on how many connections are in service at once, over all acceptors and threads that share it.
 ///
@@ -32,7 +33,8 @@ use super::sync::{Arc, AtomicU32, AtomicU64, Condvar, Mutex, Ordering, lock};
 /// ## Prompt owners
 ///
 /// A place that was handed over is taken until the acceptor's next pass, which uses it or hands it on. An owner that
-/// does not answer its events for long keeps that one place from the others for as long.
+/// does not answer its events for long keeps that one place from the others for as long; an acceptor that is forgotten
+/// (`std::mem::forget`) instead of dropped, for ever.
 ///
 /// ## Lowering the limit evicts nobody
 ///
@@ -93,20 +95,9 @@ struct Inner {
     reserved: AtomicU32,
 }
 
-/// What [`Inner::word`] holds: places in use, limit, and a bit for each kind of sleeper and for the latch.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Word(u64);
-
-/// What a word is read by.
-#[derive(Clone, Copy)]
-struct Rules {
-    low_water: u32,
-    reserved: u32,
-}
-
 impl Gate {
     /// The highest limit there is; a higher one is lowered to this.
-    pub const LIMIT_MAX: u32 = (1 << Word::BITS) - 1;
+    pub const LIMIT_MAX: u32 = Word::LIMIT_MAX;
 
     /// A gate for at most `limit` connections at once, which pauses its acceptors when it is full.
     #[must_use]
@@ -417,97 +408,6 @@ impl Inner {
                     woken.unwrap_or_else(std::sync::PoisonError::into_inner).0
                 }
             };
-        }
-    }
-}
-
-impl Word {
-    const BITS: u32 = 30;
-    const MASK: u64 = (1 << Self::BITS) - 1;
-    /// Somebody waits in line.
-    const WAITING: u64 = 1 << (2 * Self::BITS);
-    /// Somebody waits until all permits are back.
-    const IDLING: u64 = 1 << (2 * Self::BITS + 1);
-    /// It was full, and has not come down to the low-water mark yet.
-    const CLOSED: u64 = 1 << (2 * Self::BITS + 2);
-    /// There are rules besides the limit.
-    const RULED: u64 = 1 << (2 * Self::BITS + 3);
-
-    #[allow(clippy::cast_possible_truncation, reason = "masked to 30 bits")]
-    const fn in_use(self) -> u32 {
-        (self.0 & Self::MASK) as u32
-    }
-
-    #[allow(clippy::cast_possible_truncation, reason = "masked to 30 bits")]
-    const fn limit(self) -> u32 {
-        ((self.0 >> Self::BITS) & Self::MASK) as u32
-    }
-
-    fn with_limit(self, limit: u32) -> Self {
-        let limit = u64::from(limit.min(Gate::LIMIT_MAX));
-        Self(self.0 & !(Self::MASK << Self::BITS) | limit << Self::BITS)
-    }
-
-    const fn with_rules(self) -> Self {
-        Self(self.0 | Self::RULED)
-    }
-
-    #[inline]
-    const fn has(self, bit: u64) -> bool {
-        self.0 & bit != 0
-    }
-
-    /// Whether to give back a place is more than to count it.
-    #[inline]
-    const fn concerns_others(self) -> bool {
-        self.has(Self::WAITING | Self::IDLING | Self::CLOSED)
-    }
-
-    /// How many places are free, for handles without privilege.
-    #[inline]
-    const fn free(self, rules: Rules) -> u32 {
-        self.limit().saturating_sub(self.in_use()).saturating_sub(rules.reserved)
-    }
-
-    #[inline]
-    const fn has_room(self, rules: Rules, privileged: bool) -> bool {
-        match privileged {
-            true => self.in_use() < self.limit(),
-            false => !self.has(Self::CLOSED) && self.free(rules) > 0,
-        }
-    }
-
-    #[inline]
-    fn take(self, rules: Rules, privileged: bool) -> Option<Self> {
-        if !self.has_room(rules, privileged) {
-            return None;
-        }
-        let taken = Self(self.0 + 1);
-        // Only the last place closes the latch, and only a low-water mark makes one.
-        Some(if rules.low_water > 1 { taken.latched(rules) } else { taken })
-    }
-
-    /// As [`take`](Self::take), in place.
-    fn take_from(&mut self, rules: Rules, privileged: bool) -> bool {
-        self.take(rules, privileged).map(|left| *self = left).is_some()
-    }
-
-    #[inline]
-    fn give(self) -> Self {
-        debug_assert!(self.in_use() > 0, "a permit was given back twice");
-        Self(self.0 - 1)
-    }
-
-    /// With the latch of the low-water mark as the counts want it: it falls when the gate is full.
-    #[inline]
-    fn latched(self, rules: Rules) -> Self {
-        let free = self.free(rules);
-        if rules.low_water > 1 && free == 0 {
-            Self(self.0 | Self::CLOSED)
-        } else if free >= rules.low_water || self.in_use() == 0 {
-            Self(self.0 & !Self::CLOSED)
-        } else {
-            self
         }
     }
 }

@@ -8,6 +8,7 @@ pub(crate) mod sync;
 pub mod refusal;
 pub mod bell;
 mod line;
+mod word;
 pub mod policy;
 pub mod gate;
 pub mod connection;

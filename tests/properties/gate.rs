@@ -210,6 +210,7 @@ fn without_room_nobody_is_rung() {
     let owner = Owner::standing(&gate, Until::Room);
     gate.set_limit(1);
     assert_eq!(owner.rings(), 0, "P2: the limit was lowered");
+    assert!(gate.try_acquire().is_none(), "P3: more are in than the limit");
     drop(one);
     assert_eq!(owner.rings(), 0, "P2: as many are in as the limit");
     gate.set_limit(0);

@@ -170,6 +170,29 @@ fn a_limit_below_the_low_water_mark_opens_when_the_gate_is_empty() {
 }
 
 #[test]
+fn a_latch_that_has_fallen_stays_so_until_the_mark_is_crossed() {
+    let gate = Gate::new(4).low_water(3);
+    let mut permits: Vec<_> = std::iter::from_fn(|| gate.try_acquire()).collect();
+    gate.set_limit(4);
+    permits.truncate(3);
+    gate.set_limit(4);
+    assert!(gate.try_acquire().is_none(), "one is free, and it opens at three");
+    permits.truncate(1);
+    assert!(gate.try_acquire().is_some(), "P11");
+}
+
+#[test]
+fn both_rules_hold_together() {
+    let gate = Gate::new(4).reserved(1).low_water(2);
+    let mut permits: Vec<_> = std::iter::from_fn(|| gate.try_acquire()).collect();
+    assert_eq!(permits.len(), 3, "P3: one is reserved");
+    permits.truncate(2);
+    assert!(gate.try_acquire().is_none(), "one of those that are not is free, and it opens at two");
+    permits.truncate(1);
+    assert!(gate.try_acquire().is_some(), "P11");
+}
+
+#[test]
 fn reserved_places_are_for_privileged_handles() {
     let gate = Gate::new(3).reserved(1);
     let admin = gate.clone().privileged();

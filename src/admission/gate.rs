@@ -85,7 +85,8 @@ struct Inner {
     /// The whole decision in one word, so that "full" and "somebody sleeps" cannot disagree.
     ///
     /// Invariant: `WAITING` is set while anybody waits in line; both change under the lock of the line only. While
-    /// it is set nobody who waits for room could have it, so whoever is awake finds none either.
+    /// it is set nobody who waits for room could have it, so whoever is awake finds none either; but for those who have
+    /// been told to pause or to stop, who are passed over and look anew when they are rung for that.
     word: AtomicU64,
     line: Mutex<WaitingLine>,
     idle: Condvar,

@@ -89,7 +89,8 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
         match self.port.peek() {
             Peek::Shut => return Slept::Dead(self.die(None)),
             Peek::Empty if cause != Cause::Paused => {
-                // Nobody waits for a place or a descriptor: the next arrival will ask, or the alarm that is set.
+                // Nobody waits for a place or a descriptor. The next arrival will ask; or, asleep already, the alarm that
+                // is set, or the turn in line.
                 self.close_pass();
                 return Slept::Over;
             }

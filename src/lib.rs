@@ -43,7 +43,8 @@ pub mod drain;
 pub mod admission;
 
 pub use admission::{
-    Admission, Connection, Gate, Line, Permit, Refusal, Reserve, Unlimited, Until, WhenFull,
+    Admission, Both, Cause, Connection, Credentials, Denied, Gate, Line, Newcomer, Permit, RateLimit,
+    Refusal, Reserve, Unlimited, Until, WhenFull,
 };
 pub use drain::{
     Acceptor, Class, Control, Counters, Dead, EdgeTriggered, Errno, Exclusive, Histogram, LevelTriggered,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::bell::Bell;
 use super::line::WaitingLine;
 use super::policy::{Admission, Line, Reserve, Until};
-use super::refusal::Refusal;
+use super::refusal::{Cause, Denied, Refusal};
 use super::sync::{Arc, AtomicU32, AtomicU64, Condvar, Mutex, Ordering, lock};
 use super::word::{Rules, Word};
 
@@ -207,7 +207,7 @@ impl Gate {
     fn full(&self) -> Reserve<Permit> {
         match &self.when_full {
             WhenFull::Pause => Reserve::Full,
-            WhenFull::Shed(refusal) => Reserve::Shed(refusal.clone()),
+            WhenFull::Shed(refusal) => Reserve::Shed(Denied::new(Cause::Full, refusal.clone())),
         }
     }
 

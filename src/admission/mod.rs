@@ -1,7 +1,7 @@
 //! Who may come in: the gate and its permits, and how those who may not are told.
 //!
-//! MUST be pure: no system call, and no clock but the deadline of `Gate::wait_idle`, on which no decision of an
-//! acceptor depends. Holds the only state that threads share. Imports nothing from the other folders.
+//! MUST be pure: no system call, and no clock of its own: policies that need the time are given a `Clock`. The deadline
+//! of `Gate::wait_idle` is the exception, on which no decision of an acceptor depends. Holds the only state that threads share. Imports nothing from the other folders.
 #![forbid(unsafe_code)]
 
 pub(crate) mod sync;
@@ -9,12 +9,21 @@ pub mod refusal;
 pub mod bell;
 mod line;
 mod word;
+pub mod newcomer;
 pub mod policy;
+pub mod both;
 pub mod gate;
+pub mod clock;
+pub(crate) mod bucket;
+pub mod rate;
 pub mod connection;
 
 pub use bell::{Bell, Ring};
+pub use both::Both;
+pub use clock::{Clock, Monotonic};
 pub use connection::Connection;
 pub use gate::{Gate, Permit, WhenFull};
+pub use newcomer::{Credentials, Newcomer};
 pub use policy::{Admission, Line, Reserve, Unlimited, Until};
-pub use refusal::Refusal;
+pub use rate::RateLimit;
+pub use refusal::{Cause, Denied, Refusal};

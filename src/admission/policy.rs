@@ -1,10 +1,15 @@
 //! The question an acceptor asks before it takes a connection: is there room for one more?
 
+use std::time::Duration;
+
 use super::bell::Bell;
-use super::refusal::Refusal;
+use super::both::Both;
+use super::newcomer::Newcomer;
+use super::refusal::Denied;
 use super::sync::Arc;
 
-/// Who may come in, asked before each accept.
+/// Who may come in, asked in two phases: before each accept whether there is room ([`reserve`](Self::reserve)), and after
+/// it whether this one may have it ([`admit`](Self::admit)). [`and`](Self::and) puts several policies together.
 ///
 /// ## The order is the promise
 ///
@@ -19,13 +24,33 @@ pub trait Admission: Send + Sync {
     /// Takes a place for a connection that is about to be accepted.
     fn reserve(&self) -> Reserve<Self::Permit>;
 
-    /// Whether it never answers [`Reserve::Full`]. Then the connection is accepted first and a place asked for
+    /// Whether it never answers [`Reserve::Full`] nor [`Reserve::NotBefore`]. Then the connection is accepted first and a place asked for
     /// second, so that no place is held for nobody and no client refused for want of one that is.
     fn never_waits(&self) -> bool {
         false
     }
 
-    /// Takes back a place that was reserved and not used, because nothing was accepted.
+    /// Lets a connection in that was accepted with this permit, or not. The permit may be filled in with what is known
+    /// only now.
+    ///
+    /// # Errors
+    ///
+    /// How the connection is refused. The permit is [cancelled](Self::cancel) when it has been closed.
+    #[inline]
+    fn admit(&self, newcomer: &dyn Newcomer, permit: &mut Self::Permit) -> Result<(), Denied> {
+        let _ = (newcomer, permit);
+        Ok(())
+    }
+
+    /// Whether [`admit`](Self::admit) will ask for the peer's address. It is then got with the accept itself, which costs
+    /// less than to ask later, and works for connections that have been reset.
+    #[inline]
+    fn wants_peer(&self) -> bool {
+        false
+    }
+
+    /// Takes back a place that was reserved and not used, because nothing was accepted, or what was accepted was
+    /// refused.
     ///
     /// Unlike a drop of the permit this frees no descriptor: it rings those who wait for room, and not those
     /// who wait for anything at all to be given back ([`Until::Release`]). Otherwise two acceptors out of
@@ -39,6 +64,42 @@ pub trait Admission: Send + Sync {
     /// with it.
     #[must_use = "a place that was handed over is for the next in line: `cancel` it"]
     fn leave(&self, bell: &Arc<Bell>) -> Option<Self::Permit>;
+
+    /// As [`leave`](Self::leave), when the turn of this owner has come: what is said to it now. `None` if no place was kept
+    /// after all. A policy of several parts answers [`Reserve::NotBefore`] if a part has no use for the place that
+    /// another kept, which goes to the next in line; to ask anew at once would be to stand behind that one again,
+    /// and both would pass the place to and fro.
+    #[inline]
+    fn fetch(&self, bell: &Arc<Bell>) -> Option<Reserve<Self::Permit>> {
+        self.leave(bell).map(Reserve::Room)
+    }
+
+    /// This policy and another: who may come in must be let in by both.
+    ///
+    /// ```
+    /// use epoll_acceptor::{Admission, Gate, RateLimit};
+    ///
+    /// let gate = Gate::new(10_000);
+    /// let policy = gate.clone().and(RateLimit::per_second(500));
+    /// # let _ = policy;
+    /// ```
+    ///
+    /// ## Order
+    ///
+    /// Put what refuses by who comes before what uses something up: whoever the first does not admit is not seen by the
+    /// second.
+    ///
+    /// ## Two gates, and no line for both
+    ///
+    /// An acceptor that two policies keep waiting stands in one line at a time, and never holds a place of one while it
+    /// waits for the other. So it cannot block anybody; but the promise of a line, one of the next n places, is each
+    /// gate's own and not that of both together.
+    fn and<B: Admission>(self, other: B) -> Both<Self, B>
+    where
+        Self: Sized,
+    {
+        Both::new(self, other)
+    }
 }
 
 /// The answer of [`Admission::reserve`].
@@ -48,8 +109,11 @@ pub enum Reserve<P> {
     Room(P),
     /// There is none: leave the connections to the kernel's queue.
     Full,
+    /// Not before this time has passed: leave the connections to the kernel's queue until then. What is shorter than a
+    /// millisecond counts as one.
+    NotBefore(Duration),
     /// There is none: take the connection and refuse it.
-    Shed(Refusal),
+    Shed(Denied),
 }
 
 /// What an acceptor in line waits for.

@@ -1,4 +1,4 @@
-//! How a connection that may not come in is told.
+//! How a connection that may not come in is told, and why it may not.
 
 use std::sync::Arc;
 
@@ -28,5 +28,56 @@ impl Refusal {
     #[must_use]
     pub fn last_word(words: impl AsRef<[u8]>) -> Self {
         Self::LastWord(words.as_ref().into())
+    }
+}
+
+/// Why a connection was refused; each has a counter of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Cause {
+    /// The connection limit was reached.
+    Full,
+    /// Its peer has as many connections as one may have.
+    Peer,
+    /// They come faster than they may.
+    Rate,
+    /// It was queued for too long.
+    Delay,
+    /// Its peer is nobody who may connect.
+    Credentials,
+    /// Descriptors have run out, and it was taken with the one kept in reserve.
+    Shortage,
+    /// Any other reason of a policy, or a policy that panicked.
+    Policy,
+}
+
+/// A refusal and its cause.
+///
+/// ```
+/// use epoll_acceptor::{Cause, Denied, Refusal};
+///
+/// let full = Denied::new(Cause::Full, Refusal::Reset);
+/// assert_eq!(Denied::from(Refusal::Reset).cause, Cause::Policy, "unless said otherwise");
+/// # let _ = full;
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Denied {
+    /// Under which cause it is counted.
+    pub cause: Cause,
+    /// How the client is told.
+    pub refusal: Refusal,
+}
+
+impl Denied {
+    /// Puts the two together.
+    pub const fn new(cause: Cause, refusal: Refusal) -> Self {
+        Self { cause, refusal }
+    }
+}
+
+/// With [`Cause::Policy`].
+impl From<Refusal> for Denied {
+    fn from(refusal: Refusal) -> Self {
+        Self::new(Cause::Policy, refusal)
     }
 }

@@ -9,31 +9,44 @@
 //! Level-triggered, exclusively or not, and awake, there is nothing to pay at all.
 #![cfg_attr(not(feature = "sim"), allow(unreachable_pub, reason = "the seam is public behind `sim`"))]
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::backoff::Backoff;
-use super::counters::Tally;
 use super::errno::{Class, Errno};
 use super::pass::{Known, Pass};
 use super::port::{Peek, Port};
 use super::predict::Predict;
 use super::shared::{Control, Published};
-use super::sleep::{Cause, Slept, Watch};
+use super::sleep::{Slept, Watch, Why};
 use super::state::{Dead, State};
 use super::strategy::{Proof, Strategy};
 use crate::admission::bell::Bell;
+use crate::admission::bucket::Bucket;
 use crate::admission::connection::Connection;
 use crate::admission::policy::{Admission, Line, Reserve, Until};
 use crate::admission::refusal::Refusal;
 use crate::admission::sync::Arc;
 
 /// What the builder settles: how much a pass may take, and how it knows the end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
     /// Attempts per pass. Invariant: not 0.
     pub budget: u32,
     /// The proof asked for; `None` takes the best the listener has.
     pub proof: Option<Proof>,
+    /// At most so many refusals a second, and so many at once.
+    pub refusals: Option<(u32, u32)>,
+    /// How clients are told that descriptors have run out, instead of being left to wait.
+    pub when_exhausted: Option<Refusal>,
+}
+
+impl Plan {
+    /// So many attempts per pass, and everything else as it is by itself.
+    #[must_use]
+    pub const fn with_budget(budget: u32) -> Self {
+        Self { budget, proof: None, refusals: None, when_exhausted: None }
+    }
 }
 
 /// An acceptor over any [`Port`]: what the acceptors on real listeners are made of, and what the simulated
@@ -63,16 +76,21 @@ pub struct Drain<P: Port, S: Strategy, A: Admission> {
     pub(super) shut: bool,
     /// Attempts that were told to go on, since the last that took a connection.
     pub(super) fruitless: u32,
+    /// The rate of refusals, and until when nothing is taken because it was reached.
+    pub(super) refusals: Option<Bucket>,
+    pub(super) hold: Option<Duration>,
+    /// The reserve descriptor is to be made (again).
+    pub(super) lacks_reserve: bool,
     pub(super) pass: Pass,
 }
 
 /// Why a pass takes no further connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
+pub(super) enum End {
     /// Budget used, or everything taken that it came for.
     Done,
     Stop,
-    Asleep(Cause),
+    Asleep(Why),
     Shut,
 }
 
@@ -82,7 +100,7 @@ const FRUITLESS_MAX: u32 = 64;
 
 /// One step of a pass: a connection, the news that the listener is dead, or the end.
 pub type Step<S, P> = Option<Result<Connection<S, P>, Dead>>;
-type StepOf<P, A> = Step<<P as Port>::Stream, <A as Admission>::Permit>;
+pub(super) type StepOf<P, A> = Step<<P as Port>::Stream, <A as Admission>::Permit>;
 
 impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
     /// An acceptor on `port`, which is armed.
@@ -99,12 +117,7 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
             _ => Proof::Peek,
         };
         Self {
-            bell: Arc::new(Bell::hang(port.ringer())),
-            port,
-            strategy,
-            admission,
             published: Arc::default(),
-            plan,
             proof,
             predict: Predict::default(),
             state: State::Open,
@@ -117,7 +130,15 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
             rung_before: true,
             shut: false,
             fruitless: 0,
+            refusals: plan.refusals.map(|(per_second, burst)| Bucket::new(per_second, burst)),
+            hold: None,
+            lacks_reserve: plan.when_exhausted.is_some() && !port.make_reserve(),
             pass: Pass::none(),
+            bell: Arc::new(Bell::hang(port.ringer())),
+            port,
+            strategy,
+            admission,
+            plan,
         }
     }
 
@@ -168,7 +189,10 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
         } else if wishes.pause {
             // The first step of the pass puts it to sleep; until then whoever resumes rings. A place is not kept.
             self.leave_line();
-        } else if self.state == State::Exhausted && !wishes.rung && self.reset_alarm_if_early() {
+        } else if matches!(self.state, State::Exhausted | State::Throttled)
+            && !wishes.rung
+            && self.reset_alarm_if_early()
+        {
             // Asleep still; the first step looks for a dead listener, which may be why it was called.
         } else if self.state == State::Full && self.stand(Until::Room) == Line::Standing {
             // So here; and it goes on standing in line.
@@ -205,25 +229,27 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
                 self.cancel(kept);
                 return self.end(end);
             }
-            let place = match kept.take() {
+            let answer = match kept.take() {
                 // To be asked for when the connection is here.
                 None if self.admission.never_waits() => None,
-                None => match self.admission.reserve() {
-                    Reserve::Full => match self.fall_asleep(Cause::Full) {
-                        Slept::Over => return None,
-                        Slept::Retry => {
-                            kept = self.fetch();
-                            continue;
-                        }
-                        Slept::Dead(dead) => return Some(Err(dead)),
-                    },
-                    place => Some(place),
+                None => Some(self.admission.reserve()),
+                kept => kept,
+            };
+            let place = match answer {
+                Some(Reserve::Full) => match self.fall_asleep(Why::Full) {
+                    Slept::Over => return None,
+                    Slept::Retry => {
+                        kept = self.fetch();
+                        continue;
+                    }
+                    Slept::Dead(dead) => return Some(Err(dead)),
                 },
+                Some(Reserve::NotBefore(wait)) => return self.end(End::Asleep(Why::Throttled(wait))),
                 place => place,
             };
             match self.attempt() {
-                Ok(stream) => {
-                    if let Some(connection) = self.let_in(stream, place) {
+                Ok((stream, peer)) => {
+                    if let Some(connection) = self.let_in(stream, peer, place) {
                         return Some(Ok(connection));
                     }
                 }
@@ -241,37 +267,6 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
         }
     }
 
-    /// Lets a connection in, or refuses it; without an answer from the policy, it is asked for one now.
-    #[inline]
-    fn let_in(
-        &self,
-        stream: P::Stream,
-        place: Option<Reserve<A::Permit>>,
-    ) -> Option<Connection<P::Stream, A::Permit>> {
-        match place {
-            Some(Reserve::Room(permit)) => {
-                self.published.tally.delivered.add();
-                Some(Connection::new(stream, permit))
-            }
-            place => self.let_in_or_refuse(stream, place),
-        }
-    }
-
-    #[cold]
-    fn let_in_or_refuse(
-        &self,
-        stream: P::Stream,
-        place: Option<Reserve<A::Permit>>,
-    ) -> Option<Connection<P::Stream, A::Permit>> {
-        let mut here = Unsettled { port: &self.port, tally: &self.published.tally, stream: Some(stream) };
-        match place.unwrap_or_else(|| self.admission.reserve()) {
-            Reserve::Room(permit) => here.deliver().map(|stream| Connection::new(stream, permit)),
-            Reserve::Shed(refusal) => here.refuse(&refusal),
-            // It said that it would not. The connection is here, and has no place.
-            Reserve::Full => here.refuse(&Refusal::Close),
-        }
-    }
-
     /// Whether the pass goes on, by everything but the admission.
     #[inline]
     fn may_take(&mut self) -> Result<(), End> {
@@ -280,10 +275,13 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
         }
         if self.bell.commands() {
             let stop = self.bell.wishes().stop;
-            return Err(if stop { End::Stop } else { End::Asleep(Cause::Paused) });
+            return Err(if stop { End::Stop } else { End::Asleep(Why::Paused) });
         }
-        if matches!(self.state, State::Exhausted | State::Full) {
-            return Err(End::Asleep(Cause::NotYet));
+        if matches!(self.state, State::Exhausted | State::Full | State::Throttled) {
+            return Err(End::Asleep(Why::NotYet));
+        }
+        if self.hold.is_some() {
+            self.holds_back()?;
         }
         if self.pass.left == 0 {
             return Err(End::Done);
@@ -326,10 +324,13 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
     }
 
     #[inline]
-    fn attempt(&mut self) -> Result<P::Stream, Errno> {
+    fn attempt(&mut self) -> Result<(P::Stream, Option<SocketAddr>), Errno> {
         self.published.tally.attempts.add();
         self.pass.left -= 1;
-        let accepted = self.port.accept();
+        let accepted = match self.admission.wants_peer() {
+            true => self.port.accept_with_peer(),
+            false => self.port.accept().map(|stream| (stream, None)),
+        };
         match &accepted {
             Ok(_) => {
                 self.pass.took();
@@ -342,7 +343,7 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
     }
 
     #[cold]
-    fn attempt_failed(&mut self, errno: Errno) {
+    pub(super) fn attempt_failed(&mut self, errno: Errno) {
         let class = errno.class();
         self.published.tally.failed(class);
         self.fruitless += u32::from(matches!(class, Class::Consumed | Class::Interrupted));
@@ -368,7 +369,8 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
             Class::Dead => Err(Some(Err(self.die(Some(errno))))),
             // Of the last two far too many in a row: whatever it is, it does not pass by trying.
             Class::Resource | Class::Consumed | Class::Interrupted => {
-                Err(self.end(End::Asleep(Cause::Exhausted)))
+                self.refuse_for_shortage(errno);
+                Err(self.end(End::Asleep(Why::Exhausted)))
             }
         }
     }
@@ -379,8 +381,8 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
             End::Done => self.close_pass(),
             End::Stop => self.halt(),
             End::Shut => return Some(Err(self.die(None))),
-            End::Asleep(cause) => {
-                if let Slept::Dead(dead) = self.fall_asleep(cause) {
+            End::Asleep(why) => {
+                if let Slept::Dead(dead) = self.fall_asleep(why) {
                     return Some(Err(dead));
                 }
             }
@@ -417,35 +419,10 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
         if !self.pass.over {
             (self.pass.over, self.pass.left) = (true, 0);
             self.published.tally.passed(self.pass.taken);
+            if self.lacks_reserve {
+                self.lacks_reserve = !self.port.make_reserve();
+            }
         }
-    }
-}
-
-/// A connection that was taken, until it is counted: refused, if the policy panics.
-struct Unsettled<'a, P: Port> {
-    port: &'a P,
-    tally: &'a Tally,
-    stream: Option<P::Stream>,
-}
-
-impl<P: Port> Unsettled<'_, P> {
-    fn deliver(&mut self) -> Option<P::Stream> {
-        self.tally.delivered.add();
-        self.stream.take()
-    }
-
-    fn refuse<T>(&mut self, refusal: &Refusal) -> Option<T> {
-        if let Some(stream) = self.stream.take() {
-            self.tally.refused.add();
-            self.port.refuse(stream, refusal);
-        }
-        None
-    }
-}
-
-impl<P: Port> Drop for Unsettled<'_, P> {
-    fn drop(&mut self) {
-        self.refuse::<()>(&Refusal::Close);
     }
 }
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::errno::Class;
+use crate::admission::refusal::Cause;
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
@@ -11,7 +12,8 @@ macro_rules! counters {
         ///
         /// Every attempt to accept is one of seven: `attempts = delivered + refused + aborted + interrupted +
         /// empty + exhausted + dead`. Exact when the owner is at rest; read while it is at work, from another
-        /// thread, the parts may be one step apart.
+        /// thread, the parts may be one step apart. The refused are told apart by [`Cause`]: the seven counters
+        /// `refused_…` add up to `refused`.
         #[derive(Clone, Debug, Default, PartialEq, Eq)]
         #[non_exhaustive]
         pub struct Counters {
@@ -59,6 +61,20 @@ counters! {
     delivered,
     /// Connections taken and refused.
     refused,
+    /// Of these, because the connection limit was reached.
+    refused_full,
+    /// Because their peer had as many as one may have.
+    refused_peer,
+    /// Because they came faster than they may.
+    refused_rate,
+    /// Because they had been queued for too long.
+    refused_delay,
+    /// Because their peer is nobody who may connect.
+    refused_credentials,
+    /// Because descriptors had run out, and they were taken with the one in reserve.
+    refused_shortage,
+    /// For any other reason of a policy.
+    refused_policy,
     /// Connections that were gone before they could be handed over (ECONNABORTED and its kin).
     aborted,
     /// Attempts that a signal interrupted.
@@ -73,6 +89,8 @@ counters! {
     rearms,
     /// How often the acceptor fell asleep with connections waiting, because it was full.
     fulls,
+    /// How often it fell asleep with connections waiting, because they came, or were refused, too fast.
+    throttles,
     /// How often it noticed that it was paused.
     pauses,
     /// How often it left the listener to others and had the kernel tell them ([`Exclusive`](super::Exclusive)).
@@ -91,6 +109,20 @@ impl Tally {
         .add();
     }
 
+    pub(super) fn refused(&self, cause: Cause) {
+        self.refused.add();
+        match cause {
+            Cause::Full => &self.refused_full,
+            Cause::Peer => &self.refused_peer,
+            Cause::Rate => &self.refused_rate,
+            Cause::Delay => &self.refused_delay,
+            Cause::Credentials => &self.refused_credentials,
+            Cause::Shortage => &self.refused_shortage,
+            Cause::Policy => &self.refused_policy,
+        }
+        .add();
+    }
+
     #[inline]
     pub(super) fn passed(&self, taken: u32) {
         self.per_pass[Histogram::bucket(taken)].add();
@@ -98,17 +130,25 @@ impl Tally {
 }
 
 impl Counters {
-    /// Whether every attempt is accounted for.
+    /// Whether every attempt is accounted for, and every refusal.
     #[must_use]
     pub const fn balance(&self) -> bool {
-        self.attempts
+        let refused = self.refused_full
+            + self.refused_peer
+            + self.refused_rate
+            + self.refused_delay
+            + self.refused_credentials
+            + self.refused_shortage
+            + self.refused_policy;
+        let attempts = self.attempts
             == self.delivered
                 + self.refused
                 + self.aborted
                 + self.interrupted
                 + self.empty
                 + self.exhausted
-                + self.dead
+                + self.dead;
+        attempts && self.refused == refused
     }
 }
 

@@ -64,6 +64,13 @@ impl Errno {
     }
 }
 
+impl Errno {
+    /// Whether descriptors have run out, of the process or of the system.
+    pub(super) const fn is_descriptors(self) -> bool {
+        matches!(self.0, libc::EMFILE | libc::ENFILE)
+    }
+}
+
 impl fmt::Debug for Errno {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match NAMES.iter().find(|(number, _)| *number == self.0) {

@@ -15,6 +15,7 @@ mod predict;
 mod pass;
 pub(crate) mod shared;
 mod sleep;
+mod door;
 pub(crate) mod core;
 pub(crate) mod acceptor;
 

@@ -5,9 +5,11 @@
 #![cfg_attr(not(feature = "sim"), allow(unreachable_pub, reason = "the seam is public behind `sim`"))]
 #![cfg_attr(not(feature = "sim"), allow(dead_code, reason = "`sim` tries what no strategy asks for yet"))]
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::admission::bell::Ring;
+use crate::admission::newcomer::Credentials;
 use crate::admission::refusal::Refusal;
 use crate::drain::errno::Errno;
 
@@ -27,7 +29,7 @@ pub enum Peek {
 /// One listener, its registration on one epoll, and the two other sources under the same token: a ring and an
 /// alarm.
 ///
-/// An implementor MUST give these, and nothing of its own judgement:
+/// An implementor MUST give these, and nothing of its own judgement; what has a default need not be there:
 ///
 /// * the listener is registered for incoming connections and for its own end, by the trigger the strategy
 ///   names, and starts armed;
@@ -40,6 +42,39 @@ pub trait Port: Send + Sync {
 
     /// Takes the oldest connection from the accept queue.
     fn accept(&self) -> Result<Self::Stream, Errno>;
+
+    /// As [`accept`](Self::accept), with the peer's address where its family has one.
+    fn accept_with_peer(&self) -> Result<(Self::Stream, Option<SocketAddr>), Errno> {
+        self.accept().map(|stream| {
+            let peer = self.peer(&stream);
+            (stream, peer)
+        })
+    }
+
+    /// The peer's address, if it can still be asked for.
+    fn peer(&self, _stream: &Self::Stream) -> Option<SocketAddr> {
+        None
+    }
+
+    /// Who connected, where the kernel can say.
+    fn credentials(&self, _stream: &Self::Stream) -> Option<Credentials> {
+        None
+    }
+
+    /// Whether the peer is in a group, where the kernel can say.
+    fn is_in_group(&self, _stream: &Self::Stream, _gid: u32) -> Option<bool> {
+        None
+    }
+
+    /// Gives the reserve descriptor up, so that one accept can have it. `false` if there is none.
+    fn give_up_reserve(&self) -> bool {
+        false
+    }
+
+    /// Makes a reserve descriptor, unless there is one. Whether there is one then.
+    fn make_reserve(&self) -> bool {
+        false
+    }
 
     /// Ends a connection in the way that was asked for. Never blocks.
     fn refuse(&self, stream: Self::Stream, refusal: &Refusal);

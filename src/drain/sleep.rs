@@ -25,13 +25,18 @@ pub(super) enum Watch {
 
 /// Why an acceptor falls asleep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Cause {
+pub(super) enum Why {
     Full,
     Exhausted,
-    /// Exhausted still, and its alarm has not gone off yet; or full still, and its turn has not come.
+    /// Not before this time has passed.
+    Throttled(Duration),
+    /// Exhausted or throttled still, and its alarm has not gone off yet; or full still, and its turn has not come.
     NotYet,
     Paused,
 }
+
+/// Nobody sleeps for less: to wake costs more than it would save.
+const THROTTLE_MIN: Duration = Duration::from_millis(1);
 
 /// What became of falling asleep.
 pub(super) enum Slept {
@@ -85,10 +90,10 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
 
     /// Falls asleep if there is anything to sleep for. The only place that silences the kernel for a while.
     #[cold]
-    pub(super) fn fall_asleep(&mut self, cause: Cause) -> Slept {
+    pub(super) fn fall_asleep(&mut self, why: Why) -> Slept {
         match self.port.peek() {
             Peek::Shut => return Slept::Dead(self.die(None)),
-            Peek::Empty if cause != Cause::Paused => {
+            Peek::Empty if why != Why::Paused => {
                 // Nobody waits for a place or a descriptor. The next arrival will ask; or, asleep already, the alarm that
                 // is set, or the turn in line.
                 self.close_pass();
@@ -98,8 +103,8 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
             Peek::ShutQueued => self.detach(),
             Peek::Empty | Peek::Waiting => self.silence(),
         }
-        match cause {
-            Cause::Full => match self.stand(Until::Room) {
+        match why {
+            Why::Full => match self.stand(Until::Room) {
                 Line::Room | Line::Turn => {
                     self.pass.left -= 1;
                     self.wake();
@@ -111,9 +116,14 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
                     self.set_state(State::Full);
                 }
             },
-            Cause::Exhausted => self.exhausted(),
-            Cause::NotYet => {}
-            Cause::Paused => self.paused(),
+            Why::Exhausted => self.exhausted(),
+            Why::Throttled(wait) => {
+                self.published.tally.throttles.add();
+                self.set_state(State::Throttled);
+                self.set_alarm(wait.max(THROTTLE_MIN));
+            }
+            Why::NotYet => {}
+            Why::Paused => self.paused(),
         }
         self.close_pass();
         Slept::Over
@@ -145,7 +155,7 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
             return None;
         }
         (self.called, self.in_line) = (false, false);
-        self.admission.leave(&self.bell).map(Reserve::Room)
+        self.admission.fetch(&self.bell)
     }
 
     fn exhausted(&mut self) {

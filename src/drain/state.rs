@@ -14,6 +14,7 @@ use super::errno::Errno;
 /// | in charge | why | who wakes it |
 /// |---|---|---|
 /// | open | it listens to the kernel | the kernel |
+/// | throttled | connections come faster than they may, or are refused faster | its timer |
 /// | exhausted | out of descriptors or memory | its timer, or any permit given back that leaves room |
 /// | full | connections wait and no permit is left | a permit given back, or the limit raised |
 /// | paused | [`Control::pause`](super::Control::pause) | [`Control::resume`](super::Control::resume) |
@@ -25,6 +26,8 @@ pub enum State {
     /// It listens.
     #[default]
     Open,
+    /// It has connections waiting that come faster than they may, and will try again.
+    Throttled,
     /// It ran out of descriptors or memory and will try again.
     Exhausted,
     /// It has connections waiting and no place for them.
@@ -38,7 +41,8 @@ pub enum State {
 }
 
 impl State {
-    const ALL: [Self; 6] = [Self::Open, Self::Exhausted, Self::Full, Self::Paused, Self::Stopped, Self::Dead];
+    const ALL: [Self; 7] =
+        [Self::Open, Self::Throttled, Self::Exhausted, Self::Full, Self::Paused, Self::Stopped, Self::Dead];
 
     /// Whether it will never accept again.
     #[must_use]
@@ -60,6 +64,7 @@ impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Open => "open",
+            Self::Throttled => "throttled",
             Self::Exhausted => "exhausted",
             Self::Full => "full",
             Self::Paused => "paused",

@@ -10,6 +10,7 @@ use super::sys;
 use super::token::Token;
 use crate::admission::gate::Gate;
 use crate::admission::policy::{Admission, Unlimited};
+use crate::admission::refusal::Refusal;
 use crate::drain::acceptor::{Key, Steps};
 use crate::drain::core::{Drain, Plan, Step};
 use crate::drain::shared::Control;
@@ -118,7 +119,7 @@ impl Trigger {
 
 impl<L: Listener, S: Strategy> Builder<L, S> {
     const fn new(listener: L, strategy: S) -> Self {
-        let plan = Plan { budget: BUDGET, proof: None };
+        let plan = Plan::with_budget(BUDGET);
         Self { listener, strategy, admission: Unlimited, plan }
     }
 }
@@ -139,6 +140,28 @@ impl<L: Listener, S: Strategy, A: Admission> Builder<L, S, A> {
     /// How a pass knows that nothing more waits, instead of the best for the listener's family.
     pub const fn proof(mut self, proof: Proof) -> Self {
         self.plan.proof = Some(proof);
+        self
+    }
+
+    /// Refuses at most `per_second` connections a second, and `burst` at once; both at least 1. Then it takes none from the
+    /// queue until the next may be refused, so that shedding costs no more than was foreseen, however many come.
+    ///
+    /// ## Those who would be let in wait as well
+    ///
+    /// The queue is one, and who stands in it is not known before it is taken. Without this, an acceptor refuses as fast
+    /// as it can, which is over soonest for whoever stands behind a flood.
+    pub const fn refuse_at_most(mut self, per_second: u32, burst: u32) -> Self {
+        self.plan.refusals = Some((per_second, burst));
+        self
+    }
+
+    /// Keeps a descriptor in reserve, and when descriptors have run out (EMFILE, ENFILE) takes whoever waits with it, to
+    /// refuse them so. Without this they wait in the queue until descriptors are to be had.
+    ///
+    /// A pass refuses as many as its budget allows; then the acceptor backs off as it would without. The reserve is
+    /// made again as soon as that is possible. If another thread is quicker to take it, those who wait go on waiting.
+    pub fn refuse_when_exhausted(mut self, refusal: Refusal) -> Self {
+        self.plan.when_exhausted = Some(refusal);
         self
     }
 

@@ -19,6 +19,7 @@ pub mod peer;
 pub mod accept;
 pub mod queue;
 pub mod listener;
+mod who;
 mod port;
 pub mod acceptor;
 

@@ -1,7 +1,7 @@
 //! Who connected.
 
 use std::ffi::OsStr;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::SocketAddr as UnixAddr;
@@ -61,6 +61,15 @@ impl PeerAddr {
                 None => self,
             },
             _ => self,
+        }
+    }
+
+    /// Address and port, where there are any.
+    pub const fn socket_addr(&self) -> Option<SocketAddr> {
+        match self {
+            Self::V4(address) => Some(SocketAddr::V4(*address)),
+            Self::V6(address) => Some(SocketAddr::V6(*address)),
+            Self::Unix(_) | Self::Other { .. } => None,
         }
     }
 

@@ -2,15 +2,18 @@
 #![cfg_attr(not(feature = "sim"), allow(unreachable_pub, reason = "the seam is public behind `sim`"))]
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::listener::Listener;
-use super::sys;
+use super::peer::PeerAddr;
 use super::token::Token;
+use super::{sys, who};
 use crate::admission::bell::Ring;
+use crate::admission::newcomer::Credentials;
 use crate::admission::refusal::Refusal;
 use crate::drain::errno::Errno;
 use crate::drain::port::{Peek, Port};
@@ -30,6 +33,8 @@ pub struct Watched<L: Listener> {
     epoll: OwnedFd,
     bell: Arc<OwnedFd>,
     timer: OwnedFd,
+    /// The descriptor kept for when they run out, if one is wanted.
+    reserve: Mutex<Option<OwnedFd>>,
     token: Token,
     /// The mask while armed.
     armed: u32,
@@ -82,6 +87,7 @@ impl<L: Listener> Watched<L> {
             epoll,
             bell: Arc::new(bell),
             timer,
+            reserve: Mutex::new(None),
             token,
             armed: mask(trigger),
             registered: AtomicBool::new(false),
@@ -115,6 +121,10 @@ impl<L: Listener> Watched<L> {
         sys::epoll_ctl_add(self.epoll.as_fd(), self.timer.as_fd(), EDGE, self.token.0)?;
         sys::set_nonblocking(self.fd())?;
         self.arm()
+    }
+
+    fn reserve(&self) -> MutexGuard<'_, Option<OwnedFd>> {
+        self.reserve.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn fd(&self) -> BorrowedFd<'_> {
@@ -158,6 +168,35 @@ impl<L: Listener> Port for Watched<L> {
 
     fn accept(&self) -> Result<OwnedFd, Errno> {
         sys::accept4(self.fd(), libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC)
+    }
+
+    fn accept_with_peer(&self) -> Result<(OwnedFd, Option<SocketAddr>), Errno> {
+        let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+        let (stream, address) = sys::accept4_with_peer(self.fd(), flags)?;
+        Ok((stream, PeerAddr::from_bytes(address.as_bytes()).canonical().socket_addr()))
+    }
+
+    fn peer(&self, stream: &OwnedFd) -> Option<SocketAddr> {
+        who::address(stream.as_fd())
+    }
+
+    fn credentials(&self, stream: &OwnedFd) -> Option<Credentials> {
+        who::credentials(stream.as_fd())
+    }
+
+    fn is_in_group(&self, stream: &OwnedFd, gid: u32) -> Option<bool> {
+        who::is_in_group(stream.as_fd(), gid)
+    }
+
+    fn give_up_reserve(&self) -> bool {
+        self.reserve().take().is_some()
+    }
+
+    fn make_reserve(&self) -> bool {
+        let mut reserve = self.reserve();
+        // A file of its own: a duplicate would be of no use when the system has run out of files.
+        *reserve = reserve.take().or_else(|| sys::eventfd().ok());
+        reserve.is_some()
     }
 
     fn refuse(&self, stream: OwnedFd, refusal: &Refusal) {

@@ -273,6 +273,47 @@ fn getsockopt(fd: BorrowedFd<'_>, level: c_int, option: c_int, bytes: &mut [u8])
     if length < size { Err(Errno::new(libc::EOPNOTSUPP)) } else { Ok(()) }
 }
 
+/// `getsockopt(SO_PEERCRED)`: whoever called connect(2), for Unix sockets. On others it succeeds, and tells of nobody.
+pub(crate) fn peer_credentials(fd: BorrowedFd<'_>) -> Result<nix::sys::socket::UnixCredentials, Errno> {
+    nix::sys::socket::getsockopt(&fd, sockopt::PeerCredentials).map_err(errno)
+}
+
+/// `getsockopt(SO_PEERGROUPS)`: the supplementary groups of the same, into `groups`; how many there are. More than fit
+/// is ERANGE.
+pub(crate) fn peer_groups(fd: BorrowedFd<'_>, groups: &mut [libc::gid_t]) -> Result<usize, Errno> {
+    let mut length = libc::socklen_t::try_from(size_of_val(groups)).unwrap_or(libc::socklen_t::MAX);
+    // SAFETY: getsockopt(2): "optlen is a value-result argument, initially containing the size of the buffer
+    // pointed to by optval"; `length` is no more than `groups` has, and any bytes are a gid.
+    done(unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERGROUPS,
+            groups.as_mut_ptr().cast::<c_void>(),
+            &raw mut length,
+        )
+    })?;
+    Ok(usize::try_from(length).unwrap_or(0) / size_of::<libc::gid_t>())
+}
+
+/// `getpeername`
+pub(crate) fn peer_name(fd: BorrowedFd<'_>) -> Result<RawAddress, Errno> {
+    #[allow(clippy::cast_possible_truncation, reason = "a sockaddr_storage has 128 bytes")]
+    let mut length = ADDRESS_SIZE as libc::socklen_t;
+    let mut address = RawAddress { bytes: [0; ADDRESS_SIZE], length: 0 };
+    // SAFETY: getpeername(2): "The addrlen argument should be initialized to indicate the amount of space
+    // pointed to by addr"; `length` is the size of `bytes`, and both are writable for the whole call.
+    done(unsafe {
+        libc::getpeername(
+            fd.as_raw_fd(),
+            address.bytes.as_mut_ptr().cast::<libc::sockaddr>(),
+            &raw mut length,
+        )
+    })?;
+    address.length = usize::try_from(length).unwrap_or(ADDRESS_SIZE).min(ADDRESS_SIZE);
+    Ok(address)
+}
+
 /// `getsockopt(SO_ACCEPTCONN)`: does the socket listen? `false` for what is no socket.
 pub(crate) fn is_listening(fd: BorrowedFd<'_>) -> bool {
     nix::sys::socket::getsockopt(&fd, sockopt::AcceptConn).unwrap_or(false)

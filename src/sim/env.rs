@@ -59,6 +59,8 @@ pub(super) struct Inner {
     in_use: Option<CountPlaces>,
     one_listener: bool,
     descriptors_max: Option<u64>,
+    /// Reserve descriptors that were given up, and not taken by anybody else.
+    reserves_up: u64,
     failures: VecDeque<Errno>,
     /// Acceptors whose owners drop them when their turn is over.
     leaving: BTreeSet<usize>,
@@ -95,6 +97,7 @@ impl Env {
             in_use: None,
             one_listener,
             descriptors_max: None,
+            reserves_up: 0,
             failures: VecDeque::new(),
             leaving: BTreeSet::new(),
         })))
@@ -207,7 +210,10 @@ impl Env {
                 inner.stage.shut(listener);
                 inner.ledger.shut.insert(listener);
             }
-            Act::Exhaust => inner.descriptors_max = Some(inner.ledger.open()),
+            Act::Exhaust => {
+                inner.descriptors_max = Some(inner.ledger.open());
+                inner.reserves_up = 0;
+            }
             Act::Relieve => inner.descriptors_max = None,
             Act::Fail(errno) => {
                 inner.ledger.doomed |= errno.class() == Class::Dead;
@@ -335,7 +341,8 @@ impl Env {
             return failure;
         }
         let open = inner.ledger.open();
-        inner.descriptors_max.filter(|max| open >= *max).map(|_| Errno::new(libc::EMFILE))
+        let max = inner.descriptors_max.map(|max| max + inner.reserves_up);
+        max.filter(|max| open >= *max).map(|_| Errno::new(libc::EMFILE))
     }
 
     /// Whether an accept that found a connection loses it.
@@ -383,6 +390,20 @@ impl Inner {
             self.ledger.line_moves(gate);
         }
         self.ledger.gives_place(gate);
+    }
+
+    /// A descriptor becomes free for whoever is next.
+    pub(super) fn gives_reserve_up(&mut self, acceptor: usize) {
+        self.reserves_up += 1;
+        self.ledger.may_try_once_more(acceptor);
+    }
+
+    /// Takes a descriptor in reserve, if there is one.
+    pub(super) fn makes_reserve(&mut self) -> bool {
+        let open = self.ledger.open();
+        let free = self.descriptors_max.is_none_or(|max| open < max + self.reserves_up);
+        self.reserves_up = self.reserves_up.saturating_sub(u64::from(free));
+        free
     }
 
     fn pass_time(&mut self, by: Duration) {

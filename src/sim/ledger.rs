@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
-use super::script::{Act, Case, GateMode};
+use super::script::{Act, Case, Extra, GateMode};
 use crate::drain::counters::Counters;
 use crate::drain::errno::{Class, Errno};
 use crate::drain::strategy::Proof;
@@ -32,8 +32,12 @@ pub(super) struct Account {
     gate: usize,
     /// It accepts until EAGAIN, as it was told to.
     tries_in_vain: bool,
-    /// Whoever finds no room is refused, and does not wait.
-    sheds: bool,
+    /// For what causes it may refuse.
+    refuses: Refuses,
+    /// Its policy has not let the connection in that it has in hand.
+    denied: bool,
+    /// Its policy said that it has to wait for so long.
+    throttled: Option<Duration>,
     last_serial: u64,
     /// How often it has backed off since it last took a connection.
     backoffs: u32,
@@ -114,6 +118,8 @@ pub(super) struct Ledger {
     taken: u64,
     closed: u64,
     pub(super) gates: Vec<Places>,
+    /// Tokens of the rate that are used up.
+    tokens: u64,
     /// The most that any account was passed over.
     pub(super) passed_over_most: u32,
     now: Duration,
@@ -130,9 +136,9 @@ impl Ledger {
     pub(super) fn add_account(&mut self, case: &Case) {
         let tries_in_vain = case.proof == Some(Proof::Eagain);
         let gate = self.accounts.len() % case.gates();
-        let sheds = matches!(case.gate, GateMode::Shed(_));
+        let refuses = Refuses::of(case);
         let budget = case.budget;
-        self.accounts.push(Account { budget, gate, tries_in_vain, sheds, ..Account::default() });
+        self.accounts.push(Account { budget, gate, tries_in_vain, refuses, ..Account::default() });
     }
 
     /// The gate an acceptor stands before.
@@ -300,16 +306,78 @@ impl Ledger {
     pub(super) fn delivers(&mut self, acceptor: usize, serial: u64) {
         let account = &mut self.accounts[acceptor];
         account.delivered += 1;
+        let denied = std::mem::take(&mut account.denied);
         account.in_vain = 0;
         account.backoffs = 0;
-        if serial <= std::mem::replace(&mut account.last_serial, serial) {
+        let in_order = serial > std::mem::replace(&mut account.last_serial, serial);
+        if denied {
+            self.violate(
+                "P5",
+                format!("acceptor {acceptor} delivered connection {serial}, which was denied"),
+            );
+        }
+        if !in_order {
             self.violate("P12", format!("acceptor {acceptor} delivered connection {serial} out of order"));
         }
     }
 
     pub(super) fn refuses(&mut self, acceptor: usize) {
-        self.accounts[acceptor].refused += 1;
-        self.accounts[acceptor].backoffs = 0;
+        let account = &mut self.accounts[acceptor];
+        account.refused += 1;
+        account.denied = false;
+        if account.pass.exhausted == 0 {
+            account.backoffs = 0;
+        }
+        let (refused, rate) = (account.refused, account.refuses.rate);
+        if let Some((per_second, burst)) = rate {
+            let most = u64::from(burst) + self.so_far(per_second);
+            if refused > most {
+                self.violate(
+                    "P2",
+                    format!("acceptor {acceptor} refused {refused}, {most} were allowed so far"),
+                );
+            }
+        }
+    }
+
+    /// How many of so many a second the time has brought so far.
+    fn so_far(&self, per_second: u32) -> u64 {
+        let whole = self.now.as_nanos() * u128::from(per_second) / Duration::from_secs(1).as_nanos();
+        u64::try_from(whole).unwrap_or(u64::MAX)
+    }
+
+    /// A policy does not let in what an acceptor has in hand.
+    pub(super) fn denies(&mut self, acceptor: usize) {
+        self.accounts[acceptor].denied = true;
+    }
+
+    /// A policy says that an acceptor has to wait.
+    pub(super) fn throttles(&mut self, acceptor: usize, wait: Duration) {
+        self.accounts[acceptor].throttled = Some(wait);
+    }
+
+    /// A token of the rate is used up.
+    pub(super) fn takes_token(&mut self) {
+        self.tokens += 1;
+        let burst = self.accounts.first().map_or(0, |account| account.refuses.burst);
+        let most = u64::from(burst) + self.so_far(Extra::PER_SECOND);
+        if self.tokens > most {
+            let what = format!("{} came in by a rate that has allowed {most} so far", self.tokens);
+            self.violate("P3", what);
+        }
+    }
+
+    /// A token was not used.
+    pub(super) fn gives_token(&mut self) {
+        match self.tokens.checked_sub(1) {
+            Some(left) => self.tokens = left,
+            None => self.violate("P4", "a token was given back that nobody had"),
+        }
+    }
+
+    /// An acceptor gave its reserve descriptor up: a further attempt may succeed.
+    pub(super) fn may_try_once_more(&mut self, acceptor: usize) {
+        self.accounts[acceptor].exhausted = false;
     }
 
     pub(super) fn closes(&mut self, serial: u64, settled: bool) {
@@ -368,6 +436,8 @@ impl Ledger {
         account.backoffs += u32::from(before.is_none());
         let too_long = account.backoffs == 1 && after > BACKOFF_FIRST_MAX;
         let PassAccount { began, exhausted, hitches, alarms } = account.pass;
+        let throttled = account.throttled.take().map(|wait| wait.max(BACKOFF_MIN));
+        let held_back = account.refuses.rate.is_some();
         // Time may pass between a look at the clock and the setting of the alarm.
         let grace = self.now.saturating_sub(began);
         if alarms > 1 {
@@ -376,12 +446,18 @@ impl Ledger {
             self.violate("P9", format!("acceptor {acceptor} put off an alarm that was set"));
         } else if exhausted > 0 && after < BACKOFF_MIN {
             self.violate("P2", format!("acceptor {acceptor} backs off for {after:?}"));
-        } else if too_long {
+        } else if let Some(wait) = throttled {
+            if after != wait && exhausted == 0 && !held_back {
+                let what =
+                    format!("acceptor {acceptor} has to wait for {wait:?}, and sets its alarm for {after:?}");
+                self.violate("P2", what);
+            }
+        } else if too_long && !held_back {
             self.violate(
                 "P7",
                 format!("acceptor {acceptor} backs off for {after:?} at once after a success"),
             );
-        } else if exhausted == 0 && hitches > 0 && before.is_none() && in_vain < PATIENCE {
+        } else if exhausted == 0 && hitches > 0 && before.is_none() && in_vain < PATIENCE && !held_back {
             self.violate("P7", format!("acceptor {acceptor} backs off, and was short of nothing"));
         }
     }
@@ -420,8 +496,11 @@ impl Ledger {
         if seen != told || !counters.balance() {
             let what = format!("acceptor {acceptor} (attempts, delivered, refused, empty): {seen:?}");
             self.violate("P8", format!("{what} and not {told:?}: {counters}"));
-        } else if seen.2 > 0 && !account.sheds {
-            self.violate("P5", format!("acceptor {acceptor} refused {} that might have waited", seen.2));
+        } else if !account.refuses.allow(counters) {
+            self.violate(
+                "P5",
+                format!("acceptor {acceptor} refused some that might have waited: {counters}"),
+            );
         }
     }
 }
@@ -445,5 +524,46 @@ impl Account {
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.promise, self.what)
+    }
+}
+
+/// What an acceptor may refuse for.
+#[derive(Clone, Copy, Debug, Default)]
+struct Refuses {
+    full: bool,
+    rated: bool,
+    policy: bool,
+    shortage: bool,
+    /// How fast.
+    rate: Option<(u32, u32)>,
+    /// How many come in at once by the rate that lets them in.
+    burst: u32,
+}
+
+impl Refuses {
+    fn of(case: &Case) -> Self {
+        Self {
+            full: matches!(case.gate, GateMode::Shed(_)),
+            rated: matches!(case.extra, Extra::ShedRate(_)),
+            // A gate that panics when it is asked after the accept counts as well.
+            policy: case.extra == Extra::Choosy || matches!(case.gate, GateMode::Shed(_)),
+            shortage: case.reserve,
+            rate: case.refusals,
+            burst: match case.extra {
+                Extra::Rate(burst) | Extra::ShedRate(burst) => burst,
+                _ => 0,
+            },
+        }
+    }
+
+    fn allow(self, counters: &Counters) -> bool {
+        let allowed = [
+            (self.full, counters.refused_full),
+            (self.rated, counters.refused_rate),
+            (self.policy, counters.refused_policy),
+            (self.shortage, counters.refused_shortage),
+        ];
+        let told: u64 = allowed.iter().map(|(_, count)| count).sum();
+        told == counters.refused && allowed.iter().all(|(may, count)| *may || *count == 0)
     }
 }

@@ -1,13 +1,15 @@
 //! The decorators that put a point before and after every call through the seam and every operation of the gate.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::env::Env;
 use crate::admission::bell::{Bell, Ring};
+use crate::admission::newcomer::{Credentials, Newcomer};
 use crate::admission::policy::{Admission, Line, Reserve, Until};
-use crate::admission::refusal::Refusal;
+use crate::admission::refusal::{Denied, Refusal};
 use crate::admission::sync::Arc;
 use crate::drain::errno::Errno;
 use crate::drain::port::{Peek, Port};
@@ -17,6 +19,8 @@ pub struct PointedPort<P> {
     port: P,
     env: Env,
     acceptor: usize,
+    /// It has its reserve descriptor.
+    reserve: AtomicBool,
 }
 
 /// A connection that the books follow to its end.
@@ -36,7 +40,7 @@ struct PointedRing {
 
 impl<P> PointedPort<P> {
     pub(super) fn new(port: P, env: Env, acceptor: usize) -> Self {
-        Self { port, env, acceptor }
+        Self { port, env, acceptor, reserve: AtomicBool::new(false) }
     }
 
     fn around<T>(&self, call: impl FnOnce(&P) -> T) -> T {
@@ -47,23 +51,16 @@ impl<P> PointedPort<P> {
     }
 }
 
-impl<S> Tracked<S> {
-    /// Notes that a user has it now.
-    pub fn deliver(&self) {
-        self.settled.store(true, Ordering::Relaxed);
-        self.env.lock().ledger.delivers(self.acceptor, self.serial);
-    }
-}
-
-impl<P: Port> Port for PointedPort<P> {
-    type Stream = Tracked<P::Stream>;
-
-    fn accept(&self) -> Result<Self::Stream, Errno> {
+impl<P: Port> PointedPort<P> {
+    fn accept_by(
+        &self,
+        call: impl FnOnce(&P) -> Result<P::Stream, Errno>,
+    ) -> Result<Tracked<P::Stream>, Errno> {
         self.env.point();
         self.env.lock().ledger.attempts(self.acceptor);
         let accepted = match self.env.fails_first() {
             Some(errno) => Err(errno),
-            None => self.port.accept(),
+            None => call(&self.port),
         };
         let accepted = match accepted {
             Ok(stream) => match self.env.fails_after() {
@@ -88,6 +85,65 @@ impl<P: Port> Port for PointedPort<P> {
         }
         self.env.point();
         accepted
+    }
+}
+
+impl<S> Tracked<S> {
+    /// Notes that a user has it now.
+    pub fn deliver(&self) {
+        self.settled.store(true, Ordering::Relaxed);
+        self.env.lock().ledger.delivers(self.acceptor, self.serial);
+    }
+}
+
+impl<P: Port> Port for PointedPort<P> {
+    type Stream = Tracked<P::Stream>;
+
+    fn accept(&self) -> Result<Self::Stream, Errno> {
+        self.accept_by(P::accept)
+    }
+
+    fn accept_with_peer(&self) -> Result<(Self::Stream, Option<SocketAddr>), Errno> {
+        let mut peer = None;
+        let stream = self.accept_by(|port| {
+            let (stream, address) = port.accept_with_peer()?;
+            peer = address;
+            Ok(stream)
+        })?;
+        Ok((stream, peer))
+    }
+
+    fn peer(&self, stream: &Self::Stream) -> Option<SocketAddr> {
+        self.around(|port| port.peer(stream.stream.as_ref()?))
+    }
+
+    fn credentials(&self, stream: &Self::Stream) -> Option<Credentials> {
+        self.around(|port| port.credentials(stream.stream.as_ref()?))
+    }
+
+    fn is_in_group(&self, stream: &Self::Stream, gid: u32) -> Option<bool> {
+        self.around(|port| port.is_in_group(stream.stream.as_ref()?, gid))
+    }
+
+    fn give_up_reserve(&self) -> bool {
+        self.around(|port| {
+            port.give_up_reserve();
+            let had = self.reserve.swap(false, Ordering::Relaxed);
+            if had {
+                self.env.lock().gives_reserve_up(self.acceptor);
+            }
+            had
+        })
+    }
+
+    fn make_reserve(&self) -> bool {
+        self.around(|port| {
+            if !self.reserve.load(Ordering::Relaxed) {
+                let made = self.env.lock().makes_reserve() && port.make_reserve();
+                self.reserve.store(made, Ordering::Relaxed);
+            }
+            self.reserve.load(Ordering::Relaxed)
+        })
     }
 
     fn refuse(&self, mut stream: Self::Stream, refusal: &Refusal) {
@@ -220,6 +276,19 @@ impl<A> PointedGate<A> {
 }
 
 impl<A: Admission> PointedGate<A> {
+    /// An answer as the books see it.
+    fn noted(&self, answer: Reserve<A::Permit>) -> Reserve<PointedPermit<A::Permit>> {
+        match answer {
+            Reserve::Room(permit) => Reserve::Room(self.counted(permit)),
+            Reserve::Full => Reserve::Full,
+            Reserve::NotBefore(wait) => {
+                self.env.lock().ledger.throttles(self.acceptor, wait);
+                Reserve::NotBefore(wait)
+            }
+            Reserve::Shed(denied) => Reserve::Shed(denied),
+        }
+    }
+
     /// A place as the books see it: taken when an acceptor has it.
     fn counted(&self, permit: A::Permit) -> PointedPermit<A::Permit> {
         let gate = self.number();
@@ -235,17 +304,24 @@ impl<A: Admission> Admission for PointedGate<A> {
 
     fn reserve(&self) -> Reserve<Self::Permit> {
         self.env.point();
-        let answer = match self.gate.reserve() {
-            Reserve::Room(permit) => Reserve::Room(self.counted(permit)),
-            Reserve::Full => Reserve::Full,
-            Reserve::Shed(refusal) => Reserve::Shed(refusal),
-        };
+        let answer = self.noted(self.gate.reserve());
         self.env.point();
         answer
     }
 
     fn never_waits(&self) -> bool {
         self.gate.never_waits()
+    }
+
+    fn admit(&self, newcomer: &dyn Newcomer, permit: &mut Self::Permit) -> Result<(), Denied> {
+        match &mut permit.permit {
+            Some(permit) => self.gate.admit(newcomer, permit),
+            None => Ok(()),
+        }
+    }
+
+    fn wants_peer(&self) -> bool {
+        self.gate.wants_peer()
     }
 
     fn cancel(&self, mut permit: Self::Permit) {
@@ -278,6 +354,14 @@ impl<A: Admission> Admission for PointedGate<A> {
         let handed = self.gate.leave(bell).map(|permit| self.counted(permit));
         self.env.point();
         handed
+    }
+
+    fn fetch(&self, bell: &Arc<Bell>) -> Option<Reserve<Self::Permit>> {
+        self.env.point();
+        self.env.lock().ledger.stands(self.acceptor, false);
+        let answer = self.gate.fetch(bell).map(|answer| self.noted(answer));
+        self.env.point();
+        answer
     }
 }
 

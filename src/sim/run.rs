@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use super::env::{Env, Stage};
+use super::extra::PointedExtra;
 use super::ledger::{Places, Violation};
 use super::pointed::{PointedGate, PointedPort};
 use super::script::{Act, Case, GateMode, Script};
@@ -140,13 +141,17 @@ fn build<P, A>(
     P::Stream: Send,
     A: Admission<Permit: Send> + Clone + 'static,
 {
+    let extra = PointedExtra::new(case.extra, env);
     for acceptor in 0..case.acceptors {
         let listener = if case.one_listener { 0 } else { acceptor };
         let case = &Case { trigger: case.trigger_of(acceptor), ..case.clone() };
         let port = PointedPort::new(port(listener, acceptor, case.trigger), env.clone(), acceptor);
         let gate = PointedGate::new(admission(acceptor % case.gates()), env.clone(), acceptor);
         env.lock().ledger.add_account(case);
-        let subject = maker.make(port, gate, case);
+        let subject = match &extra {
+            None => maker.make(port, gate, case),
+            Some(extra) => maker.make(port, gate.and(extra.of(acceptor)), case),
+        };
         env.add_subject(subject);
     }
 }

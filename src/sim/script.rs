@@ -22,6 +22,12 @@ pub struct Case {
     pub gate: GateMode,
     /// Whether each acceptor has a gate of its own, or all share one.
     pub own_gates: bool,
+    /// What else stands before them all.
+    pub extra: Extra,
+    /// The rate of refusals: so many a second, and so many at once.
+    pub refusals: Option<(u32, u32)>,
+    /// Whether clients are refused with a reserve descriptor when descriptors have run out.
+    pub reserve: bool,
     /// How many acceptors there are, each on an epoll of its own.
     pub acceptors: usize,
     /// Whether they accept from one listener, or each from its own.
@@ -43,6 +49,24 @@ pub enum GateMode {
     Batch(u32, u32),
     /// At most so many; the others are refused.
     Shed(u32),
+}
+
+/// A policy behind the gate of a case, one for all its acceptors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Extra {
+    /// None.
+    Nothing,
+    /// At most [`PER_SECOND`](Extra::PER_SECOND) connections a second and so many at once; the others wait.
+    Rate(u32),
+    /// The same; the others are refused.
+    ShedRate(u32),
+    /// One peer of three is refused, whoever it is, after the accept.
+    Choosy,
+}
+
+impl Extra {
+    /// The rate of the policies that have one: a connection every 5 ms.
+    pub const PER_SECOND: u32 = 200;
 }
 
 /// How the owner leaves the loop over the connections of a pass.
@@ -219,6 +243,9 @@ impl Case {
             budget: 64,
             gate: GateMode::Open,
             own_gates: false,
+            extra: Extra::Nothing,
+            refusals: None,
+            reserve: false,
             acceptors: 1,
             one_listener: false,
             leave: Leave::AtTheEnd,
@@ -260,6 +287,15 @@ impl Case {
                 gate => GateMode::Shed(u32::from(gate) - 9),
             },
             own_gates: choice(5, u8::MAX) >= 128,
+            extra: match choice(7, u8::MAX) / 32 {
+                1 => Extra::Rate(1),
+                2 => Extra::Rate(3),
+                3 => Extra::ShedRate(1),
+                4 => Extra::Choosy,
+                _ => Extra::Nothing,
+            },
+            refusals: (choice(6, u8::MAX) >= 192).then_some((Extra::PER_SECOND, 2)),
+            reserve: choice(4, u8::MAX) >= 192,
             acceptors: 1 + usize::from(choice(4, 3)),
             one_listener: choice(5, 2) == 1,
             leave: match choice(6, 14) {

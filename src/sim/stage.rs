@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -217,6 +218,10 @@ impl Stage for SimStage {
 }
 
 impl SimPort {
+    fn has_addresses(&self) -> bool {
+        self.kernel(|kernel| kernel.has_addresses(self.listener))
+    }
+
     fn kernel<T>(&self, call: impl FnOnce(&mut Kernel) -> T) -> T {
         call(&mut lock(&self.world).kernel)
     }
@@ -235,12 +240,33 @@ impl SimPort {
     }
 }
 
+/// The peer of a connection.
+fn address(id: ConnId) -> SocketAddr {
+    let number = u16::try_from(id.0 % 1000).unwrap_or(0);
+    SocketAddr::from(([10, 0, 0, 1], 1024 + number))
+}
+
 impl Port for SimPort {
     type Stream = SimStream;
 
     fn accept(&self) -> Result<SimStream, Errno> {
         let id = self.kernel(|kernel| kernel.accept(self.listener))?;
         Ok(SimStream { world: Arc::clone(&self.world), id })
+    }
+
+    fn accept_with_peer(&self) -> Result<(SimStream, Option<SocketAddr>), Errno> {
+        let stream = self.accept()?;
+        let peer = self.has_addresses().then(|| address(stream.id));
+        Ok((stream, peer))
+    }
+
+    fn peer(&self, stream: &SimStream) -> Option<SocketAddr> {
+        let gone = self.kernel(|kernel| kernel.is_reset(stream.id));
+        (self.has_addresses() && !gone).then(|| address(stream.id))
+    }
+
+    fn make_reserve(&self) -> bool {
+        true
     }
 
     fn refuse(&self, stream: SimStream, _: &Refusal) {

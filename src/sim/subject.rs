@@ -10,6 +10,7 @@ use super::script::{Case, Leave};
 use crate::admission::bell::Bell;
 use crate::admission::connection::Connection;
 use crate::admission::policy::Admission;
+use crate::admission::refusal::Refusal;
 use crate::drain::acceptor::{Acceptor, Steps};
 use crate::drain::core::{Drain, Plan};
 use crate::drain::counters::Counters;
@@ -115,7 +116,12 @@ impl Maker for Real {
         A: Admission + Clone + 'static,
         A::Permit: Send,
     {
-        let plan = Plan { budget: case.budget, proof: case.proof };
+        let plan = Plan {
+            budget: case.budget,
+            proof: case.proof,
+            refusals: case.refusals,
+            when_exhausted: case.reserve.then_some(Refusal::Close),
+        };
         Box::new(Owner {
             acceptor: Drain::new(port, case.trigger, admission, plan),
             leave: case.leave,

@@ -117,7 +117,7 @@ pub(crate) trait Logic: Send {
     fn one(&mut self, at: &mut Pass<'_>) -> Next {
         let place = match at.handed.take().map_or_else(|| at.world.reserve(), Reserve::Room) {
             Reserve::Room(place) => Some(place),
-            Reserve::Shed(_) => None,
+            Reserve::Shed(_) | Reserve::NotBefore(_) => None,
             Reserve::Full => return self.full(at),
         };
         let accepted = at.accept();

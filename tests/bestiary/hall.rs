@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use epoll_acceptor::admission::Until;
 use epoll_acceptor::admission::bell::Bell;
 use epoll_acceptor::sim::Limited;
-use epoll_acceptor::{Admission, Line, Reserve, WhenFull};
+use epoll_acceptor::{Admission, Cause, Denied, Line, Reserve, WhenFull};
 
 /// What is known under the lock.
 #[derive(Default)]
@@ -206,7 +206,7 @@ impl<F: Flaw> Admission for Hall<F> {
         match &self.when_full {
             WhenFull::Shed(refusal) => {
                 F::refused(&mut state);
-                Reserve::Shed(refusal.clone())
+                Reserve::Shed(Denied::new(Cause::Full, refusal.clone()))
             }
             _ => Reserve::Full,
         }

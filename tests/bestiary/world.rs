@@ -109,7 +109,8 @@ where
         match self.admission.reserve() {
             Reserve::Room(place) => Reserve::Room(Box::new(place)),
             Reserve::Full => Reserve::Full,
-            Reserve::Shed(refusal) => Reserve::Shed(refusal),
+            Reserve::NotBefore(wait) => Reserve::NotBefore(wait),
+            Reserve::Shed(denied) => Reserve::Shed(denied),
         }
     }
 

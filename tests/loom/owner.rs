@@ -54,7 +54,7 @@ impl<A: Admission> Owner<A> {
         });
         let ring = Arc::new(EventFd::default());
         let port = FakePort { kernel: Plain::clone(&kernel), ring: Arc::clone(&ring) };
-        let plan = Plan { budget: 4, proof: None };
+        let plan = Plan::with_budget(4);
         Self { acceptor: Drain::new(port, trigger, admission, plan), kernel, ring, served: 0 }
     }
 

@@ -222,7 +222,7 @@ impl Admission for Asking {
 
     fn reserve(&self) -> Reserve<()> {
         let waiting = self.queue.note("reserve");
-        if waiting % 2 == 0 { Reserve::Room(()) } else { Reserve::Shed(Refusal::Close) }
+        if waiting % 2 == 0 { Reserve::Room(()) } else { Reserve::Shed(Refusal::Close.into()) }
     }
 
     fn never_waits(&self) -> bool {

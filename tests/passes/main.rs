@@ -120,7 +120,7 @@ impl<A: Admission> Desk<A> {
     }
 
     fn on(queue: Arc<Queue>, admission: A, trigger: Trigger, proof: Proof, budget: u32) -> Self {
-        let plan = Plan { budget, proof: Some(proof) };
+        let plan = Plan { proof: Some(proof), ..Plan::with_budget(budget) };
         let acceptor = Drain::new(Asked(Arc::clone(&queue)), trigger, admission, plan);
         Self { queue, acceptor }
     }

@@ -1,6 +1,6 @@
 //! The cases: what is built, in all combinations or in pairs.
 
-use epoll_acceptor::sim::{Case, GateMode, Leave};
+use epoll_acceptor::sim::{Case, Extra, GateMode, Leave};
 use epoll_acceptor::{Proof, Trigger};
 
 /// All of one kind, or the second of another.
@@ -59,7 +59,30 @@ pub(crate) fn case(choice: [usize; 7]) -> Case {
         one_listener,
         leave: LEAVES[leave],
         queued: QUEUED[queued],
+        ..Case::plain()
     }
+}
+
+/// What may stand before an acceptor besides its gate: a policy, a rate of refusals, a reserve descriptor.
+const EXTRAS: [(Extra, bool, bool); 8] = [
+    (Extra::Rate(1), false, false),
+    (Extra::Choosy, false, false),
+    (Extra::Nothing, false, true),
+    (Extra::ShedRate(1), true, false),
+    (Extra::Rate(3), false, true),
+    (Extra::Nothing, true, false),
+    (Extra::Choosy, true, true),
+    (Extra::ShedRate(2), false, false),
+];
+
+/// How many of these there are.
+pub(crate) const EXTRAS_COUNT: usize = EXTRAS.len();
+
+/// The case with the n-th of them.
+pub(crate) fn with_extra(case: Case, n: usize) -> Case {
+    let (extra, refuses_slowly, reserve) = EXTRAS[n];
+    let refusals = refuses_slowly.then_some((Extra::PER_SECOND, 2));
+    Case { extra, refusals, reserve, ..case }
 }
 
 /// The n-th of all cases.

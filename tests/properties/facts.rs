@@ -56,8 +56,19 @@ fn counters_balance_or_do_not() {
     counters.attempts = 28;
     (counters.delivered, counters.refused, counters.aborted, counters.interrupted) = (1, 2, 3, 4);
     (counters.empty, counters.exhausted, counters.dead) = (5, 6, 7);
+    assert!(!counters.balance(), "two refusals without a cause");
+    (counters.refused_rate, counters.refused_policy) = (1, 1);
     assert!(counters.balance());
     counters.attempts = 29;
+    assert!(!counters.balance());
+    counters = Counters::default();
+    counters.attempts = 28;
+    counters.refused = 28;
+    (counters.refused_full, counters.refused_peer, counters.refused_rate) = (1, 2, 3);
+    (counters.refused_delay, counters.refused_credentials, counters.refused_shortage) = (4, 5, 6);
+    counters.refused_policy = 7;
+    assert!(counters.balance());
+    counters.refused_delay = 5;
     assert!(!counters.balance());
 }
 

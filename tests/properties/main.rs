@@ -3,9 +3,10 @@
 //! * P1 no strand: nobody sleeps with connections queued, room for them, and no alarm set; at the end, with no new
 //!   client, everyone who was queued has been served.
 //! * P2 no spin: with nothing new to do everyone falls asleep within a bounded number of wake-ups.
-//! * P3 limit: no place is given out while as many as the limit are.
+//! * P3 limit: no place is given out while as many as the limit are; nobody comes in faster than the rate.
 //! * P4 permits: at the end no place is out; none is given back twice.
-//! * P5 once: every connection taken is delivered or refused, and none is left open; nobody is refused who might wait.
+//! * P5 once: every connection taken is delivered or refused, and none is left open; nobody is refused who might wait, and
+//!   nobody delivered whom a policy did not let in.
 //! * P6 budget: no pass makes more attempts.
 //! * P7 errors: a dead listener is told once, and never tried again; no other errno ends anything.
 //! * P8 counters: what the acceptor says of itself is what was seen through the seam, and it balances.
@@ -27,6 +28,7 @@ mod found;
 mod gate;
 mod panics;
 mod persistent;
+mod policies;
 mod random;
 mod replay;
 

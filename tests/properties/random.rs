@@ -33,7 +33,10 @@ fn every_promise_holds_after_random_acts() {
 
 pub(crate) fn case_and_script() -> impl Strategy<Value = (Case, Script)> {
     let acts = prop::collection::vec((0..40_u32, any::<prop::sample::Index>()), 0..24);
-    ((0..cases::count()).prop_map(cases::nth), acts).prop_map(|(case, acts)| {
+    // Half of them with a policy besides the gate.
+    let extra = 0..2 * cases::EXTRAS_COUNT;
+    ((0..cases::count()).prop_map(cases::nth), extra, acts).prop_map(|(case, extra, acts)| {
+        let case = if extra < cases::EXTRAS_COUNT { cases::with_extra(case, extra) } else { case };
         let all = Act::all(&case);
         let script =
             acts.iter().fold(Script::new(), |script, (later, act)| script.after(*later, *act.get(&all)));

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use epoll_acceptor::linux::Watched;
 use epoll_acceptor::sim::run::run_on;
-use epoll_acceptor::sim::{Act, Case, Real, Report, Script, Stage, Violation, run};
+use epoll_acceptor::sim::{Act, Case, Extra, Real, Report, Script, Stage, Violation, run};
 use epoll_acceptor::{Epoll, Events, Gate, Token, Trigger, accept_queue};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -144,6 +144,9 @@ fn the_real_kernel_plays_the_same_scripts() {
         if !case.measurable {
             continue;
         }
+        // Here all peers are this machine, and whom a policy likes goes by who they are.
+        let extra = if case.extra == Extra::Choosy { Extra::Nothing } else { case.extra };
+        let case = Case { extra, ..case };
         let model = run::<Gate>(&case, &script, &Real).expect("the model keeps its promises");
         match run_real(&case, &script) {
             Ok(real) => {

@@ -133,6 +133,12 @@ impl<R: Rules> Kernel<R> {
         }
     }
 
+    /// Whether its client has reset a connection: its address can be asked for no more.
+    #[must_use]
+    pub fn is_reset(&self, id: ConnId) -> bool {
+        self.connections.get(&id).is_some_and(|connection| connection.reset)
+    }
+
     /// The descriptor that accept made for a connection.
     #[must_use]
     pub fn descriptor(&self, id: ConnId) -> Option<Fd> {

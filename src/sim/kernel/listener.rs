@@ -245,6 +245,12 @@ impl<R: Rules> Kernel<R> {
         told.then(|| u32::try_from(listener.queue.len()).unwrap_or(u32::MAX))
     }
 
+    /// Whether the peers of its connections have addresses: those of Unix clients are nothing to tell them apart by.
+    #[must_use]
+    pub fn has_addresses(&self, fd: Fd) -> bool {
+        self.file(fd).ok().and_then(|file| self.at(Address(file))).is_some_and(|at| at.family != Family::Unix)
+    }
+
     /// What is queued there, oldest first; no system call tells that.
     pub fn queued(&self, at: Address) -> impl Iterator<Item = ConnId> + '_ {
         self.at(at).into_iter().flat_map(|listener| listener.queue.iter().copied())

@@ -1,0 +1,163 @@
+//! The second phase: a connection that was taken is let in or refused, and how fast it may be refused.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::core::{Drain, End};
+use super::counters::Tally;
+use super::errno::{Class, Errno};
+use super::port::{Peek, Port};
+use super::sleep::Why;
+use super::strategy::Strategy;
+use crate::admission::connection::Connection;
+use crate::admission::newcomer::{Credentials, Newcomer};
+use crate::admission::policy::{Admission, Reserve};
+use crate::admission::refusal::{Cause, Denied, Refusal};
+
+impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
+    /// Lets a connection in, or refuses it; without a place from the policy, it is asked for one now.
+    #[inline]
+    pub(super) fn let_in(
+        &mut self,
+        stream: P::Stream,
+        peer: Option<SocketAddr>,
+        place: Option<Reserve<A::Permit>>,
+    ) -> Option<Connection<P::Stream, A::Permit>> {
+        let tally = &self.published.tally;
+        let mut here = Unsettled { port: &self.port, tally, stream: Some(stream), peer };
+        let denied = match place.unwrap_or_else(|| self.admission.reserve()) {
+            Reserve::Room(mut permit) => match self.admission.admit(&here, &mut permit) {
+                Ok(()) => return here.deliver().map(|stream| Connection::new(stream, permit)),
+                Err(denied) => {
+                    here.refuse(&denied);
+                    self.admission.cancel(permit);
+                    None
+                }
+            },
+            Reserve::Shed(denied) => Some(denied),
+            // It said that it would not. The connection is here, and has no place.
+            Reserve::Full => Some(Denied::new(Cause::Full, Refusal::Close)),
+            Reserve::NotBefore(_) => Some(Denied::new(Cause::Rate, Refusal::Close)),
+        };
+        if let Some(denied) = denied {
+            here.refuse(&denied);
+        }
+        drop(here);
+        self.has_refused();
+        None
+    }
+
+    /// One more was refused: if that was the last for now, nothing is taken until the next may be.
+    #[cold]
+    fn has_refused(&mut self) {
+        if let Some(refusals) = &self.refusals {
+            let now = self.port.now();
+            // It was allowed: the one before it would have held it back.
+            let _ = refusals.take(now);
+            let wait = refusals.wait(now);
+            self.hold = (!wait.is_zero()).then(|| now + wait);
+        }
+    }
+
+    /// Whether the next refusal has still to be waited for. Who will be refused is not known before it is taken.
+    #[cold]
+    pub(super) fn holds_back(&mut self) -> Result<(), End> {
+        let left = self.hold.map_or(Duration::ZERO, |until| until.saturating_sub(self.port.now()));
+        if left.is_zero() {
+            self.hold = None;
+            return Ok(());
+        }
+        Err(End::Asleep(Why::Throttled(left)))
+    }
+
+    /// Descriptors have run out: whoever waits is taken with the one in reserve and told so, within the budget.
+    #[cold]
+    pub(super) fn refuse_for_shortage(&mut self, errno: Errno) {
+        let Some(refusal) = self.plan.when_exhausted.clone() else { return };
+        if !errno.is_descriptors() {
+            return;
+        }
+        // The errno says nothing about the queue, and an accept that finds it empty costs more than a look.
+        while self.pass.left > 0
+            && !self.bell.commands()
+            && self.holds_back().is_ok()
+            && self.port.peek() == Peek::Waiting
+            && self.port.give_up_reserve()
+        {
+            self.published.tally.attempts.add();
+            self.pass.left -= 1;
+            let taken = self.port.accept();
+            let goes_on = match taken {
+                Ok(stream) => {
+                    self.pass.took();
+                    let tally = &self.published.tally;
+                    let mut here = Unsettled { port: &self.port, tally, stream: Some(stream), peer: None };
+                    here.refuse(&Denied::new(Cause::Shortage, refusal.clone()));
+                    drop(here);
+                    self.has_refused();
+                    true
+                }
+                Err(errno) => {
+                    self.attempt_failed(errno);
+                    matches!(errno.class(), Class::Consumed | Class::Interrupted)
+                }
+            };
+            // Another thread may have been quicker: then the next pass that finds enough makes it.
+            self.lacks_reserve = !self.port.make_reserve();
+            if self.lacks_reserve || !goes_on {
+                break;
+            }
+        }
+    }
+}
+
+/// A connection that was taken, until it is counted: refused, if the policy panics.
+struct Unsettled<'a, P: Port> {
+    port: &'a P,
+    tally: &'a Tally,
+    stream: Option<P::Stream>,
+    peer: Option<SocketAddr>,
+}
+
+impl<P: Port> Unsettled<'_, P> {
+    #[inline]
+    fn deliver(&mut self) -> Option<P::Stream> {
+        self.tally.delivered.add();
+        self.stream.take()
+    }
+
+    #[cold]
+    fn refuse(&mut self, denied: &Denied) {
+        if let Some(stream) = self.stream.take() {
+            self.tally.refused(denied.cause);
+            self.port.refuse(stream, &denied.refusal);
+        }
+    }
+}
+
+impl<P: Port> Newcomer for Unsettled<'_, P> {
+    fn peer(&self) -> Option<SocketAddr> {
+        self.peer.or_else(|| self.port.peer(self.stream.as_ref()?))
+    }
+
+    fn queued(&self) -> Option<Duration> {
+        self.port.age(self.stream.as_ref()?)
+    }
+
+    fn credentials(&self) -> Option<Credentials> {
+        self.port.credentials(self.stream.as_ref()?)
+    }
+
+    fn is_in_group(&self, gid: u32) -> Option<bool> {
+        self.port.is_in_group(self.stream.as_ref()?, gid)
+    }
+}
+
+impl<P: Port> Drop for Unsettled<'_, P> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.stream.is_some() {
+            self.refuse(&Denied::from(Refusal::Close));
+        }
+    }
+}

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
-use super::script::{Act, Case, Extra, GateMode};
+use super::refusals::Refuses;
+use super::script::{Act, Case};
 use crate::drain::counters::Counters;
 use crate::drain::errno::{Class, Errno};
 use crate::drain::strategy::Proof;
@@ -33,14 +34,14 @@ pub(super) struct Account {
     /// It accepts until EAGAIN, as it was told to.
     tries_in_vain: bool,
     /// For what causes it may refuse.
-    refuses: Refuses,
+    pub(super) refuses: Refuses,
     /// Its policy has not let the connection in that it has in hand.
-    denied: bool,
+    pub(super) denied: bool,
     /// Its policy said that it has to wait for so long.
-    throttled: Option<Duration>,
+    pub(super) throttled: Option<Duration>,
     last_serial: u64,
     /// How often it has backed off since it last took a connection.
-    backoffs: u32,
+    pub(super) backoffs: u32,
     /// Hitches since it last took a connection or backed off.
     in_vain: u32,
     /// Fallen silent on command: paused until resumed.
@@ -61,8 +62,8 @@ pub(super) struct Account {
     rung: bool,
     /// It ran out of something with connections queued, and neither time nor a ring nor a client has changed
     /// that.
-    exhausted: bool,
-    pass: PassAccount,
+    pub(super) exhausted: bool,
+    pub(super) pass: PassAccount,
     pub(super) alarm: Option<Duration>,
 }
 
@@ -85,9 +86,9 @@ impl Places {
 
 /// What happened in one pass.
 #[derive(Clone, Copy, Debug, Default)]
-struct PassAccount {
+pub(super) struct PassAccount {
     began: Duration,
-    exhausted: u32,
+    pub(super) exhausted: u32,
     /// Connections lost, interruptions.
     hitches: u32,
     alarms: u32,
@@ -119,10 +120,10 @@ pub(super) struct Ledger {
     closed: u64,
     pub(super) gates: Vec<Places>,
     /// Tokens of the rate that are used up.
-    tokens: u64,
+    pub(super) tokens: u64,
     /// The most that any account was passed over.
     pub(super) passed_over_most: u32,
-    now: Duration,
+    pub(super) now: Duration,
     /// Something happened that makes an accept on an empty queue nobody's fault.
     disturbed: bool,
     pub(super) violation: Option<Violation>,
@@ -321,65 +322,6 @@ impl Ledger {
         }
     }
 
-    pub(super) fn refuses(&mut self, acceptor: usize) {
-        let account = &mut self.accounts[acceptor];
-        account.refused += 1;
-        account.denied = false;
-        if account.pass.exhausted == 0 {
-            account.backoffs = 0;
-        }
-        let (refused, rate) = (account.refused, account.refuses.rate);
-        if let Some((per_second, burst)) = rate {
-            let most = u64::from(burst) + self.so_far(per_second);
-            if refused > most {
-                self.violate(
-                    "P2",
-                    format!("acceptor {acceptor} refused {refused}, {most} were allowed so far"),
-                );
-            }
-        }
-    }
-
-    /// How many of so many a second the time has brought so far.
-    fn so_far(&self, per_second: u32) -> u64 {
-        let whole = self.now.as_nanos() * u128::from(per_second) / Duration::from_secs(1).as_nanos();
-        u64::try_from(whole).unwrap_or(u64::MAX)
-    }
-
-    /// A policy does not let in what an acceptor has in hand.
-    pub(super) fn denies(&mut self, acceptor: usize) {
-        self.accounts[acceptor].denied = true;
-    }
-
-    /// A policy says that an acceptor has to wait.
-    pub(super) fn throttles(&mut self, acceptor: usize, wait: Duration) {
-        self.accounts[acceptor].throttled = Some(wait);
-    }
-
-    /// A token of the rate is used up.
-    pub(super) fn takes_token(&mut self) {
-        self.tokens += 1;
-        let burst = self.accounts.first().map_or(0, |account| account.refuses.burst);
-        let most = u64::from(burst) + self.so_far(Extra::PER_SECOND);
-        if self.tokens > most {
-            let what = format!("{} came in by a rate that has allowed {most} so far", self.tokens);
-            self.violate("P3", what);
-        }
-    }
-
-    /// A token was not used.
-    pub(super) fn gives_token(&mut self) {
-        match self.tokens.checked_sub(1) {
-            Some(left) => self.tokens = left,
-            None => self.violate("P4", "a token was given back that nobody had"),
-        }
-    }
-
-    /// An acceptor gave its reserve descriptor up: a further attempt may succeed.
-    pub(super) fn may_try_once_more(&mut self, acceptor: usize) {
-        self.accounts[acceptor].exhausted = false;
-    }
-
     pub(super) fn closes(&mut self, serial: u64, settled: bool) {
         self.closed += 1;
         if !settled {
@@ -524,46 +466,5 @@ impl Account {
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.promise, self.what)
-    }
-}
-
-/// What an acceptor may refuse for.
-#[derive(Clone, Copy, Debug, Default)]
-struct Refuses {
-    full: bool,
-    rated: bool,
-    policy: bool,
-    shortage: bool,
-    /// How fast.
-    rate: Option<(u32, u32)>,
-    /// How many come in at once by the rate that lets them in.
-    burst: u32,
-}
-
-impl Refuses {
-    fn of(case: &Case) -> Self {
-        Self {
-            full: matches!(case.gate, GateMode::Shed(_)),
-            rated: matches!(case.extra, Extra::ShedRate(_)),
-            // A gate that panics when it is asked after the accept counts as well.
-            policy: case.extra == Extra::Choosy || matches!(case.gate, GateMode::Shed(_)),
-            shortage: case.reserve,
-            rate: case.refusals,
-            burst: match case.extra {
-                Extra::Rate(burst) | Extra::ShedRate(burst) => burst,
-                _ => 0,
-            },
-        }
-    }
-
-    fn allow(self, counters: &Counters) -> bool {
-        let allowed = [
-            (self.full, counters.refused_full),
-            (self.rated, counters.refused_rate),
-            (self.policy, counters.refused_policy),
-            (self.shortage, counters.refused_shortage),
-        ];
-        let told: u64 = allowed.iter().map(|(_, count)| count).sum();
-        told == counters.refused && allowed.iter().all(|(may, count)| *may || *count == 0)
     }
 }

@@ -64,6 +64,7 @@
 pub mod kernel;
 pub mod script;
 mod ledger;
+mod refusals;
 pub mod env;
 pub mod pointed;
 mod extra;

@@ -400,7 +400,8 @@ impl Desk {
     }
 
     pub(crate) fn refuse(&mut self, stream: Stream) {
-        self.counters.refused += 1;
+        (self.counters.refused, self.counters.refused_full) =
+            (self.counters.refused + 1, self.counters.refused_full + 1);
         self.world.refuse(stream);
     }
 }

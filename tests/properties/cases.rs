@@ -79,10 +79,10 @@ const EXTRAS: [(Extra, bool, bool); 8] = [
 pub(crate) const EXTRAS_COUNT: usize = EXTRAS.len();
 
 /// The case with the n-th of them.
-pub(crate) fn with_extra(case: Case, n: usize) -> Case {
+pub(crate) fn with_extra(case: &Case, n: usize) -> Case {
     let (extra, refuses_slowly, reserve) = EXTRAS[n];
     let refusals = refuses_slowly.then_some((Extra::PER_SECOND, 2));
-    Case { extra, refusals, reserve, ..case }
+    Case { extra, refusals, reserve, ..case.clone() }
 }
 
 /// The n-th of all cases.

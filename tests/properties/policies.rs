@@ -23,9 +23,7 @@ fn every_promise_holds_for_every_policy_after_two_acts() {
 /// Every case of the set in which all choices meet, with every policy; and of these every n-th.
 fn varied(step: usize) -> impl Iterator<Item = Case> {
     let cases = cases::in_pairs().into_iter();
-    cases
-        .flat_map(|case| (0..cases::EXTRAS_COUNT).map(move |n| cases::with_extra(case.clone(), n)))
-        .step_by(step)
+    cases.flat_map(|case| (0..cases::EXTRAS_COUNT).map(move |n| cases::with_extra(&case, n))).step_by(step)
 }
 
 fn decisive(case: &Case) -> Vec<Act> {

@@ -36,7 +36,7 @@ pub(crate) fn case_and_script() -> impl Strategy<Value = (Case, Script)> {
     // Half of them with a policy besides the gate.
     let extra = 0..2 * cases::EXTRAS_COUNT;
     ((0..cases::count()).prop_map(cases::nth), extra, acts).prop_map(|(case, extra, acts)| {
-        let case = if extra < cases::EXTRAS_COUNT { cases::with_extra(case, extra) } else { case };
+        let case = if extra < cases::EXTRAS_COUNT { cases::with_extra(&case, extra) } else { case };
         let all = Act::all(&case);
         let script =
             acts.iter().fold(Script::new(), |script, (later, act)| script.after(*later, *act.get(&all)));

@@ -261,6 +261,7 @@ struct CountsAllRejected;
 impl Logic for CountsAllRejected {
     fn taken(&mut self, at: &mut Pass<'_>, stream: Stream, place: Place) -> Next {
         at.counters.refused += 1;
+        at.counters.refused_full += 1;
         Right.taken(at, stream, place)
     }
 }

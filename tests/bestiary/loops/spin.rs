@@ -233,6 +233,7 @@ struct CountsBeforeItLooks;
 impl Logic for CountsBeforeItLooks {
     fn empty(&mut self, at: &mut Pass<'_>) -> Next {
         at.counters.refused += 1;
+        at.counters.refused_full += 1;
         Next::Again
     }
 }

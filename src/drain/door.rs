@@ -23,28 +23,60 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
         peer: Option<SocketAddr>,
         place: Option<Reserve<A::Permit>>,
     ) -> Option<Connection<P::Stream, A::Permit>> {
-        let tally = &self.published.tally;
-        let mut here = Unsettled { port: &self.port, tally, stream: Some(stream), peer };
-        let denied = match place.unwrap_or_else(|| self.admission.reserve()) {
-            Reserve::Room(mut permit) => match self.admission.admit(&here, &mut permit) {
-                Ok(()) => return here.deliver().map(|stream| Connection::new(stream, permit)),
-                Err(denied) => {
-                    here.refuse(&denied);
-                    self.admission.cancel(permit);
-                    None
-                }
-            },
-            Reserve::Shed(denied) => Some(denied),
-            // It said that it would not. The connection is here, and has no place.
-            Reserve::Full => Some(Denied::new(Cause::Full, Refusal::Close)),
-            Reserve::NotBefore(_) => Some(Denied::new(Cause::Rate, Refusal::Close)),
-        };
-        if let Some(denied) = denied {
-            here.refuse(&denied);
+        match place {
+            Some(Reserve::Room(permit)) => self.let_in_with(stream, peer, permit),
+            place => self.let_in_or_refuse(stream, peer, place),
         }
+    }
+
+    #[inline]
+    fn let_in_with(
+        &mut self,
+        stream: P::Stream,
+        peer: Option<SocketAddr>,
+        mut permit: A::Permit,
+    ) -> Option<Connection<P::Stream, A::Permit>> {
+        let mut here = self.unsettled(stream, peer);
+        match self.admission.admit(&here, &mut permit) {
+            Ok(()) => here.deliver().map(|stream| Connection::new(stream, permit)),
+            Err(denied) => {
+                here.refuse(&denied);
+                drop(here);
+                self.admission.cancel(permit);
+                self.has_refused();
+                None
+            }
+        }
+    }
+
+    #[cold]
+    fn let_in_or_refuse(
+        &mut self,
+        stream: P::Stream,
+        peer: Option<SocketAddr>,
+        place: Option<Reserve<A::Permit>>,
+    ) -> Option<Connection<P::Stream, A::Permit>> {
+        let mut here = self.unsettled(stream, peer);
+        let denied = match place.unwrap_or_else(|| self.admission.reserve()) {
+            Reserve::Room(permit) => {
+                let stream = here.stream.take()?;
+                drop(here);
+                return self.let_in_with(stream, peer, permit);
+            }
+            Reserve::Shed(denied) => denied,
+            // It said that it would not. The connection is here, and has no place.
+            Reserve::Full => Denied::new(Cause::Full, Refusal::Close),
+            Reserve::NotBefore(_) => Denied::new(Cause::Rate, Refusal::Close),
+        };
+        here.refuse(&denied);
         drop(here);
         self.has_refused();
         None
+    }
+
+    #[inline]
+    fn unsettled(&self, stream: P::Stream, peer: Option<SocketAddr>) -> Unsettled<'_, P> {
+        Unsettled { port: &self.port, tally: &self.published.tally, stream: Some(stream), peer }
     }
 
     /// One more was refused: if that was the last for now, nothing is taken until the next may be.
@@ -90,8 +122,7 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
             let goes_on = match taken {
                 Ok(stream) => {
                     self.pass.took();
-                    let tally = &self.published.tally;
-                    let mut here = Unsettled { port: &self.port, tally, stream: Some(stream), peer: None };
+                    let mut here = self.unsettled(stream, None);
                     here.refuse(&Denied::new(Cause::Shortage, refusal.clone()));
                     drop(here);
                     self.has_refused();

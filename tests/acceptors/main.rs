@@ -5,6 +5,7 @@
 )]
 
 mod support;
+mod throttle;
 
 mod chaos;
 mod connection;
@@ -20,4 +21,5 @@ mod input;
 mod leaving;
 mod policy;
 mod shed;
+mod shortage;
 mod steady;

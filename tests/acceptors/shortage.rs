@@ -1,0 +1,161 @@
+//! The reserve descriptor: clients are told that descriptors have run out, with a bound, and nobody spins.
+
+use std::time::{Duration, Instant};
+
+use epoll_acceptor::{Acceptor, AnyListener, Gate, Refusal, State, Trigger};
+
+use crate::support::{
+    Kind, LISTENER, LONG, NoDescriptors, Owner, Read, SHORT, TRIGGERS, assert_balanced, done_in_child,
+    open_descriptors,
+};
+
+const KINDS: [Kind; 2] = [Kind::Tcp4, Kind::UnixStream];
+
+fn registered(
+    owner: &Owner,
+    kind: Kind,
+    trigger: Trigger,
+    budget: u32,
+) -> (epoll_acceptor::EpollAcceptor<AnyListener<socket2::Socket>, Trigger, Gate>, crate::support::Door) {
+    let (listener, door) = kind.listen();
+    let acceptor = trigger
+        .on(AnyListener(listener))
+        .gate(&Gate::new(100))
+        .budget(budget)
+        .refuse_when_exhausted(Refusal::Close)
+        .register(&owner.epoll, LISTENER)
+        .unwrap();
+    (acceptor, door)
+}
+
+#[test]
+fn who_comes_while_descriptors_are_out_is_refused_and_who_comes_after_is_served() {
+    if done_in_child("shortage::who_comes_while_descriptors_are_out_is_refused_and_who_comes_after_is_served")
+    {
+        return;
+    }
+    for kind in KINDS {
+        for trigger in TRIGGERS {
+            let mut owner = Owner::new();
+            let before = open_descriptors();
+            let (mut acceptor, door) = registered(&owner, kind, trigger, 64);
+            let with = open_descriptors();
+            let clients = door.connect_many(5);
+            let none = NoDescriptors::now();
+            let control = acceptor.control();
+            owner.until(
+                "five refusals",
+                || assert_eq!(acceptor.drain(drop).unwrap(), 0),
+                || control.counters().refused_shortage == 5,
+            );
+            for client in &clients {
+                assert_eq!(client.read_within(LONG), Read::End);
+            }
+            // With nobody there nobody is woken for the shortage.
+            owner.settle(&mut acceptor);
+            let attempts = control.counters().attempts;
+            assert_eq!(owner.wait(SHORT), 0);
+            assert_eq!(control.counters().attempts, attempts);
+            drop(none);
+            let client = door.connect();
+            owner.serve(&mut acceptor, 1);
+            client.assert_served();
+            drop((client, clients));
+            owner.settle(&mut acceptor);
+            assert_balanced(&acceptor);
+            assert_eq!(open_descriptors(), with, "the reserve is there, and nothing else");
+            drop((acceptor, door, control));
+            assert_eq!(open_descriptors(), before);
+        }
+    }
+}
+
+#[test]
+fn a_turn_refuses_no_more_than_its_budget_and_then_backs_off() {
+    if done_in_child("shortage::a_turn_refuses_no_more_than_its_budget_and_then_backs_off") {
+        return;
+    }
+    for kind in KINDS {
+        for trigger in TRIGGERS {
+            let mut owner = Owner::new();
+            let (mut acceptor, door) = registered(&owner, kind, trigger, 4);
+            let clients = door.connect_many(12);
+            let none = NoDescriptors::now();
+            assert!(owner.wait(LONG) > 0);
+            assert_eq!(acceptor.ready().count(), 0);
+            // One attempt told that descriptors are out.
+            assert_eq!(acceptor.counters().refused_shortage, 3);
+            assert_eq!((acceptor.counters().attempts, acceptor.state()), (4, State::Exhausted));
+            let (begin, control) = (Instant::now(), acceptor.control());
+            owner.until(
+                "twelve refusals",
+                || assert_eq!(acceptor.drain(drop).unwrap(), 0),
+                || control.counters().refused_shortage == 12,
+            );
+            let most = 10 + begin.elapsed().as_millis() / 150;
+            assert!(u128::from(owner.wakes) <= most, "{} wakes: {}", owner.wakes, control.counters());
+            drop(none);
+            drop(clients);
+            let client = door.connect();
+            owner.serve(&mut acceptor, 1);
+            client.assert_served();
+            assert_balanced(&acceptor);
+        }
+    }
+}
+
+#[test]
+fn a_reserve_that_another_takes_is_made_again_when_it_can_be() {
+    if done_in_child("shortage::a_reserve_that_another_takes_is_made_again_when_it_can_be") {
+        return;
+    }
+    for kind in KINDS {
+        let mut owner = Owner::new();
+        let (mut acceptor, door) = registered(&owner, kind, Trigger::Level, 64);
+        let (mut other, other_door) = registered(&owner, Kind::Tcp4, Trigger::Level, 64);
+        let clients = door.connect_many(200);
+        let others = other_door.connect_many(200);
+        let none = NoDescriptors::now();
+        // Two owners give their reserves up and take what they find, which may be the other's.
+        let (begin, long) = (Instant::now(), Duration::from_millis(500));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while begin.elapsed() < long && other.counters().refused_shortage < 200 {
+                    // Who was not refused was taken with the descriptor that the other had given up.
+                    other.drain(drop).unwrap();
+                }
+            });
+            while begin.elapsed() < long && acceptor.counters().refused_shortage < 200 {
+                acceptor.drain(drop).unwrap();
+            }
+        });
+        drop(none);
+        let (controls, begin) = ([acceptor.control(), other.control()], Instant::now());
+        let settled = || -> u64 {
+            controls.iter().map(|control| control.counters()).map(|c| c.delivered + c.refused).sum()
+        };
+        while settled() < 400 {
+            assert!(begin.elapsed() < LONG, "{} of 400", settled());
+            if owner.wait(Duration::from_millis(5)) > 0 {
+                acceptor.drain(drop).unwrap();
+                other.drain(drop).unwrap();
+            }
+        }
+        drop((clients, others));
+        // The reserves are there again: with none to be had, both refuse.
+        for (acceptor, door) in [(&mut acceptor, &door), (&mut other, &other_door)] {
+            let client = door.connect();
+            let none = NoDescriptors::now();
+            let refused = acceptor.counters().refused_shortage;
+            let begin = Instant::now();
+            while acceptor.counters().refused_shortage == refused {
+                assert!(begin.elapsed() < LONG, "{}", acceptor.counters());
+                owner.wait(Duration::from_millis(5));
+                assert_eq!(acceptor.ready().count(), 0);
+            }
+            assert_eq!(client.read_within(LONG), Read::End);
+            drop(none);
+            assert_balanced(acceptor);
+        }
+    }
+}

@@ -24,6 +24,7 @@ mod cases;
 mod exclusive;
 mod exhaustive;
 mod facts;
+mod faulty;
 mod found;
 mod gate;
 mod panics;

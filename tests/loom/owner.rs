@@ -1,7 +1,7 @@
 //! The owner of an acceptor, on a kernel that is nobody's but its own.
 
 use std::sync::Arc as Plain;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use epoll_acceptor::admission::Ring;
@@ -26,6 +26,7 @@ struct Kernel {
     armed: AtomicBool,
     /// Edge-triggered: an event is due.
     due: AtomicBool,
+    now: AtomicU64,
 }
 
 struct FakePort {
@@ -51,6 +52,7 @@ impl<A: Admission> Owner<A> {
             edge: trigger == Trigger::Edge,
             armed: AtomicBool::new(true),
             due: AtomicBool::new(queued > 0),
+            now: AtomicU64::new(0),
         });
         let ring = Arc::new(EventFd::default());
         let port = FakePort { kernel: Plain::clone(&kernel), ring: Arc::clone(&ring) };
@@ -174,10 +176,18 @@ impl Port for FakePort {
 
     fn announce(&self) {}
 
-    fn alarm(&self, _: Option<Duration>) {}
+    /// Goes off when the owner next waits. Nobody who stands in line sets one, and so nobody is saved by it.
+    fn alarm(&self, after: Option<Duration>) {
+        if let Some(after) = after {
+            let later = self.now() + after;
+            self.kernel.now.store(u64::try_from(later.as_nanos()).expect("a while"), Ordering::Relaxed);
+            *self.ring.rung.lock().expect("not poisoned") = true;
+            loom::thread::yield_now();
+        }
+    }
 
     fn now(&self) -> Duration {
-        Duration::ZERO
+        Duration::from_nanos(self.kernel.now.load(Ordering::Relaxed))
     }
 
     fn ringer(&self) -> Box<dyn Ring> {

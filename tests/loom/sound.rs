@@ -1,7 +1,10 @@
 //! The crate's own gate, bell and acceptor: no interleaving breaks a promise.
 
+use std::time::Duration;
+
+use epoll_acceptor::admission::Clock;
 use epoll_acceptor::admission::bell::Bell;
-use epoll_acceptor::{Gate, State, Trigger, Unlimited};
+use epoll_acceptor::{Admission, Gate, RateLimit, Reserve, State, Trigger, Unlimited};
 use loom::thread;
 
 use crate::commands;
@@ -132,5 +135,46 @@ fn wait_idle_serves_two_who_wait() {
         assert!(gate.wait_idle(None));
         join(release);
         join(other);
+    });
+}
+
+/// A clock that stands.
+#[derive(Clone, Copy)]
+struct Stands;
+
+impl Clock for Stands {
+    fn now(&self) -> Duration {
+        Duration::from_secs(1)
+    }
+}
+
+#[test]
+fn a_rate_gives_each_token_once() {
+    explore("one token, two takers", || {
+        let rate = RateLimit::by(1, Stands).burst(2);
+        let Reserve::Room(first) = rate.reserve() else { panic!("it is full") };
+        let takers = [rate.clone(), rate.clone()]
+            .map(|rate| thread::spawn(move || matches!(rate.reserve(), Reserve::Room(_))));
+        rate.cancel(first);
+        let taken = takers.map(|taker| usize::from(taker.join().unwrap())).iter().sum::<usize>();
+        // Whoever came before the first was put back found one, and whoever came after it two.
+        assert!((1..=2).contains(&taken), "{taken} of 2");
+        let left = usize::from(matches!(rate.reserve(), Reserve::Room(_)));
+        assert_eq!(taken + left, 2, "a token was lost or given twice");
+    });
+}
+
+/// Two gates for two acceptors, one place each: nobody holds one and waits for the other.
+#[test]
+fn two_gates_block_nobody() {
+    explore_wide("two gates, two acceptors", || {
+        let gates = (Gate::new(1), Gate::new(1));
+        let both = gates.0.clone().and(gates.1.clone());
+        let Reserve::Room(places) = both.reserve() else { panic!("they are empty") };
+        let release = thread::spawn(move || drop(places));
+        let mut owner = Owner::new(Trigger::Level, both, 1);
+        owner.serve(1);
+        join(release);
+        assert_eq!((gates.0.in_use(), gates.1.in_use()), (0, 0));
     });
 }

@@ -31,6 +31,7 @@ mod panics;
 mod persistent;
 mod policies;
 mod random;
+mod rate;
 mod replay;
 
 use std::io::Write;

@@ -81,6 +81,8 @@ pub struct Drain<P: Port, S: Strategy, A: Admission> {
     pub(super) hold: Option<Duration>,
     /// The reserve descriptor is to be made (again).
     pub(super) lacks_reserve: bool,
+    #[cfg(feature = "tracing")]
+    pub(super) told: super::events::Told,
     pub(super) pass: Pass,
 }
 
@@ -132,6 +134,8 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
             fruitless: 0,
             refusals: plan.refusals.map(|(per_second, burst)| Bucket::new(per_second, burst)),
             hold: None,
+            #[cfg(feature = "tracing")]
+            told: super::events::Told::default(),
             lacks_reserve: plan.when_exhausted.is_some() && !port.make_reserve(),
             pass: Pass::none(),
             bell: Arc::new(Bell::hang(port.ringer())),

@@ -45,7 +45,13 @@ macro_rules! counters {
         }
 
         impl Counters {
-            fn each(&self) -> impl Iterator<Item = (&'static str, u64)> {
+            /// Each of the plain numbers with its name, in the order of the fields: for exporters. The histogram is not among them.
+            ///
+            /// ```
+            /// let counters = epoll_acceptor::Counters::default();
+            /// assert_eq!(counters.iter().next(), Some(("passes", 0)));
+            /// ```
+            pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
                 [$((stringify!($name), self.$name),)*].into_iter()
             }
         }
@@ -155,7 +161,7 @@ impl Counters {
 /// One line, `name value` for each counter that is not 0.
 impl fmt::Display for Counters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (name, value) in self.each().filter(|(name, value)| *value != 0 || *name == "delivered") {
+        for (name, value) in self.iter().filter(|(name, value)| *value != 0 || *name == "delivered") {
             write!(f, "{name} {value}, ")?;
         }
         write!(f, "per pass [{}]", self.per_pass)
@@ -213,7 +219,7 @@ impl Count {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
     }
 
-    fn read(&self) -> u64 {
+    pub(super) fn read(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }

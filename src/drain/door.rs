@@ -82,6 +82,8 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
     /// One more was refused: if that was the last for now, nothing is taken until the next may be.
     #[cold]
     fn has_refused(&mut self) {
+        #[cfg(feature = "tracing")]
+        self.told.refused(self.port.now(), &self.published.tally);
         if let Some(refusals) = &self.refusals {
             let now = self.port.now();
             // It was allowed: the one before it would have held it back.

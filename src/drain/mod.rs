@@ -16,6 +16,8 @@ mod pass;
 pub(crate) mod shared;
 mod sleep;
 mod door;
+#[cfg(feature = "tracing")]
+mod events;
 pub(crate) mod core;
 pub(crate) mod acceptor;
 

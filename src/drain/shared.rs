@@ -21,6 +21,8 @@ impl Published {
     }
 
     pub(super) fn set_state(&self, state: State) {
+        #[cfg(feature = "tracing")]
+        super::events::changed(self.state(), state, &self.tally);
         self.state.store(state.code(), Ordering::Release);
     }
 }

@@ -58,7 +58,9 @@ fn who_comes_too_fast_is_refused_if_that_is_the_answer() {
         let control = acceptor.control();
         owner.until(
             "ten by a rate of three",
-            || drop(acceptor.drain(|connection| crate::support::serve(&connection)).unwrap()),
+            || {
+                acceptor.drain(|connection| crate::support::serve(&connection)).unwrap();
+            },
             || control.counters().delivered + control.counters().refused == 10,
         );
         let counters = control.counters();
@@ -164,7 +166,11 @@ fn paused_and_stopped_while_it_is_throttled() {
         control.resume();
         owner.serve(&mut acceptor, 1);
         control.stop();
-        owner.until("stopped", || drop(acceptor.drain(drop).unwrap()), || control.state() == State::Stopped);
+        owner.until(
+            "stopped",
+            || assert_eq!(acceptor.drain(drop).unwrap(), 0),
+            || control.state() == State::Stopped,
+        );
         clients[0].assert_served();
         clients[1].assert_waits();
         assert_balanced(&acceptor);

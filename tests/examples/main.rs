@@ -10,6 +10,7 @@ mod close_wait;
 mod command_line;
 mod exhausted;
 mod flood;
+mod metrics;
 mod server;
 
 use std::thread;

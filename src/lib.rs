@@ -5,6 +5,7 @@
 //! * [`linux`]: the kernel. Wrappers that stand on their own, and acceptors on real listeners.
 //! * [`drain`]: every decision of accepting, pure.
 //! * [`admission`]: who may come in: the gate, permits, refusals.
+//! * [`hosted`]: acceptors in event loops that watch descriptors, such as tokio's.
 #![cfg_attr(feature = "sim", doc = "* [`sim`]: the pretended kernel, to test an accept policy on.")]
 //!
 //! # Traps
@@ -30,11 +31,13 @@
 //!
 //! ## A host that watches an epoll
 //!
-//! An [`Epoll`] can itself be watched by another event loop. One that watches it edge-triggered must, after its last
-//! pass, wait on the inner epoll with timeout zero until that returns nothing, before it goes to sleep: an item that is
-//! still linked in the inner epoll raises no further event outside.
+//! An [`Epoll`] can itself be watched by another event loop. One that watches it edge-triggered (tokio's `AsyncFd`, mio,
+//! async-io) must, after its last pass, wait on the inner epoll with timeout zero until that returns nothing, before it
+//! goes to sleep: an item that is still linked in the inner epoll raises no further event outside. [`Hosted`] does it
+//! for any host, and `AsyncAcceptor` (feature `tokio`) for tokio: see [`hosted`].
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+pub mod hosted;
 pub mod linux;
 #[cfg(feature = "sim")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sim")))]
@@ -50,6 +53,10 @@ pub use drain::{
     Acceptor, Class, Control, Counters, Dead, EdgeTriggered, Errno, Exclusive, Histogram, LevelTriggered,
     Proof, Ready, State, Strategy, Trigger,
 };
+#[cfg(feature = "tokio")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
+pub use hosted::{AsyncAcceptor, IntoTokio};
+pub use hosted::{Hosted, Turn};
 pub use linux::{
     AcceptError, AcceptFlags, AcceptQueue, AnyListener, Builder, BusyPoll, ControlError, Epoll,
     EpollAcceptor, Event, Events, ExclusiveInterest, Interest, Listener, PeerAddr, RegisterError,

@@ -13,6 +13,12 @@ use crate::admission::policy::Admission;
 #[derive(Clone, Copy, Debug)]
 pub struct Key(());
 
+impl Key {
+    /// For a host that keeps a pass open between the calls of its owner. It alone waits on the epoll, and only between
+    /// two passes: so no wait comes between the settling of a pass and its last step.
+    pub(crate) const HOST: Self = Self(());
+}
+
 /// The steps of a pass.
 pub trait Steps {
     /// What a connection is.

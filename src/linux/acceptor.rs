@@ -206,6 +206,13 @@ impl<L: Listener, S: Strategy, A: Admission> Builder<L, S, A> {
     }
 }
 
+impl<L: Listener, S: Strategy, A: Admission> Builder<L, S, A> {
+    /// What [`register`](Self::register) says when there is not even an epoll to register on.
+    pub(crate) fn refused(self, why: io::Error) -> RegisterError<L> {
+        RegisterError::system(why, self.listener)
+    }
+}
+
 fn check(listener: &impl Listener, budget: u32) -> Result<(), RegisterErrorKind> {
     if budget == 0 {
         return Err(RegisterErrorKind::ZeroBudget);
@@ -263,6 +270,10 @@ impl<L> RegisterError<L> {
     #[must_use]
     pub const fn kind(&self) -> &RegisterErrorKind {
         &self.cause
+    }
+
+    pub(crate) const fn system(why: io::Error, listener: L) -> Self {
+        Self { cause: RegisterErrorKind::System(why), listener }
     }
 
     /// The listener, as it was given; it may have become non-blocking.

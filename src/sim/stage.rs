@@ -79,6 +79,17 @@ impl SimStage {
         }
     }
 
+    /// A call of one's own to its kernel, for a stage built around this one.
+    pub fn kernel<T>(&self, call: impl FnOnce(&mut Kernel) -> T) -> T {
+        call(&mut lock(&self.world).kernel)
+    }
+
+    /// The epoll of an acceptor.
+    #[must_use]
+    pub fn epoll(&self, acceptor: usize) -> Fd {
+        lock(&self.world).epolls[acceptor]
+    }
+
     /// A port on a listener and an epoll, armed.
     #[must_use]
     pub fn port(&self, listener: usize, acceptor: usize, trigger: Trigger) -> SimPort {

@@ -27,6 +27,7 @@ mod facts;
 mod faulty;
 mod found;
 mod gate;
+mod hosted;
 mod panics;
 mod persistent;
 mod policies;

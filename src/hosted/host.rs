@@ -1,0 +1,185 @@
+//! An acceptor on an epoll of its own.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::time::Duration;
+
+use super::turns::{Turn, Turns};
+use crate::admission::policy::Admission;
+use crate::drain::acceptor::Acceptor;
+use crate::drain::counters::Counters;
+use crate::drain::shared::Control;
+use crate::drain::state::State;
+use crate::drain::strategy::Strategy;
+use crate::linux::acceptor::{Builder, EpollAcceptor, RegisterError};
+use crate::linux::epoll::Epoll;
+use crate::linux::events::Events;
+use crate::linux::listener::Listener;
+use crate::linux::token::Token;
+
+/// An acceptor on an epoll of its own, as one descriptor that any event loop can watch for reading.
+///
+/// The descriptor ([`AsFd`], [`AsRawFd`]) is readable while a pass is due: connections wait, a permit came back, the
+/// alarm went off, somebody called [`Control::resume`] or [`Control::stop`]. Whoever is told so takes turns.
+///
+/// Made by [`Builder::hosted`].
+///
+/// ## Sleep after `Quiet`, and never before
+///
+/// A host that watches edges and sleeps after anything else but [`Turn::Quiet`] strands whoever is still queued:
+/// see [the trap](super#the-trap-of-an-edge-triggered-host). Forget only the readiness that was seen *before* the turn
+/// that was quiet. One that watches levels (poll(2), an outer epoll without `EPOLLET`) may sleep whenever it wants.
+///
+/// ## Its descriptor is the inner epoll
+///
+/// Nobody else may wait on it, or register anything there.
+///
+/// # Examples
+///
+/// In an outer epoll that watches edges:
+///
+/// ```
+/// use std::net::{TcpListener, TcpStream};
+/// use epoll_acceptor::{Epoll, Events, Interest, LevelTriggered, Token, Turn};
+///
+/// # fn main() -> std::io::Result<()> {
+/// let listener = TcpListener::bind("127.0.0.1:0")?;
+/// let address = listener.local_addr()?;
+/// let mut hosted = LevelTriggered::on(listener).budget(2).hosted()?;
+///
+/// let outer = Epoll::new()?;
+/// outer.add(&hosted, Token(1), Interest::IN | Interest::ET)?;
+/// let _clients: Vec<_> = (0..5).map(|_| TcpStream::connect(address)).collect::<Result<_, _>>()?;
+///
+/// let mut events = Events::with_capacity(8)?;
+/// let mut served = 0;
+/// outer.wait(&mut events, None)?;
+/// while events.next().is_some() {
+///     loop {
+///         match hosted.turn()? {
+///             Turn::Connection(connection) => served += usize::from(connection.peer_addr().is_ok()),
+///             Turn::Again => {} // a budget of two is used up: others could have their turn here
+///             Turn::Quiet => break,
+///             Turn::Dead(dead) => return Err(dead.into()),
+///             Turn::Over => return Ok(()),
+///         }
+///     }
+/// }
+/// assert_eq!(served, 5, "all of them, on one edge");
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # References
+///
+/// [epoll(7)](https://man7.org/linux/man-pages/man7/epoll.7.html)
+#[derive(Debug)]
+#[must_use = "dropping it closes the listener"]
+pub struct Hosted<A> {
+    // The acceptor goes first, and deregisters itself.
+    turns: Turns<A>,
+    epoll: Epoll,
+    events: Events,
+}
+
+/// Listener, wake-up and alarm: all that is ever registered.
+const EVENTS: usize = 3;
+/// What they are registered under. Nobody compares it: whatever the inner epoll reports is the acceptor's.
+const TOKEN: Token = Token(0);
+
+impl<L: Listener, S: Strategy, A: Admission> Builder<L, S, A> {
+    /// Registers the listener on an epoll made for it, to be watched by an event loop as one descriptor.
+    ///
+    /// # Errors
+    ///
+    /// As [`register`](Self::register); out of descriptors, which takes four besides the listener. The listener comes
+    /// back.
+    pub fn hosted(self) -> Result<Hosted<EpollAcceptor<L, S, A>>, RegisterError<L>> {
+        let made = Epoll::new().and_then(|epoll| Ok((epoll, Events::with_capacity(EVENTS)?)));
+        let (epoll, events) = match made {
+            Ok(made) => made,
+            Err(error) => return Err(self.refused(error)),
+        };
+        let turns = Turns::new(self.register(&epoll, TOKEN)?);
+        Ok(Hosted { turns, epoll, events })
+    }
+}
+
+impl<A: Acceptor> Hosted<A> {
+    /// One turn: the next connection, or why there is none just now.
+    ///
+    /// Never blocks. Between two connections of one pass it makes no system call but those of the acceptor.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Epoll::wait`](crate::linux::Epoll::wait): none that a correct program meets.
+    pub fn turn(&mut self) -> io::Result<Turn<A::Stream, A::Permit>> {
+        let Self { turns, epoll, events } = self;
+        turns.turn(|| {
+            loop {
+                let waited = epoll.wait(events, Some(Duration::ZERO))?;
+                // Whatever they were of, one pass answers them all.
+                events.clear();
+                if !waited.interrupted() {
+                    break Ok(waited.count() > 0);
+                }
+            }
+        })
+    }
+
+    /// How often it looked at its epoll: a wait with timeout zero each.
+    #[must_use]
+    pub const fn looks(&self) -> u64 {
+        self.turns.looks()
+    }
+
+    /// How often a turn was [`Turn::Quiet`]. In a host that sleeps then, this is how often it was woken.
+    #[must_use]
+    pub const fn sleeps(&self) -> u64 {
+        self.turns.sleeps()
+    }
+
+    /// A handle to pause, resume, stop and observe the acceptor from any thread.
+    #[must_use]
+    pub fn control(&self) -> Control {
+        self.turns.acceptor().control()
+    }
+
+    /// What the acceptor is doing.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.turns.acceptor().state()
+    }
+
+    /// What the acceptor has done.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.turns.acceptor().counters()
+    }
+}
+
+impl<L: Listener, S: Strategy, A: Admission> Hosted<EpollAcceptor<L, S, A>> {
+    /// The listener, to ask its address for example.
+    #[must_use]
+    pub fn listener(&self) -> &L {
+        self.turns.acceptor().listener()
+    }
+
+    /// Takes it apart and gives the listener back, with everything still queued that was.
+    #[must_use = "dropping the listener closes it and resets whoever is queued"]
+    pub fn into_listener(self) -> L {
+        self.turns.into_acceptor().into_listener()
+    }
+}
+
+impl<A> AsFd for Hosted<A> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
+    }
+}
+
+impl<A> AsRawFd for Hosted<A> {
+    fn as_raw_fd(&self) -> RawFd {
+        self.epoll.as_raw_fd()
+    }
+}

@@ -39,6 +39,7 @@ fn build(name: &str) {
         .args([
             "build",
             "--quiet",
+            "--all-features",
             "--example",
             name,
             "--manifest-path",

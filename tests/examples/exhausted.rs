@@ -9,8 +9,8 @@ const CROWD: usize = 200;
 const DESCRIPTORS: usize = 32;
 
 /// It must not spin, exit or strand, and serve on when descriptors are free, with no new client needed.
-fn serves_by_and_by(listen: &str, arguments: &[&str]) {
-    let mut server = Server::start_with_descriptors(DESCRIPTORS, listen, arguments);
+pub(crate) fn serves_by_and_by(example: &'static str, listen: &str, arguments: &[&str]) {
+    let mut server = Server::start_with_descriptors(example, DESCRIPTORS, listen, arguments);
     let places = server.room_below(DESCRIPTORS);
     let mut waiting = crowd(&server.address, CROWD);
     let mut served = await_answers(&mut waiting, places);
@@ -36,8 +36,8 @@ fn serves_by_and_by(listen: &str, arguments: &[&str]) {
 }
 
 /// Not one descriptor is left, so that nobody can go and give one back: time alone must bring it on.
-fn comes_back_by_itself(trigger: &str) {
-    let mut server = Server::start("127.0.0.1:0", &["--trigger", trigger]);
+pub(crate) fn comes_back_by_itself(example: &'static str, trigger: &str) {
+    let mut server = Server::start_example(example, "127.0.0.1:0", &["--trigger", trigger]);
     server.limit_descriptors(3);
     let mut waiting = crowd(&server.address, CROWD);
     server.assert_sleeps();
@@ -53,56 +53,56 @@ fn comes_back_by_itself(trigger: &str) {
 
 #[test]
 fn level_triggered_serves_by_and_by() {
-    serves_by_and_by("127.0.0.1:0", &["--trigger", "level"]);
+    serves_by_and_by("echo", "127.0.0.1:0", &["--trigger", "level"]);
 }
 
 #[test]
 fn edge_triggered_serves_by_and_by() {
-    serves_by_and_by("127.0.0.1:0", &["--trigger", "edge"]);
+    serves_by_and_by("echo", "127.0.0.1:0", &["--trigger", "edge"]);
 }
 
 #[test]
 fn unix_sockets_serve_by_and_by() {
-    serves_by_and_by(&unix_address(), &["--trigger", "level"]);
-    serves_by_and_by(&unix_address(), &["--trigger", "edge"]);
+    serves_by_and_by("echo", &unix_address(), &["--trigger", "level"]);
+    serves_by_and_by("echo", &unix_address(), &["--trigger", "edge"]);
 }
 
 #[test]
 fn two_workers_serve_by_and_by() {
-    serves_by_and_by("127.0.0.1:0", &["--trigger", "level", "--workers", "2"]);
-    serves_by_and_by("127.0.0.1:0", &["--trigger", "edge", "--workers", "2"]);
+    serves_by_and_by("echo", "127.0.0.1:0", &["--trigger", "level", "--workers", "2"]);
+    serves_by_and_by("echo", "127.0.0.1:0", &["--trigger", "edge", "--workers", "2"]);
 }
 
 #[test]
 fn exclusive_workers_serve_by_and_by() {
-    serves_by_and_by("127.0.0.1:0", &["--trigger", "exclusive", "--workers", "2"]);
-    serves_by_and_by(&unix_address(), &["--trigger", "exclusive", "--workers", "3"]);
+    serves_by_and_by("echo", "127.0.0.1:0", &["--trigger", "exclusive", "--workers", "2"]);
+    serves_by_and_by("echo", &unix_address(), &["--trigger", "exclusive", "--workers", "3"]);
 }
 
 #[test]
 fn exclusive_comes_back_by_itself() {
-    comes_back_by_itself("exclusive");
+    comes_back_by_itself("echo", "exclusive");
 }
 
 #[test]
 fn ipv6_serves_by_and_by() {
     if has_ipv6() {
-        serves_by_and_by("[::1]:0", &["--trigger", "edge"]);
+        serves_by_and_by("echo", "[::1]:0", &["--trigger", "edge"]);
     }
 }
 
 #[test]
 fn a_limit_that_is_never_reached_changes_nothing() {
-    serves_by_and_by("127.0.0.1:0", &["--trigger", "level", "--limit", "1000"]);
-    serves_by_and_by("127.0.0.1:0", &["--trigger", "edge", "--limit", "1000", "--workers", "2"]);
+    serves_by_and_by("echo", "127.0.0.1:0", &["--trigger", "level", "--limit", "1000"]);
+    serves_by_and_by("echo", "127.0.0.1:0", &["--trigger", "edge", "--limit", "1000", "--workers", "2"]);
 }
 
 #[test]
 fn level_triggered_comes_back_by_itself() {
-    comes_back_by_itself("level");
+    comes_back_by_itself("echo", "level");
 }
 
 #[test]
 fn edge_triggered_comes_back_by_itself() {
-    comes_back_by_itself("edge");
+    comes_back_by_itself("echo", "edge");
 }

@@ -11,6 +11,8 @@ mod command_line;
 mod exhausted;
 mod flood;
 mod metrics;
+mod hosted;
+mod http;
 mod server;
 
 use std::thread;

@@ -1,4 +1,4 @@
-//! An echo server as a child process, and what an outsider can see of it.
+//! A server of the examples as a child process, and what an outsider can see of it.
 #![allow(unsafe_code)]
 
 use std::collections::HashMap;
@@ -39,10 +39,20 @@ impl Server {
         Self::run(Command::new(example("echo")), listen, arguments)
     }
 
+    /// Another example, which takes the same arguments.
+    pub(crate) fn start_example(name: &'static str, listen: &str, arguments: &[&str]) -> Self {
+        Self::run(Command::new(example(name)), listen, arguments)
+    }
+
     /// With at most so many descriptors, as `ulimit -n` sets it.
-    pub(crate) fn start_with_descriptors(descriptors: usize, listen: &str, arguments: &[&str]) -> Self {
+    pub(crate) fn start_with_descriptors(
+        name: &'static str,
+        descriptors: usize,
+        listen: &str,
+        arguments: &[&str],
+    ) -> Self {
         let mut command = Command::new("sh");
-        command.args(["-c", r#"ulimit -n "$0" && exec "$@""#, &descriptors.to_string()]).arg(example("echo"));
+        command.args(["-c", r#"ulimit -n "$0" && exec "$@""#, &descriptors.to_string()]).arg(example(name));
         Self::run(command, listen, arguments)
     }
 
@@ -170,8 +180,13 @@ impl Server {
         self.end_with(Signal::SIGTERM)
     }
 
-    pub(crate) fn end_with(mut self, signal: Signal) -> LastWords {
+    pub(crate) fn end_with(self, signal: Signal) -> LastWords {
         self.signal(signal);
+        self.await_end()
+    }
+
+    /// Waits for the end of a server that has its signal.
+    pub(crate) fn await_end(mut self) -> LastWords {
         let status = self.await_exit();
         assert!(status.success(), "it ends in an orderly way: {status}");
         LastWords::parse(self.lines.iter())

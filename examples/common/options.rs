@@ -1,0 +1,79 @@
+//! The command line of the hosted echo servers.
+
+use epoll_acceptor::{Gate, Refusal, Trigger, WhenFull};
+use lexopt::ValueExt;
+use lexopt::prelude::*;
+
+use crate::address::Address;
+
+/// What each of them prints for `--help`, after a first line of its own.
+pub(crate) const HELP: &str = "\
+      --listen ADDR      127.0.0.1:8080, [::1]:0 (any port) or unix:PATH
+      --trigger TRIGGER  level (default), edge or exclusive
+      --limit N          serve at most N connections at once
+      --when-full WHAT   what becomes of those above the limit: pause (default)
+                         leaves them in the kernel's queue until it is their
+                         turn, shed closes them
+      --budget N         attempts to accept per pass (default 64)
+  -h, --help             print this help
+
+Prints `listening on ADDR` when it is ready. SIGINT or SIGTERM ends it, and it
+prints its counters.
+";
+
+/// What the server is to do.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    pub(crate) listen: Address,
+    pub(crate) trigger: Trigger,
+    /// Without a limit, one that is never reached.
+    pub(crate) gate: Gate,
+    pub(crate) budget: u32,
+}
+
+/// No server gets so far.
+const NO_LIMIT: u32 = 1_000_000;
+
+impl Options {
+    /// Reads the command line; `None` if it asks for help.
+    pub(crate) fn from_command_line() -> Result<Option<Self>, lexopt::Error> {
+        let (mut listen, mut trigger, mut limit, mut when_full) =
+            (None, Trigger::Level, None, WhenFull::Pause);
+        let mut budget = 64;
+        let mut arguments = lexopt::Parser::from_env();
+        while let Some(argument) = arguments.next()? {
+            match argument {
+                Short('h') | Long("help") => return Ok(None),
+                Long("listen") => listen = Some(arguments.value()?.parse()?),
+                Long("trigger") => trigger = arguments.value()?.parse_with(parse_trigger)?,
+                Long("limit") => limit = Some(arguments.value()?.parse()?),
+                Long("when-full") => when_full = arguments.value()?.parse_with(parse_when_full)?,
+                Long("budget") => budget = arguments.value()?.parse()?,
+                _ => return Err(argument.unexpected()),
+            }
+        }
+        Ok(Some(Self {
+            listen: listen.ok_or("--listen ADDR is missing")?,
+            trigger,
+            gate: Gate::new(limit.unwrap_or(NO_LIMIT)).when_full(when_full),
+            budget,
+        }))
+    }
+}
+
+fn parse_trigger(text: &str) -> Result<Trigger, &'static str> {
+    match text {
+        "level" => Ok(Trigger::Level),
+        "edge" => Ok(Trigger::Edge),
+        "exclusive" => Ok(Trigger::Exclusive),
+        _ => Err("a trigger is level, edge or exclusive"),
+    }
+}
+
+fn parse_when_full(text: &str) -> Result<WhenFull, &'static str> {
+    match text {
+        "pause" => Ok(WhenFull::Pause),
+        "shed" => Ok(WhenFull::Shed(Refusal::Close)),
+        _ => Err("--when-full is pause or shed"),
+    }
+}

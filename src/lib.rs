@@ -57,6 +57,9 @@ pub use drain::{
 #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
 pub use hosted::{AsyncAcceptor, IntoTokio};
 pub use hosted::{Hosted, Turn};
+#[cfg(feature = "handover")]
+#[cfg_attr(docsrs, doc(cfg(feature = "handover")))]
+pub use linux::handover;
 pub use linux::{
     AcceptError, AcceptFlags, AcceptQueue, AnyListener, Builder, BusyPoll, ControlError, Epoll,
     EpollAcceptor, Event, Events, ExclusiveInterest, Interest, Listener, PeerAddr, RegisterError,

@@ -22,6 +22,9 @@ pub mod listener;
 mod who;
 mod port;
 pub mod acceptor;
+#[cfg(feature = "handover")]
+#[cfg_attr(docsrs, doc(cfg(feature = "handover")))]
+pub mod handover;
 
 pub use accept::{AcceptError, AcceptFlags, accept, accept_with_peer};
 pub use acceptor::{Builder, EpollAcceptor, RegisterError, RegisterErrorKind};

@@ -8,6 +8,9 @@
 //! again.
 #![allow(unsafe_code)]
 
+#[cfg(feature = "handover")]
+pub(crate) mod rights;
+
 use std::ffi::{c_int, c_long, c_void};
 use std::io;
 use std::mem::MaybeUninit;

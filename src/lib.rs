@@ -50,8 +50,8 @@ pub use admission::{
     Refusal, Reserve, Unlimited, Until, WhenFull,
 };
 pub use drain::{
-    Acceptor, Class, Control, Counters, Dead, EdgeTriggered, Errno, Exclusive, Histogram, LevelTriggered,
-    Proof, Ready, State, Strategy, Trigger,
+    Acceptor, Barred, Class, Control, Counters, Dead, EdgeTriggered, Errno, Exclusive, Farewell, Histogram,
+    LevelTriggered, Proof, Ready, Rest, State, Strategy, Trigger,
 };
 #[cfg(feature = "tokio")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
@@ -63,6 +63,6 @@ pub use linux::handover;
 pub use linux::{
     AcceptError, AcceptFlags, AcceptQueue, AnyListener, Builder, BusyPoll, ControlError, Epoll,
     EpollAcceptor, Event, Events, ExclusiveInterest, Interest, Listener, PeerAddr, RegisterError,
-    RegisterErrorKind, Registration, RegistrationError, SignalMask, Token, Waited, Waker, accept,
-    accept_queue, accept_with_peer, is_waiting, time_queued,
+    RegisterErrorKind, Registration, RegistrationError, SignalMask, Token, Waited, Waker, WindingDown,
+    accept, accept_queue, accept_with_peer, is_waiting, time_queued,
 };

@@ -20,10 +20,14 @@ mod door;
 mod events;
 pub(crate) mod core;
 pub(crate) mod acceptor;
+pub(crate) mod closing;
 
 #[cfg(feature = "sim")]
 pub use self::core::{Drain, Plan, Step};
 pub use acceptor::{Acceptor, Ready};
+#[cfg(feature = "sim")]
+pub use closing::{Bar, WindDown};
+pub use closing::{Barred, Farewell, Rest};
 pub use counters::{Counters, Histogram};
 pub use errno::{Class, Errno};
 #[cfg(feature = "sim")]

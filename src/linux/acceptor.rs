@@ -33,7 +33,7 @@ use crate::drain::strategy::{EdgeTriggered, Exclusive, LevelTriggered, Proof, St
 /// long as the parent does not. Processes are told apart by their id: not across pid namespaces.
 #[must_use = "dropping it closes the listener"]
 pub struct EpollAcceptor<L: Listener, S: Strategy = LevelTriggered, A: Admission = Unlimited> {
-    drain: Drain<Watched<L>, S, A>,
+    pub(super) drain: Drain<Watched<L>, S, A>,
 }
 
 /// What an acceptor is to be: its listener, trigger, budget, proof and admission.

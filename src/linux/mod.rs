@@ -22,6 +22,7 @@ pub mod listener;
 mod who;
 mod port;
 pub mod acceptor;
+pub mod closing;
 #[cfg(feature = "handover")]
 #[cfg_attr(docsrs, doc(cfg(feature = "handover")))]
 pub mod handover;
@@ -29,6 +30,7 @@ pub mod handover;
 pub use accept::{AcceptError, AcceptFlags, accept, accept_with_peer};
 pub use acceptor::{Builder, EpollAcceptor, RegisterError, RegisterErrorKind};
 pub use busy_poll::BusyPoll;
+pub use closing::WindingDown;
 pub use control::ControlError;
 pub use epoll::{Epoll, Waited};
 pub use events::{Event, Events};

@@ -8,6 +8,7 @@
 //! again.
 #![allow(unsafe_code)]
 
+pub(crate) mod options;
 #[cfg(feature = "handover")]
 pub(crate) mod rights;
 

@@ -12,6 +12,7 @@ use super::kernel::{ConnId, Family, Fd, Kernel, Mask, Shut, Sleep, Thread};
 use super::script::Case;
 use crate::admission::bell::Ring;
 use crate::admission::refusal::Refusal;
+use crate::drain::closing::{Bar, Barred};
 use crate::drain::errno::Errno;
 use crate::drain::port::{Peek, Port};
 use crate::drain::strategy::Trigger;
@@ -31,6 +32,8 @@ struct World {
     gone: BTreeSet<ConnId>,
     /// Connections that are queued and of which nobody has been told yet.
     untold: VecDeque<(usize, ConnId)>,
+    /// Handshakes under way.
+    half_open: VecDeque<(usize, ConnId)>,
 }
 
 /// One listener on one epoll of a simulated kernel.
@@ -75,6 +78,7 @@ impl SimStage {
                 epolls,
                 gone: BTreeSet::new(),
                 untold: VecDeque::new(),
+                half_open: VecDeque::new(),
             })),
         }
     }
@@ -88,6 +92,24 @@ impl SimStage {
     #[must_use]
     pub fn epoll(&self, acceptor: usize) -> Fd {
         lock(&self.world).epolls[acceptor]
+    /// A client begins a handshake with a TCP listener. Whether it was answered.
+    pub fn begin_handshake(&mut self, listener: usize) -> bool {
+        let mut world = lock(&self.world);
+        let fd = world.listeners[listener];
+        let begun = world.kernel.address(fd).ok().and_then(|address| world.kernel.syn(address).ok());
+        world.half_open.extend(begun.map(|id| (listener, id)));
+        begun.is_some()
+    }
+
+    /// The oldest handshake under way ends. Whether there was one, and it is queued now.
+    pub fn end_handshake(&mut self, listener: usize) -> bool {
+        let mut world = lock(&self.world);
+        world.doze();
+        let at = world.half_open.iter().position(|(of, _)| *of == listener);
+        let Some((_, id)) = at.and_then(|at| world.half_open.remove(at)) else { return false };
+        let queued = world.kernel.ack(id);
+        world.kernel.connect_finish(id);
+        queued
     }
 
     /// A port on a listener and an epoll, armed.
@@ -334,6 +356,30 @@ impl Port for SimPort {
 
     fn ringer(&self) -> Box<dyn Ring> {
         Box::new(SimRing { world: Arc::clone(&self.world), ring: self.ring })
+    }
+}
+
+impl Bar for SimPort {
+    fn bar(&self) -> Barred {
+        if self.kernel(|kernel| kernel.bar(self.listener)).is_ok() {
+            return Barred::ButHandshakes;
+        }
+        match self.kernel(|kernel| kernel.shutdown(self.listener, Shut::RD)) {
+            Ok(()) => Barred::Fully,
+            Err(_) => Barred::No,
+        }
+    }
+
+    fn unbar(&self, stream: &SimStream) {
+        self.kernel(|kernel| kernel.unbar(stream.id));
+    }
+}
+
+impl SimStream {
+    /// Whether nothing of what its client sends arrives.
+    #[must_use]
+    pub fn is_deaf(&self) -> bool {
+        lock(&self.world).kernel.is_barred(self.id)
     }
 }
 

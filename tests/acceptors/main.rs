@@ -8,6 +8,7 @@ mod support;
 mod throttle;
 
 mod chaos;
+mod closing;
 mod connection;
 mod control;
 mod dead;

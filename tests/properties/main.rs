@@ -21,6 +21,7 @@
 //! `EPOLL_ACCEPTOR_THOROUGH=1` widens every bound.
 
 mod cases;
+mod closing;
 mod exclusive;
 mod exhaustive;
 mod facts;

@@ -26,7 +26,7 @@
 //!
 //! ## Do not close the socket's gate
 //!
-//! [`wind_down`](crate::EpollAcceptor::wind_down) acts on the socket, which is now the new process's too. It is for the
+//! [`wind_down`](crate::linux::EpollAcceptor::wind_down) acts on the socket, which is now the new process's too. It is for the
 //! end of a service, and not for its handing over.
 //!
 //! ## Whoever can connect is given the listeners
@@ -37,8 +37,8 @@
 //!
 //! It belongs to the socket. Whoever clears it makes the accepts of the other process block.
 //!
-//! [`Control::stop`]: crate::Control::stop
-//! [`into_listener`]: crate::EpollAcceptor::into_listener
+//! [`Control::stop`]: crate::drain::Control::stop
+//! [`into_listener`]: crate::linux::EpollAcceptor::into_listener
 
 mod listeners;
 

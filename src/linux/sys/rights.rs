@@ -203,10 +203,6 @@ pub(crate) fn replace_image(command: &mut Command, mut image: Image) {
 
 /// What decides of which kind a listener is: address family, type and protocol.
 pub(crate) fn socket_kind(fd: &impl AsFd) -> Result<(i32, i32, i32), Errno> {
-    let ask = |option| {
-        let mut bytes = [0; size_of::<i32>()];
-        super::getsockopt(fd.as_fd(), libc::SOL_SOCKET, option, &mut bytes)?;
-        Ok(i32::from_ne_bytes(bytes))
-    };
+    let ask = |option| super::options::int(fd.as_fd(), libc::SOL_SOCKET, option);
     Ok((ask(libc::SO_DOMAIN)?, ask(libc::SO_TYPE)?, ask(libc::SO_PROTOCOL)?))
 }

@@ -34,6 +34,8 @@ pub(super) struct Connection {
     pub(super) shut: Shut,
     /// When it was queued; once accepted, how long it was.
     pub(super) since: u64,
+    /// Nothing that its client sends arrives (K79).
+    pub(super) barred: bool,
     family: Family,
     unread: u64,
     /// The peer has said that nothing more comes.
@@ -259,6 +261,7 @@ impl Connection {
             call_due: false,
             shut: Shut::empty(),
             since: 0,
+            barred: false,
             family,
             unread: 0,
             ended: false,

@@ -14,4 +14,5 @@ pub(super) const ENOENT: Errno = Errno::new(libc::ENOENT);
 pub(super) const ENOSPC: Errno = Errno::new(libc::ENOSPC);
 pub(super) const ENOTCONN: Errno = Errno::new(libc::ENOTCONN);
 pub(super) const ENOTSOCK: Errno = Errno::new(libc::ENOTSOCK);
+pub(super) const EOPNOTSUPP: Errno = Errno::new(libc::EOPNOTSUPP);
 pub(super) const EPERM: Errno = Errno::new(libc::EPERM);

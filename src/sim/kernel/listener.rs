@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::connection::{ConnId, Connection, Stage};
-use super::errno::{EINVAL, ENOTCONN, ENOTSOCK};
+use super::errno::{EINVAL, ENOTCONN, ENOTSOCK, EOPNOTSUPP};
 use super::files::{FileId, Kind};
 use super::{Errno, Fd, Kernel, Mask, Rules};
 
@@ -64,6 +64,7 @@ pub(super) struct Listener {
     backlog: u32,
     queue: VecDeque<ConnId>,
     shut: Shut,
+    barred: bool,
     faults: VecDeque<Fault>,
 }
 
@@ -75,7 +76,8 @@ impl<R: Rules> Kernel<R> {
     /// `EMFILE`
     pub fn socket(&mut self, family: Family) -> Result<Fd, Errno> {
         let (queue, faults) = (VecDeque::new(), VecDeque::new());
-        let listener = Listener { family, listening: false, backlog: 0, queue, shut: Shut::empty(), faults };
+        let (listening, backlog, shut, barred) = (false, 0, Shut::empty(), false);
+        let listener = Listener { family, listening, backlog, queue, shut, barred, faults };
         self.open(Kind::Listener(listener))
     }
 
@@ -183,9 +185,10 @@ impl<R: Rules> Kernel<R> {
         }
         listener.queue.push_back(id);
         let shut = R::inherited(listener.family, listener.shut);
-        let since = self.now;
+        let (barred, since) = (listener.barred, self.now);
         let connection = self.connection_mut(id);
         (connection.stage, connection.shut, connection.since) = (Stage::Queued, shut, since);
+        connection.barred = barred;
         connection.call_due = true;
         true
     }
@@ -288,11 +291,40 @@ impl<R: Rules> Kernel<R> {
         if listening || family == Family::Unix { Ok(()) } else { Err(ENOTCONN) }
     }
 
+    /// Has a TCP listener drop every SYN from now on (`IP_MINTTL` = 255). What is queued stays; a handshake that had
+    /// begun is queued when it ends, and its connection is as deaf (K79).
+    ///
+    /// # Errors
+    ///
+    /// `EBADF`, `ENOTSOCK`; `EOPNOTSUPP` for Unix and MPTCP.
+    pub fn bar(&mut self, fd: Fd) -> Result<(), Errno> {
+        let (_, listener) = self.listener_mut(fd)?;
+        if !matches!(listener.family, Family::Tcp4 | Family::Tcp6) {
+            return Err(EOPNOTSUPP);
+        }
+        listener.barred = true;
+        Ok(())
+    }
+
+    /// Lets an accepted connection hear again (`IP_MINTTL` = 0).
+    pub fn unbar(&mut self, id: ConnId) {
+        self.connection_mut(id).barred = false;
+    }
+
+    /// Whether a connection is deaf to its client.
+    #[must_use]
+    pub fn is_barred(&self, id: ConnId) -> bool {
+        self.connections.get(&id).is_some_and(|connection| connection.barred)
+    }
+
     fn request(&mut self, to: Address) -> Result<ConnId, ConnectError> {
         let listener = self.at(to).ok_or(ConnectError::Refused)?;
         let family = listener.family;
         if !listener.listening || R::refuses(family, listener.shut) {
             return Err(ConnectError::Refused);
+        }
+        if listener.barred {
+            return Err(ConnectError::Dropped);
         }
         if listener.is_full::<R>() {
             return Err(if family == Family::Unix { ConnectError::Again } else { ConnectError::Dropped });

@@ -32,8 +32,8 @@
 //!   order, identity by file and number, `dup`, `close`, nesting.
 //! * Sleeping threads (`wait.rs`, K17, K18, K28): last to sleep is first to wake, the chain of wake-ups,
 //!   signals, deadlines, an epoll closed under its sleeper.
-//! * Listeners (`listener.rs`, K3, K23, K24, K30-K38, K60, K73): capacity, a full queue, half-open requests,
-//!   arrivals in two steps, listening anew, shutdown by family, close.
+//! * Listeners (`listener.rs`, K3, K23, K24, K30-K38, K60, K73, K79): capacity, a full queue, half-open requests,
+//!   arrivals in two steps, listening anew, shutdown by family, the bar, close.
 //! * Accept (`listener.rs`, K33, K50-K52): the order of work, the full descriptor table before the queue, any
 //!   error by script, taking its connection along or not.
 //! * Connections (`connection.rs`, K34, K35, K67): peers that send, quit and reset in every state, the time

@@ -45,6 +45,8 @@ fn build(name: &str) {
             "--manifest-path",
             concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"),
         ])
+        // What it cannot be built without.
+        .args(if name == "handover" { &["--features", "handover"][..] } else { &[] })
         .arg("--target-dir")
         .arg(target_dir.expect("the profile's folder is in the target folder"))
         .args(["--profile", if profile == Some("debug") { "dev" } else { profile.expect("it has a name") }])

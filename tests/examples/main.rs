@@ -13,6 +13,7 @@ mod flood;
 mod metrics;
 mod hosted;
 mod http;
+mod handover;
 mod server;
 
 use std::thread;

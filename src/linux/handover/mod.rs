@@ -16,6 +16,8 @@
 //!
 //! If the new process fails before step 3, the old one has lost nothing.
 //!
+//! `docs/handover.md` tells all of it, and how a service ends.
+//!
 //! # Traps
 //!
 //! ## The old process deregisters before it sleeps

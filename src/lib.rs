@@ -57,6 +57,9 @@ pub use drain::{
 #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
 pub use hosted::{AsyncAcceptor, IntoTokio};
 pub use hosted::{Hosted, Turn};
+#[cfg(feature = "group")]
+#[cfg_attr(docsrs, doc(cfg(feature = "group")))]
+pub use linux::group::{self, Group};
 #[cfg(feature = "handover")]
 #[cfg_attr(docsrs, doc(cfg(feature = "handover")))]
 pub use linux::handover;

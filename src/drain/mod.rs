@@ -21,6 +21,8 @@ mod events;
 pub(crate) mod core;
 pub(crate) mod acceptor;
 pub(crate) mod closing;
+#[cfg(feature = "group")]
+pub(crate) mod attendance;
 
 #[cfg(feature = "sim")]
 pub use self::core::{Drain, Plan, Step};

@@ -23,6 +23,9 @@ mod who;
 mod port;
 pub mod acceptor;
 pub mod closing;
+#[cfg(feature = "group")]
+#[cfg_attr(docsrs, doc(cfg(feature = "group")))]
+pub mod group;
 #[cfg(feature = "handover")]
 #[cfg_attr(docsrs, doc(cfg(feature = "handover")))]
 pub mod handover;

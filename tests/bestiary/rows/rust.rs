@@ -60,7 +60,7 @@ pub(super) const RUST: &[Row] = &[
     row("M51", "axum-server, issue 111; tonic, issue 2824", "Stops accepting and stays open while it drains: clients connect, and hang."),
     row("M52", "sozu, issues 147, 330, 1342, 1362; pingora, issue 990", "The listener is handed on, and the old owner closes it with clients queued, or closes it twice."),
     row("M53", "granian, issues 544, 567, 849; tokio-core, issue 188", "One socket: few workers take most. One for each: who reloads loses its queue.")
-        .out("balance is the kernel's choice; a group of reuseport sockets is not offered, and what a leaving owner does with its queue is M52"),
+        .out("balance is the kernel's choice (docs/cores.md tells which to take); a member of a group that leaves keeps or hands on its queue, by the tests of `tests/group`"),
     row("M54", "polling, issue 69; mio, issue 1341", "Several epolls on one listener, and every client wakes all of them."),
     row("M55", "Rust, issues 55614 and 94406; start9, issue 3212; sv2-apps, issue 717; mio, issue 623", "A backlog of 128, and clients that do not fit.")
         .out("the crate does not call listen; it tells the queue's length and capacity, so that the server can see it"),

@@ -1,0 +1,116 @@
+//! Words for the tests: workers, each with a member, and clients.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsRawFd;
+use std::sync::Once;
+use std::time::{Duration, Instant};
+
+use epoll_acceptor::group::Member;
+use epoll_acceptor::{Acceptor, Epoll, EpollAcceptor, Events, Group, LevelTriggered, Token, accept_queue};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use socket2::SockRef;
+
+/// More than any of these tests takes, even on a machine that is busy with others.
+pub(crate) const LONG: Duration = Duration::from_secs(30);
+const LISTENER: Token = Token(3);
+
+/// An owner of one member.
+pub(crate) struct Worker {
+    pub(crate) epoll: Epoll,
+    pub(crate) events: Events,
+    pub(crate) acceptor: EpollAcceptor<Member>,
+}
+
+impl Worker {
+    pub(crate) fn on(member: Member) -> Self {
+        let epoll = Epoll::new().unwrap();
+        let acceptor = LevelTriggered::on(member).register(&epoll, LISTENER).unwrap();
+        Self { epoll, events: Events::with_capacity(4).unwrap(), acceptor }
+    }
+
+    pub(crate) fn depth(&self) -> u32 {
+        accept_queue(self.acceptor.listener()).unwrap().depth
+    }
+
+    /// Serves whoever is told of now. How many.
+    pub(crate) fn turn(&mut self) -> usize {
+        let mut served = 0;
+        for _ in 0..self.epoll.wait(&mut self.events, Some(Duration::from_millis(1))).unwrap().count() {
+            served += self.acceptor.drain(|mut stream| stream.write_all(b"!").unwrap()).unwrap();
+        }
+        self.events.clear();
+        served
+    }
+}
+
+/// A group on loopback, each member with a worker.
+pub(crate) fn attended(members: usize) -> (Group, Vec<Worker>) {
+    let mut group = Group::builder(local("127.0.0.1:0")).bind(members).unwrap();
+    let workers: Vec<_> = std::iter::from_fn(|| group.take()).map(Worker::on).collect();
+    workers.iter().for_each(|worker| group.attend(&worker.acceptor));
+    (group, workers)
+}
+
+pub(crate) fn local(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+pub(crate) fn connect_many(address: SocketAddr, count: usize) -> Vec<TcpStream> {
+    raise_descriptor_limit();
+    let connect = || {
+        let client = TcpStream::connect_timeout(&address, LONG).unwrap();
+        // Quits by a reset, and leaves no TIME_WAIT behind.
+        SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+        client.set_read_timeout(Some(LONG)).unwrap();
+        client
+    };
+    (0..count).map(|_| connect()).collect()
+}
+
+/// Several tests at once are more than the usual soft limit.
+fn raise_descriptor_limit() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
+    });
+}
+
+/// How often a client has sent something anew: a SYN that was dropped is one of these.
+#[allow(unsafe_code)]
+pub(crate) fn retransmissions(client: &TcpStream) -> u32 {
+    /// `tcpi_total_retrans` of `struct tcp_info`.
+    const TOTAL_RETRANS: usize = 100;
+    let mut info = [0_u8; TOTAL_RETRANS + 4];
+    let mut length = u32::try_from(info.len()).unwrap();
+    // SAFETY: getsockopt(2) writes at most `length` bytes into `info`.
+    let answer = unsafe {
+        libc::getsockopt(
+            client.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    assert_eq!((answer, length as usize), (0, info.len()));
+    u32::from_ne_bytes(info[TOTAL_RETRANS..].try_into().unwrap())
+}
+
+/// All workers serve until so many were served, and each client has heard from one.
+pub(crate) fn serve_all(workers: &mut [Worker], clients: Vec<TcpStream>) {
+    serve(workers, clients.len());
+    for mut client in clients {
+        client.read_exact(&mut [0]).unwrap();
+    }
+}
+
+pub(crate) fn serve(workers: &mut [Worker], count: usize) {
+    let (begun, mut served) = (Instant::now(), 0);
+    while served < count {
+        assert!(begun.elapsed() < LONG, "{served} of {count} served");
+        served += workers.iter_mut().map(Worker::turn).sum::<usize>();
+    }
+    assert_eq!(served, count);
+}

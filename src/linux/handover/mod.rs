@@ -211,7 +211,7 @@ pub fn send<F: AsFd>(mut stream: &UnixStream, listeners: &[(&str, F)]) -> io::Re
 /// [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) if the other side has closed the stream;
 /// [`InvalidData`](io::ErrorKind::InvalidData) if it has sent something else;
 /// [`QuotaExceeded`](io::ErrorKind::QuotaExceeded) if this process has not enough descriptors left: what could be
-/// received is closed again, and the sender still has them all. Otherwise whatever the stream fails with.
+/// received is closed again, and the sender still has them all and may send them again. Otherwise whatever the stream fails with.
 #[doc(alias = "SCM_RIGHTS")]
 pub fn receive(mut stream: &UnixStream) -> io::Result<Listeners> {
     let mut bytes = [0; Header::SIZE];
@@ -225,16 +225,18 @@ pub fn receive(mut stream: &UnixStream) -> io::Result<Listeners> {
         let why = "the other side closed the stream and handed nothing over";
         return Err(io::Error::new(io::ErrorKind::UnexpectedEof, why));
     }
+    let header = Header::from_bytes(&bytes[..came.length])
+        .filter(|header| header.names <= NAMES_MAX)
+        .filter(|header| header.count == came.fds.len() || came.truncated)
+        .ok_or_else(foreign)?;
+    // Read in any case, so that the stream is good for another try.
+    let mut names = vec![0; header.names];
+    stream.read_exact(&mut names)?;
     if came.truncated {
         let why = "this process has too few descriptors left to receive the listeners: raise RLIMIT_NOFILE \
                    and ask for them again";
         return Err(io::Error::new(io::ErrorKind::QuotaExceeded, why));
     }
-    let header = Header::from_bytes(&bytes[..came.length])
-        .filter(|header| header.count == came.fds.len() && header.names <= NAMES_MAX)
-        .ok_or_else(foreign)?;
-    let mut names = vec![0; header.names];
-    stream.read_exact(&mut names)?;
     let names = String::from_utf8(names).map_err(|_| foreign())?;
     let names: Vec<&str> = names.split(':').collect();
     if names.len() != header.count || !names.iter().all(|name| is_name(name)) {

@@ -50,6 +50,24 @@ struct ControlBuffer([MaybeUninit<u8>; CONTROL_SIZE]);
 /// `CMSG_SPACE(RIGHTS_MAX * sizeof(int))`, rounded up generously.
 const CONTROL_SIZE: usize = 2048;
 
+/// The lengths of a message have other types with other libcs.
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::unnecessary_cast,
+    reason = "2048, or what the kernel wrote into it"
+)]
+mod lengths {
+    pub(super) fn set(message: &mut libc::msghdr, parts: usize, control: usize) {
+        message.msg_iovlen = parts as _;
+        message.msg_controllen = control as _;
+    }
+
+    pub(super) fn of(header: &libc::cmsghdr) -> usize {
+        header.cmsg_len as usize
+    }
+}
+
 /// `recvmsg(MSG_CMSG_CLOEXEC)`. By hand, since nix forgets the descriptors of a message that was cut short.
 pub(crate) fn receive_rights(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> Result<Rights, Errno> {
     let mut control = ControlBuffer([MaybeUninit::uninit(); CONTROL_SIZE]);
@@ -58,9 +76,8 @@ pub(crate) fn receive_rights(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> Result
     // padding on some targets, so that it cannot be written as a literal.)
     let mut message: libc::msghdr = unsafe { MaybeUninit::zeroed().assume_init() };
     message.msg_iov = &raw mut part;
-    message.msg_iovlen = 1;
     message.msg_control = control.0.as_mut_ptr().cast();
-    message.msg_controllen = CONTROL_SIZE;
+    lengths::set(&mut message, 1, CONTROL_SIZE);
     // SAFETY: recv(2): "The recvmsg() call uses a msghdr structure"; its one part and its control buffer are live
     // and writable for the whole call, and their lengths are true.
     let answer = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC) };
@@ -94,7 +111,7 @@ unsafe fn collect_rights(header: *const libc::cmsghdr, fds: &mut Vec<OwnedFd>) {
     // SAFETY: cmsg(3): "CMSG_DATA() returns a pointer to the data portion of a cmsghdr".
     let data = unsafe { libc::CMSG_DATA(header) };
     let begins = (data as usize).saturating_sub(header as usize);
-    let count = head.cmsg_len.saturating_sub(begins) / size_of::<RawFd>();
+    let count = lengths::of(&head).saturating_sub(begins) / size_of::<RawFd>();
     for at in 0..count {
         // SAFETY: cmsg_len is the "Data byte count, including header"; so many numbers stand there, "The pointer
         // returned cannot be assumed to be suitably aligned". unix(7): "a set of open file descriptors", each of

@@ -47,6 +47,8 @@ pub enum Cause {
     Credentials,
     /// Descriptors have run out, and it was taken with the one kept in reserve.
     Shortage,
+    /// Its listener is being wound down.
+    Closing,
     /// Any other reason of a policy, or a policy that panicked.
     Policy,
 }

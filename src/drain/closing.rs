@@ -15,7 +15,7 @@ use super::port::{Peek, Port};
 use super::shared::Control;
 use super::strategy::Strategy;
 use crate::admission::policy::Admission;
-use crate::admission::refusal::Refusal;
+use crate::admission::refusal::{Cause, Refusal};
 
 /// What becomes of the connections that are still queued when a listener is wound down.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -200,7 +200,7 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
             tally.attempts.add();
             match self.port.accept() {
                 Ok(stream) => {
-                    tally.refused.add();
+                    tally.refused(Cause::Closing);
                     self.port.refuse(stream, refusal);
                     fruitless = 0;
                 }

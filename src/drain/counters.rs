@@ -12,7 +12,7 @@ macro_rules! counters {
         ///
         /// Every attempt to accept is one of seven: `attempts = delivered + refused + aborted + interrupted +
         /// empty + exhausted + dead`. Exact when the owner is at rest; read while it is at work, from another
-        /// thread, the parts may be one step apart. The refused are told apart by [`Cause`]: the seven counters
+        /// thread, the parts may be one step apart. The refused are told apart by [`Cause`]: the eight counters
         /// `refused_…` add up to `refused`.
         #[derive(Clone, Debug, Default, PartialEq, Eq)]
         #[non_exhaustive]
@@ -79,6 +79,8 @@ counters! {
     refused_credentials,
     /// Because descriptors had run out, and they were taken with the one in reserve.
     refused_shortage,
+    /// Because their listener was being wound down.
+    refused_closing,
     /// For any other reason of a policy.
     refused_policy,
     /// Connections that were gone before they could be handed over (ECONNABORTED and its kin).
@@ -124,6 +126,7 @@ impl Tally {
             Cause::Delay => &self.refused_delay,
             Cause::Credentials => &self.refused_credentials,
             Cause::Shortage => &self.refused_shortage,
+            Cause::Closing => &self.refused_closing,
             Cause::Policy => &self.refused_policy,
         }
         .add();
@@ -145,6 +148,7 @@ impl Counters {
             + self.refused_delay
             + self.refused_credentials
             + self.refused_shortage
+            + self.refused_closing
             + self.refused_policy;
         let attempts = self.attempts
             == self.delivered

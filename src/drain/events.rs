@@ -59,6 +59,7 @@ impl Told {
             delay = tally.refused_delay.read(),
             credentials = tally.refused_credentials.read(),
             shortage = tally.refused_shortage.read(),
+            closing = tally.refused_closing.read(),
             policy = tally.refused_policy.read(),
             "refused"
         );

@@ -92,6 +92,8 @@ impl SimStage {
     #[must_use]
     pub fn epoll(&self, acceptor: usize) -> Fd {
         lock(&self.world).epolls[acceptor]
+    }
+
     /// A client begins a handshake with a TCP listener. Whether it was answered.
     pub fn begin_handshake(&mut self, listener: usize) -> bool {
         let mut world = lock(&self.world);

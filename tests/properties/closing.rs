@@ -151,7 +151,7 @@ impl Scene {
         let mut stage = SimStage::new(&case);
         let port = Faulty { port: stage.port(0, 0, self.trigger), fault: self.fault };
         let gate = Gate::new(self.limit);
-        let acceptor = Drain::new(port, self.trigger, gate.clone(), Plan { budget: 2, proof: None });
+        let acceptor = Drain::new(port, self.trigger, gate.clone(), Plan::with_budget(2));
         for _ in 0..self.queued {
             assert!(stage.connect(0));
         }

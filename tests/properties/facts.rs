@@ -62,11 +62,11 @@ fn counters_balance_or_do_not() {
     counters.attempts = 29;
     assert!(!counters.balance());
     counters = Counters::default();
-    counters.attempts = 28;
-    counters.refused = 28;
+    counters.attempts = 36;
+    counters.refused = 36;
     (counters.refused_full, counters.refused_peer, counters.refused_rate) = (1, 2, 3);
     (counters.refused_delay, counters.refused_credentials, counters.refused_shortage) = (4, 5, 6);
-    counters.refused_policy = 7;
+    (counters.refused_policy, counters.refused_closing) = (7, 8);
     assert!(counters.balance());
     counters.refused_delay = 5;
     assert!(!counters.balance());

@@ -188,7 +188,7 @@ impl Maker for Tasks {
         A: Admission + Clone + 'static,
         A::Permit: Send,
     {
-        let plan = Plan { budget: case.budget, proof: case.proof };
+        let plan = Plan { proof: case.proof, ..Plan::with_budget(case.budget) };
         Box::new(Task {
             turns: Turns::new(Drain::new(port, case.trigger, admission, plan)),
             host: self.host.clone(),

@@ -1,0 +1,186 @@
+//! `acceptq list`: every listening socket.
+
+use std::collections::HashSet;
+use std::io::{self, IsTerminal};
+use std::process::ExitCode;
+
+use clap::Args;
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::see::{Address, Diag, Holder, Kind, Listener, Owners, Registration, Target};
+use crate::words::{plural, wrap};
+use crate::{say, width};
+
+/// Lists every listening socket: its queue, its owner, and how the owner watches it.
+///
+/// The last column says how the socket is registered with its owner's epolls: edge, level, oneshot, fired (a
+/// one-shot that was not armed again), exclusive, silenced (a mask without EPOLLIN). A dash means: in no
+/// epoll, so perhaps in a blocking accept, a poll or an io_uring, or nowhere. A question mark means: may
+/// not be seen.
+#[derive(Args, Debug)]
+pub(crate) struct List {
+    /// Only these: ports, addresses, paths, @names
+    #[arg(value_name = "PORT|PATH")]
+    targets: Vec<Target>,
+    /// Print JSON; what could not be seen is null
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Row<'a> {
+    kind: Kind,
+    address: &'a Address,
+    inode: u64,
+    uid: Option<u32>,
+    queued: u32,
+    backlog: u32,
+    capacity: u32,
+    drops: Option<u32>,
+    holders: Option<&'a [Holder]>,
+    registrations: Option<&'a [Registration]>,
+}
+
+impl List {
+    pub(crate) fn run(&self) -> io::Result<ExitCode> {
+        let diag = Diag::new()?;
+        let listeners = self.listeners(&diag)?;
+        let inodes: HashSet<u64> = listeners.iter().map(|listener| listener.inode).collect();
+        let owners = Owners::of(&inodes);
+        let rows: Vec<Row<'_>> = listeners.iter().map(|listener| row(listener, &owners)).collect();
+        if self.json {
+            let all = json!({ "listeners": rows, "processes_hidden": owners.hidden });
+            say(&format!("{all:#}\n"))?;
+        } else {
+            say(&format!("{}\n", table(&rows).trim_fmt()))?;
+            note(&rows, owners.hidden);
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn listeners(&self, diag: &Diag) -> io::Result<Vec<Listener>> {
+        let mut found = Vec::new();
+        for target in &self.targets {
+            let (chosen, _) = target.listeners(diag)?;
+            if chosen.is_empty() {
+                eprintln!("acceptq: nothing listens at {target}");
+            }
+            found.extend(chosen);
+        }
+        if self.targets.is_empty() {
+            found.extend(Listener::inet(diag, None)?);
+            found.extend(Listener::unix(diag)?);
+        }
+        found.sort_by_cached_key(order);
+        found.dedup_by_key(|listener| listener.cookie);
+        Ok(found)
+    }
+}
+
+/// TCP by port, then Unix by name.
+pub(crate) fn order(listener: &Listener) -> (bool, u16, String, u64) {
+    match &listener.address {
+        Address::Inet(address) => (false, address.port(), address.to_string(), listener.inode),
+        name => (true, 0, name.to_string(), listener.inode),
+    }
+}
+
+/// The two columns that tell of the owner.
+pub(crate) fn owner_and_watched(listener: &Listener, owners: &Owners) -> (String, String) {
+    let row = row(listener, owners);
+    (owner(&row), watched(&row))
+}
+
+fn row<'a>(listener: &'a Listener, owners: &'a Owners) -> Row<'a> {
+    let holders = owners.holders(listener.inode);
+    let is_seen = !holders.is_empty();
+    Row {
+        kind: listener.kind,
+        address: &listener.address,
+        inode: listener.inode,
+        uid: listener.uid,
+        queued: listener.queued,
+        backlog: listener.backlog,
+        capacity: listener.capacity(),
+        drops: listener.drops,
+        holders: is_seen.then_some(holders),
+        registrations: is_seen.then(|| owners.registrations(listener.inode)),
+    }
+}
+
+fn table(rows: &[Row<'_>]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    // In a pipe every row is one line.
+    if io::stdout().is_terminal() {
+        table.set_content_arrangement(ContentArrangement::Dynamic);
+        table.set_width(crossterm::terminal::size().map_or(80, |(columns, _)| columns));
+    }
+    table.set_header(["KIND", "ADDRESS", "QUEUED", "OF", "DROPS", "OWNER", "WATCHED"]);
+    for row in rows {
+        let drops = row.drops.map_or_else(|| "-".into(), |drops| drops.to_string());
+        table.add_row([
+            row.kind.name().to_string(),
+            row.address.to_string(),
+            row.queued.to_string(),
+            row.capacity.to_string(),
+            drops,
+            owner(row),
+            watched(row),
+        ]);
+    }
+    for (number, column) in table.column_iter_mut().enumerate() {
+        column.set_padding((0, 2));
+        if (2..=4).contains(&number) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table
+}
+
+/// The process, or whose it is.
+fn owner(row: &Row<'_>) -> String {
+    let Some(holders) = row.holders else {
+        return row.uid.map_or_else(|| "?".into(), |uid| format!("? (uid {uid})"));
+    };
+    let mut pids: Vec<i32> = holders.iter().map(|holder| holder.pid).collect();
+    pids.dedup();
+    let more = if pids.len() > 1 { format!(" +{}", pids.len() - 1) } else { String::new() };
+    format!("{} {}{more}", holders[0].pid, holders[0].command)
+}
+
+/// Each way once, with how often.
+fn watched(row: &Row<'_>) -> String {
+    let Some(registrations) = row.registrations else { return "?".into() };
+    let mut ways: Vec<(&str, usize)> = Vec::new();
+    for registration in registrations {
+        let name = registration.how.name();
+        match ways.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, count)) => *count += 1,
+            None => ways.push((name, 1)),
+        }
+    }
+    let one = |(name, count): &(&str, usize)| match count {
+        1 => (*name).to_string(),
+        count => format!("{name} x{count}"),
+    };
+    match ways.is_empty() {
+        true => "-".into(),
+        false => ways.iter().map(one).collect::<Vec<_>>().join(", "),
+    }
+}
+
+/// What could not be seen is said where it does not get into anybody's pipe.
+fn note(rows: &[Row<'_>], hidden: usize) {
+    let unseen = rows.iter().filter(|row| row.holders.is_none()).count();
+    if unseen > 0 && hidden > 0 {
+        let text = format!(
+            "The owners of {} could not be seen: {} may not be looked into. Root sees all.",
+            plural(unseen, "listener"),
+            plural(hidden, "process")
+        );
+        eprint!("{}", wrap(&text, "", "", width()));
+    }
+}

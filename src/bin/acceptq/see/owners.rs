@@ -1,0 +1,133 @@
+//! Which processes have a listener, and which epolls they have: `/proc/PID/fd`.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::path::PathBuf;
+
+use procfs::process::{FDTarget, Process, all_processes};
+use serde::Serialize;
+
+use super::registration::{self, Registration};
+
+/// A process that has a listener open.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Holder {
+    pub(crate) pid: i32,
+    pub(crate) command: String,
+    /// Under which descriptor. The same socket may be open under several, which is several holders.
+    pub(crate) fd: i32,
+}
+
+/// What `/proc` tells of who has what.
+#[derive(Debug, Default)]
+pub(crate) struct Owners {
+    holders: HashMap<u64, Vec<Holder>>,
+    registrations: HashMap<u64, Vec<Registration>>,
+    /// Every socket that some process has open, and whose.
+    sockets: HashMap<u64, i32>,
+    /// How many processes have descriptors that may not be seen.
+    pub(crate) hidden: usize,
+}
+
+/// One process's descriptors, as far as they matter here.
+struct Descriptors {
+    sockets: Vec<(i32, u64)>,
+    epolls: Vec<i32>,
+}
+
+impl Owners {
+    /// Looks through all processes for these sockets, by their inodes.
+    pub(crate) fn of(inodes: &HashSet<u64>) -> Self {
+        let mut owners = Self::default();
+        let Ok(processes) = all_processes() else { return owners };
+        for process in processes.flatten() {
+            match descriptors(&process) {
+                Some(found) => owners.add(&process, &found, inodes),
+                None => owners.hidden += usize::from(process.is_alive()),
+            }
+        }
+        owners
+    }
+
+    pub(crate) fn holders(&self, inode: u64) -> &[Holder] {
+        self.holders.get(&inode).map_or(&[], Vec::as_slice)
+    }
+
+    pub(crate) fn registrations(&self, inode: u64) -> &[Registration] {
+        self.registrations.get(&inode).map_or(&[], Vec::as_slice)
+    }
+
+    /// Who has this socket open.
+    pub(crate) fn owner_of(&self, inode: u64) -> Option<i32> {
+        self.sockets.get(&inode).copied()
+    }
+
+    fn add(&mut self, process: &Process, found: &Descriptors, inodes: &HashSet<u64>) {
+        let pid = process.pid();
+        for (fd, inode) in &found.sockets {
+            self.sockets.insert(*inode, pid);
+            if inodes.contains(inode) {
+                let command = command(pid);
+                self.holders.entry(*inode).or_default().push(Holder { pid, command, fd: *fd });
+            }
+        }
+        for (inode, registration) in registration::of(pid, &found.epolls, &found.sockets, inodes) {
+            self.registrations.entry(inode).or_default().push(registration);
+        }
+    }
+}
+
+/// What the process is called; in `ps`, too.
+pub(crate) fn command(pid: i32) -> String {
+    let name = fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
+    // A process calls itself what it likes: no control character reaches the terminal.
+    String::from_utf8_lossy(&name).trim_end().escape_debug().to_string()
+}
+
+/// `None` if they may not be seen.
+fn descriptors(process: &Process) -> Option<Descriptors> {
+    let mut found = Descriptors { sockets: Vec::new(), epolls: Vec::new() };
+    for descriptor in process.fd().ok()? {
+        // One that was closed meanwhile is no loss; a whole folder that may not be read is.
+        let Ok(descriptor) = descriptor else { continue };
+        match descriptor.target {
+            FDTarget::Socket(inode) => found.sockets.push((descriptor.fd, inode)),
+            FDTarget::AnonInode(kind) if kind == "[eventpoll]" => found.epolls.push(descriptor.fd),
+            _ => {}
+        }
+    }
+    Some(found)
+}
+
+/// How many descriptors a process has in use, and how many it may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Table {
+    pub(crate) used: u64,
+    pub(crate) limit: u64,
+}
+
+impl Table {
+    /// Descriptors at or above the limit count for nothing: they were opened before it was lowered.
+    pub(crate) fn of(pid: i32) -> Option<Self> {
+        let process = Process::new(pid).ok()?;
+        let limit = match process.limits().ok()?.max_open_files.soft_limit {
+            procfs::process::LimitValue::Value(limit) => limit,
+            procfs::process::LimitValue::Unlimited => u64::MAX,
+        };
+        let folder = fs::read_dir(PathBuf::from(format!("/proc/{pid}/fd"))).ok()?;
+        let numbers = folder.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u64>().ok());
+        Some(Self { used: numbers.filter(|number| *number < limit).count() as u64, limit })
+    }
+
+    /// All open files of the machine, and its limit (`fs.file-max`).
+    pub(crate) fn of_the_machine() -> Option<Self> {
+        let text = fs::read_to_string("/proc/sys/fs/file-nr").ok()?;
+        let mut numbers = text.split_whitespace().map(str::parse);
+        let (used, _free, limit) = (numbers.next()?.ok()?, numbers.next()?, numbers.next()?.ok()?);
+        Some(Self { used, limit })
+    }
+
+    pub(crate) fn is_full(self) -> bool {
+        self.used >= self.limit
+    }
+}

@@ -1,0 +1,189 @@
+//! `acceptq watch`: accept queues live.
+
+mod chart;
+mod history;
+mod plain;
+mod screen;
+mod terminal;
+
+use std::collections::{HashMap, HashSet};
+use std::io::{self, IsTerminal};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use self::chart::Ink;
+use self::history::{History, Moment};
+use self::screen::View;
+use self::terminal::{Terminal, Wish};
+use crate::list;
+use crate::say;
+use crate::see::{Address, Counters, Diag, Listener, Owners, Target, Waiting};
+
+/// Who owns what is looked up this often: it costs more, and changes less, than a queue.
+const OWNERS_EVERY: Duration = Duration::from_secs(5);
+
+/// Shows accept queues live: depth, drops, dead connections, and a chart of one of them over time.
+///
+/// DEAD counts those who wait and whose client has gone: for TCP the sockets in CLOSE_WAIT that no process
+/// has. With SO_REUSEPORT they are those of all listeners on the address. Where stdout is no terminal,
+/// each look is printed as a line.
+#[derive(Args, Debug)]
+pub(crate) struct Watch {
+    /// Only this: a port, an address, a path, @name
+    #[arg(value_name = "PORT|PATH")]
+    target: Option<Target>,
+    /// Seconds between two looks
+    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
+    interval: Duration,
+    /// End after so many looks
+    #[arg(long, value_name = "LOOKS")]
+    count: Option<u64>,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "a number of seconds is wanted, such as 0.5".to_string())?;
+    if !(0.05..=3600.0).contains(&seconds) {
+        return Err("between 0.05 and 3600 seconds, please".into());
+    }
+    Ok(Duration::from_secs_f64(seconds))
+}
+
+impl Watch {
+    pub(crate) fn run(&self) -> io::Result<ExitCode> {
+        let mut looker = Looker { diag: Diag::new()?, target: self.target.clone(), began: Instant::now() };
+        match io::stdout().is_terminal() {
+            true => self.live(&mut looker)?,
+            false => self.plain(&mut looker)?,
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn live(&self, looker: &mut Looker) -> io::Result<()> {
+        let mut view = View {
+            title: self.target.as_ref().map_or_else(|| "all".into(), ToString::to_string),
+            interval: self.interval,
+            ink: Ink::of_the_locale(),
+            selected: 0,
+        };
+        let mut history = History::default();
+        history.add(looker.look()?);
+        let mut owners = looker.owners(&history);
+        let mut owners_at = Instant::now();
+        let mut due = Instant::now() + self.interval;
+        let mut looks = 1;
+        let mut chosen = history.now().and_then(Moment::deepest);
+        let mut terminal = Terminal::take()?;
+        loop {
+            view.selected = history.now().map_or(0, |now| now.position(chosen));
+            let (width, height) = terminal.size();
+            let notes = |listener: &Listener| list::owner_and_watched(listener, &owners);
+            terminal.show(&screen::render(&view, &history, &notes, width, height))?;
+            match terminal.wish(due.saturating_duration_since(Instant::now()))? {
+                Some(Wish::Quit) => return Ok(()),
+                Some(Wish::Up) => chosen = history.cookie(view.selected.saturating_sub(1)).or(chosen),
+                Some(Wish::Down) => chosen = history.cookie(view.selected + 1).or(chosen),
+                Some(Wish::Redraw) => {}
+                None if self.count == Some(looks) => return Ok(()),
+                None => {}
+            }
+            if Instant::now() >= due {
+                history.add(looker.look()?);
+                looks += 1;
+                due = Instant::now() + self.interval;
+                if owners_at.elapsed() >= OWNERS_EVERY {
+                    (owners, owners_at) = (looker.owners(&history), Instant::now());
+                }
+            }
+        }
+    }
+
+    fn plain(&self, looker: &mut Looker) -> io::Result<()> {
+        let ended = Arc::new(AtomicBool::new(false));
+        for signal in [SIGINT, SIGTERM] {
+            signal_hook::flag::register(signal, Arc::clone(&ended))?;
+        }
+        let mut history = History::default();
+        let mut looks = 0;
+        while !ended.load(Ordering::Relaxed) && self.count.is_none_or(|count| looks < count) {
+            if looks > 0 {
+                wait(self.interval, &ended);
+            }
+            history.add(looker.look()?);
+            looks += 1;
+            say(&plain::lines(&history, self.target.is_some()))?;
+        }
+        Ok(())
+    }
+}
+
+/// Sleeps, but not past the end.
+fn wait(time: Duration, ended: &AtomicBool) {
+    let due = Instant::now() + time;
+    while !ended.load(Ordering::Relaxed) && Instant::now() < due {
+        thread::sleep(due.saturating_duration_since(Instant::now()).min(Duration::from_millis(50)));
+    }
+}
+
+/// Asks the kernel.
+#[derive(Debug)]
+struct Looker {
+    diag: Diag,
+    target: Option<Target>,
+    began: Instant,
+}
+
+impl Looker {
+    fn look(&self) -> io::Result<Moment> {
+        let at = self.began.elapsed();
+        let counters = Counters::now();
+        let tcp = Listener::inet(&self.diag, None)?;
+        let queued_tcp = tcp.iter().map(|listener| u64::from(listener.queued)).sum();
+        let mut listeners = match &self.target {
+            Some(target) => target.listeners(&self.diag)?.0,
+            None => tcp.iter().cloned().chain(Listener::unix(&self.diag)?).collect(),
+        };
+        listeners.sort_by_cached_key(list::order);
+        let port = self.target.as_ref().and_then(Target::port);
+        let waiting: Vec<Waiting> = match port {
+            Some(port) => {
+                Waiting::of_port(&self.diag, port)?.into_iter().filter(Waiting::is_unowned).collect()
+            }
+            None => Waiting::dead(&self.diag)?,
+        };
+        let addresses: Vec<_> = tcp.iter().filter_map(Listener::socket_address).collect();
+        let (mut dead, mut oldest) = (HashMap::new(), HashMap::new());
+        for listener in &listeners {
+            let count = match listener.socket_address() {
+                None => listener.clients.iter().filter(|client| **client == 0).count(),
+                Some(address) => {
+                    let own = || waiting.iter().filter(|one| one.came_by(address, &addresses));
+                    let age = own().filter_map(|one| one.age).max().filter(|_| port.is_some());
+                    oldest.extend(age.filter(|_| listener.queued > 0).map(|age| (listener.cookie, age)));
+                    own().filter(|one| one.close_wait).count()
+                }
+            };
+            dead.insert(listener.cookie, count);
+        }
+        Ok(Moment { at, listeners, queued_tcp, counters, dead, oldest })
+    }
+
+    fn owners(&self, history: &History) -> Owners {
+        let listeners = history.now().map_or(&[][..], |now| &now.listeners);
+        Owners::of(&listeners.iter().map(|listener| listener.inode).collect::<HashSet<u64>>())
+    }
+}
+
+impl Listener {
+    fn socket_address(&self) -> Option<std::net::SocketAddr> {
+        match self.address {
+            Address::Inet(address) => Some(address),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! How things are put: durations, plurals, lines that fit.
+
+use std::time::Duration;
+
+/// `340 ms`, `12.3 s`, `4 min 05 s`, `2 h 07 min`.
+pub(crate) fn duration(time: Duration) -> String {
+    let seconds = time.as_secs();
+    match seconds {
+        0 => format!("{} ms", time.as_millis()),
+        1..60 => format!("{:.1} s", time.as_secs_f64()),
+        60..3600 => format!("{} min {:02} s", seconds / 60, seconds % 60),
+        _ => format!("{} h {:02} min", seconds / 3600, seconds % 3600 / 60),
+    }
+}
+
+/// `1 process`, `2 processes`.
+pub(crate) fn plural(count: usize, noun: &str) -> String {
+    let ending = match noun {
+        _ if count == 1 => "",
+        noun if noun.ends_with('s') => "es",
+        _ => "s",
+    };
+    format!("{count} {noun}{ending}")
+}
+
+/// Breaks a text into lines of at most this width, each ended; the first begins with one prefix, the others
+/// with another.
+pub(crate) fn wrap(text: &str, first: &str, others: &str, width: usize) -> String {
+    let (mut out, mut line) = (String::new(), String::from(first));
+    let mut is_fresh = true;
+    for word in text.split_whitespace() {
+        if !is_fresh && line.chars().count() + 1 + word.chars().count() > width {
+            out.push_str(line.trim_end());
+            out.push('\n');
+            line = String::from(others);
+            is_fresh = true;
+        }
+        if !is_fresh {
+            line.push(' ');
+        }
+        line.push_str(word);
+        is_fresh = false;
+    }
+    out.push_str(line.trim_end());
+    out.push('\n');
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_the_unit_that_fits() {
+        let cases = [(340, "340 ms"), (12_345, "12.3 s"), (245_000, "4 min 05 s"), (7_620_000, "2 h 07 min")];
+        for (ms, text) in cases {
+            assert_eq!(duration(Duration::from_millis(ms)), text);
+        }
+    }
+
+    #[test]
+    fn nouns_follow_their_number() {
+        assert_eq!(plural(1, "process"), "1 process");
+        assert_eq!(plural(2, "process"), "2 processes");
+        assert_eq!(plural(0, "listener"), "0 listeners");
+    }
+
+    #[test]
+    fn lines_keep_their_width_and_their_prefix() {
+        assert_eq!(wrap("aa bb cc", "> ", "  ", 7), "> aa bb\n  cc\n");
+        assert_eq!(wrap("unbreakable", "", "", 3), "unbreakable\n");
+        assert_eq!(wrap("", "x ", "", 3), "x\n");
+    }
+}

@@ -1,0 +1,113 @@
+//! What `acceptq list` shows.
+
+use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
+use std::process::{Command, Stdio};
+
+use epoll_acceptor::{Epoll, ExclusiveInterest, Interest, Token};
+use serde_json::Value;
+
+use crate::server::path;
+use crate::tool::{acceptq, stdout};
+
+fn rows(target: &str) -> Vec<Value> {
+    let said: Value = serde_json::from_str(&stdout(&acceptq(&["list", target, "--json"]))).expect("JSON");
+    said["listeners"].as_array().expect("rows").clone()
+}
+
+fn listener() -> (TcpListener, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+    let port = listener.local_addr().expect("it is bound").port().to_string();
+    (listener, port)
+}
+
+#[test]
+fn every_way_to_watch_has_its_word() {
+    let ways = [
+        (Interest::IN, "level"),
+        (Interest::IN | Interest::ET, "edge"),
+        (Interest::IN | Interest::ONESHOT, "oneshot"),
+        (Interest::empty(), "silenced"),
+        (Interest::ET, "silenced"),
+    ];
+    let epoll = Epoll::new().expect("an epoll");
+    for (interest, word) in ways {
+        let (listener, port) = listener();
+        let _registration = epoll.register(&listener, Token(1), interest).expect("registered");
+        let rows = rows(&port);
+        assert_eq!(rows.len(), 1);
+        assert_eq!(rows[0]["registrations"][0]["how"], word, "{:#}", rows[0]);
+        assert_eq!(rows[0]["registrations"][0]["pid"], std::process::id());
+        assert_eq!(rows[0]["holders"][0]["pid"], std::process::id());
+    }
+    let (listener, port) = listener();
+    let registration = epoll.register_exclusive(&listener, Token(1), ExclusiveInterest::IN);
+    registration.as_ref().expect("registered");
+    assert_eq!(rows(&port)[0]["registrations"][0]["how"], "exclusive");
+}
+
+#[test]
+fn a_registration_of_something_else_under_the_same_number_is_none_of_this_listener() {
+    let (listener, port) = listener();
+    let (other, _) = self::listener();
+    let epoll = Epoll::new().expect("an epoll");
+    let _registration = epoll.register(&other, Token(1), Interest::IN).expect("registered");
+    drop(listener.try_clone());
+    assert_eq!(rows(&port)[0]["registrations"], serde_json::json!([]));
+}
+
+#[test]
+fn depth_capacity_and_every_family_are_shown() {
+    let path = path();
+    let unix = UnixListener::bind(&path).expect("a listener");
+    let _clients: Vec<_> =
+        (0..3).map(|_| std::os::unix::net::UnixStream::connect(&path).expect("connected")).collect();
+    let row = &rows(&path)[0];
+    assert_eq!((&row["kind"], &row["queued"]), (&"unix".into(), &3.into()));
+    assert_eq!(row["capacity"], row["backlog"].as_u64().expect("a number") + 1);
+    drop(unix);
+    assert!(rows(&path).is_empty());
+    match TcpListener::bind("[::1]:0") {
+        Ok(listener) => {
+            let address = listener.local_addr().expect("it is bound");
+            let rows = rows(&address.to_string());
+            assert_eq!(rows[0]["kind"], "tcp6");
+            assert_eq!(rows[0]["address"], address.to_string());
+        }
+        Err(error) => crate::tool::skip!("IPv6, which this machine does not have: {error}"),
+    }
+}
+
+#[test]
+fn a_relative_path_and_a_link_name_the_same_socket() {
+    let path = path();
+    let _unix = UnixListener::bind(&path).expect("a listener");
+    let link = format!("{path}.link");
+    std::os::unix::fs::symlink(&path, &link).expect("a link");
+    assert_eq!(rows(&link).len(), 1);
+    let (folder, name) = path.rsplit_once('/').expect("an absolute path");
+    let output = Command::new(env!("CARGO_BIN_EXE_acceptq"))
+        .args(["list", "--json", &format!("./{name}")])
+        .current_dir(folder)
+        .output()
+        .expect("the tool runs");
+    let said: Value = serde_json::from_str(&stdout(&output)).expect("JSON");
+    assert_eq!(said["listeners"].as_array().map(Vec::len), Some(1));
+}
+
+#[test]
+fn a_table_has_a_line_for_each_and_survives_a_reader_that_leaves() {
+    let (_listener, port) = listener();
+    let output = acceptq(&["list"]);
+    assert!(output.status.success());
+    let text = stdout(&output);
+    assert!(text.starts_with("KIND"), "{text}");
+    assert_eq!(text.lines().filter(|line| line.contains(&format!("127.0.0.1:{port} "))).count(), 1, "{text}");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_acceptq"))
+        .arg("list")
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the tool runs");
+    drop(child.stdout.take());
+    assert!(child.wait().expect("it ends").success());
+}

@@ -1,0 +1,144 @@
+//! The servers in C: compiled where there is a compiler, run as children.
+
+use std::fs::{self, Permissions};
+use std::io::{BufRead, BufReader};
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use socket2::Socket;
+
+use crate::clients::Door;
+use crate::tool::{queued, wait_until};
+
+/// A folder of this run that every user may read. Short, for the paths of Unix sockets are.
+pub(crate) fn folder() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| {
+        sweep();
+        let folder = std::env::temp_dir().join(format!("{PREFIX}{}", std::process::id()));
+        fs::create_dir(&folder).expect("a folder for this run");
+        fs::set_permissions(&folder, Permissions::from_mode(0o755)).expect("our own folder");
+        folder
+    })
+}
+
+const PREFIX: &str = "acceptq-test-";
+
+/// Removes what runs that have ended left behind.
+fn sweep() {
+    for entry in fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.strip_prefix(PREFIX)) else { continue };
+        if !Path::new("/proc").join(pid).exists() {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// A path for a Unix socket.
+pub(crate) fn path() -> String {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    folder().join(format!("{number}.sock")).to_str().expect("a plain path").into()
+}
+
+/// The compiled server; `None`, and a line that says so, where there is no compiler.
+pub(crate) fn program() -> Option<&'static Path> {
+    static PROGRAM: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let program = PROGRAM.get_or_init(|| {
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/acceptq/server.c");
+        let program = folder().join("server");
+        let mut cc = Command::new("cc");
+        cc.args(["-O1", "-Wall", "-Wextra", "-Werror", "-o"]).arg(&program).arg(source);
+        match cc.status() {
+            Ok(status) => assert!(status.success(), "the server compiles"),
+            Err(_) => return None,
+        }
+        Some(program)
+    });
+    if program.is_none() {
+        crate::tool::skip!("no C compiler (cc), so no server in C to look at");
+    }
+    program.as_deref()
+}
+
+/// A server that runs.
+pub(crate) struct Server {
+    child: Child,
+    pub(crate) door: Door,
+}
+
+impl Server {
+    /// Runs a mode of the C program; see its first lines.
+    pub(crate) fn start(mode: &str, address: &str, limit: u32) -> Option<Self> {
+        let mut command = Command::new(program()?);
+        command.args([mode, address, &limit.to_string()]);
+        Some(Self::spawn(&mut command, address))
+    }
+
+    /// Runs whatever prints its port once it listens.
+    pub(crate) fn spawn(command: &mut Command, address: &str) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("the server starts");
+        let lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+        let port = lines.map_while(Result::ok).find_map(|line| line.trim().parse::<u16>().ok());
+        let port = port.expect("the server says where it listens");
+        let door = match address.parse::<IpAddr>() {
+            Ok(ip) => Door::Tcp(SocketAddr::new(ip, port)),
+            Err(_) => Door::Unix(address.into()),
+        };
+        Self { child, door }
+    }
+
+    pub(crate) fn target(&self) -> String {
+        self.door.target()
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// A client that has been taken.
+    pub(crate) fn hold_one(&self) -> Socket {
+        let held = self.door.connect();
+        wait_until("the first client is taken", || queued(&self.target()) == 0);
+        held
+    }
+
+    /// Connects so many at once that one wake-up finds them all: nothing else makes arrivals coalesce for
+    /// sure.
+    pub(crate) fn surprise(&self, count: usize) -> Vec<Socket> {
+        self.stop();
+        let clients = self.door.connect_many(count);
+        self.signal(Signal::SIGCONT);
+        clients
+    }
+
+    /// Stops it, and returns when it has stopped.
+    pub(crate) fn stop(&self) {
+        self.signal(Signal::SIGSTOP);
+        let stat = format!("/proc/{}/stat", self.pid());
+        let is_stopped = || fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") T "));
+        wait_until("the server is stopped", is_stopped);
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(nix_pid(&self.child), signal).expect("a child of ours");
+    }
+}
+
+pub(crate) fn nix_pid(child: &Child) -> Pid {
+    Pid::from_raw(i32::try_from(child.id()).expect("a process id"))
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -22,10 +22,11 @@
 
 mod cases;
 mod closing;
+mod composing;
 mod exclusive;
 mod exhaustive;
 mod facts;
-mod faulty;
+
 mod found;
 mod gate;
 mod hosted;

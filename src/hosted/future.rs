@@ -82,6 +82,10 @@ pub struct AsyncAcceptor<A> {
     unregistered: u64,
 }
 
+/// How many passes without a connection, or connections that tokio cannot watch, one poll goes through before it lets
+/// others run.
+const FRUITLESS_MAX: u32 = 16;
+
 /// A stream that becomes one of tokio's. The caller is in the context of a runtime.
 pub trait IntoTokio {
     /// What it becomes.
@@ -177,13 +181,15 @@ impl<A: Acceptor> AsyncAcceptor<A> {
     where
         A::Stream: IntoTokio,
     {
-        loop {
+        for _ in 0..FRUITLESS_MAX {
             let Some(connection) = ready!(self.poll_accept_std(cx))? else { return Poll::Ready(Ok(None)) };
             match connection.try_map(IntoTokio::into_tokio) {
                 Ok(connection) => return Poll::Ready(Ok(Some(connection))),
                 Err(_) => self.unregistered += 1,
             }
         }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// As [`accept_std`](Self::accept_std), for futures written by hand. One waker is kept: that of the last call.
@@ -192,8 +198,9 @@ impl<A: Acceptor> AsyncAcceptor<A> {
     ///
     /// As for [`accept`](Self::accept).
     pub fn poll_accept_std(&mut self, cx: &mut Context<'_>) -> Poll<Next<A::Stream, A::Permit>> {
-        loop {
-            // Asked before every turn, although it has mostly been told long ago: it is what yields to other tasks.
+        for _ in 0..FRUITLESS_MAX {
+            // Asked before every turn, although it has mostly been told long ago: tokio counts it, and has other tasks
+            // run in between.
             let mut told = ready!(self.fd.poll_read_ready_mut(cx))?;
             match told.get_inner_mut().turn()? {
                 Turn::Connection(connection) => return Poll::Ready(Ok(Some(connection))),
@@ -204,6 +211,9 @@ impl<A: Acceptor> AsyncAcceptor<A> {
                 Turn::Over => return Poll::Ready(Ok(None)),
             }
         }
+        // Everyone is refused. Not every executor counts, as tokio does.
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// How many connections were closed because tokio could not watch them.

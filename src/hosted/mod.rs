@@ -5,7 +5,7 @@
 //! token of the loop's, and begin a pass for every event that carries it.
 //!
 //! Where the loop hides its epoll, or where it does not take strangers' events, the acceptor gets an epoll of its own,
-//! and the loop watches that: [`Hosted`]. For tokio there is [`AsyncAcceptor`], which is that and a future.
+//! and the loop watches that: [`Hosted`]. For tokio there is `AsyncAcceptor` (feature `tokio`), which is that and a future.
 //!
 //! # The trap of an edge-triggered host
 //!

@@ -1,10 +1,19 @@
 //! Futures that are dropped: between two polls, mid-pass, and by other branches of a select.
 
+use std::cell::Cell;
 use std::future::{Future, poll_fn};
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 
-use epoll_acceptor::{Gate, Trigger};
+use epoll_acceptor::{Gate, IntoTokio, Listener, Refusal, Trigger, WhenFull};
+use tokio::runtime::Builder;
+use tokio::task::unconstrained;
 
 use crate::support::{assert_all_served, connect_many, listen, on_each, serve};
 
@@ -89,6 +98,109 @@ fn a_select_loses_nobody() {
 }
 
 #[test]
+fn a_flood_that_is_refused_leaves_other_tasks_their_turn() {
+    const CLIENTS: usize = 500;
+    on_each(|| async {
+        let (listener, address) = listen();
+        let clients = connect_many(address, CLIENTS);
+        clients.iter().for_each(|client| client.set_nonblocking(true).unwrap());
+        let gate = Gate::new(0).when_full(WhenFull::Shed(Refusal::Close));
+        let mut acceptor = Trigger::Level.on(listener).budget(1).gate(&gate).into_async().unwrap();
+        // In an executor that does not count. Each poll wakes its task: nobody else does.
+        let mut polls = 0;
+        let mut accept = pin!(unconstrained(acceptor.accept_std()));
+        poll_fn(|cx| {
+            polls += 1;
+            assert!(accept.as_mut().poll(cx).is_pending());
+            let over = clients.iter().all(|client| client.peek(&mut [0]).is_ok());
+            if over { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+        assert!(polls >= CLIENTS / 64, "{CLIENTS} were refused in {polls} polls");
+    });
+}
+
+#[test]
+fn a_panic_costs_one_connection_and_no_more() {
+    const CLIENTS: usize = 9;
+    // On one thread, which numbers the connections.
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        for trigger in [Trigger::Level, Trigger::Edge, Trigger::Exclusive] {
+            let (listener, address) = listen();
+            let clients = connect_many(address, CLIENTS);
+            let gate = Gate::new(u32::try_from(CLIENTS).unwrap());
+            let mut acceptor = trigger.on(Fragile(listener)).gate(&gate).into_async().unwrap();
+            let (mut served, mut panics) = (Vec::new(), 0);
+            while served.len() + panics < CLIENTS {
+                let polled =
+                    poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| acceptor.poll_accept(cx))) {
+                        Ok(Poll::Pending) => Poll::Pending,
+                        Ok(Poll::Ready(connection)) => Poll::Ready(Some(connection)),
+                        Err(_) => Poll::Ready(None),
+                    });
+                match polled.await {
+                    Some(connection) => served.push(connection.unwrap().unwrap()),
+                    None => panics += 1,
+                }
+            }
+            assert_eq!((served.len(), panics), (6, 3), "every third");
+            assert_eq!(gate.in_use(), 6, "their places came back");
+            served.iter().for_each(serve);
+            let still_there: Vec<_> = clients
+                .into_iter()
+                .enumerate()
+                .filter(|(n, _)| n % 3 != 2)
+                .map(|(_, client)| client)
+                .collect();
+            assert_all_served(&still_there);
+        }
+    });
+}
+
+/// A listener every third of whose connections makes its owner's code panic.
+#[derive(Debug)]
+struct Fragile(TcpListener);
+
+#[derive(Debug)]
+struct Touchy(OwnedFd, u32);
+
+impl AsFd for Fragile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl AsFd for Touchy {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl From<OwnedFd> for Touchy {
+    fn from(fd: OwnedFd) -> Self {
+        thread_local!(static NUMBER: Cell<u32> = const { Cell::new(0) });
+        Self(fd, NUMBER.replace(NUMBER.get() + 1))
+    }
+}
+
+impl Listener for Fragile {
+    type Stream = Touchy;
+}
+
+impl IntoTokio for Touchy {
+    type Stream = OwnedFd;
+
+    fn into_tokio(self) -> io::Result<OwnedFd> {
+        // Not a panic of the harness: nothing is printed.
+        if self.1 % 3 == 2 {
+            resume_unwind(Box::new("touched"));
+        }
+        Ok(self.0)
+    }
+}
+
+#[test]
 fn a_flood_leaves_other_tasks_their_turn() {
     const CLIENTS: usize = 2000;
     on_each(|| async {
@@ -96,11 +208,11 @@ fn a_flood_leaves_other_tasks_their_turn() {
         let _clients = connect_many(address, CLIENTS);
         let gate = Gate::new(u32::MAX >> 8);
         let mut acceptor = Trigger::Level.on(listener).gate(&gate).into_async().unwrap();
-        let turns = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
-        let counting = std::sync::Arc::clone(&turns);
+        let turns = Arc::new(AtomicU64::new(0));
+        let counting = Arc::clone(&turns);
         let other = tokio::spawn(async move {
             loop {
-                counting.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                counting.fetch_add(1, Ordering::Relaxed);
                 tokio::task::yield_now().await;
             }
         });
@@ -109,7 +221,7 @@ fn a_flood_leaves_other_tasks_their_turn() {
             drop(acceptor.accept_std().await.unwrap().unwrap());
         }
         other.abort();
-        let turns = turns.load(std::sync::atomic::Ordering::Relaxed);
+        let turns = turns.load(Ordering::Relaxed);
         assert!(turns >= 5, "another task had {turns} turns while {CLIENTS} were accepted");
     });
 }

@@ -76,6 +76,9 @@ fn the_adapter_serves_all_on_one_edge() {
                     (FLOOD as u64, 0),
                     "{trigger:?}: {counters}"
                 );
+                // Connections are asked for one by one, and share their passes.
+                let passes = (FLOOD as u64).div_ceil(u64::from(budget));
+                assert!(trigger != Trigger::Edge || counters.passes == passes, "{budget}: {counters}");
             }
         }
     });

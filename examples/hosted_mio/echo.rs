@@ -1,5 +1,5 @@
-//! One echoing connection in a loop that tells of edges: it works until there is nothing more to do, or until it has
-//! had its share.
+//! One echoing connection in a loop that tells of edges: it works until there is nothing more to do, or until
+//! it has had its share.
 
 use std::io::{ErrorKind, Read, Write};
 

@@ -4,9 +4,9 @@
 //! cargo run --release --example hosted_mio -- --listen 127.0.0.1:8080 --limit 100
 //! ```
 //!
-//! mio's `Registry` can be had as a descriptor, so the acceptor needs no epoll of its own, and there is no edge to be
-//! missed: the listener is level-triggered in mio's epoll, whatever mio does with its own sources. The connections are
-//! mio's, edge-triggered.
+//! mio's `Registry` can be had as a descriptor, so the acceptor needs no epoll of its own, and there is no
+//! edge to be missed: the listener is level-triggered in mio's epoll, whatever mio does with its own sources.
+//! The connections are mio's, edge-triggered.
 
 #[path = "../echo/address.rs"]
 mod address;
@@ -111,7 +111,8 @@ where
         }
     }
 
-    /// One pass for one event. Whatever it leaves is reported again, since the listener is the acceptor's and not mio's.
+    /// One pass for one event. Whatever it leaves is reported again, since the listener is the acceptor's and
+    /// not mio's.
     fn welcome(&mut self) -> io::Result<()> {
         for connection in self.acceptor.ready() {
             let key = self.slab.insert(Echo::new(connection?));

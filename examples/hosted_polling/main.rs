@@ -4,9 +4,9 @@
 //! cargo run --release --example hosted_polling -- --listen 127.0.0.1:8080 --limit 100
 //! ```
 //!
-//! A `Poller` can be had as a descriptor, so the acceptor needs no epoll of its own. The poller disarms its own sources
-//! after each event unless told otherwise; it does not know of the acceptor's, and leaves them alone. The connections
-//! are the poller's, level-triggered.
+//! A `Poller` can be had as a descriptor, so the acceptor needs no epoll of its own. The poller disarms its
+//! own sources after each event unless told otherwise; it does not know of the acceptor's, and leaves them
+//! alone. The connections are the poller's, level-triggered.
 
 #[path = "../echo/address.rs"]
 mod address;
@@ -31,7 +31,8 @@ use crate::connection::{CHUNK, Echo, Turn, WaitsFor};
 use crate::options::{HELP, Options};
 use crate::slab::Slab;
 
-/// The connections have theirs from the slab, which never gets so far. The last of all numbers is the poller's own.
+/// The connections have theirs from the slab, which never gets so far. The last of all numbers is the
+/// poller's own.
 const LISTENER: usize = usize::MAX - 1;
 const SIGNALS: usize = usize::MAX - 2;
 
@@ -75,7 +76,8 @@ where
 #[allow(unsafe_code, reason = "the library asks for a promise about the descriptor's life")]
 fn watch(poller: &Poller, fd: &impl AsFd, key: usize) -> io::Result<()> {
     let fd = fd.as_fd().as_raw_fd();
-    // SAFETY: a connection is deleted before it is closed (`Server::serve`), and the signals live as long as the poller.
+    // SAFETY: a connection is deleted before it is closed (`Server::serve`), and the signals live as long as
+    // the poller.
     unsafe { poller.add_with_mode(fd, Event::readable(key), PollMode::Level) }
 }
 

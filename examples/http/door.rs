@@ -14,7 +14,8 @@ type Acceptor = AsyncAcceptor<EpollAcceptor<TcpListener, LevelTriggered, Gate>>;
 /// Hands axum connections that carry their permits: a place is free again when axum drops the connection.
 pub(crate) struct Door {
     acceptor: Acceptor,
-    /// Told once, if the listener dies. axum has no word for that, and a server that only waits is never restarted.
+    /// Told once, if the listener dies. axum has no word for that, and a server that only waits is never
+    /// restarted.
     broken: Option<Sender<io::Error>>,
 }
 

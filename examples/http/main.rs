@@ -1,5 +1,5 @@
-//! An HTTP server on axum, with a connection limit: who comes when it is full reads a 503 at once, and SIGTERM ends it
-//! when the last request has been answered.
+//! An HTTP server on axum, with a connection limit: who comes when it is full reads a 503 at once, and
+//! SIGTERM ends it when the last request has been answered.
 //!
 //! ```text
 //! cargo run --release --features tokio --example http -- --listen 127.0.0.1:8080 --limit 100

@@ -26,9 +26,9 @@ use crate::linux::listener::Listener;
 
 /// An acceptor in a tokio runtime: [`accept`](Self::accept) is a future.
 ///
-/// Made by [`Builder::into_async`]. A task owns it and asks for connections one by one; while nobody asks, whoever
-/// comes waits in the kernel's queue. It runs on current-thread and multi-thread runtimes, and belongs to the one in
-/// which it was made.
+/// Made by [`Builder::into_async`]. A task owns it and asks for connections one by one; while nobody asks,
+/// whoever comes waits in the kernel's queue. It runs on current-thread and multi-thread runtimes, and
+/// belongs to the one in which it was made.
 ///
 /// ```
 /// use epoll_acceptor::{Gate, LevelTriggered};
@@ -62,28 +62,29 @@ use crate::linux::listener::Listener;
 ///
 /// ## Cancel safety
 ///
-/// [`accept`](Self::accept) may be dropped at any point, in `select!` for example: a connection is taken from the kernel
-/// in the very poll that returns it. What was not accepted is found by the next `accept`, of whatever task.
+/// [`accept`](Self::accept) may be dropped at any point, in `select!` for example: a connection is taken from
+/// the kernel in the very poll that returns it. What was not accepted is found by the next `accept`, of
+/// whatever task.
 ///
 /// ## An acceptor that nobody asks
 ///
-/// Nothing is refused, handed over or noticed while no `accept` is polled: a gate that sheds refuses nobody, a
-/// place that comes back to this acceptor in line waits with it. Keep one `accept` pending for as long as it serves, and
-/// [stop](Control::stop) or drop it when it does not.
+/// Nothing is refused, handed over or noticed while no `accept` is polled: a gate that sheds refuses nobody,
+/// a place that comes back to this acceptor in line waits with it. Keep one `accept` pending for as long as
+/// it serves, and [stop](Control::stop) or drop it when it does not.
 ///
 /// ## A client that tokio cannot watch
 ///
 /// To become a tokio stream, a connection is registered with the runtime's epoll. If that fails (memory, or
-/// `max_user_watches`), the connection is closed, [counted](Self::unregistered), and the next one accepted: no client
-/// causes an error of the server. [`accept_std`](Self::accept_std) leaves this step to the caller.
+/// `max_user_watches`), the connection is closed, [counted](Self::unregistered), and the next one accepted:
+/// no client causes an error of the server. [`accept_std`](Self::accept_std) leaves this step to the caller.
 #[must_use = "dropping it closes the listener"]
 pub struct AsyncAcceptor<A> {
     fd: AsyncFd<Hosted<A>>,
     unregistered: u64,
 }
 
-/// How many passes without a connection, or connections that tokio cannot watch, one poll goes through before it lets
-/// others run.
+/// How many passes without a connection, or connections that tokio cannot watch, one poll goes through before
+/// it lets others run.
 const FRUITLESS_MAX: u32 = 16;
 
 /// A stream that becomes one of tokio's. The caller is in the context of a runtime.
@@ -135,8 +136,8 @@ impl<L: Listener, S: Strategy, A: Admission> Builder<L, S, A> {
         if let Err(error) = Handle::try_current() {
             return Err(self.refused(io::Error::other(error)));
         }
-        // Its successor, of October 2026, is unsafe: it wants what is watched to own its descriptor and to keep it for as long
-        // as it is watched. `Hosted` does.
+        // Its successor, of October 2026, is unsafe: it wants what is watched to own its descriptor and to
+        // keep it for as long as it is watched. `Hosted` does.
         #[allow(deprecated, reason = "the same call, without unsafe code")]
         match AsyncFd::try_with_interest(self.hosted()?, Interest::READABLE) {
             Ok(fd) => Ok(AsyncAcceptor { fd, unregistered: 0 }),
@@ -149,13 +150,13 @@ impl<L: Listener, S: Strategy, A: Admission> Builder<L, S, A> {
 }
 
 impl<A: Acceptor> AsyncAcceptor<A> {
-    /// The next connection as a stream of tokio's, with its permit; `None` when the acceptor was stopped, or after it was
-    /// told to be dead. Cancel safe.
+    /// The next connection as a stream of tokio's, with its permit; `None` when the acceptor was stopped, or
+    /// after it was told to be dead. Cancel safe.
     ///
     /// # Errors
     ///
-    /// [`Dead`](crate::drain::Dead), once, when the listener is gone; the runtime is shutting down. No client can cause
-    /// one, nor can a want of descriptors.
+    /// [`Dead`](crate::drain::Dead), once, when the listener is gone; the runtime is shutting down. No client
+    /// can cause one, nor can a want of descriptors.
     pub async fn accept(&mut self) -> Next<StreamOf<A>, PermitOf<A>>
     where
         A::Stream: IntoTokio,
@@ -163,7 +164,8 @@ impl<A: Acceptor> AsyncAcceptor<A> {
         poll_fn(|cx| self.poll_accept(cx)).await
     }
 
-    /// As [`accept`](Self::accept), with the stream as the listener gives it: non-blocking, and known to no runtime.
+    /// As [`accept`](Self::accept), with the stream as the listener gives it: non-blocking, and known to no
+    /// runtime.
     ///
     /// # Errors
     ///
@@ -192,15 +194,16 @@ impl<A: Acceptor> AsyncAcceptor<A> {
         Poll::Pending
     }
 
-    /// As [`accept_std`](Self::accept_std), for futures written by hand. One waker is kept: that of the last call.
+    /// As [`accept_std`](Self::accept_std), for futures written by hand. One waker is kept: that of the last
+    /// call.
     ///
     /// # Errors
     ///
     /// As for [`accept`](Self::accept).
     pub fn poll_accept_std(&mut self, cx: &mut Context<'_>) -> Poll<Next<A::Stream, A::Permit>> {
         for _ in 0..FRUITLESS_MAX {
-            // Asked before every turn, although it has mostly been told long ago: tokio counts it, and has other tasks
-            // run in between.
+            // Asked before every turn, although it has mostly been told long ago: tokio counts it, and has
+            // other tasks run in between.
             let mut told = ready!(self.fd.poll_read_ready_mut(cx))?;
             match told.get_inner_mut().turn()? {
                 Turn::Connection(connection) => return Poll::Ready(Ok(Some(connection))),
@@ -222,7 +225,8 @@ impl<A: Acceptor> AsyncAcceptor<A> {
         self.unregistered
     }
 
-    /// What is hosted: how often it [looked](Hosted::looks) at its epoll, and how often it [slept](Hosted::sleeps).
+    /// What is hosted: how often it [looked](Hosted::looks) at its epoll, and how often it
+    /// [slept](Hosted::sleeps).
     pub fn hosted(&self) -> &Hosted<A> {
         self.fd.get_ref()
     }

@@ -19,16 +19,18 @@ use crate::linux::token::Token;
 
 /// An acceptor on an epoll of its own, as one descriptor that any event loop can watch for reading.
 ///
-/// The descriptor ([`AsFd`], [`AsRawFd`]) is readable while a pass is due: connections wait, a permit came back, the
-/// alarm went off, somebody called [`Control::resume`] or [`Control::stop`]. Whoever is told so takes turns.
+/// The descriptor ([`AsFd`], [`AsRawFd`]) is readable while a pass is due: connections wait, a permit came
+/// back, the alarm went off, somebody called [`Control::resume`] or [`Control::stop`]. Whoever is told so
+/// takes turns.
 ///
 /// Made by [`Builder::hosted`].
 ///
 /// ## Sleep after `Quiet`, and never before
 ///
-/// A host that watches edges and sleeps after anything else but [`Turn::Quiet`] strands whoever is still queued:
-/// see [the trap](super#the-trap-of-an-edge-triggered-host). Forget only the readiness that was seen *before* the turn
-/// that was quiet. One that watches levels (poll(2), an outer epoll without `EPOLLET`) may sleep whenever it wants.
+/// A host that watches edges and sleeps after anything else but [`Turn::Quiet`] strands whoever is still
+/// queued: see [the trap](super#the-trap-of-an-edge-triggered-host). Forget only the readiness that was seen
+/// *before* the turn that was quiet. One that watches levels (poll(2), an outer epoll without `EPOLLET`) may
+/// sleep whenever it wants.
 ///
 /// ## Its descriptor is the inner epoll
 ///
@@ -92,8 +94,8 @@ impl<L: Listener, S: Strategy, A: Admission> Builder<L, S, A> {
     ///
     /// # Errors
     ///
-    /// As [`register`](Self::register); out of descriptors, which takes four besides the listener. The listener comes
-    /// back.
+    /// As [`register`](Self::register); out of descriptors, which takes four besides the listener. The
+    /// listener comes back.
     pub fn hosted(self) -> Result<Hosted<EpollAcceptor<L, S, A>>, RegisterError<L>> {
         let made = Epoll::new().and_then(|epoll| Ok((epoll, Events::with_capacity(EVENTS)?)));
         let (epoll, events) = match made {

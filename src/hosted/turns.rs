@@ -21,11 +21,12 @@ pub enum Turn<S, P> {
     Over,
 }
 
-/// An acceptor, its open pass, and whether it is over. Public behind `sim`; not covered by semantic versioning.
+/// An acceptor, its open pass, and whether it is over. Public behind `sim`; not covered by semantic
+/// versioning.
 ///
-/// A pass is kept open between turns, so that taking connections one by one costs no pass for each. That is safe only
-/// because nobody else waits on the inner epoll: a wait in the middle of a pass would take an event that wants a pass
-/// of its own.
+/// A pass is kept open between turns, so that taking connections one by one costs no pass for each. That is
+/// safe only because nobody else waits on the inner epoll: a wait in the middle of a pass would take an event
+/// that wants a pass of its own.
 #[derive(Debug)]
 pub struct Turns<A> {
     acceptor: A,

@@ -10,8 +10,8 @@ const CROWD: usize = 200;
 const NEWCOMERS: usize = 5;
 const TCP: &str = "127.0.0.1:0";
 
-/// All places are taken, a crowd comes of whom half quit, a place is freed, newcomers come. Everyone who is still there
-/// is answered, with nothing to help but the places that are freed, and nobody spins.
+/// All places are taken, a crowd comes of whom half quit, a place is freed, newcomers come. Everyone who is
+/// still there is answered, with nothing to help but the places that are freed, and nobody spins.
 fn outage(example: &'static str, listen: &str, trigger: &str, budget: &str) {
     let limit = LIMIT.to_string();
     let arguments = ["--limit", &limit, "--trigger", trigger, "--budget", budget];
@@ -49,7 +49,8 @@ fn outage(example: &'static str, listen: &str, trigger: &str, budget: &str) {
 fn assert_no_spin(words: &LastWords, connections: u64) {
     assert_few_passes(words.count("passes"), connections, 1);
     assert_eq!(words.count("empty"), 0, "no accept found the queue empty");
-    // Only a host that has an epoll inside counts these. A wake-up for each connection and each place that comes back.
+    // Only a host that has an epoll inside counts these. A wake-up for each connection and each place that
+    // comes back.
     assert!(words.count("sleeps") <= 4 * connections, "it slept {} times", words.count("sleeps"));
 }
 

@@ -47,7 +47,8 @@ fn a_host_that_sleeps_after_its_pass_strands() {
             let mut fd = AsyncFd::with_interest(hosted, Interest::READABLE).unwrap();
             let task = naive(&mut fd, &mut kept);
             tokio::pin!(task);
-            // Every edge that there was has been told by now: the runtime has had a hundred rounds to hear of it.
+            // Every edge that there was has been told by now: the runtime has had a hundred rounds to hear of
+            // it.
             for _ in 0..100 {
                 tokio::select! { biased; ended = &mut task => ended.unwrap(), () = tokio::task::yield_now() => {} }
             }

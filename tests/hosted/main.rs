@@ -1,5 +1,5 @@
-//! Acceptors in a tokio runtime, on the real kernel: each test is a fact. Nothing here waits for time to pass: what must
-//! not come is looked for after everything that could bring it has been done.
+//! Acceptors in a tokio runtime, on the real kernel: each test is a fact. Nothing here waits for time to
+//! pass: what must not come is looked for after everything that could bring it has been done.
 
 mod support;
 

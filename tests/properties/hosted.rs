@@ -1,6 +1,6 @@
-//! The promises in a host that watches the acceptor's epoll edge-triggered, as tokio, mio and async-io do: everything
-//! goes through an outer epoll of the simulated kernel. With the turns of `Hosted` they hold; a host that sleeps after
-//! its pass strands, and a short script shows it.
+//! The promises in a host that watches the acceptor's epoll edge-triggered, as tokio, mio and async-io do:
+//! everything goes through an outer epoll of the simulated kernel. With the turns of `Hosted` they hold; a
+//! host that sleeps after its pass strands, and a short script shows it.
 
 use std::any::Any;
 use std::convert::Infallible;
@@ -200,8 +200,8 @@ impl Maker for Tasks {
 }
 
 fn run_hosted(case: &Case, script: &Script, sleeps: Sleeps) -> Result<Report, Violation> {
-    // The books forgive one try for each ring since a pass began, and take a pass in two parts for two passes: so where
-    // something runs out, no future is dropped in the middle of one.
+    // The books forgive one try for each ring since a pass began, and take a pass in two parts for two
+    // passes: so where something runs out, no future is dropped in the middle of one.
     let scarce = |act: &Act| {
         matches!(act, Act::Exhaust) || matches!(act, Act::Fail(errno) if errno.class() == Class::Resource)
     };

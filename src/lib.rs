@@ -46,8 +46,8 @@ pub mod drain;
 pub mod admission;
 
 pub use admission::{
-    Admission, Both, Cause, Connection, Credentials, Denied, Gate, Line, Newcomer, Permit, RateLimit,
-    Refusal, Reserve, Unlimited, Until, WhenFull,
+    Admission, AllowedPeers, Both, Cause, Connection, Credentials, Denied, Gate, Line, Newcomer, PeerLimit,
+    PeerPermit, Permit, QueueDelay, RateLimit, Refusal, Reserve, Unlimited, Until, WhenFull,
 };
 pub use drain::{
     Acceptor, Barred, Class, Control, Counters, Dead, EdgeTriggered, Errno, Exclusive, Farewell, Histogram,

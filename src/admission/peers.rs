@@ -1,0 +1,355 @@
+//! How many connections of one peer may be in service.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::bell::Bell;
+use super::newcomer::Newcomer;
+use super::policy::{Admission, Line, Reserve, Until};
+use super::refusal::{Cause, Denied, Refusal};
+use super::sync::{Arc, AtomicU64, Mutex, Ordering, lock};
+use super::table::Table;
+
+/// At most so many connections of each peer in service, over all acceptors that share it. Clones are the same limit.
+///
+/// A peer is a v4 address, a v6 network of 64 bits, or the user at the other end of a Unix socket. Whoever comes when its
+/// peer has as many as it may is refused, by a reset unless [`refusal`](Self::refusal) says otherwise. Nobody is made to wait: who it
+/// is is known after the accept only, and a queue has no second one behind the first.
+///
+/// ```
+/// use epoll_acceptor::{Admission, Gate, PeerLimit, Trigger};
+///
+/// let gate = Gate::new(10_000);
+/// let peers = PeerLimit::new(20).capacity(10_000).exempt([127, 0, 0, 0].into(), 8);
+/// let policy = gate.clone().and(peers.clone());
+/// # let _ = (policy, Trigger::Level);
+/// assert_eq!(peers.peers(), 0, "nobody is in service yet");
+/// ```
+///
+/// ## Bounded memory
+///
+/// Only peers with connections in service are remembered, in a table that is allocated here and never grows: for 16,384
+/// peers unless [`capacity`](Self::capacity) says otherwise. Where a [`Gate`](super::Gate) limits the connections its limit is
+/// enough. The connection of a further peer is refused, or let in uncounted by [`or_uncounted`](Self::or_uncounted);
+/// [`crowded_out`](Self::crowded_out) counts them in either case. The table's hash is keyed, so that nobody can choose addresses
+/// that make it slow.
+///
+/// ## Many people behind one address
+///
+/// A company, a campus or a provider (carrier-grade NAT) may have thousands of users behind one v4 address. A limit that is
+/// low refuses them all because of one.
+///
+/// ## One person with many addresses
+///
+/// With v6 a customer is given a network of 64 bits at least, often of 56 or 48: a limit for each address would limit nobody,
+/// and one for each /64 limits who has a /48 to 65,536 times as many. See [`v6_prefix`](Self::v6_prefix).
+///
+/// ## Behind a proxy
+///
+/// Whoever comes through a proxy or a load balancer has its address, the PROXY protocol or not: that is read from
+/// the connection, long after. [`exempt`](Self::exempt) it here, and count the clients there.
+///
+/// ## Those that nobody knows
+///
+/// Peers without address and credentials (no listener of this crate has such) are one peer together, or
+/// [let in](Self::or_unknown).
+///
+/// ## Builders begin anew
+///
+/// The methods that take `self` give a new limit that counts nobody yet, unless this is its only handle. Build first, and
+/// clone then.
+#[derive(Clone)]
+pub struct PeerLimit {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    rules: Rules,
+    table: Mutex<Table<Peer>>,
+    crowded_out: AtomicU64,
+}
+
+#[derive(Clone, Debug)]
+struct Rules {
+    limit: u32,
+    v4_prefix: u8,
+    v6_prefix: u8,
+    capacity: usize,
+    exempt: Vec<(Peer, u8)>,
+    or_unknown: bool,
+    or_uncounted: bool,
+    refusal: Refusal,
+}
+
+/// Whose connections are counted together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Peer {
+    V4([u8; 4]),
+    V6([u8; 16]),
+    User(u32),
+    Unknown,
+}
+
+/// The place of a connection among those of its peer, given back when dropped. Empty until the connection was let in, and
+/// for those that are not counted.
+#[must_use = "dropping it gives the place back"]
+pub struct PeerPermit(Option<(Arc<Shared>, Peer)>);
+
+const V4_BITS: u8 = 32;
+const V6_BITS: u8 = 128;
+const CAPACITY: usize = 16_384;
+
+impl PeerLimit {
+    /// At most so many of each peer. 0 keeps everybody out but those who are exempt.
+    #[must_use]
+    pub fn new(limit: u32) -> Self {
+        Self::with(Rules {
+            limit,
+            v4_prefix: V4_BITS,
+            v6_prefix: 64,
+            capacity: CAPACITY,
+            exempt: Vec::new(),
+            or_unknown: false,
+            or_uncounted: false,
+            refusal: Refusal::Reset,
+        })
+    }
+
+    /// Counts v4 addresses together that have so many leading bits in common: 32 unless said otherwise.
+    ///
+    /// # Panics
+    ///
+    /// If it is more than 32.
+    #[must_use]
+    pub fn v4_prefix(self, bits: u8) -> Self {
+        assert!(bits <= V4_BITS, "a v4 address has {V4_BITS} bits");
+        self.changed(|rules| rules.v4_prefix = bits)
+    }
+
+    /// Counts v6 addresses together that have so many leading bits in common: 64 unless said otherwise.
+    ///
+    /// # Panics
+    ///
+    /// If it is more than 128.
+    #[must_use]
+    pub fn v6_prefix(self, bits: u8) -> Self {
+        assert!(bits <= V6_BITS, "a v6 address has {V6_BITS} bits");
+        self.changed(|rules| rules.v6_prefix = bits)
+    }
+
+    /// Remembers so many peers at the most: 16,384 unless said otherwise. Each takes about 50 bytes, from the beginning.
+    ///
+    /// # Panics
+    ///
+    /// If it is 0, or more than memory could hold.
+    #[must_use]
+    pub fn capacity(self, peers: usize) -> Self {
+        assert!(peers > 0, "a table for no peers lets nobody in: take 1 or more");
+        let mut rules = self.shared.rules.clone();
+        rules.capacity = peers;
+        Self::with(rules)
+    }
+
+    /// Lets peers in, and does not count them, whose address begins with the same `bits` bits as this one. A v4 address goes
+    /// for v4 peers of dual-stack listeners as well.
+    ///
+    /// # Panics
+    ///
+    /// If the address has less bits.
+    #[must_use]
+    pub fn exempt(self, address: IpAddr, bits: u8) -> Self {
+        let (address, bits) = match address {
+            IpAddr::V6(v6) if bits >= 96 => match v6.to_ipv4_mapped() {
+                Some(v4) => (IpAddr::V4(v4), bits - 96),
+                None => (address, bits),
+            },
+            address => (address, bits),
+        };
+        let most = if address.is_ipv4() { V4_BITS } else { V6_BITS };
+        assert!(bits <= most, "{address} has {most} bits");
+        self.changed(|rules| rules.exempt.push((Peer::of(address, bits, bits), bits)))
+    }
+
+    /// Lets this user of a Unix socket in uncounted.
+    #[must_use]
+    pub fn exempt_user(self, uid: u32) -> Self {
+        self.changed(|rules| rules.exempt.push((Peer::User(uid), 0)))
+    }
+
+    /// Lets peers in uncounted that nothing is known of, instead of taking them for one.
+    #[must_use]
+    pub fn or_unknown(self) -> Self {
+        self.changed(|rules| rules.or_unknown = true)
+    }
+
+    /// Lets peers in uncounted for whom the table has no room, instead of refusing them.
+    #[must_use]
+    pub fn or_uncounted(self) -> Self {
+        self.changed(|rules| rules.or_uncounted = true)
+    }
+
+    /// How whoever exceeds the limit is told: by a reset unless said otherwise, which leaves no TIME_WAIT behind on this side.
+    #[must_use]
+    pub fn refusal(self, refusal: Refusal) -> Self {
+        self.changed(|rules| rules.refusal = refusal)
+    }
+
+    /// How many of each peer may be in service.
+    #[must_use]
+    pub fn limit(&self) -> u32 {
+        self.shared.rules.limit
+    }
+
+    /// How many peers have connections in service that are counted.
+    #[must_use]
+    pub fn peers(&self) -> usize {
+        lock(&self.shared.table).keys()
+    }
+
+    /// How many connections were refused, or let in uncounted, because the table had no room.
+    #[must_use]
+    pub fn crowded_out(&self) -> u64 {
+        self.shared.crowded_out.load(Ordering::Relaxed)
+    }
+
+    fn with(rules: Rules) -> Self {
+        let table = Mutex::new(Table::new(rules.capacity));
+        Self { shared: Arc::new(Shared { rules, table, crowded_out: AtomicU64::new(0) }) }
+    }
+
+    fn changed(mut self, change: impl FnOnce(&mut Rules)) -> Self {
+        // A permit holds the shared part as well: the only handle counts nobody.
+        if let Some(shared) = Arc::get_mut(&mut self.shared) {
+            change(&mut shared.rules);
+            shared.crowded_out = AtomicU64::new(0);
+            return self;
+        }
+        let mut rules = self.shared.rules.clone();
+        change(&mut rules);
+        Self::with(rules)
+    }
+}
+
+impl Rules {
+    /// Whose connection it is, if it is to be counted.
+    fn peer(&self, newcomer: &dyn Newcomer) -> Option<Peer> {
+        let peer = match newcomer.peer() {
+            Some(address) => {
+                let ip = address.ip().to_canonical();
+                if self.is_exempt(ip) {
+                    return None;
+                }
+                return Some(Peer::of(ip, self.v4_prefix, self.v6_prefix));
+            }
+            None => newcomer.credentials().map_or(Peer::Unknown, |credentials| Peer::User(credentials.uid)),
+        };
+        let exempt = self.exempt.iter().any(|(exempt, _)| *exempt == peer);
+        let exempt = exempt || (self.or_unknown && peer == Peer::Unknown);
+        (!exempt).then_some(peer)
+    }
+
+    fn is_exempt(&self, ip: IpAddr) -> bool {
+        self.exempt.iter().any(|(exempt, bits)| match exempt {
+            Peer::V4(_) => ip.is_ipv4() && Peer::of(ip, *bits, 0) == *exempt,
+            Peer::V6(_) => ip.is_ipv6() && Peer::of(ip, 0, *bits) == *exempt,
+            Peer::User(_) | Peer::Unknown => false,
+        })
+    }
+}
+
+impl Peer {
+    fn of(address: IpAddr, v4_prefix: u8, v6_prefix: u8) -> Self {
+        match address {
+            IpAddr::V4(v4) => {
+                let mask = u32::MAX.checked_shl(u32::from(V4_BITS - v4_prefix)).unwrap_or(0);
+                Self::V4(Ipv4Addr::from_bits(v4.to_bits() & mask).octets())
+            }
+            IpAddr::V6(v6) => {
+                let mask = u128::MAX.checked_shl(u32::from(V6_BITS - v6_prefix)).unwrap_or(0);
+                Self::V6(Ipv6Addr::from_bits(v6.to_bits() & mask).octets())
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// Counts a connection of a peer, if it may come in. `Ok(false)` if it may and is not counted.
+    fn count(&self, peer: Peer) -> Result<bool, Denied> {
+        let denied = || Err(Denied::new(Cause::Peer, self.rules.refusal.clone()));
+        let mut table = lock(&self.table);
+        if table.count(peer) >= self.rules.limit {
+            return denied();
+        }
+        if table.add(peer).is_ok() {
+            return Ok(true);
+        }
+        drop(table);
+        self.crowded_out.fetch_add(1, Ordering::Relaxed);
+        if self.rules.or_uncounted { Ok(false) } else { denied() }
+    }
+}
+
+impl Admission for PeerLimit {
+    type Permit = PeerPermit;
+
+    fn reserve(&self) -> Reserve<PeerPermit> {
+        Reserve::Room(PeerPermit(None))
+    }
+
+    fn never_waits(&self) -> bool {
+        true
+    }
+
+    fn admit(&self, newcomer: &dyn Newcomer, permit: &mut PeerPermit) -> Result<(), Denied> {
+        if let Some(peer) = self.shared.rules.peer(newcomer) {
+            if self.shared.count(peer)? {
+                // What it held before, if anything, is given back.
+                *permit = PeerPermit(Some((Arc::clone(&self.shared), peer)));
+            }
+        }
+        Ok(())
+    }
+
+    fn wants_peer(&self) -> bool {
+        true
+    }
+
+    fn cancel(&self, permit: PeerPermit) {
+        drop(permit);
+    }
+
+    /// Nobody stands in line for a peer.
+    fn stand(&self, _: &Arc<Bell>, until: Until) -> Line {
+        match until {
+            Until::Room => Line::Room,
+            Until::Release => Line::Standing,
+        }
+    }
+
+    fn leave(&self, _: &Arc<Bell>) -> Option<PeerPermit> {
+        None
+    }
+}
+
+impl Drop for PeerPermit {
+    fn drop(&mut self) {
+        if let Some((shared, peer)) = self.0.take() {
+            lock(&shared.table).take(peer);
+        }
+    }
+}
+
+impl fmt::Debug for PeerLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PeerLimit")
+            .field("rules", &self.shared.rules)
+            .field("crowded_out", &self.crowded_out())
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for PeerPermit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("PeerPermit").field(&self.0.as_ref().map(|(_, peer)| *peer)).finish()
+    }
+}

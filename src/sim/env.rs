@@ -10,6 +10,8 @@ use std::time::Duration;
 use super::ledger::{Ledger, Places, Violation};
 use super::script::{Act, Script};
 use super::subject::{Handle, Subject};
+use super::visitors::Visitors;
+use crate::admission::refusal::Denied;
 use crate::drain::errno::{Class, Errno};
 
 /// The kernel under an environment: the simulated one, or a real one that replays a script.
@@ -44,6 +46,7 @@ pub struct Env(Arc<Mutex<Inner>>);
 pub(super) struct Inner {
     pub(super) stage: Box<dyn Stage>,
     pub(super) ledger: Ledger,
+    pub(super) visitors: Visitors,
     script: VecDeque<(u32, Act)>,
     /// The points passed; none before everything is built, nor after the run.
     point: Option<u32>,
@@ -87,6 +90,7 @@ impl Env {
         Self(Arc::new(Mutex::new(Inner {
             stage,
             ledger: Ledger::default(),
+            visitors: Visitors::default(),
             script: script.acts().iter().copied().collect(),
             point: None,
             pass_ends_by: None,
@@ -378,11 +382,33 @@ impl Env {
     }
 
     pub(super) fn violated(&self) -> Option<Violation> {
-        self.lock().ledger.violation.clone()
+        let mut inner = self.lock();
+        let visitors = inner.visitors.violation();
+        inner.ledger.violation.clone().or(visitors)
     }
 }
 
 impl Inner {
+    /// A policy said whether what an acceptor has in hand may come in. Whom it let in, if the case has a rule for that.
+    pub(super) fn answers(&mut self, acceptor: usize, answer: &Result<(), Denied>) -> Option<u64> {
+        let now = self.ledger.now();
+        match answer {
+            Ok(()) => self.visitors.lets_in(acceptor, now),
+            Err(denied) => {
+                self.ledger.denies(acceptor);
+                self.visitors.denies(acceptor, now, denied);
+                None
+            }
+        }
+    }
+
+    /// The place of a visitor has come back.
+    pub(super) fn visitor_goes(&mut self, visitor: Option<u64>) {
+        if let Some(serial) = visitor {
+            self.visitors.gives_place(serial);
+        }
+    }
+
     pub(super) fn place_comes_back(&mut self, gate: usize) {
         let Places { limit, taken, .. } = self.ledger.gates[gate];
         let in_use = self.in_use.as_ref().and_then(|in_use| in_use(gate)).unwrap_or(taken);

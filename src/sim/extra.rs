@@ -7,8 +7,11 @@ use super::env::Env;
 use super::script::Extra;
 use crate::admission::bell::Bell;
 use crate::admission::clock::Clock;
+use crate::admission::credentials::AllowedPeers;
+use crate::admission::delay::QueueDelay;
 use crate::admission::gate::WhenFull;
 use crate::admission::newcomer::Newcomer;
+use crate::admission::peers::{PeerLimit, PeerPermit};
 use crate::admission::policy::{Admission, Line, Reserve, Until};
 use crate::admission::rate::{RateLimit, Token};
 use crate::admission::refusal::{Cause, Denied, Refusal};
@@ -17,6 +20,12 @@ use crate::admission::sync::Arc;
 /// The time of a run.
 #[derive(Clone)]
 pub(super) struct SimClock(Env);
+
+impl SimClock {
+    pub(super) fn of(env: &Env) -> Self {
+        Self(env.clone())
+    }
+}
 
 impl Clock for SimClock {
     fn now(&self) -> Duration {
@@ -36,12 +45,30 @@ pub(super) struct PointedExtra {
 enum Policy {
     Rate(RateLimit<SimClock>),
     Choosy,
+    Peers(PeerLimit),
+    Delay(QueueDelay<SimClock>),
+    Allowed(AllowedPeers),
 }
 
 /// What a connection holds of it.
 pub(super) enum ExtraPermit {
     Token(Token),
+    Place(CountedPlace),
     Nothing,
+}
+
+/// A place among those of a peer, until the books know that it is back.
+pub(super) struct CountedPlace {
+    permit: Option<PeerPermit>,
+    visitor: Option<u64>,
+    env: Env,
+}
+
+impl Drop for CountedPlace {
+    fn drop(&mut self) {
+        drop(self.permit.take());
+        self.env.lock().visitor_goes(self.visitor.take());
+    }
 }
 
 /// The one of three that is not liked.
@@ -50,16 +77,29 @@ pub(super) fn is_disliked(peer: Option<SocketAddr>) -> bool {
 }
 
 impl PointedExtra {
-    /// The policy of a case, if it has one; clones are for each of its acceptors.
-    pub(super) fn new(extra: Extra, env: &Env) -> Option<Self> {
-        let rate = |burst| RateLimit::by(Extra::PER_SECOND, SimClock(env.clone())).burst(burst);
-        let policy = match extra {
+    /// The policies of a case; clones are for each of its acceptors.
+    pub(super) fn all(extra: Extra, env: &Env) -> (Option<Self>, Option<Self>) {
+        let choosy = matches!(extra, Extra::PeersThenChoosy(_)).then_some(Policy::Choosy);
+        let made = |policy| Self { policy, env: env.clone(), acceptor: 0 };
+        (Self::policy(extra, env).map(made), choosy.map(made))
+    }
+
+    fn policy(extra: Extra, env: &Env) -> Option<Policy> {
+        let clock = || SimClock::of(env);
+        let rate = |burst| RateLimit::by(Extra::PER_SECOND, clock()).burst(burst);
+        Some(match extra {
             Extra::Nothing => return None,
             Extra::Rate(burst) => Policy::Rate(rate(burst)),
             Extra::ShedRate(burst) => Policy::Rate(rate(burst).when_exceeded(WhenFull::Shed(Refusal::Close))),
             Extra::Choosy => Policy::Choosy,
-        };
-        Some(Self { policy, env: env.clone(), acceptor: 0 })
+            Extra::Peers(limit) | Extra::PeersThenChoosy(limit) => {
+                Policy::Peers(PeerLimit::new(limit).capacity(8))
+            }
+            Extra::Delay => Policy::Delay(
+                QueueDelay::by(Extra::TARGET, clock()).interval(Extra::INTERVAL).cut_off(Extra::CUT_OFF),
+            ),
+            Extra::Allowed => Policy::Allowed(AllowedPeers::nobody().user(Extra::USER).group(Extra::GROUP)),
+        })
     }
 
     pub(super) fn of(&self, acceptor: usize) -> Self {
@@ -67,19 +107,52 @@ impl PointedExtra {
     }
 
     fn ask(&self) -> Reserve<ExtraPermit> {
-        let Policy::Rate(rate) = &self.policy else { return Reserve::Room(ExtraPermit::Nothing) };
-        match rate.reserve() {
-            Reserve::Room(token) => {
-                self.env.lock().ledger.takes_token();
-                Reserve::Room(ExtraPermit::Token(token))
-            }
-            Reserve::NotBefore(wait) => {
-                self.env.lock().ledger.throttles(self.acceptor, wait);
-                Reserve::NotBefore(wait)
-            }
-            Reserve::Shed(denied) => Reserve::Shed(denied),
-            Reserve::Full => Reserve::Full,
+        match &self.policy {
+            Policy::Rate(rate) => match rate.reserve() {
+                Reserve::Room(token) => {
+                    self.env.lock().ledger.takes_token();
+                    Reserve::Room(ExtraPermit::Token(token))
+                }
+                Reserve::NotBefore(wait) => {
+                    self.env.lock().ledger.throttles(self.acceptor, wait);
+                    Reserve::NotBefore(wait)
+                }
+                Reserve::Shed(denied) => Reserve::Shed(denied),
+                Reserve::Full => Reserve::Full,
+            },
+            Policy::Peers(peers) => match peers.reserve() {
+                Reserve::Room(permit) => Reserve::Room(ExtraPermit::Place(CountedPlace {
+                    permit: Some(permit),
+                    visitor: None,
+                    env: self.env.clone(),
+                })),
+                _ => Reserve::Full,
+            },
+            Policy::Choosy | Policy::Delay(_) | Policy::Allowed(_) => Reserve::Room(ExtraPermit::Nothing),
         }
+    }
+
+    /// What the policy says, and then, with nothing in between, what the books say to that.
+    fn answer(&self, newcomer: &dyn Newcomer, permit: &mut ExtraPermit) -> Result<(), Denied> {
+        let answer = match (&self.policy, &mut *permit) {
+            (Policy::Peers(peers), ExtraPermit::Place(CountedPlace { permit: Some(permit), .. })) => {
+                peers.admit(newcomer, permit)
+            }
+            (Policy::Delay(delay), _) => delay.admit(newcomer, &mut ()),
+            (Policy::Allowed(allowed), _) => allowed.admit(newcomer, &mut ()),
+            (Policy::Choosy, _) if is_disliked(newcomer.peer()) => {
+                Err(Denied::new(Cause::Policy, Refusal::Close))
+            }
+            // Behind another it has no books of its own.
+            (Policy::Choosy | Policy::Rate(_) | Policy::Peers(_), _) => return Ok(()),
+        };
+        let mut inner = self.env.lock();
+        let visitor = inner.answers(self.acceptor, &answer);
+        match permit {
+            ExtraPermit::Place(place) => place.visitor = visitor,
+            _ => inner.visitor_goes(visitor),
+        }
+        answer
     }
 }
 
@@ -97,39 +170,52 @@ impl Admission for PointedExtra {
         match &self.policy {
             Policy::Rate(rate) => rate.never_waits(),
             Policy::Choosy => false,
+            Policy::Peers(peers) => peers.never_waits(),
+            Policy::Delay(delay) => delay.never_waits(),
+            Policy::Allowed(allowed) => allowed.never_waits(),
         }
     }
 
-    fn admit(&self, newcomer: &dyn Newcomer, _: &mut ExtraPermit) -> Result<(), Denied> {
+    fn admit(&self, newcomer: &dyn Newcomer, permit: &mut ExtraPermit) -> Result<(), Denied> {
         self.env.point();
-        let liked = !(matches!(self.policy, Policy::Choosy) && is_disliked(newcomer.peer()));
-        if !liked {
-            self.env.lock().ledger.denies(self.acceptor);
-        }
+        let answer = self.answer(newcomer, permit);
         self.env.point();
-        if liked { Ok(()) } else { Err(Denied::new(Cause::Policy, Refusal::Close)) }
+        answer
     }
 
     fn wants_peer(&self) -> bool {
-        matches!(self.policy, Policy::Choosy)
+        match &self.policy {
+            Policy::Rate(rate) => rate.wants_peer(),
+            Policy::Choosy => true,
+            Policy::Peers(peers) => peers.wants_peer(),
+            Policy::Delay(delay) => delay.wants_peer(),
+            Policy::Allowed(allowed) => allowed.wants_peer(),
+        }
     }
 
     fn cancel(&self, permit: ExtraPermit) {
         self.env.point();
-        if let (Policy::Rate(rate), ExtraPermit::Token(token)) = (&self.policy, permit) {
-            self.env.lock().ledger.gives_token();
-            rate.cancel(token);
+        match (&self.policy, permit) {
+            (Policy::Rate(rate), ExtraPermit::Token(token)) => {
+                self.env.lock().ledger.gives_token();
+                rate.cancel(token);
+            }
+            (Policy::Peers(peers), ExtraPermit::Place(mut place)) => {
+                place.permit.take().into_iter().for_each(|permit| peers.cancel(permit));
+            }
+            _ => {}
         }
         self.env.point();
     }
 
     fn stand(&self, bell: &Arc<Bell>, until: Until) -> Line {
-        match &self.policy {
-            Policy::Rate(rate) => rate.stand(bell, until),
-            Policy::Choosy => match until {
-                Until::Room => Line::Room,
-                Until::Release => Line::Standing,
-            },
+        match (&self.policy, until) {
+            (Policy::Rate(rate), _) => rate.stand(bell, until),
+            (Policy::Peers(peers), _) => peers.stand(bell, until),
+            (Policy::Delay(delay), _) => delay.stand(bell, until),
+            (Policy::Allowed(allowed), _) => allowed.stand(bell, until),
+            (Policy::Choosy, Until::Room) => Line::Room,
+            (Policy::Choosy, Until::Release) => Line::Standing,
         }
     }
 

@@ -65,6 +65,7 @@ pub mod kernel;
 pub mod script;
 mod ledger;
 mod refusals;
+mod visitors;
 pub mod env;
 pub mod pointed;
 mod extra;

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::env::Env;
+use super::script::Extra;
+use super::visitors::Visitor;
 use crate::admission::bell::{Bell, Ring};
 use crate::admission::newcomer::{Credentials, Newcomer};
 use crate::admission::policy::{Admission, Line, Reserve, Until};
@@ -54,8 +56,8 @@ impl<P> PointedPort<P> {
 impl<P: Port> PointedPort<P> {
     fn accept_by(
         &self,
-        call: impl FnOnce(&P) -> Result<P::Stream, Errno>,
-    ) -> Result<Tracked<P::Stream>, Errno> {
+        call: impl FnOnce(&P) -> Result<(P::Stream, Option<SocketAddr>), Errno>,
+    ) -> Result<(Tracked<P::Stream>, Option<SocketAddr>), Errno> {
         self.env.point();
         self.env.lock().ledger.attempts(self.acceptor);
         let accepted = match self.env.fails_first() {
@@ -63,18 +65,12 @@ impl<P: Port> PointedPort<P> {
             None => call(&self.port),
         };
         let accepted = match accepted {
-            Ok(stream) => match self.env.fails_after() {
+            Ok((stream, peer)) => match self.env.fails_after() {
                 Some(errno) => {
                     drop(stream);
                     Err(errno)
                 }
-                None => Ok(Tracked {
-                    stream: Some(stream),
-                    serial: self.env.lock().ledger.takes(),
-                    env: self.env.clone(),
-                    acceptor: self.acceptor,
-                    settled: AtomicBool::new(false),
-                }),
+                None => Ok((self.tracked(stream, peer), peer)),
             },
             Err(errno) => Err(errno),
         };
@@ -86,13 +82,32 @@ impl<P: Port> PointedPort<P> {
         self.env.point();
         accepted
     }
+
+    fn tracked(&self, stream: P::Stream, peer: Option<SocketAddr>) -> Tracked<P::Stream> {
+        let mut inner = self.env.lock();
+        let serial = inner.ledger.takes();
+        if inner.visitors.watches() {
+            let visitor = Visitor {
+                peer: peer.or_else(|| self.port.peer(&stream)).map(|peer| peer.ip()),
+                credentials: self.port.credentials(&stream),
+                in_group: self.port.is_in_group(&stream, Extra::GROUP),
+                queued: self.port.age(&stream),
+            };
+            inner.visitors.comes(self.acceptor, serial, visitor);
+        }
+        drop(inner);
+        let (env, acceptor) = (self.env.clone(), self.acceptor);
+        Tracked { stream: Some(stream), env, acceptor, serial, settled: AtomicBool::new(false) }
+    }
 }
 
 impl<S> Tracked<S> {
     /// Notes that a user has it now.
     pub fn deliver(&self) {
         self.settled.store(true, Ordering::Relaxed);
-        self.env.lock().ledger.delivers(self.acceptor, self.serial);
+        let mut inner = self.env.lock();
+        inner.ledger.delivers(self.acceptor, self.serial);
+        inner.visitors.delivers(self.serial);
     }
 }
 
@@ -100,17 +115,11 @@ impl<P: Port> Port for PointedPort<P> {
     type Stream = Tracked<P::Stream>;
 
     fn accept(&self) -> Result<Self::Stream, Errno> {
-        self.accept_by(P::accept)
+        self.accept_by(|port| Ok((port.accept()?, None))).map(|(stream, _)| stream)
     }
 
     fn accept_with_peer(&self) -> Result<(Self::Stream, Option<SocketAddr>), Errno> {
-        let mut peer = None;
-        let stream = self.accept_by(|port| {
-            let (stream, address) = port.accept_with_peer()?;
-            peer = address;
-            Ok(stream)
-        })?;
-        Ok((stream, peer))
+        self.accept_by(P::accept_with_peer)
     }
 
     fn peer(&self, stream: &Self::Stream) -> Option<SocketAddr> {
@@ -222,7 +231,10 @@ impl<S> Drop for Tracked<S> {
     fn drop(&mut self) {
         self.env.point();
         drop(self.stream.take());
-        self.env.lock().ledger.closes(self.serial, self.settled.load(Ordering::Relaxed));
+        let mut inner = self.env.lock();
+        inner.ledger.closes(self.serial, self.settled.load(Ordering::Relaxed));
+        inner.visitors.closes(self.serial);
+        drop(inner);
         self.env.point();
     }
 }
@@ -233,6 +245,8 @@ pub struct PointedGate<A> {
     gate: A,
     env: Env,
     acceptor: usize,
+    /// It is the policy that the case has besides its gate, as well.
+    brings_extra: bool,
 }
 
 /// Excuses an acceptor whose policy panics just when it was about to back off.
@@ -262,11 +276,13 @@ pub struct PointedPermit<P> {
     permit: Option<P>,
     env: Env,
     gate: usize,
+    /// Whom it let in, if the case has a rule for that.
+    visitor: Option<u64>,
 }
 
 impl<A> PointedGate<A> {
-    pub(super) fn new(gate: A, env: Env, acceptor: usize) -> Self {
-        Self { gate, env, acceptor }
+    pub(super) fn new(gate: A, env: Env, acceptor: usize, brings_extra: bool) -> Self {
+        Self { gate, env, acceptor, brings_extra }
     }
 
     /// Which of the gates it is.
@@ -295,7 +311,7 @@ impl<A: Admission> PointedGate<A> {
         let mut inner = self.env.lock();
         inner.ledger.takes_place(gate);
         inner.ledger.stands(self.acceptor, false);
-        PointedPermit { permit: Some(permit), env: self.env.clone(), gate }
+        PointedPermit { permit: Some(permit), env: self.env.clone(), gate, visitor: None }
     }
 }
 
@@ -314,10 +330,12 @@ impl<A: Admission> Admission for PointedGate<A> {
     }
 
     fn admit(&self, newcomer: &dyn Newcomer, permit: &mut Self::Permit) -> Result<(), Denied> {
-        match &mut permit.permit {
-            Some(permit) => self.gate.admit(newcomer, permit),
-            None => Ok(()),
+        let Some(place) = &mut permit.permit else { return Ok(()) };
+        let answer = self.gate.admit(newcomer, place);
+        if self.brings_extra {
+            permit.visitor = self.env.lock().answers(self.acceptor, &answer);
         }
+        answer
     }
 
     fn wants_peer(&self) -> bool {
@@ -326,12 +344,14 @@ impl<A: Admission> Admission for PointedGate<A> {
 
     fn cancel(&self, mut permit: Self::Permit) {
         self.env.point();
+        let gone = permit.visitor.take();
         if let Some(permit) = permit.permit.take() {
             let number = self.number();
             self.env.lock().ledger.gives_place(number);
             let unwinding = Unwinding(&self.env);
             self.gate.cancel(permit);
             drop(unwinding);
+            self.env.lock().visitor_goes(gone);
         }
         self.env.point();
     }
@@ -371,6 +391,7 @@ impl<P> Drop for PointedPermit<P> {
             self.env.point();
             self.env.lock().place_comes_back(self.gate);
             drop(permit);
+            self.env.lock().visitor_goes(self.visitor.take());
             self.env.point();
         }
     }

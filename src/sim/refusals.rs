@@ -72,6 +72,9 @@ impl Ledger {
 pub(super) struct Refuses {
     full: bool,
     rated: bool,
+    peer: bool,
+    delay: bool,
+    credentials: bool,
     policy: bool,
     shortage: bool,
     /// How fast.
@@ -86,7 +89,11 @@ impl Refuses {
             full: matches!(case.gate, GateMode::Shed(_)),
             rated: matches!(case.extra, Extra::ShedRate(_)),
             // A gate that panics when it is asked after the accept counts as well.
-            policy: case.extra == Extra::Choosy || matches!(case.gate, GateMode::Shed(_)),
+            peer: matches!(case.extra, Extra::Peers(_) | Extra::PeersThenChoosy(_)),
+            delay: case.extra == Extra::Delay,
+            credentials: case.extra == Extra::Allowed,
+            policy: matches!(case.extra, Extra::Choosy | Extra::PeersThenChoosy(_))
+                || matches!(case.gate, GateMode::Shed(_)),
             shortage: case.reserve,
             rate: case.refusals,
             burst: match case.extra {
@@ -100,6 +107,9 @@ impl Refuses {
         let allowed = [
             (self.full, counters.refused_full),
             (self.rated, counters.refused_rate),
+            (self.peer, counters.refused_peer),
+            (self.delay, counters.refused_delay),
+            (self.credentials, counters.refused_credentials),
             (self.policy, counters.refused_policy),
             (self.shortage, counters.refused_shortage),
         ];

@@ -8,12 +8,13 @@
 use std::sync::Arc;
 
 use super::env::{Env, Stage};
-use super::extra::PointedExtra;
+use super::extra::{PointedExtra, SimClock};
 use super::ledger::{Places, Violation};
 use super::pointed::{PointedGate, PointedPort};
-use super::script::{Act, Case, GateMode, Script};
+use super::script::{Act, Case, Extra, GateMode, Script};
 use super::stage::SimStage;
 use super::subject::Maker;
+use crate::admission::clock::Clock;
 use crate::admission::gate::{Gate, WhenFull};
 use crate::admission::policy::{Admission, Unlimited};
 use crate::admission::refusal::Refusal;
@@ -33,6 +34,11 @@ pub trait Limited: Admission<Permit: Send> + Clone + 'static {
     fn change_limit(&self, limit: u32);
     /// How many places it has given out, if it tells.
     fn in_use(&self) -> Option<u32> {
+        None
+    }
+    /// The same with the policy that a case has besides its gate, if it brings that itself: then no other is made, and the books
+    /// look at its answers. For policies of one's own, and the faults they may have.
+    fn with_extra(&self, _extra: Extra, _clock: &Arc<dyn Clock>) -> Option<Self> {
         None
     }
 }
@@ -107,7 +113,7 @@ where
     match case.gate {
         GateMode::Open => {
             env.lock().ledger.gates = vec![Places { limit: u32::MAX, ..Places::default() }; case.gates()];
-            build(case, maker, &env, |_| Unlimited, port);
+            build(case, maker, &env, |_| Unlimited, port, false);
         }
         GateMode::Pause(limit) | GateMode::Batch(limit, _) | GateMode::Shed(limit) => {
             let low_water = if let GateMode::Batch(_, free) = case.gate { free } else { 1 };
@@ -116,10 +122,14 @@ where
                 _ => WhenFull::Pause,
             };
             let gate = || G::with_limit(limit, when_full.clone()).with_low_water(low_water);
-            let gates: Vec<G> = (0..case.gates()).map(|_| gate()).collect();
+            let clock: Arc<dyn Clock> = Arc::new(SimClock::of(&env));
+            let brings_extra = gate().with_extra(case.extra, &clock).is_some();
+            let gates: Vec<G> = (0..case.gates())
+                .map(|_| gate().with_extra(case.extra, &clock).unwrap_or_else(&gate))
+                .collect();
             env.lock().ledger.gates = vec![Places { limit, low_water, taken: 0 }; gates.len()];
             let (handles, counted) = (gates.clone(), gates.clone());
-            build(case, maker, &env, |gate| gates[gate].clone(), port);
+            build(case, maker, &env, |gate| gates[gate].clone(), port, brings_extra);
             env.on_limit(Arc::new(move |gate, limit| handles[gate].change_limit(limit)));
             env.on_count(Box::new(move |gate| counted[gate].in_use()));
         }
@@ -136,21 +146,29 @@ fn build<P, A>(
     env: &Env,
     admission: impl Fn(usize) -> A,
     port: impl Fn(usize, usize, Trigger) -> P,
+    brings_extra: bool,
 ) where
     P: Port + 'static,
     P::Stream: Send,
     A: Admission<Permit: Send> + Clone + 'static,
 {
-    let extra = PointedExtra::new(case.extra, env);
+    let (extra, second) = match brings_extra {
+        true => (None, None),
+        false => PointedExtra::all(case.extra, env),
+    };
+    env.lock().visitors.watch(case.extra);
     for acceptor in 0..case.acceptors {
         let listener = if case.one_listener { 0 } else { acceptor };
         let case = &Case { trigger: case.trigger_of(acceptor), ..case.clone() };
         let port = PointedPort::new(port(listener, acceptor, case.trigger), env.clone(), acceptor);
-        let gate = PointedGate::new(admission(acceptor % case.gates()), env.clone(), acceptor);
+        let gate = PointedGate::new(admission(acceptor % case.gates()), env.clone(), acceptor, brings_extra);
         env.lock().ledger.add_account(case);
-        let subject = match &extra {
-            None => maker.make(port, gate, case),
-            Some(extra) => maker.make(port, gate.and(extra.of(acceptor)), case),
+        let subject = match (&extra, &second) {
+            (None, _) => maker.make(port, gate, case),
+            (Some(extra), None) => maker.make(port, gate.and(extra.of(acceptor)), case),
+            (Some(extra), Some(second)) => {
+                maker.make(port, gate.and(extra.of(acceptor)).and(second.of(acceptor)), case)
+            }
         };
         env.add_subject(subject);
     }

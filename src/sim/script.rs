@@ -1,6 +1,7 @@
 //! What happens in one run: a case (what is built) and a script (what the environment does, and when).
 
 use std::fmt;
+use std::time::Duration;
 
 use crate::drain::errno::Errno;
 use crate::drain::strategy::{Proof, Trigger};
@@ -62,11 +63,29 @@ pub enum Extra {
     ShedRate(u32),
     /// One peer of three is refused, whoever it is, after the accept.
     Choosy,
+    /// At most so many of each peer.
+    Peers(u32),
+    /// The same, and one of three that it lets in is refused after it.
+    PeersThenChoosy(u32),
+    /// A target of [`TARGET`](Extra::TARGET) for the time in the queue.
+    Delay,
+    /// Nobody but [`USER`](Extra::USER) and the members of [`GROUP`](Extra::GROUP).
+    Allowed,
 }
 
 impl Extra {
     /// The rate of the policies that have one: a connection every 5 ms.
     pub const PER_SECOND: u32 = 200;
+    /// How long one should be queued at the most.
+    pub const TARGET: Duration = Duration::from_millis(2);
+    /// For how long everybody has to be queued longer until somebody is refused.
+    pub const INTERVAL: Duration = Duration::from_millis(4);
+    /// Nobody is served who was queued longer.
+    pub const CUT_OFF: Duration = Duration::from_millis(9);
+    /// A user who may come.
+    pub const USER: u32 = 1000;
+    /// A group whose members may.
+    pub const GROUP: u32 = 27;
 }
 
 /// How the owner leaves the loop over the connections of a pass.
@@ -292,6 +311,12 @@ impl Case {
                 2 => Extra::Rate(3),
                 3 => Extra::ShedRate(1),
                 4 => Extra::Choosy,
+                5 => match choice(2, 4) {
+                    0 => Extra::Peers(1),
+                    1 => Extra::PeersThenChoosy(1),
+                    2 => Extra::Delay,
+                    _ => Extra::Allowed,
+                },
                 _ => Extra::Nothing,
             },
             refusals: (choice(6, u8::MAX) >= 192).then_some((Extra::PER_SECOND, 2)),

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use super::env::Stage;
 use super::kernel::{ConnId, Family, Fd, Kernel, Mask, Shut, Sleep, Thread};
-use super::script::Case;
+use super::script::{Case, Extra};
 use crate::admission::bell::Ring;
+use crate::admission::newcomer::Credentials;
 use crate::admission::refusal::Refusal;
 use crate::drain::closing::{Bar, Barred};
 use crate::drain::errno::Errno;
@@ -275,10 +276,17 @@ impl SimPort {
     }
 }
 
-/// The peer of a connection.
+/// The peer of a connection: one of two, by turns for two connections each.
 fn address(id: ConnId) -> SocketAddr {
     let number = u16::try_from(id.0 % 1000).unwrap_or(0);
-    SocketAddr::from(([10, 0, 0, 1], 1024 + number))
+    let peer = if id.0 / 2 % 2 == 0 { 1 } else { 2 };
+    SocketAddr::from(([10, 0, 0, peer], 1024 + number))
+}
+
+/// The peer of a connection where there are no addresses: one of two users, by the same turns.
+fn credentials(id: ConnId) -> Credentials {
+    let other = id.0 / 2 % 2;
+    Credentials { uid: Extra::USER + other, gid: 100 + other, pid: 1 + id.0 }
 }
 
 impl Port for SimPort {
@@ -298,6 +306,16 @@ impl Port for SimPort {
     fn peer(&self, stream: &SimStream) -> Option<SocketAddr> {
         let gone = self.kernel(|kernel| kernel.is_reset(stream.id));
         (self.has_addresses() && !gone).then(|| address(stream.id))
+    }
+
+    fn credentials(&self, stream: &SimStream) -> Option<Credentials> {
+        (!self.has_addresses()).then(|| credentials(stream.id))
+    }
+
+    /// Every third is in the group besides its own.
+    fn is_in_group(&self, stream: &SimStream, gid: u32) -> Option<bool> {
+        let own = self.credentials(stream)?.gid;
+        Some(gid == own || (gid == Extra::GROUP && stream.id.0 % 3 == 2))
     }
 
     fn make_reserve(&self) -> bool {

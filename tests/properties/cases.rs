@@ -64,7 +64,7 @@ pub(crate) fn case(choice: [usize; 7]) -> Case {
 }
 
 /// What may stand before an acceptor besides its gate: a policy, a rate of refusals, a reserve descriptor.
-const EXTRAS: [(Extra, bool, bool); 8] = [
+const EXTRAS: [(Extra, bool, bool); 14] = [
     (Extra::Rate(1), false, false),
     (Extra::Choosy, false, false),
     (Extra::Nothing, false, true),
@@ -73,6 +73,12 @@ const EXTRAS: [(Extra, bool, bool); 8] = [
     (Extra::Nothing, true, false),
     (Extra::Choosy, true, true),
     (Extra::ShedRate(2), false, false),
+    (Extra::Peers(1), false, false),
+    (Extra::PeersThenChoosy(1), false, false),
+    (Extra::Delay, false, false),
+    (Extra::Allowed, false, false),
+    (Extra::Peers(2), true, true),
+    (Extra::Delay, true, true),
 ];
 
 /// How many of these there are.

@@ -144,8 +144,11 @@ fn the_real_kernel_plays_the_same_scripts() {
         if !case.measurable {
             continue;
         }
-        // Here all peers are this machine, and whom a policy likes goes by who they are.
-        let extra = if case.extra == Extra::Choosy { Extra::Nothing } else { case.extra };
+        // Here all peers are this machine, and time is its own: who gets in goes by that.
+        let extra = match case.extra {
+            rate @ (Extra::Rate(_) | Extra::ShedRate(_)) => rate,
+            _ => Extra::Nothing,
+        };
         let case = Case { extra, ..case };
         let model = run::<Gate>(&case, &script, &Real).expect("the model keeps its promises");
         match run_real(&case, &script) {

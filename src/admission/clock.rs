@@ -1,6 +1,6 @@
 //! The time, for policies that need it: given to them, so that the simulated kernel can give its own.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// A clock that never goes back.
@@ -17,5 +17,12 @@ impl Clock for Monotonic {
     fn now(&self) -> Duration {
         static START: OnceLock<Instant> = OnceLock::new();
         START.get_or_init(Instant::now).elapsed()
+    }
+}
+
+/// A clock that several have.
+impl<C: Clock + ?Sized> Clock for Arc<C> {
+    fn now(&self) -> Duration {
+        C::now(self)
     }
 }

@@ -43,8 +43,8 @@ pub(super) struct Visitors {
     inside: BTreeMap<u64, Inside>,
     /// What each acceptor took last.
     in_hand: BTreeMap<usize, u64>,
-    /// Every wait above the target since the last that was not: when it was seen.
-    high: Vec<Duration>,
+    /// Every wait above the target since the last that was not: when it was seen, and how long it was.
+    high: Vec<(Duration, Duration)>,
     violation: Option<Violation>,
 }
 
@@ -71,7 +71,7 @@ impl Visitors {
         let serial = *self.in_hand.get(&acceptor)?;
         let visitor = self.inside.get(&serial)?.visitor.clone();
         if let (Some(Extra::Delay), Some(queued)) = (self.extra, visitor.queued) {
-            let high = self.has_been_high(now, queued, Duration::from_millis(1));
+            let high = self.has_been_high(now, queued);
             if high == Some(true) && queued > 2 * Extra::TARGET {
                 self.violate(
                     "P5",
@@ -105,8 +105,7 @@ impl Visitors {
                     return self
                         .violate("P5", "one was refused of which nobody knows how long it was queued");
                 };
-                // The very first above the target is itself no reason.
-                let high = self.has_been_high(now, queued, Duration::ZERO);
+                let high = self.has_been_high(now, queued);
                 if queued <= 2 * Extra::TARGET {
                     self.violate("P5", format!("one that was queued {queued:?} was refused"));
                 } else if high == Some(false) && queued <= Extra::CUT_OFF {
@@ -184,7 +183,7 @@ impl Visitors {
 
     fn sees(&mut self, now: Duration, queued: Duration) {
         if queued > Extra::TARGET {
-            self.high.push(now);
+            self.high.push((now, queued));
         } else {
             self.high.clear();
         }
@@ -192,18 +191,23 @@ impl Visitors {
 
     /// Whether every wait was above the target for an interval, up to one that is seen now: `None` if one might see it so or
     /// not, because for a while nobody came.
-    fn has_been_high(&self, now: Duration, queued: Duration, grace: Duration) -> Option<bool> {
+    fn has_been_high(&self, now: Duration, queued: Duration) -> Option<bool> {
         if queued <= Extra::TARGET {
             return Some(false);
         }
-        // Milliseconds are cut off.
-        let lasted = now.saturating_sub(*self.high.first().unwrap_or(&now)) + Duration::from_millis(1);
-        if lasted <= Extra::INTERVAL {
+        let lasted = now.saturating_sub(self.high.first().map_or(now, |(seen, _)| *seen));
+        // A policy may cut off what is no whole millisecond.
+        if lasted + Duration::from_millis(1) <= Extra::INTERVAL {
             return Some(false);
         }
-        let next = self.high.iter().skip(1).chain([&now]);
-        let steady = self.high.iter().zip(next).all(|(seen, next)| *next - *seen <= Extra::INTERVAL);
-        (steady && lasted > Extra::INTERVAL + 2 * grace).then_some(true)
+        let this = (now, queued);
+        let next = self.high.iter().skip(1).chain([&this]);
+        let steady = self
+            .high
+            .iter()
+            .zip(next)
+            .all(|((seen, _), (next, queued))| *next - *seen <= Extra::INTERVAL.max(*queued));
+        (steady && lasted >= Extra::INTERVAL + Duration::from_millis(1)).then_some(true)
     }
 
     fn violate(&mut self, promise: &'static str, what: impl Into<String>) {

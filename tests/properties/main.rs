@@ -26,11 +26,13 @@ mod composing;
 mod exclusive;
 mod exhaustive;
 mod facts;
-
+mod faulty;
 mod found;
 mod gate;
 mod hosted;
+mod overload;
 mod panics;
+mod peers;
 mod persistent;
 mod policies;
 mod random;

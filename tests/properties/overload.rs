@@ -1,0 +1,192 @@
+//! `QueueDelay` before a server that is offered more than it can serve, in virtual time: who is served was not queued for long.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use epoll_acceptor::admission::Clock;
+use epoll_acceptor::{Admission, Cause, Newcomer, QueueDelay, Unlimited};
+
+const TARGET: Duration = Duration::from_millis(50);
+const MINUTE: Duration = Duration::from_secs(60);
+
+#[derive(Clone, Default)]
+struct Virtual(Arc<AtomicU64>);
+
+impl Clock for Virtual {
+    fn now(&self) -> Duration {
+        Duration::from_nanos(self.0.load(Ordering::Relaxed))
+    }
+}
+
+impl Virtual {
+    fn set(&self, now: Duration) {
+        self.0.store(u64::try_from(now.as_nanos()).unwrap(), Ordering::Relaxed);
+    }
+}
+
+struct Queued(Option<Duration>);
+
+impl Newcomer for Queued {
+    fn queued(&self) -> Option<Duration> {
+        self.0
+    }
+}
+
+/// How long those were queued who were served, and those who were refused.
+#[derive(Default)]
+struct Outcome {
+    served: Vec<Duration>,
+    refused: Vec<Duration>,
+    /// When the last was refused.
+    last_refusal: Duration,
+}
+
+impl Outcome {
+    fn p99(&self) -> Duration {
+        let mut served = self.served.clone();
+        served.sort_unstable();
+        served[served.len() * 99 / 100]
+    }
+}
+
+/// One server that takes this long for a connection, and the accept queue before it. The kernel's clock has such ticks.
+fn play<A: Admission<Permit = ()>>(
+    policy: &A,
+    clock: &Virtual,
+    arrivals: impl IntoIterator<Item = Duration>,
+    service: Duration,
+    tick: Duration,
+) -> Outcome {
+    let mut outcome = Outcome::default();
+    let mut queue: VecDeque<Duration> = arrivals.into_iter().collect();
+    let mut free_at = Duration::ZERO;
+    while let Some(arrived) = queue.pop_front() {
+        let now = free_at.max(arrived);
+        clock.set(now);
+        let ticks = |time: Duration| time.as_nanos() / tick.as_nanos();
+        let queued = tick * u32::try_from(ticks(now) - ticks(arrived)).unwrap();
+        match policy.admit(&Queued(Some(queued)), &mut ()) {
+            Ok(()) => {
+                outcome.served.push(now - arrived);
+                free_at = now + service;
+            }
+            Err(denied) => {
+                assert_eq!(denied.cause, Cause::Delay);
+                outcome.refused.push(now - arrived);
+                outcome.last_refusal = now;
+                // An accept and a close take their time as well.
+                free_at = now + Duration::from_micros(20);
+            }
+        }
+    }
+    outcome
+}
+
+fn every(interval: Duration, from: Duration, to: Duration) -> impl Iterator<Item = Duration> {
+    (0..).map(move |n| from + interval * n).take_while(move |at| *at < to)
+}
+
+fn limited(clock: &Virtual) -> QueueDelay<Virtual> {
+    QueueDelay::by(TARGET, clock.clone()).cut_off(10 * TARGET)
+}
+
+#[test]
+fn whoever_is_served_under_twice_the_load_was_queued_less_than_twice_the_target() {
+    for tick in [1, 4, 10].map(Duration::from_millis) {
+        for service in [1, 10, 60].map(Duration::from_millis) {
+            let clock = Virtual::default();
+            let ten_minutes = 10 * MINUTE;
+            let arrivals = || every(service / 2, Duration::ZERO, ten_minutes);
+            let outcome = play(&limited(&clock), &clock, arrivals(), service, tick);
+            let p99 = outcome.p99();
+            assert!(p99 <= 2 * TARGET + tick, "{tick:?} {service:?}: {p99:?}");
+            // And the server is as busy as before.
+            let could = usize::try_from(ten_minutes.as_nanos() / service.as_nanos()).unwrap();
+            let served = outcome.served.len();
+            assert!(served * 100 >= could * 95, "{tick:?} {service:?}: {served} of {could}");
+            assert!(outcome.served.iter().all(|wait| *wait <= 10 * TARGET + tick));
+            assert!(outcome.refused.iter().all(|wait| *wait > TARGET));
+
+            let unlimited = play(&Unlimited, &Virtual::default(), arrivals(), service, tick);
+            assert!(unlimited.p99() > 4 * MINUTE, "it grows with the queue: {:?}", unlimited.p99());
+        }
+    }
+}
+
+#[test]
+fn nobody_is_refused_without_overload() {
+    for tick in [1, 10].map(Duration::from_millis) {
+        let service = Duration::from_millis(10);
+        let clock = Virtual::default();
+        // Nine tenths of what it can serve; and on top of that a burst that it works off in a part of the interval.
+        let mut arrivals: Vec<_> = every(service * 10 / 9, Duration::ZERO, MINUTE).collect();
+        let steady = play(&limited(&clock), &clock, arrivals.clone(), service, tick);
+        assert_eq!(steady.refused.len(), 0);
+        let clock = Virtual::default();
+        arrivals = every(Duration::from_secs(1), Duration::ZERO, MINUTE).flat_map(|at| [at; 20]).collect();
+        let bursts = play(&limited(&clock), &clock, arrivals, service, tick);
+        assert_eq!(bursts.refused.len(), 0);
+        assert!(bursts.served.iter().any(|wait| *wait > 3 * TARGET), "though the last of them wait for long");
+    }
+}
+
+/// The server stands still for a second; whoever came meanwhile was queued for long, and is not overload.
+#[test]
+fn one_spike_is_no_overload() {
+    let clock = Virtual::default();
+    let policy = QueueDelay::by(TARGET, clock.clone());
+    let (service, stall) = (Duration::from_millis(1), Duration::from_secs(1));
+    let waited = every(20 * service, stall, 2 * stall).map(|arrived| 2 * stall - arrived);
+    for (n, queued) in (1..).zip(waited) {
+        clock.set(2 * stall + service * n);
+        assert!(policy.admit(&Queued(Some(queued)), &mut ()).is_ok(), "{queued:?}");
+    }
+}
+
+#[test]
+fn it_recovers_with_the_first_that_was_served_in_time() {
+    let clock = Virtual::default();
+    let service = Duration::from_millis(10);
+    let overload = every(service / 2, Duration::ZERO, MINUTE);
+    let afterwards = every(service * 2, MINUTE, 2 * MINUTE);
+    let outcome =
+        play(&limited(&clock), &clock, overload.chain(afterwards), service, Duration::from_millis(1));
+    assert!(outcome.refused.len() > 1000);
+    assert!(outcome.last_refusal < MINUTE + 4 * TARGET, "{:?}", outcome.last_refusal);
+}
+
+#[test]
+fn whoever_was_queued_longer_than_the_cut_off_is_never_served() {
+    let policy = QueueDelay::by(TARGET, Virtual::default()).cut_off(3 * TARGET);
+    let is_served = |queued| policy.admit(&Queued(Some(queued)), &mut ()).is_ok();
+    assert!(is_served(3 * TARGET));
+    assert!(!is_served(3 * TARGET + Duration::from_nanos(1)));
+    assert!(is_served(3 * TARGET), "which says nothing of others");
+}
+
+#[test]
+fn whom_nobody_measured_is_let_in_and_counted() {
+    let policy = QueueDelay::new(TARGET).cut_off(TARGET);
+    let other = policy.clone();
+    for _ in 0..3 {
+        assert!(policy.admit(&Queued(None), &mut ()).is_ok());
+    }
+    assert_eq!(other.unmeasured(), 3);
+}
+
+#[test]
+fn what_makes_no_sense_is_said_at_once() {
+    let broken: [fn() -> QueueDelay; 6] = [
+        || QueueDelay::new(Duration::ZERO),
+        || QueueDelay::new(Duration::from_secs(3600)),
+        || QueueDelay::new(TARGET).interval(TARGET / 2),
+        || QueueDelay::new(TARGET).interval(Duration::from_secs(3600)),
+        || QueueDelay::new(TARGET).cut_off(TARGET / 2),
+        || QueueDelay::new(Duration::MAX),
+    ];
+    for (n, build) in broken.into_iter().enumerate() {
+        assert!(std::panic::catch_unwind(build).is_err(), "{n}");
+    }
+}

@@ -18,4 +18,5 @@ mod scenarios;
 mod faulty;
 mod commands;
 mod sound;
+mod peers;
 mod mutants;

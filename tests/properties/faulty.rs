@@ -95,11 +95,13 @@ const COUNTS_THE_REFUSED: u8 = 7;
 struct Peers<const FAULT: u8> {
     limit: u32,
     then_choosy: bool,
-    counts: Arc<Mutex<HashMap<SocketAddr, u32>>>,
+    counts: Counts,
 }
 
+type Counts = Arc<Mutex<HashMap<SocketAddr, u32>>>;
+
 #[derive(Default)]
-struct PeerPlace<const FAULT: u8>(Option<(Arc<Mutex<HashMap<SocketAddr, u32>>>, SocketAddr)>);
+struct PeerPlace<const FAULT: u8>(Option<(Counts, SocketAddr)>);
 
 impl<const FAULT: u8> PeerPlace<FAULT> {
     fn give_back(&self) {

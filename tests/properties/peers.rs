@@ -50,34 +50,34 @@ fn enter(peers: &PeerLimit, newcomer: From) -> Option<PeerPermit> {
 }
 
 #[track_caller]
-fn assert_same(peers: PeerLimit, one: From, other: From, same: bool) {
+fn assert_same(peers: &PeerLimit, one: From, other: From, same: bool) {
     assert_eq!(peers.limit(), 1);
-    let first = enter(&peers, one);
-    assert!(first.is_some() && enter(&peers, one).is_none());
-    assert_eq!(enter(&peers, other).is_none(), same);
+    let first = enter(peers, one);
+    assert!(first.is_some() && enter(peers, one).is_none());
+    assert_eq!(enter(peers, other).is_none(), same);
     drop(first);
     assert_eq!(peers.peers(), 0);
-    assert!(enter(&peers, one).is_some());
+    assert!(enter(peers, one).is_some());
 }
 
 #[test]
 fn who_is_one_peer() {
     let one = || PeerLimit::new(1);
-    assert_same(one(), from("10.0.0.1"), from("10.0.0.1"), true);
-    assert_same(one(), from("10.0.0.1"), from("10.0.0.2"), false);
-    assert_same(one(), from("10.0.0.1"), from("::ffff:10.0.0.1"), true);
-    assert_same(one().v4_prefix(24), from("10.0.0.1"), from("10.0.0.2"), true);
-    assert_same(one().v4_prefix(24), from("10.0.0.1"), from("10.0.1.1"), false);
-    assert_same(one().v4_prefix(0), from("10.0.0.1"), from("200.0.0.1"), true);
-    assert_same(one().v4_prefix(0), from("10.0.0.1"), from("::1"), false);
-    assert_same(one(), from("2001:db8::1"), from("2001:db8::ffff:1"), true);
-    assert_same(one(), from("2001:db8::1"), from("2001:db8:0:1::1"), false);
-    assert_same(one().v6_prefix(128), from("2001:db8::1"), from("2001:db8::2"), false);
-    assert_same(one().v6_prefix(48), from("2001:db8::1"), from("2001:db8:0:1::1"), true);
-    assert_same(one().v6_prefix(0), from("::1"), from("2001:db8::1"), true);
-    assert_same(one(), user(1, 1), user(1, 2), true);
-    assert_same(one(), user(1, 1), user(2, 1), false);
-    assert_same(one(), From::default(), From::default(), true);
+    assert_same(&one(), from("10.0.0.1"), from("10.0.0.1"), true);
+    assert_same(&one(), from("10.0.0.1"), from("10.0.0.2"), false);
+    assert_same(&one(), from("10.0.0.1"), from("::ffff:10.0.0.1"), true);
+    assert_same(&one().v4_prefix(24), from("10.0.0.1"), from("10.0.0.2"), true);
+    assert_same(&one().v4_prefix(24), from("10.0.0.1"), from("10.0.1.1"), false);
+    assert_same(&one().v4_prefix(0), from("10.0.0.1"), from("200.0.0.1"), true);
+    assert_same(&one().v4_prefix(0), from("10.0.0.1"), from("::1"), false);
+    assert_same(&one(), from("2001:db8::1"), from("2001:db8::ffff:1"), true);
+    assert_same(&one(), from("2001:db8::1"), from("2001:db8:0:1::1"), false);
+    assert_same(&one().v6_prefix(128), from("2001:db8::1"), from("2001:db8::2"), false);
+    assert_same(&one().v6_prefix(48), from("2001:db8::1"), from("2001:db8:0:1::1"), true);
+    assert_same(&one().v6_prefix(0), from("::1"), from("2001:db8::1"), true);
+    assert_same(&one(), user(1, 1), user(1, 2), true);
+    assert_same(&one(), user(1, 1), user(2, 1), false);
+    assert_same(&one(), From::default(), From::default(), true);
 }
 
 #[test]

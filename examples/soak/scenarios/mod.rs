@@ -1,0 +1,40 @@
+//! All scenarios. A new one needs a module and a line in [`ALL`].
+
+mod attack;
+mod children;
+mod clock;
+mod destroyed;
+mod emfile;
+mod enfile;
+mod load;
+mod overload;
+mod panics;
+mod paused;
+mod quitters;
+mod reserve;
+mod resets;
+mod shutdown;
+mod signals;
+
+use crate::stage::Scenario;
+
+pub(crate) use children::{ARGUMENT as CHILD, tell as child};
+
+/// In the order in which they are played.
+pub(crate) const ALL: [Scenario; 15] = [
+    load::SCENARIO,
+    emfile::SCENARIO,
+    reserve::SCENARIO,
+    enfile::SCENARIO,
+    signals::SCENARIO,
+    resets::SCENARIO,
+    quitters::SCENARIO,
+    paused::SCENARIO,
+    shutdown::SCENARIO,
+    destroyed::SCENARIO,
+    clock::SCENARIO,
+    children::SCENARIO,
+    panics::SCENARIO,
+    attack::SCENARIO,
+    overload::SCENARIO,
+];

@@ -1,0 +1,117 @@
+//! Offered twice what the server can serve: with a bound on the delay in the queue, and without.
+
+use std::error::Error;
+use std::time::Duration;
+
+use epoll_acceptor::{Admission, Gate, QueueDelay};
+use serde_json::{Value, json};
+
+use crate::order::{Leave, Order, Tally};
+use crate::server::{Server, Service, level, listen};
+use crate::stage::{End, Outcome, Played, Scenario, Scene, Stage, permille};
+
+pub(crate) const SCENARIO: Scenario =
+    Scenario { name: "overload", about: "offered twice what can be served", share: 6.0, play };
+
+/// So many at once, for so long each: 500 a second.
+const LIMIT: u32 = 10;
+const SERVICE: Duration = Duration::from_millis(20);
+const OFFERED: f64 = 2.0 * LIMIT as f64 / 0.020;
+const TARGET: Duration = Duration::from_millis(50);
+/// Nobody is refused before the wait has been too long for an interval, which is four times the target.
+const FROM_MS: f64 = 1000.0;
+/// The kernel's clock ticks every 10 ms at the slowest, once when a connection is queued and once when it is taken.
+const TICKS_MS: f64 = 20.0;
+/// The width of the steps in which waits are told over time.
+const STEP_MS: f64 = 250.0;
+
+fn play(stage: &mut Stage) -> Played {
+    stage.time /= 2;
+    let gate = Gate::new(LIMIT);
+    let (pausing, pausing_tally) = offer(stage, &gate, gate.clone())?;
+    let gate = Gate::new(LIMIT);
+    let (mut outcome, tally) = offer(stage, &gate, gate.clone().and(QueueDelay::new(TARGET)))?;
+
+    for broken in pausing.broken {
+        outcome.broken.push(format!("without a bound on the delay: {broken}"));
+    }
+    let target = TARGET.as_secs_f64() * 1e3;
+    let waits = &mut waits(&tally, FROM_MS);
+    let p99 = permille(waits, 990);
+    outcome.check(tally.refused > 0 && !waits.is_empty(), "it was overloaded");
+    let bound = 2.0 * target + TICKS_MS;
+    outcome.check(p99 <= bound, &format!("99 of 100 wait no longer than {bound} ms: {p99:.1} ms"));
+    outcome.tell("target_ms", target);
+    outcome.tell("offered_per_second", OFFERED);
+    outcome.tell("served_per_second", per_second(&tally));
+    outcome.tell("wait_ms", percentiles(waits));
+    outcome.tell("over_time", over_time(&tally));
+    let waits = &mut self::waits(&pausing_tally, FROM_MS);
+    outcome.tell(
+        "pausing",
+        json!({
+            "served_per_second": per_second(&pausing_tally),
+            "wait_ms": percentiles(waits),
+            "over_time": over_time(&pausing_tally),
+        }),
+    );
+    Ok(End::Played(Box::new(outcome)))
+}
+
+fn offer<A>(stage: &mut Stage, gate: &Gate, policy: A) -> Result<(Outcome, Tally), Box<dyn Error>>
+where
+    A: Admission<Permit: Send> + 'static,
+{
+    let server = Server::start(listen(4096, 0)?, Service::Takes(SERVICE), level(policy))?;
+    let order = Order {
+        per_second: Some(OFFERED),
+        waits: true,
+        gives_up: true,
+        leave: Leave::Closing,
+        ..Order::new(server.address, stage.most as usize, stage.seconds())
+    };
+    let tally = stage.send_and_wait(order)?;
+    // Those who gave up are still queued.
+    server.hurry();
+    let mut outcome = stage.end(Scene::new(server, gate), tally.clone())?;
+    let answered_or_told = tally.unanswered == 0;
+    outcome.check(answered_or_told, "nobody waits for nothing");
+    Ok((outcome, tally))
+}
+
+/// How long those waited for their turn who were served from this moment on, in milliseconds.
+fn waits(tally: &Tally, from: f64) -> Vec<f64> {
+    let served = tally.waits.iter().filter(|(when, _)| *when >= from);
+    served.map(|(_, wait)| turn(*wait)).collect()
+}
+
+/// Without the service itself.
+fn turn(wait: f64) -> f64 {
+    (wait - SERVICE.as_secs_f64() * 1e3).max(0.0)
+}
+
+fn per_second(tally: &Tally) -> f64 {
+    let last = tally.waits.last().map_or(1.0, |(when, _)| *when);
+    (tally.answered as f64 * 1e3 / last).round()
+}
+
+fn percentiles(waits: &mut [f64]) -> Value {
+    json!({ "p50": permille(waits, 500), "p99": permille(waits, 990), "max": permille(waits, 1000) })
+}
+
+/// For each step: its begin in seconds, how many were served, and the wait of half and of 99 of 100 of them.
+fn over_time(tally: &Tally) -> Value {
+    let mut steps = Vec::new();
+    let mut served = tally.waits.iter().peekable();
+    let mut step = 0.0;
+    while served.peek().is_some() {
+        let mut waits = Vec::new();
+        while let Some((_, wait)) = served.next_if(|(when, _)| *when < step + STEP_MS) {
+            waits.push(turn(*wait));
+        }
+        let (p50, p99) = (permille(&mut waits, 500), permille(&mut waits, 990));
+        steps.push(json!([step / 1e3, waits.len(), p50, p99]));
+        step += STEP_MS;
+    }
+    steps.into()
+}

@@ -12,6 +12,7 @@ mod growth;
 mod instructions;
 mod pairs;
 mod rows;
+mod soak;
 mod tables;
 mod workers;
 
@@ -47,11 +48,12 @@ pub(crate) struct Pages {
 type Maker = fn(&[Row]) -> Pages;
 
 /// Every bench that something is made of.
-const BENCHES: [(&str, Maker); 4] = [
+const BENCHES: [(&str, Maker); 5] = [
     ("pairs", pairs::pages),
     ("growth", growth::pages),
     ("workers", workers::pages),
     ("instructions", instructions::pages),
+    ("soak", soak::pages),
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -46,9 +46,6 @@ It lasts up to half as long again, and is given up after twice the time and two
 minutes. Exits with 0 if everything came true, with 1 if not.
 ";
 
-/// The shortest that a scenario is played for.
-const SHORTEST: f64 = 0.3;
-
 struct Options {
     seconds: f64,
     only: Vec<String>,
@@ -124,7 +121,7 @@ fn play(chosen: &[Scenario], seconds: f64) -> Result<Report, Box<dyn Error>> {
     let shares: f64 = chosen.iter().map(|scenario| scenario.share).sum();
     let mut rows = Vec::new();
     for scenario in chosen {
-        let time = (seconds * scenario.share / shares.max(f64::MIN_POSITIVE)).max(SHORTEST);
+        let time = (seconds * scenario.share / shares.max(f64::MIN_POSITIVE)).max(scenario.least);
         let time = Duration::from_secs_f64(time);
         progress.begin(scenario, time);
         stage.set(time)?;

@@ -6,14 +6,15 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::thread::{JoinHandleExt, RawPthread};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use epoll_acceptor::{
     Acceptor, Admission, Connection, Control, Counters, Epoll, Events, Interest, Token, Waker, accept_queue,
+    time_queued,
 };
 use socket2::{Domain, SockRef, Socket, Type};
 
@@ -47,6 +48,8 @@ pub(crate) struct Books {
     pub(crate) panics: AtomicU64,
     /// Everything is answered at once from now on.
     hurry: AtomicU32,
+    /// Of a service that takes time: when, after the first, and for how long it had been queued; in milliseconds.
+    pub(crate) queued: Mutex<Vec<(f64, f64)>>,
 }
 
 /// A server in its thread.
@@ -100,6 +103,7 @@ impl Server {
             guests: HashMap::new(),
             due: VecDeque::new(),
             next: FIRST_GUEST,
+            begun: None,
         };
         let thread = thread::Builder::new().name("server".into()).spawn(move || {
             let _ = ready.send(());
@@ -152,6 +156,8 @@ struct Desk<P> {
     /// Who is to be answered when; in order of time, since each takes as long as the other.
     due: VecDeque<(Instant, u64)>,
     next: u64,
+    /// When the first came.
+    begun: Option<Instant>,
 }
 
 /// Counted out before its place is given back: the peak is never too high.
@@ -225,6 +231,12 @@ impl<P: Send + 'static> Desk<P> {
         self.next += 1;
         if matches!(self.service, Service::Panics) {
             return self.hand_to_a_thread(guest, number);
+        }
+        if matches!(self.service, Service::Takes(_)) {
+            // Before anything is sent, which the kernel counts from then on.
+            let queued = time_queued(&*guest.connection)?.as_secs_f64() * 1e3;
+            let when = self.begun.get_or_insert_with(Instant::now).elapsed().as_secs_f64() * 1e3;
+            self.books.queued.lock().unwrap_or_else(PoisonError::into_inner).push((when, queued));
         }
         self.epoll.add(&guest.connection, Token(number), Interest::IN)?;
         self.guests.insert(number, guest);

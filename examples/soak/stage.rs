@@ -25,6 +25,8 @@ pub(crate) struct Scenario {
     pub(crate) about: &'static str,
     /// Its part of the time, against the others.
     pub(crate) share: f64,
+    /// The seconds that it takes at the least.
+    pub(crate) least: f64,
     pub(crate) play: fn(&mut Stage) -> Played,
 }
 

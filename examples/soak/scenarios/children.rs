@@ -13,8 +13,13 @@ use crate::order::{Conduct, Order};
 use crate::server::{Server, Service, level, listen};
 use crate::stage::{End, Played, Scenario, Scene, Stage};
 
-pub(crate) const SCENARIO: Scenario =
-    Scenario { name: "children", about: "fork and exec while connections are held", share: 1.0, play };
+pub(crate) const SCENARIO: Scenario = Scenario {
+    name: "children",
+    about: "fork and exec while connections are held",
+    share: 1.0,
+    least: 0.3,
+    play,
+};
 
 /// The argument that makes this program a child, which tells what it has inherited and stays until its input ends.
 pub(crate) const ARGUMENT: &str = "--inherited";

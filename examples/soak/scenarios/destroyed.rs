@@ -12,6 +12,7 @@ pub(crate) const SCENARIO: Scenario = Scenario {
     name: "destroyed",
     about: "queued connections are destroyed (SOCK_DESTROY)",
     share: 0.5,
+    least: 0.3,
     play,
 };
 
@@ -38,6 +39,8 @@ fn play(stage: &mut Stage) -> Played {
         let crowd = crowd.tally()?;
         destroyed += crowd.refused;
         tally.add(&crowd);
+        // Their clients knew before the server did.
+        delivered &= wait_for(BOUND, || server.queued() == 0);
         times += 1;
     }
     if destroyed == 0 {

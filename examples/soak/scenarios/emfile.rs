@@ -10,8 +10,13 @@ use crate::order::{Conduct, Order};
 use crate::server::{Server, Service, level, listen};
 use crate::stage::{End, Played, Scenario, Scene, Stage};
 
-pub(crate) const SCENARIO: Scenario =
-    Scenario { name: "emfile", about: "EMFILE again and again while clients come", share: 1.5, play };
+pub(crate) const SCENARIO: Scenario = Scenario {
+    name: "emfile",
+    about: "EMFILE again and again while clients come",
+    share: 1.5,
+    least: 0.3,
+    play,
+};
 
 /// How long each shortage lasts, and each time without.
 const STORM: Duration = Duration::from_millis(40);

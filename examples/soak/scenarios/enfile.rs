@@ -2,8 +2,13 @@
 
 use crate::stage::{End, Played, Scenario, Stage};
 
-pub(crate) const SCENARIO: Scenario =
-    Scenario { name: "enfile", about: "ENFILE: the system is out of descriptors", share: 0.0, play };
+pub(crate) const SCENARIO: Scenario = Scenario {
+    name: "enfile",
+    about: "ENFILE: the system is out of descriptors",
+    share: 0.0,
+    least: 0.0,
+    play,
+};
 
 #[expect(clippy::unnecessary_wraps, reason = "as every scenario")]
 fn play(_: &mut Stage) -> Played {

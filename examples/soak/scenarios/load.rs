@@ -11,6 +11,7 @@ pub(crate) const SCENARIO: Scenario = Scenario {
     name: "load",
     about: "as many connections as descriptors allow, over and over",
     share: 8.0,
+    least: 0.3,
     play,
 };
 

@@ -8,8 +8,13 @@ use crate::order::Order;
 use crate::server::{Server, Service, level, listen};
 use crate::stage::{BOUND, End, Played, Scenario, Scene, Stage, wait_for};
 
-pub(crate) const SCENARIO: Scenario =
-    Scenario { name: "paused", about: "a paused server with a full queue, resumed", share: 1.0, play };
+pub(crate) const SCENARIO: Scenario = Scenario {
+    name: "paused",
+    about: "a paused server with a full queue, resumed",
+    share: 1.0,
+    least: 0.3,
+    play,
+};
 
 const BACKLOG: u32 = 128;
 

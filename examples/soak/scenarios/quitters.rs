@@ -12,6 +12,7 @@ pub(crate) const SCENARIO: Scenario = Scenario {
     name: "quitters",
     about: "a full server, and clients that quit while queued",
     share: 1.5,
+    least: 0.3,
     play,
 };
 

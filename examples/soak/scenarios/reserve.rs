@@ -10,8 +10,13 @@ use crate::order::Order;
 use crate::server::{Server, Service, listen};
 use crate::stage::{End, Played, Scenario, Scene, Stage};
 
-pub(crate) const SCENARIO: Scenario =
-    Scenario { name: "reserve", about: "EMFILE, refused with the descriptor in reserve", share: 1.0, play };
+pub(crate) const SCENARIO: Scenario = Scenario {
+    name: "reserve",
+    about: "EMFILE, refused with the descriptor in reserve",
+    share: 1.0,
+    least: 0.3,
+    play,
+};
 
 const STORM: Duration = Duration::from_millis(40);
 

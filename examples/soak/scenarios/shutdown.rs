@@ -13,6 +13,7 @@ pub(crate) const SCENARIO: Scenario = Scenario {
     name: "shutdown",
     about: "the listener is shut down under load; a new one serves",
     share: 1.0,
+    least: 0.3,
     play,
 };
 

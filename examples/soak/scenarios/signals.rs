@@ -14,8 +14,13 @@ use crate::order::Order;
 use crate::server::{Server, Service, level, listen};
 use crate::stage::{End, Played, Scenario, Scene, Stage};
 
-pub(crate) const SCENARIO: Scenario =
-    Scenario { name: "signals", about: "1000 signals a second to the accepting thread", share: 1.0, play };
+pub(crate) const SCENARIO: Scenario = Scenario {
+    name: "signals",
+    about: "1000 signals a second to the accepting thread",
+    share: 1.0,
+    least: 0.3,
+    play,
+};
 
 extern "C" fn nothing(_: nix::libc::c_int) {}
 

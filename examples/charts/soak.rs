@@ -1,0 +1,159 @@
+//! The example `soak`: what a server bears at its door.
+
+use plotters::style::RGBColor;
+use serde_json::Value;
+
+use crate::Pages;
+use crate::bars::{Bar, Bars, Series};
+use crate::rows::Row;
+use crate::tables::table;
+
+pub(crate) fn pages(rows: &[Row]) -> Pages {
+    let overload = scenario(rows, "overload");
+    Pages {
+        charts: overload.map(|row| ("overload.svg", waits(row))).into_iter().collect(),
+        tables: vec![
+            ("soak-machine", machine(rows)),
+            ("soak-all", accounts(rows)),
+            ("soak-load", load(rows)),
+            ("soak-attack", attack(rows)),
+            ("soak-overload", delays(rows)),
+            ("soak-skipped", skipped(rows)),
+        ],
+    }
+}
+
+fn scenario<'a>(rows: &'a [Row], name: &str) -> Option<&'a Row> {
+    rows.iter().find(|row| row.text("scenario") == Some(name) && row.object["skipped"].as_str().is_none())
+}
+
+fn machine(rows: &[Row]) -> String {
+    let all = scenario(rows, "all");
+    let machine = all.and_then(|row| row.text("machine")).unwrap_or("An unknown machine");
+    format!("{machine}; {:.0} seconds for all together.\n", all.map_or(f64::NAN, |row| row.number("seconds")))
+}
+
+fn accounts(rows: &[Row]) -> String {
+    let columns = [
+        "connected",
+        "delivered",
+        "refused",
+        "unanswered",
+        "stranded",
+        "leaked_descriptors",
+        "peak_in_service",
+        "limit",
+    ];
+    let line = |row: &Row| {
+        let name = format!("`{}`", row.text("scenario").unwrap_or_default());
+        let what = row.text("about").map_or(name.clone(), |about| format!("{name}: {about}"));
+        let numbers = columns.map(|column| row.object[column].to_string());
+        let balanced = if row.object["balanced"] == true { "yes" } else { "**no**" };
+        [&[what][..], &numbers, &[balanced.to_owned()]].concat()
+    };
+    let played = rows.iter().filter(|row| row.object["connected"].is_u64());
+    let head = [
+        "",
+        "connected",
+        "delivered",
+        "refused",
+        "unanswered",
+        "stranded",
+        "leaked",
+        "peak",
+        "limit",
+        "balanced",
+    ];
+    table(&head, &played.map(line).collect::<Vec<_>>())
+}
+
+fn load(rows: &[Row]) -> String {
+    let line = |row: &Row| {
+        let whole = |key: &str| format!("{:.0}", row.number(key));
+        vec![
+            whole("held_at_once"),
+            whole("rounds"),
+            whole("per_second"),
+            whole("rss_kib_after_one_round"),
+            whole("rss_kib_after_all"),
+        ]
+    };
+    let head =
+        ["held at once", "rounds", "connections a second", "KiB after the first round", "KiB after the last"];
+    table(&head, &scenario(rows, "load").map(line).into_iter().collect::<Vec<_>>())
+}
+
+fn attack(rows: &[Row]) -> String {
+    let line = |row: &Row| {
+        let without = &row.object["with_the_gate_alone"];
+        let served = |of: &Value| format!("{} of {}", of["polite_served"], of["polite"]);
+        let wait = |key: &str| milliseconds(&row.object["wait_ms"][key]);
+        vec![
+            format!("{:.0}", row.number("flood_per_second")),
+            served(&row.object),
+            wait("p50"),
+            wait("p99"),
+            wait("max"),
+            served(without),
+        ]
+    };
+    let head =
+        ["flood, a second", "polite served", "ms, half", "ms, 99 of 100", "ms, all", "with the gate alone"];
+    table(&head, &scenario(rows, "attack").map(line).into_iter().collect::<Vec<_>>())
+}
+
+fn delays(rows: &[Row]) -> String {
+    let line = |name: &str, object: &Value| {
+        let wait = |key: &str| milliseconds(&object["wait_ms"][key]);
+        let served = format!("{:.0}", object["served_per_second"].as_f64().unwrap_or(f64::NAN));
+        vec![name.to_owned(), served, wait("p50"), wait("p99"), wait("max")]
+    };
+    let lines = scenario(rows, "overload").map(|row| {
+        let target = format!("`QueueDelay`, target {:.0} ms", row.number("target_ms"));
+        vec![line("a gate that pauses", &row.object["pausing"]), line(&target, &row.object)]
+    });
+    table(&["", "served a second", "ms, half", "ms, 99 of 100", "ms, all"], &lines.unwrap_or_default())
+}
+
+fn milliseconds(value: &Value) -> String {
+    value.as_f64().map_or(String::new(), |value| format!("{value:.1}"))
+}
+
+fn skipped(rows: &[Row]) -> String {
+    let line = |row: &Row| Some(format!("- `{}`: {}\n", row.text("scenario")?, row.text("skipped")?));
+    let lines: String = rows.iter().filter_map(line).collect();
+    if lines.is_empty() { "None.\n".to_owned() } else { lines }
+}
+
+/// For each second the longest of the steps' waits of 99 of 100.
+fn waits(row: &Row) -> Bars {
+    let bars = |steps: &Value| {
+        let mut seconds: Vec<Option<Bar>> = Vec::new();
+        for step in steps.as_array().into_iter().flatten() {
+            let (when, wait) = (step[0].as_f64().unwrap_or(0.0), step[3].as_f64().unwrap_or(0.0));
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "seconds of a run")]
+            let second = when as usize;
+            seconds.resize(seconds.len().max(second + 1), None);
+            let height = seconds[second].map_or(wait, |bar| bar.height.max(wait));
+            seconds[second] = Some(Bar { height, whiskers: None });
+        }
+        seconds
+    };
+    let series = [
+        ("a gate that pauses", RGBColor(110, 110, 110), &row.object["pausing"]["over_time"]),
+        ("a gate and QueueDelay", RGBColor(0, 90, 170), &row.object["over_time"]),
+    ];
+    let series =
+        series.map(|(name, colour, steps)| Series { name: name.to_owned(), colour, bars: bars(steps) });
+    let seconds = series.iter().map(|series| series.bars.len()).max().unwrap_or(0);
+    let target = row.number("target_ms");
+    Bars {
+        title: "Waiting for one's turn at a server that is offered twice what it can serve".to_owned(),
+        across: "seconds since it began",
+        up: "ms, 99 of 100 of those served",
+        groups: (0..seconds).map(|second| second.to_string()).collect(),
+        series: series.into(),
+        mark: Some((2.0 * target, format!("twice the target of {target:.0} ms"))),
+        from: 0.0,
+    }
+}

@@ -1,6 +1,6 @@
 //! The server: one thread, one acceptor, and a service of one word.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::error::Error;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -100,9 +100,10 @@ impl Server {
             epoll,
             service,
             books: Arc::clone(&books),
-            guests: HashMap::new(),
+            guests: Vec::new(),
+            free: Vec::new(),
             due: VecDeque::new(),
-            next: FIRST_GUEST,
+            welcomed: 0,
             begun: None,
         };
         let thread = thread::Builder::new().name("server".into()).spawn(move || {
@@ -152,10 +153,12 @@ struct Desk<P> {
     epoll: Epoll,
     service: Service,
     books: Arc<Books>,
-    guests: HashMap<u64, Guest<P>>,
+    /// By place. An event of one who has gone finds nobody, or one who has nothing to say.
+    guests: Vec<Option<Guest<P>>>,
+    free: Vec<usize>,
     /// Who is to be answered when; in order of time, since each takes as long as the other.
-    due: VecDeque<(Instant, u64)>,
-    next: u64,
+    due: VecDeque<(Instant, usize)>,
+    welcomed: u64,
     /// When the first came.
     begun: Option<Instant>,
 }
@@ -198,7 +201,7 @@ impl<P: Send + 'static> Desk<P> {
                     STOP if self.books.hurry.load(Ordering::Acquire) == 2 => return Ok(()),
                     STOP => {}
                     LISTENER => self.let_in(&mut acceptor)?,
-                    Token(guest) => self.hear(guest),
+                    Token(token) => self.hear(place(token)),
                 }
             }
             self.books.empty_waits.fetch_add(u64::from(!any), Ordering::Relaxed);
@@ -227,10 +230,9 @@ impl<P: Send + 'static> Desk<P> {
 
     fn welcome(&mut self, connection: Connection<TcpStream, P>) -> io::Result<()> {
         let guest = Guest { _counted: Counted::new(&self.books), connection };
-        let number = self.next;
-        self.next += 1;
+        self.welcomed += 1;
         if matches!(self.service, Service::Panics) {
-            return self.hand_to_a_thread(guest, number);
+            return self.hand_to_a_thread(guest, self.welcomed);
         }
         if matches!(self.service, Service::Takes(_)) {
             // Before anything is sent, which the kernel counts from then on.
@@ -238,50 +240,59 @@ impl<P: Send + 'static> Desk<P> {
             let when = self.begun.get_or_insert_with(Instant::now).elapsed().as_secs_f64() * 1e3;
             self.books.queued.lock().unwrap_or_else(PoisonError::into_inner).push((when, queued));
         }
-        self.epoll.add(&guest.connection, Token(number), Interest::IN)?;
-        self.guests.insert(number, guest);
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.guests.push(None);
+            self.guests.len() - 1
+        });
+        self.epoll.add(&guest.connection, Token(FIRST_GUEST + place as u64), Interest::IN)?;
+        self.guests[place] = Some(guest);
         Ok(())
     }
 
-    fn hear(&mut self, number: u64) {
-        let Some(guest) = self.guests.get_mut(&number) else { return };
+    fn hear(&mut self, place: usize) {
+        let Some(guest) = self.guests[place].as_mut() else { return };
         let mut word = [0; 8];
         match guest.connection.read(&mut word) {
             Ok(length) if length > 0 => match self.service {
                 Service::Takes(time) if self.books.hurry.load(Ordering::Acquire) == 0 => {
-                    self.due.push_back((Instant::now() + time, number));
                     // Whether it goes meanwhile is seen when it is answered.
-                    if self.epoll.delete(&guest.connection).is_err() {
-                        self.guests.remove(&number);
+                    match self.epoll.delete(&guest.connection) {
+                        Ok(()) => self.due.push_back((Instant::now() + time, place)),
+                        Err(_) => self.part(place),
                     }
                 }
-                Service::Takes(_) => self.answer(number, true),
-                Service::Answer | Service::Panics => self.answer(number, false),
+                Service::Takes(_) => self.answer(place, true),
+                Service::Answer | Service::Panics => self.answer(place, false),
             },
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
-            Ok(_) | Err(_) => drop(self.guests.remove(&number)),
+            Ok(_) | Err(_) => self.part(place),
         }
     }
 
     fn answer_those_due(&mut self) {
         let hurry = self.books.hurry.load(Ordering::Acquire) != 0;
-        while let Some((due, number)) = self.due.pop_front() {
+        while let Some((due, place)) = self.due.pop_front() {
             if due > Instant::now() && !hurry {
-                self.due.push_front((due, number));
+                self.due.push_front((due, place));
                 return;
             }
-            self.answer(number, true);
+            self.answer(place, true);
         }
     }
 
-    fn answer(&mut self, number: u64, close: bool) {
-        let Some(guest) = self.guests.get_mut(&number) else { return };
+    fn answer(&mut self, place: usize, close: bool) {
+        let Some(guest) = self.guests[place].as_mut() else { return };
         // One byte fits. Who has gone is closed like the others.
         let is_there = guest.connection.write_all(&[WORD]).is_ok();
         self.books.answered.fetch_add(u64::from(is_there), Ordering::Relaxed);
         if close || !is_there {
-            self.guests.remove(&number);
+            self.part(place);
         }
+    }
+
+    fn part(&mut self, place: usize) {
+        self.guests[place] = None;
+        self.free.push(place);
     }
 
     /// Every seventh pass panics with the connection in hand, every third of the threads with the one it serves.
@@ -306,6 +317,11 @@ impl<P: Send + 'static> Desk<P> {
         })?;
         Ok(())
     }
+}
+
+/// Of a guest, by its token.
+fn place(token: u64) -> usize {
+    usize::try_from(token - FIRST_GUEST).expect("tokens are given out here")
 }
 
 /// An acceptor with this policy, level-triggered.

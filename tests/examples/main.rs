@@ -15,6 +15,7 @@ mod hosted;
 mod http;
 mod handover;
 mod server;
+mod soak;
 
 use std::thread;
 use std::time::{Duration, Instant};

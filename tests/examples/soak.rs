@@ -1,0 +1,80 @@
+//! The example that puts an acceptor under load and faults. Not its attack and its overload, which measure time.
+
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+use crate::binaries::example;
+
+fn soak(arguments: &[&str]) -> Output {
+    Command::new(example("soak")).args(arguments).output().expect("the example runs")
+}
+
+/// Plays these for as short as possible; the row of each, and the one of all.
+fn rows(scenarios: &[&str]) -> Vec<Value> {
+    let only = scenarios.iter().flat_map(|name| ["--only", name]);
+    let output = soak(&["--json", "--seconds", "1"].into_iter().chain(only).collect::<Vec<_>>());
+    let text = String::from_utf8(output.stdout).expect("JSON is text");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}\n{said}\n{text}", output.status);
+    let rows: Vec<Value> =
+        text.lines().map(|line| serde_json::from_str(line).expect("a line is JSON")).collect();
+    assert_eq!(rows.len(), scenarios.len() + 1, "{text}");
+    rows
+}
+
+#[test]
+fn the_accounts_balance_under_every_fault() {
+    let faults = [
+        "emfile",
+        "reserve",
+        "signals",
+        "resets",
+        "quitters",
+        "paused",
+        "shutdown",
+        "destroyed",
+        "clock",
+        "children",
+        "panics",
+    ];
+    for row in rows(&faults) {
+        if let Some(why) = row["skipped"].as_str() {
+            eprintln!("SKIPPED: soak, {}: {why}", row["scenario"]);
+            continue;
+        }
+        assert_eq!(row["balanced"], true, "{row}");
+        assert!(row["connected"].as_u64() > Some(0), "{row}");
+        for nothing in ["unanswered", "stranded", "leaked_descriptors"] {
+            assert_eq!(row[nothing], 0, "{row}");
+        }
+        assert!(row["peak_in_service"].as_u64() <= row["limit"].as_u64(), "{row}");
+        assert!(row["delivered"].is_u64() && row["refused"].is_u64(), "{row}");
+    }
+}
+
+#[test]
+fn as_many_are_held_as_descriptors_allow() {
+    let rows = rows(&["load"]);
+    assert_eq!(rows[0]["peak_in_service"], rows[0]["limit"], "{}", rows[0]);
+    assert_eq!(rows[0]["connected"], rows[0]["delivered"], "{}", rows[0]);
+}
+
+#[test]
+fn what_is_not_played_is_named() {
+    let output = soak(&["--only", "enfile"]);
+    assert!(output.status.success(), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("SKIPPED enfile: "), "{output:?}");
+}
+
+#[test]
+fn help_is_printed_and_nonsense_is_refused() {
+    let help = soak(&["--help"]);
+    assert!(help.status.success() && String::from_utf8_lossy(&help.stdout).contains("Usage: soak"));
+    for nonsense in [&["--nonsense"][..], &["--only", "nothing"], &["--seconds", "0"], &["--seconds", "soon"]]
+    {
+        let output = soak(nonsense);
+        assert_eq!(output.status.code(), Some(2), "{nonsense:?}");
+        assert!(String::from_utf8_lossy(&output.stderr).starts_with("soak: "), "{output:?}");
+    }
+}

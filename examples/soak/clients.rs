@@ -28,10 +28,13 @@ struct Asked {
 #[derive(Serialize, Deserialize)]
 struct Told {
     id: u64,
-    tally: Result<Tally, String>,
+    tally: Fate,
 }
 
-type Waiting = Arc<Mutex<BTreeMap<u64, Sender<Told>>>>;
+/// Boxed: a tally is large, and an error small.
+type Fate = Result<Box<Tally>, String>;
+
+type Waiting = Arc<Mutex<BTreeMap<u64, Sender<Fate>>>>;
 
 /// The other process, ended when this is dropped.
 pub(crate) struct Clients {
@@ -43,7 +46,7 @@ pub(crate) struct Clients {
 
 /// A crowd at work.
 pub(crate) struct Running {
-    told: Receiver<Told>,
+    told: Receiver<Fate>,
     /// It is broken if it takes longer.
     until: Instant,
 }
@@ -64,8 +67,10 @@ impl Clients {
                 for line in BufReader::new(tallies).lines().map_while(Result::ok) {
                     let Ok(told) = serde_json::from_str::<Told>(&line) else { break };
                     let asked = waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&told.id);
-                    // Whoever asked may have given up.
-                    let _ = asked.map(|asked| asked.send(told));
+                    if let Some(asked) = asked {
+                        // Whoever asked may have given up.
+                        let _ = asked.send(told.tally);
+                    }
                 }
                 // Those who still wait hear that nobody will tell.
                 waiting.lock().unwrap_or_else(PoisonError::into_inner).clear();
@@ -93,7 +98,7 @@ impl Running {
     pub(crate) fn tally(self) -> Result<Tally, Box<dyn Error>> {
         let left = self.until.saturating_duration_since(Instant::now());
         match self.told.recv_timeout(left) {
-            Ok(told) => Ok(told.tally?),
+            Ok(fate) => Ok(*fate?),
             Err(RecvTimeoutError::Timeout) => Err("the clients did not come to an end in time".into()),
             Err(RecvTimeoutError::Disconnected) => Err("the clients' process has ended".into()),
         }
@@ -114,7 +119,7 @@ pub(crate) fn serve() -> io::Result<()> {
     for line in io::stdin().lock().lines() {
         let Asked { id, order } = serde_json::from_str(&line?)?;
         thread::spawn(move || {
-            let tally = crowd::run(order).map_err(|error| error.to_string());
+            let tally = crowd::run(order).map(Box::new).map_err(|error| error.to_string());
             let line = serde_json::to_string(&Told { id, tally }).expect("numbers and text are JSON");
             // A parent that has gone wants to know nothing.
             let _ = writeln!(io::stdout(), "{line}");

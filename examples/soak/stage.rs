@@ -166,7 +166,7 @@ impl Outcome {
         self.more.insert(key.to_owned(), value.into());
     }
 
-    pub(crate) const fn is_balanced(&self) -> bool {
+    pub(crate) fn is_balanced(&self) -> bool {
         self.broken.is_empty()
     }
 

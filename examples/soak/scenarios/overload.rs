@@ -62,11 +62,10 @@ fn play(stage: &mut Stage) -> Played {
     Ok(End::Played(Box::new(outcome)))
 }
 
-fn offer<A>(
-    stage: &mut Stage,
-    gate: &Gate,
-    policy: A,
-) -> Result<(Outcome, Tally, Vec<(f64, f64)>), Box<dyn Error>>
+/// When, and how long; in milliseconds.
+type Waits = Vec<(f64, f64)>;
+
+fn offer<A>(stage: &mut Stage, gate: &Gate, policy: A) -> Result<(Outcome, Tally, Waits), Box<dyn Error>>
 where
     A: Admission<Permit: Send> + 'static,
 {

@@ -5,7 +5,7 @@
 //! request and wants the answer.
 //!
 //! ```text
-//! cargo run --release --features handover --example handover
+//! cargo run --release --example handover
 //! ```
 
 mod clients;

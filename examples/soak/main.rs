@@ -24,6 +24,7 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
+use epoll_acceptor::Trigger;
 use lexopt::prelude::*;
 
 use crate::clients::Clients;
@@ -38,6 +39,7 @@ Usage: soak [options]
 
       --seconds N  the time for all scenarios together [30]
       --only NAME  this scenario; may be given several times
+      --trigger T  level, edge or exclusive [level]
       --json       a JSON object a line for each scenario, and one for all
       --list       the scenarios
   -h, --help       print this help
@@ -49,6 +51,7 @@ minutes. Exits with 0 if everything came true, with 1 if not.
 struct Options {
     seconds: f64,
     only: Vec<String>,
+    trigger: Trigger,
     json: bool,
 }
 
@@ -67,12 +70,13 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<bool, Box<dyn Error>> {
-    let mut options = Options { seconds: 30.0, only: Vec::new(), json: false };
+    let mut options = Options { seconds: 30.0, only: Vec::new(), trigger: Trigger::Level, json: false };
     let mut arguments = lexopt::Parser::from_env();
     while let Some(argument) = arguments.next()? {
         match argument {
             Long("seconds") => options.seconds = arguments.value()?.parse()?,
             Long("only") => options.only.push(arguments.value()?.string()?),
+            Long("trigger") => options.trigger = trigger(&arguments.value()?.string()?)?,
             Long("json") => options.json = true,
             // The other processes of this program.
             Long(own) if format!("--{own}") == clients::ARGUMENT => {
@@ -95,9 +99,15 @@ fn run() -> Result<bool, Box<dyn Error>> {
         }
     }
     let chosen = chosen(&options)?;
-    let report = play(&chosen, options.seconds)?;
+    let report = play(&chosen, &options)?;
     if options.json { report.print_json() } else { report.print_table() }?;
     Ok(report.is_balanced())
+}
+
+fn trigger(name: &str) -> Result<Trigger, Box<dyn Error>> {
+    let all = [Trigger::Level, Trigger::Edge, Trigger::Exclusive];
+    let known = all.into_iter().find(|trigger| stage::name(*trigger) == name);
+    known.ok_or_else(|| format!("there is no trigger {name:?}: take level, edge or exclusive").into())
 }
 
 fn chosen(options: &Options) -> Result<Vec<Scenario>, Box<dyn Error>> {
@@ -113,10 +123,11 @@ fn chosen(options: &Options) -> Result<Vec<Scenario>, Box<dyn Error>> {
     Ok(scenarios::ALL.into_iter().filter(|scenario| is_chosen(scenario.name)).collect())
 }
 
-fn play(chosen: &[Scenario], seconds: f64) -> Result<Report, Box<dyn Error>> {
+fn play(chosen: &[Scenario], options: &Options) -> Result<Report, Box<dyn Error>> {
+    let &Options { seconds, trigger, .. } = options;
     give_up_after(Duration::from_secs_f64(2.0 * seconds + 120.0))?;
     machine::raise_descriptor_limit()?;
-    let mut stage = Stage::new(Clients::start()?, machine::most_connections()?)?;
+    let mut stage = Stage::new(Clients::start()?, machine::most_connections()?, trigger)?;
     let progress = Progress::new(chosen.len());
     let shares: f64 = chosen.iter().map(|scenario| scenario.share).sum();
     let mut rows = Vec::new();
@@ -130,7 +141,7 @@ fn play(chosen: &[Scenario], seconds: f64) -> Result<Report, Box<dyn Error>> {
         rows.push((*scenario, time, end));
     }
     progress.over();
-    Ok(Report { rows })
+    Ok(Report { trigger, rows })
 }
 
 /// Whatever goes wrong, it comes to an end.

@@ -3,13 +3,15 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
+use epoll_acceptor::Trigger;
 use serde_json::{Value, json};
 
 use crate::machine;
-use crate::stage::{End, Outcome, Scenario};
+use crate::stage::{End, Outcome, Scenario, name};
 
 /// All scenarios that were asked for.
 pub(crate) struct Report {
+    pub(crate) trigger: Trigger,
     pub(crate) rows: Vec<(Scenario, Duration, End)>,
 }
 
@@ -44,12 +46,14 @@ impl Report {
             object["scenario"] = scenario.name.into();
             object["about"] = scenario.about.into();
             object["seconds"] = time.as_secs_f64().into();
+            object["trigger"] = name(self.trigger).into();
             object["machine"] = machine.clone().into();
             writeln!(out, "{object}")?;
         }
         let mut all = self.sum().to_json();
         all["bench"] = "soak".into();
         all["scenario"] = "all".into();
+        all["trigger"] = name(self.trigger).into();
         all["machine"] = machine.into();
         all["seconds"] = self.rows.iter().map(|(_, time, _)| time.as_secs_f64()).sum::<f64>().into();
         all["skipped"] = self.skipped().map(|(scenario, _)| scenario.name).collect::<Value>();
@@ -58,7 +62,7 @@ impl Report {
 
     pub(crate) fn print_table(&self) -> io::Result<()> {
         let mut out = io::stdout();
-        writeln!(out, "{}\n\n{HEAD}", machine::describe())?;
+        writeln!(out, "{}; {}\n\n{HEAD}", machine::describe(), name(self.trigger))?;
         for (scenario, _, outcome) in self.played() {
             writeln!(out, "{}", line(scenario.name, outcome))?;
         }

@@ -13,8 +13,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use epoll_acceptor::{
-    Acceptor, Admission, Connection, Control, Counters, Epoll, Events, Interest, Token, Waker, accept_queue,
-    time_queued,
+    Acceptor, Admission, Connection, Control, Counters, Epoll, EpollAcceptor, Events, Interest, Token,
+    Trigger, Waker, accept_queue, time_queued,
 };
 use socket2::{Domain, SockRef, Socket, Type};
 
@@ -324,15 +324,10 @@ fn place(token: u64) -> usize {
     usize::try_from(token - FIRST_GUEST).expect("tokens are given out here")
 }
 
-/// An acceptor with this policy, level-triggered.
-pub(crate) fn level<A: Admission>(
+/// An acceptor with this trigger and this policy.
+pub(crate) fn build<A: Admission>(
+    trigger: Trigger,
     policy: A,
-) -> impl FnOnce(
-    TcpListener,
-    &Epoll,
-    Token,
-) -> io::Result<epoll_acceptor::EpollAcceptor<TcpListener, epoll_acceptor::LevelTriggered, A>> {
-    |listener, epoll, token| {
-        Ok(epoll_acceptor::LevelTriggered::on(listener).admission(policy).register(epoll, token)?)
-    }
+) -> impl FnOnce(TcpListener, &Epoll, Token) -> io::Result<EpollAcceptor<TcpListener, Trigger, A>> {
+    move |listener, epoll, token| Ok(trigger.on(listener).admission(policy).register(epoll, token)?)
 }

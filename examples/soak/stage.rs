@@ -5,7 +5,7 @@ use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use epoll_acceptor::Gate;
+use epoll_acceptor::{Gate, Trigger};
 use serde_json::{Map, Value, json};
 
 use crate::clients::{Clients, Running};
@@ -64,6 +64,8 @@ pub(crate) struct Stage {
     pub(crate) time: Duration,
     /// The largest number of connections this process can hold.
     pub(crate) most: u32,
+    /// Of every acceptor.
+    pub(crate) trigger: Trigger,
     before: u64,
 }
 
@@ -84,8 +86,8 @@ impl Scene {
 }
 
 impl Stage {
-    pub(crate) fn new(clients: Clients, most: u32) -> io::Result<Self> {
-        Ok(Self { clients, time: Duration::ZERO, most, before: machine::descriptors()? })
+    pub(crate) fn new(clients: Clients, most: u32, trigger: Trigger) -> io::Result<Self> {
+        Ok(Self { clients, time: Duration::ZERO, most, trigger, before: machine::descriptors()? })
     }
 
     /// Before each scenario.
@@ -201,6 +203,15 @@ impl Outcome {
         if let Some(error) = &tally.error {
             self.tell("failed", json!({ "clients": tally.failed, "first": error }));
         }
+    }
+}
+
+/// As on the command line.
+pub(crate) const fn name(trigger: Trigger) -> &'static str {
+    match trigger {
+        Trigger::Level => "level",
+        Trigger::Edge => "edge",
+        Trigger::Exclusive => "exclusive",
     }
 }
 

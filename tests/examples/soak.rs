@@ -71,8 +71,13 @@ fn what_is_not_played_is_named() {
 fn help_is_printed_and_nonsense_is_refused() {
     let help = soak(&["--help"]);
     assert!(help.status.success() && String::from_utf8_lossy(&help.stdout).contains("Usage: soak"));
-    for nonsense in [&["--nonsense"][..], &["--only", "nothing"], &["--seconds", "0"], &["--seconds", "soon"]]
-    {
+    for nonsense in [
+        &["--nonsense"][..],
+        &["--only", "nothing"],
+        &["--seconds", "0"],
+        &["--seconds", "soon"],
+        &["--trigger", "happy"],
+    ] {
         let output = soak(nonsense);
         assert_eq!(output.status.code(), Some(2), "{nonsense:?}");
         assert!(String::from_utf8_lossy(&output.stderr).starts_with("soak: "), "{output:?}");

@@ -4,9 +4,7 @@ use std::error::Error;
 use std::net::{Ipv4Addr, TcpListener};
 use std::time::Duration;
 
-use epoll_acceptor::{
-    Admission, Epoll, EpollAcceptor, Gate, LevelTriggered, PeerLimit, Refusal, Token, WhenFull,
-};
+use epoll_acceptor::{Admission, Epoll, EpollAcceptor, Gate, PeerLimit, Refusal, Token, Trigger, WhenFull};
 use serde_json::json;
 
 use crate::order::{Conduct, Leave, Order, Tally};
@@ -65,7 +63,7 @@ fn besiege<A>(stage: &mut Stage, gate: &Gate, policy: A) -> Result<(Outcome, Tal
 where
     A: Admission<Permit: Send> + 'static,
 {
-    let server = Server::start(listen(4096, 0)?, Service::Answer, shedding(policy))?;
+    let server = Server::start(listen(4096, 0)?, Service::Answer, shedding(stage.trigger, policy))?;
     let flood = Order {
         from: (Ipv4Addr::LOCALHOST, 1),
         leave: Leave::Resetting,
@@ -92,11 +90,11 @@ where
 }
 
 fn shedding<A: Admission>(
+    trigger: Trigger,
     policy: A,
-) -> impl FnOnce(TcpListener, &Epoll, Token) -> std::io::Result<EpollAcceptor<TcpListener, LevelTriggered, A>>
-{
-    |listener, epoll, token| {
-        let builder = LevelTriggered::on(listener).admission(policy).refuse_at_most(REFUSALS.0, REFUSALS.1);
+) -> impl FnOnce(TcpListener, &Epoll, Token) -> std::io::Result<EpollAcceptor<TcpListener, Trigger, A>> {
+    move |listener, epoll, token| {
+        let builder = trigger.on(listener).admission(policy).refuse_at_most(REFUSALS.0, REFUSALS.1);
         Ok(builder.register(epoll, token)?)
     }
 }

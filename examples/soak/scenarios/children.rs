@@ -10,7 +10,7 @@ use epoll_acceptor::Gate;
 
 use crate::machine;
 use crate::order::{Conduct, Order};
-use crate::server::{Server, Service, level, listen};
+use crate::server::{Server, Service, build, listen};
 use crate::stage::{End, Played, Scenario, Scene, Stage};
 
 pub(crate) const SCENARIO: Scenario = Scenario {
@@ -29,7 +29,7 @@ const ALIVE: usize = 8;
 
 fn play(stage: &mut Stage) -> Played {
     let gate = Gate::new(200);
-    let server = Server::start(listen(4096, 0)?, Service::Answer, level(gate.clone()))?;
+    let server = Server::start(listen(4096, 0)?, Service::Answer, build(stage.trigger, gate.clone()))?;
     let crowd = stage.send(Order::new(server.address, 150, stage.seconds()).conduct(Conduct::Stay(20)))?;
     let (begun, mut alive, mut born, mut inherited) = (Instant::now(), Vec::new(), 0u64, 0);
     while begun.elapsed() < stage.time {

@@ -20,7 +20,15 @@ fn play(stage: &mut Stage) -> Played {
     let output = Command::new("unshare")
         .args(["--time", "--fork", "--monotonic", THIRTY_YEARS, "--boottime", THIRTY_YEARS])
         .arg(env::current_exe()?)
-        .args(["--json", "--only", "emfile", "--seconds", &format!("{:.1}", stage.seconds())])
+        .args([
+            "--json",
+            "--only",
+            "emfile",
+            "--trigger",
+            crate::stage::name(stage.trigger),
+            "--seconds",
+            &format!("{:.1}", stage.seconds()),
+        ])
         .stderr(Stdio::piped())
         .output();
     let output = match output {

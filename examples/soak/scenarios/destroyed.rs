@@ -5,7 +5,7 @@ use std::process::Command;
 use epoll_acceptor::Gate;
 
 use crate::order::{Order, Tally};
-use crate::server::{Server, Service, level, listen};
+use crate::server::{Server, Service, build, listen};
 use crate::stage::{BOUND, End, Played, Scenario, Scene, Stage, wait_for};
 
 pub(crate) const SCENARIO: Scenario = Scenario {
@@ -20,7 +20,7 @@ const QUEUED: u32 = 100;
 
 fn play(stage: &mut Stage) -> Played {
     let gate = Gate::new(10);
-    let server = Server::start(listen(4096, 0)?, Service::Answer, level(gate.clone()))?;
+    let server = Server::start(listen(4096, 0)?, Service::Answer, build(stage.trigger, gate.clone()))?;
     let begun = std::time::Instant::now();
     let (mut tally, mut destroyed, mut delivered, mut times) = (Tally::default(), 0, true, 0u64);
     while times == 0 || begun.elapsed() < stage.time {

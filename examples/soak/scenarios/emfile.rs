@@ -7,7 +7,7 @@ use epoll_acceptor::Gate;
 
 use crate::machine::Shortage;
 use crate::order::{Conduct, Order};
-use crate::server::{Server, Service, level, listen};
+use crate::server::{Server, Service, build, listen};
 use crate::stage::{End, Played, Scenario, Scene, Stage};
 
 pub(crate) const SCENARIO: Scenario = Scenario {
@@ -23,7 +23,7 @@ const STORM: Duration = Duration::from_millis(40);
 
 fn play(stage: &mut Stage) -> Played {
     let gate = Gate::new(500);
-    let server = Server::start(listen(4096, 0)?, Service::Answer, level(gate.clone()))?;
+    let server = Server::start(listen(4096, 0)?, Service::Answer, build(stage.trigger, gate.clone()))?;
     let order = Order::new(server.address, 400, stage.seconds()).conduct(Conduct::Stay(5));
     let crowd = stage.send(order)?;
     let (begun, mut storms) = (Instant::now(), 0u64);

@@ -4,7 +4,7 @@ use epoll_acceptor::Gate;
 
 use crate::machine;
 use crate::order::{Conduct, Order};
-use crate::server::{Server, Service, level, listen};
+use crate::server::{Server, Service, build, listen};
 use crate::stage::{End, Played, Scenario, Scene, Stage};
 
 pub(crate) const SCENARIO: Scenario = Scenario {
@@ -21,7 +21,7 @@ const FLAT: f64 = 1.10;
 fn play(stage: &mut Stage) -> Played {
     let limit = stage.most;
     let gate = Gate::new(limit);
-    let server = Server::start(listen(4096, 0)?, Service::Answer, level(gate.clone()))?;
+    let server = Server::start(listen(4096, 0)?, Service::Answer, build(stage.trigger, gate.clone()))?;
     let order = |seconds| Order {
         // The accept queue holds 4096: beyond that a SYN is dropped, and comes again after a second.
         unanswered_at_once: 1024,

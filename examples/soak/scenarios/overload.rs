@@ -8,7 +8,7 @@ use epoll_acceptor::{Admission, Gate, QueueDelay};
 use serde_json::{Value, json};
 
 use crate::order::{Leave, Order, Tally};
-use crate::server::{Server, Service, level, listen};
+use crate::server::{Server, Service, build, listen};
 use crate::stage::{End, Outcome, Played, Scenario, Scene, Stage, permille};
 
 pub(crate) const SCENARIO: Scenario =
@@ -69,7 +69,7 @@ fn offer<A>(stage: &mut Stage, gate: &Gate, policy: A) -> Result<(Outcome, Tally
 where
     A: Admission<Permit: Send> + 'static,
 {
-    let server = Server::start(listen(4096, 0)?, Service::Takes(SERVICE), level(policy))?;
+    let server = Server::start(listen(4096, 0)?, Service::Takes(SERVICE), build(stage.trigger, policy))?;
     let order = Order {
         per_second: Some(OFFERED),
         waits: true,

@@ -7,7 +7,7 @@ use std::thread;
 use epoll_acceptor::Gate;
 
 use crate::order::Order;
-use crate::server::{Server, Service, level, listen};
+use crate::server::{Server, Service, build, listen};
 use crate::stage::{End, Played, Scenario, Scene, Stage};
 
 pub(crate) const SCENARIO: Scenario = Scenario {
@@ -29,7 +29,7 @@ fn play(stage: &mut Stage) -> Played {
         }
     }));
     let gate = Gate::new(16);
-    let server = Server::start(listen(4096, 0)?, Service::Panics, level(gate.clone()))?;
+    let server = Server::start(listen(4096, 0)?, Service::Panics, build(stage.trigger, gate.clone()))?;
     let tally = stage.send_and_wait(Order::new(server.address, 64, stage.seconds()))?;
     let panics = server.books.panics.load(Ordering::Relaxed);
     // The newcomer at the end may meet a panic as well: three in a row never do.

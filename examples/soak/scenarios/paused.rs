@@ -5,7 +5,7 @@ use std::time::Instant;
 use epoll_acceptor::Gate;
 
 use crate::order::Order;
-use crate::server::{Server, Service, level, listen};
+use crate::server::{Server, Service, build, listen};
 use crate::stage::{BOUND, End, Played, Scenario, Scene, Stage, wait_for};
 
 pub(crate) const SCENARIO: Scenario = Scenario {
@@ -21,7 +21,7 @@ const BACKLOG: u32 = 128;
 fn play(stage: &mut Stage) -> Played {
     let gate = Gate::new(64);
     let backlog = i32::try_from(BACKLOG)?;
-    let server = Server::start(listen(backlog, 0)?, Service::Answer, level(gate.clone()))?;
+    let server = Server::start(listen(backlog, 0)?, Service::Answer, build(stage.trigger, gate.clone()))?;
     let (begun, mut times, mut fullest) = (Instant::now(), 0u64, 0);
     let mut tally = crate::order::Tally::default();
     let mut all_queued = true;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use epoll_acceptor::Gate;
 
 use crate::order::{Conduct, Order};
-use crate::server::{Server, Service, level, listen};
+use crate::server::{Server, Service, build, listen};
 use crate::stage::{End, Played, Scenario, Scene, Stage};
 
 pub(crate) const SCENARIO: Scenario = Scenario {
@@ -19,7 +19,7 @@ pub(crate) const SCENARIO: Scenario = Scenario {
 fn play(stage: &mut Stage) -> Played {
     let gate = Gate::new(8);
     let service = Service::Takes(Duration::from_millis(2));
-    let server = Server::start(listen(4096, 0)?, service, level(gate.clone()))?;
+    let server = Server::start(listen(4096, 0)?, service, build(stage.trigger, gate.clone()))?;
     let quitters = Order::new(server.address, 400, stage.seconds()).conduct(Conduct::Quit(15));
     let quitters = stage.send(quitters)?;
     let patient =

@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use epoll_acceptor::{Gate, LevelTriggered, Refusal};
+use epoll_acceptor::{Gate, Refusal};
 
 use crate::machine::Shortage;
 use crate::order::Order;
@@ -23,9 +23,9 @@ const STORM: Duration = Duration::from_millis(40);
 fn play(stage: &mut Stage) -> Played {
     let gate = Gate::new(500);
     let server = Server::start(listen(4096, 0)?, Service::Answer, {
-        let gate = gate.clone();
+        let (gate, trigger) = (gate.clone(), stage.trigger);
         move |listener, epoll, token| {
-            let builder = LevelTriggered::on(listener).gate(&gate).refuse_when_exhausted(Refusal::Reset);
+            let builder = trigger.on(listener).gate(&gate).refuse_when_exhausted(Refusal::Reset);
             Ok(builder.register(epoll, token)?)
         }
     })?;

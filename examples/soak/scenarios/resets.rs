@@ -3,7 +3,7 @@
 use epoll_acceptor::Gate;
 
 use crate::order::{Conduct, Order};
-use crate::server::{Server, Service, level, listen};
+use crate::server::{Server, Service, build, listen};
 use crate::stage::{End, Played, Scenario, Scene, Stage};
 
 pub(crate) const SCENARIO: Scenario = Scenario {
@@ -16,7 +16,7 @@ pub(crate) const SCENARIO: Scenario = Scenario {
 
 fn play(stage: &mut Stage) -> Played {
     let gate = Gate::new(64);
-    let server = Server::start(listen(4096, 0)?, Service::Answer, level(gate.clone()))?;
+    let server = Server::start(listen(4096, 0)?, Service::Answer, build(stage.trigger, gate.clone()))?;
     let storm = Order::new(server.address, 500, stage.seconds()).conduct(Conduct::Reset);
     let storm = stage.send(storm)?;
     let polite = Order { per_second: Some(200.0), ..Order::new(server.address, 100, stage.seconds()) };

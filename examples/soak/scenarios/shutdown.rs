@@ -6,7 +6,7 @@ use std::time::Duration;
 use epoll_acceptor::{Gate, State};
 
 use crate::order::{Order, Tally};
-use crate::server::{Server, Service, level, listen};
+use crate::server::{Server, Service, build, listen};
 use crate::stage::{BOUND, End, Played, Scenario, Scene, Stage, wait_for};
 
 pub(crate) const SCENARIO: Scenario = Scenario {
@@ -22,7 +22,7 @@ const WATCHED: Duration = Duration::from_millis(50);
 
 fn play(stage: &mut Stage) -> Played {
     let gate = Gate::new(64);
-    let mut server = Server::start(listen(4096, 0)?, Service::Answer, level(gate.clone()))?;
+    let mut server = Server::start(listen(4096, 0)?, Service::Answer, build(stage.trigger, gate.clone()))?;
     let order = Order { per_second: Some(2000.0), ..Order::new(server.address, 200, stage.seconds()) };
     let crowd = stage.send(order)?;
     let (mut ended, mut deaths, mut told_once) = (Vec::new(), 0u64, true);
@@ -40,7 +40,7 @@ fn play(stage: &mut Stage) -> Played {
         told_once &= in_peace;
         ended.push(server.stop()?);
         deaths += 1;
-        server = Server::start(listen(4096, port)?, Service::Answer, level(gate.clone()))?;
+        server = Server::start(listen(4096, port)?, Service::Answer, build(stage.trigger, gate.clone()))?;
     }
     let tally: Tally = crowd.tally()?;
     let scene = Scene { ended_by_the_kernel: tally.refused, ended, ..Scene::new(server, &gate) };

@@ -11,7 +11,7 @@ use nix::sys::pthread::pthread_kill;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
 use crate::order::Order;
-use crate::server::{Server, Service, level, listen};
+use crate::server::{Server, Service, build, listen};
 use crate::stage::{End, Played, Scenario, Scene, Stage};
 
 pub(crate) const SCENARIO: Scenario = Scenario {
@@ -30,7 +30,7 @@ fn play(stage: &mut Stage) -> Played {
     let before = unsafe { sigaction(Signal::SIGUSR1, &action) }?;
 
     let gate = Gate::new(100);
-    let server = Server::start(listen(4096, 0)?, Service::Answer, level(gate.clone()))?;
+    let server = Server::start(listen(4096, 0)?, Service::Answer, build(stage.trigger, gate.clone()))?;
     let (over, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let storm = thread::spawn({
         let (over, sent, target) = (Arc::clone(&over), Arc::clone(&sent), server.thread());

@@ -106,13 +106,18 @@ fn delays(rows: &[Row]) -> String {
     let line = |name: &str, object: &Value| {
         let wait = |key: &str| milliseconds(&object["wait_ms"][key]);
         let served = format!("{:.0}", object["served_per_second"].as_f64().unwrap_or(f64::NAN));
-        vec![name.to_owned(), served, wait("p50"), wait("p99"), wait("max")]
+        let within = object["steps_within_bound"].as_f64();
+        let within = within.map_or(String::new(), |within| format!("{:.0} %", 100.0 * within));
+        vec![name.to_owned(), served, wait("p50"), wait("p99"), wait("max"), within]
     };
     let lines = scenario(rows, "overload").map(|row| {
         let target = format!("`QueueDelay`, target {:.0} ms", row.number("target_ms"));
         vec![line("a gate that pauses", &row.object["pausing"]), line(&target, &row.object)]
     });
-    table(&["", "served a second", "ms, half", "ms, 99 of 100", "ms, all"], &lines.unwrap_or_default())
+    table(
+        &["", "served a second", "ms, half", "ms, 99 of 100", "ms, all", "steps within the bound"],
+        &lines.unwrap_or_default(),
+    )
 }
 
 fn milliseconds(value: &Value) -> String {

@@ -19,7 +19,7 @@ const LIMIT: u32 = 10;
 const SERVICE: Duration = Duration::from_millis(20);
 const OFFERED: f64 = 2.0 * LIMIT as f64 / 0.020;
 const TARGET: Duration = Duration::from_millis(50);
-/// Measured from here on: nobody is refused before the wait has been too long for an interval, which is four times the target.
+/// Measured from here on: nobody is refused before the wait has been too long for an interval, four times the target.
 const FROM_MS: f64 = 1000.0;
 /// The kernel's clock ticks every 10 ms at the slowest, once when a connection is queued and once when it is taken.
 const TICKS_MS: f64 = 20.0;

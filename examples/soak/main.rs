@@ -48,6 +48,9 @@ It lasts up to half as long again, and is given up after twice the time and two
 minutes. Exits with 0 if everything came true, with 1 if not.
 ";
 
+/// So many at the least, for each of the two processes.
+const DESCRIPTORS: u64 = 1024;
+
 struct Options {
     seconds: f64,
     only: Vec<String>,
@@ -126,7 +129,9 @@ fn chosen(options: &Options) -> Result<Vec<Scenario>, Box<dyn Error>> {
 fn play(chosen: &[Scenario], options: &Options) -> Result<Report, Box<dyn Error>> {
     let &Options { seconds, trigger, .. } = options;
     give_up_after(Duration::from_secs_f64(2.0 * seconds + 120.0))?;
-    machine::raise_descriptor_limit()?;
+    if machine::raise_descriptor_limit()? < DESCRIPTORS {
+        return Err(format!("it takes {DESCRIPTORS} descriptors: raise the hard limit (`ulimit -Hn`)").into());
+    }
     let mut stage = Stage::new(Clients::start()?, machine::most_connections()?, trigger)?;
     let progress = Progress::new(chosen.len());
     let shares: f64 = chosen.iter().map(|scenario| scenario.share).sum();

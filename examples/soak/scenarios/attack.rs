@@ -23,7 +23,7 @@ const LIMIT: u32 = 200;
 /// Of one address.
 const EACH: u32 = 8;
 /// How many connections the flood has open or opens.
-const FLOOD: usize = 1000;
+const FLOOD: usize = 800;
 const POLITE: u32 = 100;
 /// So many are refused a second, and at once.
 const REFUSALS: (u32, u32) = (20_000, 200);

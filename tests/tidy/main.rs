@@ -1,5 +1,7 @@
 //! The conventions of the tree, held by a test so that nobody has to be told.
 
+mod tree;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -7,4 +7,5 @@ mod doctor;
 mod ours;
 mod users;
 mod list;
+mod ordeal;
 mod watch;

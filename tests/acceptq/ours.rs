@@ -15,7 +15,7 @@ const PLAN: &str = "ACCEPTQ_TEST_SERVER";
 const LISTENER: Token = Token(0);
 
 /// Starts this very binary as a server.
-fn start(trigger: Trigger, family: &str, limit: u32) -> Server {
+pub(crate) fn start(trigger: Trigger, family: &str, limit: u32) -> Server {
     let path = path();
     let address = match family {
         "tcp6" => "::1",

@@ -84,9 +84,22 @@ impl Server {
 
     /// Runs whatever prints its port once it listens.
     pub(crate) fn spawn(command: &mut Command, address: &str) -> Self {
+        Self::spawn_with(command, address, |line| line.trim().parse().ok())
+    }
+
+    /// Runs what prints `listening on ADDR`.
+    pub(crate) fn spawn_told(command: &mut Command, address: &str) -> Self {
+        Self::spawn_with(command, address, |line| {
+            let place = line.strip_prefix("listening on ")?;
+            // A Unix socket has no port.
+            Some(place.rsplit(':').next().and_then(|port| port.trim().parse().ok()).unwrap_or(0))
+        })
+    }
+
+    fn spawn_with(command: &mut Command, address: &str, port: impl Fn(&str) -> Option<u16>) -> Self {
         let mut child = command.stdout(Stdio::piped()).spawn().expect("the server starts");
         let lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
-        let port = lines.map_while(Result::ok).find_map(|line| line.trim().parse::<u16>().ok());
+        let port = lines.map_while(Result::ok).find_map(|line| port(&line));
         let port = port.expect("the server says where it listens");
         let door = match address.parse::<IpAddr>() {
             Ok(ip) => Door::Tcp(SocketAddr::new(ip, port)),

@@ -5,6 +5,7 @@ mod words;
 mod list;
 mod doctor;
 mod watch;
+mod ordeal;
 
 use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
@@ -25,6 +26,7 @@ enum Command {
     List(list::List),
     Watch(watch::Watch),
     Doctor(doctor::Doctor),
+    Ordeal(ordeal::Ordeal),
 }
 
 fn main() -> ExitCode {
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
         Command::List(list) => list.run(),
         Command::Watch(watch) => watch.run(),
         Command::Doctor(doctor) => doctor.run(),
+        Command::Ordeal(ordeal) => ordeal.run(),
     };
     match outcome {
         Ok(status) => status,

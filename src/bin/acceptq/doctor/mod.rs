@@ -1,8 +1,8 @@
 //! `acceptq doctor`: the whole investigation at once, and from outside.
 
 mod facts;
-mod gather;
-mod judge;
+pub(crate) mod gather;
+pub(crate) mod judge;
 mod queue;
 mod report;
 mod watched;

@@ -1,4 +1,4 @@
-//! The right verdict on each server that is put through the outage.
+//! The right verdict on each server that is put through the outage; and the outage as a story.
 
 use std::path::PathBuf;
 use std::process::{Command, Output};
@@ -202,4 +202,20 @@ fn other_machines_and_nobody_are_left_alone() {
 
 fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn the_story_goes_as_told() {
+    let output = acceptq(&["demo", "--fast"]);
+    let text = stdout(&output);
+    assert_eq!(output.status.code(), Some(0), "{text} {}", stderr(&output));
+    let places: Vec<Option<usize>> = [": STRANDED: ", ": BACKPRESSURE: ", ": HEALTHY: "]
+        .iter()
+        .map(|verdict| text.find(verdict))
+        .collect();
+    assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{text}");
+    assert_eq!(text.matches("connected, and no answer").count(), 3, "{text}");
+    assert_eq!(text.matches("connected, and answered").count(), 3, "{text}");
+    assert!(text.contains("20 were answered, 0 refused"), "{text}");
+    assert!(!text.contains('\x1b'), "no terminal, no colours: {text}");
 }

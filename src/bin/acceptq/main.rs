@@ -6,6 +6,7 @@ mod list;
 mod doctor;
 mod watch;
 mod ordeal;
+mod demo;
 
 use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
@@ -27,6 +28,9 @@ enum Command {
     Watch(watch::Watch),
     Doctor(doctor::Doctor),
     Ordeal(ordeal::Ordeal),
+    Demo(demo::Demo),
+    #[command(hide = true)]
+    DemoServer(demo::DemoServer),
 }
 
 fn main() -> ExitCode {
@@ -35,6 +39,8 @@ fn main() -> ExitCode {
         Command::Watch(watch) => watch.run(),
         Command::Doctor(doctor) => doctor.run(),
         Command::Ordeal(ordeal) => ordeal.run(),
+        Command::Demo(demo) => demo.run(),
+        Command::DemoServer(server) => server.run(),
     };
     match outcome {
         Ok(status) => status,

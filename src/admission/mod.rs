@@ -5,24 +5,24 @@
 #![forbid(unsafe_code)]
 
 pub(crate) mod sync;
-pub mod refusal;
-pub mod bell;
+pub(crate) mod refusal;
+pub(crate) mod bell;
 mod line;
 mod word;
-pub mod newcomer;
-pub mod policy;
-pub mod both;
-pub mod gate;
-pub mod clock;
+pub(crate) mod newcomer;
+pub(crate) mod policy;
+pub(crate) mod both;
+pub(crate) mod gate;
+pub(crate) mod clock;
 pub(crate) mod bucket;
-pub mod rate;
+pub(crate) mod rate;
 mod table;
-pub mod peers;
-pub mod delay;
-pub mod credentials;
-pub mod connection;
+pub(crate) mod peers;
+pub(crate) mod delay;
+pub(crate) mod credentials;
+pub(crate) mod connection;
 
-pub use bell::{Bell, Ring};
+pub use bell::{Bell, Ring, Wishes};
 pub use both::Both;
 pub use clock::{Clock, Monotonic};
 pub use connection::Connection;
@@ -32,5 +32,5 @@ pub use gate::{Gate, Permit, WhenFull};
 pub use newcomer::{Credentials, Newcomer};
 pub use peers::{PeerLimit, PeerPermit};
 pub use policy::{Admission, Line, Reserve, Unlimited, Until};
-pub use rate::RateLimit;
+pub use rate::{RateLimit, RatePermit};
 pub use refusal::{Cause, Denied, Refusal};

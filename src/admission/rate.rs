@@ -37,7 +37,7 @@ pub struct RateLimit<C = Monotonic> {
 
 /// A token of a [`RateLimit`]; used up when dropped.
 #[derive(Debug)]
-pub struct Token(());
+pub struct RatePermit(());
 
 impl RateLimit {
     /// At most so many a second; at once as many as come in 50 ms, or one.
@@ -87,11 +87,11 @@ impl<C: Clock> RateLimit<C> {
 }
 
 impl<C: Clock> Admission for RateLimit<C> {
-    type Permit = Token;
+    type Permit = RatePermit;
 
-    fn reserve(&self) -> Reserve<Token> {
+    fn reserve(&self) -> Reserve<RatePermit> {
         match (self.bucket.take(self.clock.now()), &self.when_exceeded) {
-            (Ok(()), _) => Reserve::Room(Token(())),
+            (Ok(()), _) => Reserve::Room(RatePermit(())),
             (Err(wait), WhenFull::Pause) => Reserve::NotBefore(wait),
             (Err(_), WhenFull::Shed(refusal)) => Reserve::Shed(Denied::new(Cause::Rate, refusal.clone())),
         }
@@ -101,7 +101,7 @@ impl<C: Clock> Admission for RateLimit<C> {
         matches!(self.when_exceeded, WhenFull::Shed(_))
     }
 
-    fn cancel(&self, Token(()): Token) {
+    fn cancel(&self, RatePermit(()): RatePermit) {
         self.bucket.put_back();
     }
 
@@ -113,7 +113,7 @@ impl<C: Clock> Admission for RateLimit<C> {
         }
     }
 
-    fn leave(&self, _: &Arc<Bell>) -> Option<Token> {
+    fn leave(&self, _: &Arc<Bell>) -> Option<RatePermit> {
         None
     }
 }

@@ -5,24 +5,24 @@
 //! root.
 
 mod sys;
-pub mod token;
-pub mod interest;
-pub mod control;
-pub mod signal;
-pub mod busy_poll;
-pub mod events;
+pub(crate) mod token;
+pub(crate) mod interest;
+pub(crate) mod control;
+pub(crate) mod signal;
+pub(crate) mod busy_poll;
+pub(crate) mod events;
 mod wait;
-pub mod epoll;
-pub mod registration;
-pub mod waker;
-pub mod peer;
-pub mod accept;
-pub mod queue;
-pub mod listener;
+pub(crate) mod epoll;
+pub(crate) mod registration;
+pub(crate) mod waker;
+pub(crate) mod peer;
+pub(crate) mod accept;
+pub(crate) mod queue;
+pub(crate) mod listener;
 mod who;
 mod port;
-pub mod acceptor;
-pub mod closing;
+pub(crate) mod acceptor;
+pub(crate) mod closing;
 #[cfg(feature = "group")]
 #[cfg_attr(docsrs, doc(cfg(feature = "group")))]
 pub mod group;

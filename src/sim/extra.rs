@@ -13,7 +13,7 @@ use crate::admission::gate::WhenFull;
 use crate::admission::newcomer::Newcomer;
 use crate::admission::peers::{PeerLimit, PeerPermit};
 use crate::admission::policy::{Admission, Line, Reserve, Until};
-use crate::admission::rate::{RateLimit, Token};
+use crate::admission::rate::{RateLimit, RatePermit};
 use crate::admission::refusal::{Cause, Denied, Refusal};
 use crate::admission::sync::Arc;
 
@@ -52,7 +52,7 @@ enum Policy {
 
 /// What a connection holds of it.
 pub(super) enum ExtraPermit {
-    Token(Token),
+    Token(RatePermit),
     Place(CountedPlace),
     Nothing,
 }

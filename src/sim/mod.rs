@@ -19,7 +19,7 @@
 //!
 //! ```
 //! use std::sync::{Arc, atomic::{AtomicU32, Ordering::SeqCst}};
-//! use epoll_acceptor::admission::bell::Bell;
+//! use epoll_acceptor::admission::Bell;
 //! use epoll_acceptor::sim::{Act, Case, GateMode, Limited, Real, explore};
 //! use epoll_acceptor::{Admission, Line, Reserve, Until, WhenFull};
 //!

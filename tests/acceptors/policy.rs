@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use epoll_acceptor::admission::bell::Bell;
+use epoll_acceptor::admission::Bell;
 use epoll_acceptor::{Acceptor, Admission, AnyListener, Gate, Line, Permit, Reserve, State, Until};
 
 use crate::support::{

@@ -8,7 +8,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::Duration;
 
-use epoll_acceptor::admission::bell::{Bell, Wishes};
+use epoll_acceptor::admission::{Bell, Wishes};
 use epoll_acceptor::admission::{Ring, Until};
 use epoll_acceptor::drain::{Class, Errno, Peek, Port};
 use epoll_acceptor::sim::{Case, Handle, Maker, PointedPort, Subject};

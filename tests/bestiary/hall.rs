@@ -8,8 +8,8 @@ use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 
+use epoll_acceptor::admission::Bell;
 use epoll_acceptor::admission::Until;
-use epoll_acceptor::admission::bell::Bell;
 use epoll_acceptor::sim::Limited;
 use epoll_acceptor::{Admission, Cause, Denied, Line, Reserve, WhenFull};
 

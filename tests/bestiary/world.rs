@@ -5,7 +5,7 @@ use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
-use epoll_acceptor::admission::bell::Bell;
+use epoll_acceptor::admission::Bell;
 use epoll_acceptor::admission::{Ring, Until};
 use epoll_acceptor::drain::{Errno, Peek, Port};
 use epoll_acceptor::sim::{PointedPort, Tracked};

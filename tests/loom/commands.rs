@@ -1,7 +1,7 @@
 //! Pause, resume and stop: the bell, and two ways to get it wrong.
 
+use epoll_acceptor::admission::Bell;
 use epoll_acceptor::admission::Ring;
-use epoll_acceptor::admission::bell::Bell;
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU32, Ordering};
 use loom::thread;

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use epoll_acceptor::admission::bell::Bell;
+use epoll_acceptor::admission::Bell;
 use epoll_acceptor::{Admission, Line, Reserve, Until};
 use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use loom::sync::{Arc, Mutex};

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use epoll_acceptor::admission::Bell;
 use epoll_acceptor::admission::Clock;
-use epoll_acceptor::admission::bell::Bell;
 use epoll_acceptor::{Admission, Gate, RateLimit, Reserve, State, Trigger, Unlimited};
 use loom::thread;
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use epoll_acceptor::admission::bell::Bell;
+use epoll_acceptor::admission::Bell;
 use epoll_acceptor::{
     Acceptor, Admission, Errno, Gate, Line, Proof, Refusal, Reserve, State, Trigger, Until,
 };

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use epoll_acceptor::admission::bell::Bell;
+use epoll_acceptor::admission::Bell;
 use epoll_acceptor::sim::{Act, Case, GateMode, Limited, Real, Script, Violation, explore};
 use epoll_acceptor::{Admission, Both, Gate, Line, Permit, Reserve, Until, WhenFull};
 

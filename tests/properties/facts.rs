@@ -4,8 +4,8 @@ use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
+use epoll_acceptor::admission::Bell;
 use epoll_acceptor::admission::Ring;
-use epoll_acceptor::admission::bell::Bell;
 use epoll_acceptor::{
     Acceptor, Class, Connection, Counters, Dead, EdgeTriggered, Epoll, Errno, Events, Exclusive, Gate,
     LevelTriggered, State, Strategy, Token, Trigger,

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use epoll_acceptor::admission::Bell;
 use epoll_acceptor::admission::Clock;
-use epoll_acceptor::admission::bell::Bell;
 use epoll_acceptor::sim::{Act, Case, Extra, GateMode, Limited, Real, Script, Violation, explore, run};
 use epoll_acceptor::{
     Admission, Cause, Denied, Gate, Line, Newcomer, Permit, QueueDelay, Refusal, Reserve, Until, WhenFull,

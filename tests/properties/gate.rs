@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use epoll_acceptor::admission::Bell;
 use epoll_acceptor::admission::Ring;
-use epoll_acceptor::admission::bell::Bell;
 use epoll_acceptor::{
     Admission, Cause, Denied, Gate, Line, Permit, Refusal, Reserve, Unlimited, Until, WhenFull,
 };

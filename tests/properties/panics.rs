@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
-use epoll_acceptor::admission::bell::Bell;
+use epoll_acceptor::admission::Bell;
 use epoll_acceptor::sim::{Act, Limited, Real, Script, Thrown, run};
 use epoll_acceptor::{Admission, Gate, Line, Permit, Reserve, Until, WhenFull};
 

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use epoll_acceptor::admission::bell::Bell;
+use epoll_acceptor::admission::Bell;
 use epoll_acceptor::sim::{Act, Case, Explored, Extra, GateMode, Limited, Real, Script, explore, run};
 use epoll_acceptor::{Admission, Both, Gate, Line, Permit, Reserve, Trigger, Until, WhenFull};
 

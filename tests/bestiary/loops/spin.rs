@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use epoll_acceptor::Reserve;
-use epoll_acceptor::admission::bell::Wishes;
+use epoll_acceptor::admission::Wishes;
 use epoll_acceptor::drain::{Class, Errno, Peek};
 use epoll_acceptor::sim::Act;
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use epoll_acceptor::admission::Ring;
-use epoll_acceptor::admission::bell::{Bell, Wishes};
+use epoll_acceptor::admission::{Bell, Wishes};
 use epoll_acceptor::drain::{Class, Errno};
 use epoll_acceptor::sim::{Act, Handle};
 

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use epoll_acceptor::Reserve;
-use epoll_acceptor::admission::bell::Wishes;
+use epoll_acceptor::admission::Wishes;
 use epoll_acceptor::drain::{Class, Errno};
 use epoll_acceptor::sim::Act;
 

@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};
 
-use epoll_acceptor::admission::bell::Bell;
+use epoll_acceptor::admission::Bell;
 use epoll_acceptor::admission::{Ring, Until};
 use epoll_acceptor::sim::Limited;
 use epoll_acceptor::{Gate, Line, Reserve, WhenFull};

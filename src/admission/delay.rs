@@ -14,9 +14,9 @@ use super::sync::{Arc, AtomicU64, Ordering};
 ///
 /// A server that is offered more than it can serve fills its queue, and from then on everybody waits for as long as the
 /// queue is, and is served when it has given up. This keeps the wait short instead: as soon as nobody has waited less than the
-/// *target* for a whole *interval*, whoever waited longer than twice the target is refused, until somebody has waited the
-/// target or less. It is the rule of CoDel (RFC 8289), as servers use it that cannot drop what is not at the head of their
-/// queue. One burst, however long, that the server gets through within the interval is not overload, and costs nobody
+/// *target* for a whole *interval*, whoever waited longer than nearly twice the target (1.8 times, which leaves a tick of the
+/// kernel's clock) is refused, until somebody has waited the target or less. It is the rule of CoDel (RFC 8289), as servers use it that cannot drop what is not at the head of their queue.
+/// One burst, however long, that the server gets through within the interval is not overload, and costs nobody
 /// its connection.
 ///
 /// What is measured is the time in the kernel's accept queue, of each connection that is accepted
@@ -139,7 +139,7 @@ impl<C: Clock> QueueDelay<C> {
             true => self.shared.high.rises(self.clock.now(), queued, interval),
             false => self.shared.high.ends(),
         };
-        (overloaded && queued > 2 * target) || cut_off.is_some_and(|cut_off| queued > cut_off)
+        (overloaded && queued > 2 * target - target / 5) || cut_off.is_some_and(|cut_off| queued > cut_off)
     }
 }
 

@@ -101,7 +101,7 @@ fn whoever_is_served_under_twice_the_load_was_queued_less_than_twice_the_target(
             let arrivals = || every(service / 2, Duration::ZERO, ten_minutes);
             let outcome = play(&limited(&clock), &clock, arrivals(), service, tick);
             let p99 = outcome.p99();
-            assert!(p99 <= 2 * TARGET + tick, "{tick:?} {service:?}: {p99:?}");
+            assert!(p99 <= 2 * TARGET, "{tick:?} {service:?}: {p99:?}");
             // And the server is as busy as before.
             let could = usize::try_from(ten_minutes.as_nanos() / service.as_nanos()).unwrap();
             let served = outcome.served.len();

@@ -85,6 +85,24 @@ impl<F: AsFd> Registration<F> {
     }
 
     /// What is registered.
+    ///
+    /// There is no way to its inside by `&mut`: it could be exchanged for another, and the registration with it would be
+    /// nobody's. Sockets are read and written through a shared reference as well:
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::io::Write;
+    /// use std::net::{TcpListener, TcpStream};
+    /// use epoll_acceptor::{Epoll, Interest, Token};
+    ///
+    /// let listener = TcpListener::bind("127.0.0.1:0")?;
+    /// let stream = TcpStream::connect(listener.local_addr()?)?;
+    /// let registration = Epoll::new()?.register(stream, Token(1), Interest::IN)?;
+    /// let mut stream: &TcpStream = registration.get_ref();
+    /// stream.write_all(b"hello")?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn get_ref(&self) -> &F {
         self.fd.as_ref().expect(PRESENT)
     }

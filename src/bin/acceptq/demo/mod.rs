@@ -190,7 +190,7 @@ impl Demo {
             format!("{}{}{}", "x".repeat(dead), "#".repeat(waiting - dead), ".".repeat(CELLS - waiting));
         let legend = match queue.dead {
             0 => format!("{} wait", queue.queued),
-            dead => format!("{} wait (#), {dead} of them dead (x)", queue.queued),
+            dead => format!("{} wait: {dead} dead (x), {} alive (#)", queue.queued, waiting - dead),
         };
         self.speak(Tone::Plain, &format!("  queue [{picture}]\n        {legend}\n\n"))?;
         self.pause(2000);

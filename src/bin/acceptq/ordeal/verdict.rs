@@ -199,8 +199,9 @@ impl Outcome {
         match self {
             Self::Strands => {
                 "Let no path of the accept loop end before accept4 says EAGAIN, refusals, the limit and \
-                 errors included, and accept again when a place becomes free. The server under test is in \
-                 that state now: `acceptq doctor` shows it."
+                 errors included, and accept again when a place becomes free. As long as anybody is left \
+                 in the queue, `acceptq doctor` shows the server in that state; each newcomer's wake-up \
+                 takes one of them."
             }
             Self::Spins => {
                 "Disarm the listener at the limit (no EPOLLIN in its mask) and arm it when a place is free; \
@@ -216,7 +217,7 @@ impl Unseen {
         match self {
             Self::NotServing => {
                 "The very first client was not answered: the server was full, stranded or deaf before it \
-                 began. `acceptq doctor` tells which."
+                 began, and `acceptq doctor` tells which. Start it anew for another try."
             }
             Self::NoPlaceFreed => {
                 "Those who were held have left, and the server has not closed their connections: it does \

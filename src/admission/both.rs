@@ -76,17 +76,19 @@ impl<A: Admission, B: Admission> Admission for Both<A, B> {
         self.second.cancel(second);
     }
 
-    /// In one line for room: that of the first which has none.
+    /// In one line for room: that of the first which has none. Who sheds is not waited for: its places may come back after
+    /// hours, and meanwhile it would refuse.
     fn stand(&self, bell: &Arc<Bell>, until: Until) -> Line {
-        match (until, self.first.stand(bell, until)) {
-            (Until::Room, Line::Room) => self.second.stand(bell, until),
-            (Until::Room, line) => {
-                if line == Line::Standing {
-                    self.forget(bell);
+        match until {
+            Until::Room => match stand_unless_it_sheds(&self.first, bell) {
+                Line::Room => stand_unless_it_sheds(&self.second, bell),
+                Line::Standing => {
+                    forget(&self.second, bell);
+                    Line::Standing
                 }
-                line
-            }
-            (Until::Release, first) => match (first, self.second.stand(bell, until)) {
+                Line::Turn => Line::Turn,
+            },
+            Until::Release => match (self.first.stand(bell, until), self.second.stand(bell, until)) {
                 (Line::Turn, _) | (_, Line::Turn) => Line::Turn,
                 (Line::Standing, _) | (_, Line::Standing) => Line::Standing,
                 (Line::Room, Line::Room) => Line::Room,
@@ -130,6 +132,21 @@ impl<A: Admission, B: Admission> Admission for Both<A, B> {
     }
 }
 
+fn stand_unless_it_sheds<A: Admission>(policy: &A, bell: &Arc<Bell>) -> Line {
+    if policy.never_waits() {
+        forget(policy, bell);
+        return Line::Room;
+    }
+    policy.stand(bell, Until::Room)
+}
+
+/// Leaves a line in which the bell may have stood before.
+fn forget<A: Admission>(policy: &A, bell: &Arc<Bell>) {
+    if let Some(permit) = policy.leave(bell) {
+        policy.cancel(permit);
+    }
+}
+
 /// What to do without a place. One that is full is waited for with a nap: whoever stood in its line at once would be handed
 /// the other's place again by the next who cannot use that either.
 fn without_permit<P, Q>(answer: Reserve<P>) -> Reserve<Q> {
@@ -154,13 +171,6 @@ impl<A: Admission, B: Admission> Both<A, B> {
                 self.second.cancel(second);
                 None
             }
-        }
-    }
-
-    /// Leaves the line of the second, in which it may have stood before.
-    fn forget(&self, bell: &Arc<Bell>) {
-        if let Some(second) = self.second.leave(bell) {
-            self.second.cancel(second);
         }
     }
 }

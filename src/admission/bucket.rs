@@ -21,7 +21,8 @@ const SECOND: u64 = 1_000_000_000;
 impl Bucket {
     /// A full one. Neither may be 0.
     pub(crate) fn new(per_second: u32, burst: u32) -> Self {
-        let interval = SECOND / u64::from(per_second.max(1));
+        // Rounded so that no more come in than may.
+        let interval = SECOND.div_ceil(u64::from(per_second.max(1)));
         let tolerance = interval * u64::from(burst.max(1) - 1);
         Self { full_at: AtomicU64::new(0), interval, tolerance }
     }

@@ -125,7 +125,8 @@ impl Gate {
     /// The same gate, which once full opens again only when `free` places are free, for all handles.
     ///
     /// Without this low-water mark an acceptor at the limit wakes for every place that comes back, to take one
-    /// connection. With it, it sleeps until it can take a batch. The mark lies below the limit as it is now; with a
+    /// connection. With it, it sleeps until it can take a batch. A place that is reserved for a connection which does not
+    /// come, or is not admitted, counts as taken meanwhile: the last one closes the gate all the same. The mark lies below the limit as it is now; with a
     /// limit lower than `free` the gate opens when it is empty.
     #[must_use]
     pub fn low_water(self, free: u32) -> Self {

@@ -89,6 +89,14 @@ pub trait Admission: Send + Sync {
     /// Put what refuses by who comes before what uses something up: whoever the first does not admit is not seen by the
     /// second.
     ///
+    /// And put a gate before a rate: whoever looks at a full gate has taken a token of the rate by then, for as long as that
+    /// takes, and another that looks meanwhile waits for the next.
+    ///
+    /// ## One limit stands in a policy once
+    ///
+    /// A gate, or a rate with a burst of 1, that is put together with itself has to give two places or tokens to each
+    /// connection, and perhaps never has two.
+    ///
     /// ## Two gates, and no line for both
     ///
     /// An acceptor that two policies keep waiting stands in one line at a time, and never holds a place of one while it

@@ -35,7 +35,8 @@ pub struct RateLimit<C = Monotonic> {
     clock: C,
 }
 
-/// A token of a [`RateLimit`]; used up when dropped.
+/// A token of a [`RateLimit`]; used up when dropped. To be [cancelled](Admission::cancel) with the limit that gave it, and
+/// only if nobody came in with it.
 #[derive(Debug)]
 pub struct RatePermit(());
 

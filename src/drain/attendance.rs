@@ -10,7 +10,7 @@ pub enum Attendance {
     Attended,
     /// Its acceptor is awake, connections wait, and its owner has begun no pass since the last look.
     Stalled,
-    /// Its acceptor does not accept just now, and will again: exhausted, full or paused.
+    /// Its acceptor does not accept just now, and will again: throttled, exhausted, full or paused.
     Asleep(State),
     /// Its acceptor never accepts again (stopped or dead), and the listener is open still.
     Abandoned(State),

@@ -148,7 +148,7 @@ impl<P: Bar, S: Strategy, A: Admission> WindDown<P, S, A> {
         let now = self.drain.port.now();
         let left = self.until.saturating_sub(now);
         match (self.quiet, &self.rest) {
-            (Some((since, _)), _) => left.min((since + self.watched()).saturating_sub(now)),
+            (Some((since, _)), _) => left.min(since.saturating_add(self.watched()).saturating_sub(now)),
             // It listens to the kernel, and looks now and then whether somebody else has emptied the queue.
             (None, Rest::Serve(_)) => left.min(SETTLE),
             // It does not listen: a full batch was refused, or nobody could be.
@@ -188,7 +188,7 @@ impl<P: Bar, S: Strategy, A: Admission> WindDown<P, S, A> {
     }
 }
 
-impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
+impl<P: Bar, S: Strategy, A: Admission> Drain<P, S, A> {
     /// Takes what is queued and refuses it, at most so many. Whether the queue is empty now.
     fn refuse_queued(&self, refusal: &Refusal, most: u32) -> bool {
         let tally = &self.published.tally;
@@ -201,6 +201,8 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
             match self.port.accept() {
                 Ok(stream) => {
                     tally.refused(Cause::Closing);
+                    // A barred end would not hear that the client has heard.
+                    self.port.unbar(&stream);
                     self.port.refuse(stream, refusal);
                     fruitless = 0;
                 }

@@ -329,9 +329,10 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
 
     #[inline]
     fn attempt(&mut self) -> Result<(P::Stream, Option<SocketAddr>), Errno> {
+        let with_peer = self.admission.wants_peer();
         self.published.tally.attempts.add();
         self.pass.left -= 1;
-        let accepted = match self.admission.wants_peer() {
+        let accepted = match with_peer {
             true => self.port.accept_with_peer(),
             false => self.port.accept().map(|stream| (stream, None)),
         };

@@ -89,7 +89,7 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
             // It was allowed: the one before it would have held it back.
             let _ = refusals.take(now);
             let wait = refusals.wait(now);
-            self.hold = (!wait.is_zero()).then(|| now + wait);
+            self.hold = (!wait.is_zero()).then(|| now.saturating_add(wait));
         }
     }
 

@@ -21,9 +21,12 @@ impl Published {
     }
 
     pub(super) fn set_state(&self, state: State) {
+        let before = self.state.swap(state.code(), Ordering::AcqRel);
+        // Last: a subscriber may panic.
         #[cfg(feature = "tracing")]
-        super::events::changed(self.state(), state, &self.tally);
-        self.state.store(state.code(), Ordering::Release);
+        super::events::changed(State::from_code(before), state, &self.tally);
+        #[cfg(not(feature = "tracing"))]
+        let _ = before;
     }
 }
 

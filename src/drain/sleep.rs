@@ -38,6 +38,10 @@ pub(super) enum Why {
 /// Nobody sleeps for less: to wake costs more than it would save.
 const THROTTLE_MIN: Duration = Duration::from_millis(1);
 
+/// How often a pass asks anew because room came up while it fell asleep. More than that, and the policy says that there is
+/// room where it has none to give: two parts of it that share one gate, for example.
+const RETRIES_MAX: u32 = 3;
+
 /// What became of falling asleep.
 pub(super) enum Slept {
     Over,
@@ -105,8 +109,10 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
         }
         match why {
             Why::Full => match self.stand(Until::Room) {
+                Line::Room if self.pass.retries == RETRIES_MAX => self.throttled(THROTTLE_MIN),
                 Line::Room | Line::Turn => {
                     self.pass.left -= 1;
+                    self.pass.retries += 1;
                     self.wake();
                     return Slept::Retry;
                 }
@@ -117,11 +123,7 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
                 }
             },
             Why::Exhausted => self.exhausted(),
-            Why::Throttled(wait) => {
-                self.published.tally.throttles.add();
-                self.set_state(State::Throttled);
-                self.set_alarm(wait.max(THROTTLE_MIN));
-            }
+            Why::Throttled(wait) => self.throttled(wait),
             Why::NotYet => {}
             Why::Paused => self.paused(),
         }
@@ -160,11 +162,17 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
 
     fn exhausted(&mut self) {
         self.fruitless = 0;
-        self.set_state(State::Exhausted);
         let delay = self.backoff.failed();
         self.set_alarm(delay);
+        self.set_state(State::Exhausted);
         // Any place given back may have freed a descriptor. What is missed here the alarm makes good.
         let _ = self.stand(Until::Release);
+    }
+
+    fn throttled(&mut self, wait: Duration) {
+        self.published.tally.throttles.add();
+        self.set_alarm(wait.max(THROTTLE_MIN));
+        self.set_state(State::Throttled);
     }
 
     fn paused(&mut self) {
@@ -239,7 +247,7 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
     }
 
     fn set_alarm(&mut self, after: Duration) {
-        self.alarm_at = Some(self.port.now() + after);
+        self.alarm_at = Some(self.port.now().saturating_add(after));
         self.port.alarm(Some(after));
     }
 

@@ -146,6 +146,8 @@ impl<L: Listener, S: Strategy, A: Admission> Builder<L, S, A> {
     /// Refuses at most `per_second` connections a second, and `burst` at once; both at least 1. Then it takes none from the
     /// queue until the next may be refused, so that shedding costs no more than was foreseen, however many come.
     ///
+    /// Not bounded by it are those who are refused when the listener is [wound down](EpollAcceptor::wind_down).
+    ///
     /// ## Those who would be let in wait as well
     ///
     /// The queue is one, and who stands in it is not known before it is taken. Without this, an acceptor refuses as fast

@@ -369,7 +369,7 @@ impl Ledger {
     }
 
     pub(super) fn set_alarm(&mut self, acceptor: usize, after: Option<Duration>) {
-        let at = after.map(|after| self.now + after);
+        let at = after.map(|after| self.now.saturating_add(after));
         let account = &mut self.accounts[acceptor];
         let before = std::mem::replace(&mut account.alarm, at);
         let (Some(after), Some(at)) = (after, at) else { return };

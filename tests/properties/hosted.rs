@@ -17,7 +17,7 @@ use epoll_acceptor::sim::{
     Act, Case, GateMode, Handle, Leave, Maker, PointedPort, Report, Script, Stage, Subject, Tracked,
     Violation,
 };
-use epoll_acceptor::{Acceptor, Admission, Class, Counters, Gate, Trigger};
+use epoll_acceptor::{Acceptor, Admission, Class, Counters, Gate, Refusal, Trigger};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestError, TestRunner};
 
@@ -188,7 +188,12 @@ impl Maker for Tasks {
         A: Admission + Clone + 'static,
         A::Permit: Send,
     {
-        let plan = Plan { proof: case.proof, ..Plan::with_budget(case.budget) };
+        let plan = Plan {
+            budget: case.budget,
+            proof: case.proof,
+            refusals: case.refusals,
+            when_exhausted: case.reserve.then_some(Refusal::Close),
+        };
         Box::new(Task {
             turns: Turns::new(Drain::new(port, case.trigger, admission, plan)),
             host: self.host.clone(),

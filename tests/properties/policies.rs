@@ -1,11 +1,17 @@
 //! The promises with policies besides the gate: rates, one that looks at who came, refusals at a rate of their own, and the
 //! reserve descriptor.
 
+use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
-use epoll_acceptor::admission::Bell;
+use epoll_acceptor::admission::{Bell, Ring};
 use epoll_acceptor::sim::{Act, Case, Explored, Extra, GateMode, Limited, Real, Script, explore, run};
-use epoll_acceptor::{Admission, Both, Gate, Line, Permit, Reserve, Trigger, Until, WhenFull};
+use epoll_acceptor::{
+    Acceptor, Admission, Both, Cause, Epoll, Events, Gate, Line, Permit, Refusal, Reserve, State, Token,
+    Trigger, Until, WhenFull,
+};
 
 use crate::exhaustive::explore_all;
 use crate::{cases, say, thorough};
@@ -114,4 +120,110 @@ fn every_promise_but_the_line_holds_behind_two_gates() {
         }
     }
     say(&format!("two gates, one act: {} scripts, {} points", total.scripts, total.points));
+}
+
+/// Rings that are counted.
+#[derive(Clone, Default)]
+struct Rings(Arc<AtomicU32>);
+
+impl Ring for Rings {
+    fn ring(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Both gates are full, one pauses and one sheds: the one that pauses is waited for, and then the other is asked.
+#[test]
+fn who_sheds_is_not_waited_for() {
+    let shedding = Gate::new(1).when_full(WhenFull::Shed(Refusal::Reset));
+    let pausing = Gate::new(1);
+    for first_sheds in [true, false] {
+        let held = [shedding.try_acquire().unwrap(), pausing.try_acquire().unwrap()];
+        let [of_shedding, of_pausing] = held;
+        let both = match first_sheds {
+            true => shedding.clone().and(pausing.clone()),
+            false => pausing.clone().and(shedding.clone()),
+        };
+        let rings = Rings::default();
+        let bell = Arc::new(Bell::new(Box::new(rings.clone())));
+        assert!(matches!(both.reserve(), Reserve::Full), "to wait goes before to refuse");
+        assert_eq!(both.stand(&bell, Until::Room), Line::Standing);
+        drop(of_pausing);
+        assert_eq!(rings.0.load(Ordering::Relaxed), 1, "the place that it waits for has come back");
+        assert_eq!(both.stand(&bell, Until::Room), Line::Turn);
+        assert!(matches!(both.fetch(&bell), Some(Reserve::Shed(denied)) if denied.cause == Cause::Full));
+        assert_eq!((pausing.in_use(), shedding.in_use()), (0, 1));
+        drop(of_shedding);
+        assert_eq!(rings.0.load(Ordering::Relaxed), 1);
+    }
+}
+
+/// A policy that says that there is room when one stands, and gives none: two parts that share a gate do.
+#[test]
+fn two_parts_that_share_a_gate_do_not_spin() {
+    let gate = Gate::new(1);
+    let (epoll, mut events) = (Epoll::new().unwrap(), Events::with_capacity(8).unwrap());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let policy = gate.clone().and(gate.clone());
+    let mut acceptor = Trigger::Level.on(listener).admission(policy).register(&epoll, Token(1)).unwrap();
+    let _client = TcpStream::connect(address).unwrap();
+    let begin = Instant::now();
+    let mut wakes = 0;
+    while begin.elapsed() < Duration::from_millis(50) {
+        wakes += epoll.wait(&mut events, Some(Duration::from_millis(50))).unwrap().count();
+        events.clear();
+        assert_eq!(acceptor.ready().count(), 0);
+    }
+    let most = 2 + begin.elapsed().as_millis();
+    assert!(wakes as u128 <= most, "{wakes} wake-ups in {:?}", begin.elapsed());
+    gate.set_limit(2);
+    while acceptor.counters().delivered == 0 {
+        assert!(begin.elapsed() < Duration::from_secs(20), "{}", acceptor.counters());
+        epoll.wait(&mut events, Some(Duration::from_millis(50))).unwrap();
+        events.clear();
+        acceptor.drain(drop).unwrap();
+    }
+}
+
+/// The longest wait there is, which a policy may mean by "until I say so".
+#[test]
+fn a_wait_for_ever_is_a_wait() {
+    #[derive(Clone)]
+    struct Never(Arc<AtomicU32>);
+
+    impl Admission for Never {
+        type Permit = ();
+
+        fn reserve(&self) -> Reserve<()> {
+            match self.0.load(Ordering::Relaxed) {
+                0 => Reserve::NotBefore(Duration::MAX),
+                _ => Reserve::Room(()),
+            }
+        }
+
+        fn cancel(&self, (): ()) {}
+
+        fn stand(&self, _: &Arc<Bell>, _: Until) -> Line {
+            Line::Room
+        }
+
+        fn leave(&self, _: &Arc<Bell>) -> Option<()> {
+            None
+        }
+    }
+
+    let (epoll, mut events) = (Epoll::new().unwrap(), Events::with_capacity(8).unwrap());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let never = Never(Arc::default());
+    let mut acceptor =
+        Trigger::Edge.on(listener).admission(never.clone()).register(&epoll, Token(1)).unwrap();
+    let _client = TcpStream::connect(address).unwrap();
+    epoll.wait(&mut events, None).unwrap();
+    assert_eq!(acceptor.ready().count(), 0);
+    assert_eq!(acceptor.state(), State::Throttled);
+    never.0.store(1, Ordering::Relaxed);
+    acceptor.control().resume();
+    assert_eq!(acceptor.ready().count(), 1);
 }

@@ -23,9 +23,9 @@ impl Hands {
     }
 }
 
-/// What a token costs in nanoseconds, as far as whole ones go.
+/// What a token costs in whole nanoseconds, and not less.
 const fn interval(rate: u32) -> u64 {
-    1_000_000_000 / rate as u64
+    1_000_000_000_u64.div_ceil(rate as u64)
 }
 
 /// A bucket that counts in nanoseconds: so many of them make a token.

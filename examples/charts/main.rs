@@ -8,6 +8,7 @@
 //! Every object names its bench. A new bench needs a module like `pairs` and a line in [`BENCHES`].
 
 mod bars;
+mod close_wait;
 mod growth;
 mod instructions;
 mod pairs;
@@ -48,7 +49,8 @@ pub(crate) struct Pages {
 type Maker = fn(&[Row]) -> Pages;
 
 /// Every bench that something is made of.
-const BENCHES: [(&str, Maker); 5] = [
+const BENCHES: [(&str, Maker); 6] = [
+    ("close_wait", close_wait::pages),
     ("pairs", pairs::pages),
     ("growth", growth::pages),
     ("workers", workers::pages),

@@ -5,7 +5,7 @@ use std::fmt;
 use epoll_acceptor::Trigger;
 use serde_json::{Value, json};
 
-use crate::scene::{CROWD, Cast, NEWCOMERS, Outcome};
+use crate::scene::{CROWD, Cast, NEWCOMERS, Outcome, STEP};
 
 /// What to think of an acceptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,8 +56,9 @@ impl Outcome {
         }
     }
 
-    pub(crate) fn to_json(self) -> Value {
+    pub(crate) fn to_json(&self) -> Value {
         json!({
+            "bench": "close_wait",
             "acceptor": self.cast.name(),
             "queued_while_full": self.full.queued,
             "close_wait_unowned_while_full": self.full.close_wait_unowned,
@@ -70,6 +71,8 @@ impl Outcome {
             "queued_after": self.after.queued,
             "close_wait_unowned": self.after.close_wait_unowned,
             "verdict": self.verdict().word(),
+            "step_ms": STEP.as_millis(),
+            "queued_over_time": self.depth,
         })
     }
 }

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,8 @@ pub(crate) const NEWCOMERS: usize = 5;
 
 /// How long the server is watched while it is full.
 const WATCHED: Duration = Duration::from_millis(300);
+/// How often the queue is looked at for [`Outcome::depth`].
+pub(crate) const STEP: Duration = Duration::from_millis(50);
 /// The bound of every wait for something that is certain to come.
 const BOUND: Duration = Duration::from_secs(10);
 
@@ -46,7 +48,7 @@ pub(crate) const CASTS: [Cast; 6] = [
 ];
 
 /// What was seen.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Outcome {
     pub(crate) cast: Cast,
     /// While the one place is taken.
@@ -58,11 +60,14 @@ pub(crate) struct Outcome {
     pub(crate) newcomers_answered: usize,
     /// After the newcomers.
     pub(crate) after: Sockets,
+    /// How many were queued, in steps of [`STEP`].
+    pub(crate) depth: Vec<u32>,
 }
 
 /// Plays the scene once.
 pub(crate) fn play(cast: Cast) -> Result<Outcome, Box<dyn Error>> {
     let server = Server::start(cast)?;
+    let depth = Depth::watch(server.address.port());
     let mut holder = Client::ask(server.address)?;
     server.errand_begun.recv_timeout(BOUND)?;
     let crowd = Crowd::arrive(server.address, CROWD)?;
@@ -78,9 +83,10 @@ pub(crate) fn play(cast: Cast) -> Result<Outcome, Box<dyn Error>> {
     let newcomers_answered = newcomers_answered(server.address, NEWCOMERS)?;
     let (answered, refused) = crowd.answered_and_refused();
     let after = server.sockets()?;
+    let depth = depth.seen()?;
     server.stop()?;
     crowd.disperse();
-    Ok(Outcome { cast, full, cpu_percent_while_full, answered, refused, newcomers_answered, after })
+    Ok(Outcome { cast, full, cpu_percent_while_full, answered, refused, newcomers_answered, after, depth })
 }
 
 impl Cast {
@@ -150,6 +156,31 @@ impl Server {
         drop(self.stop);
         self.thread.join().map_err(|_| "the server panicked")??;
         Ok(())
+    }
+}
+
+/// Looks at a queue from beside, until it is asked what it saw.
+struct Depth {
+    enough: Sender<()>,
+    looks: JoinHandle<Vec<u32>>,
+}
+
+impl Depth {
+    fn watch(port: u16) -> Self {
+        let (enough, over) = channel();
+        let looks = thread::spawn(move || {
+            let mut seen = Vec::new();
+            while over.recv_timeout(STEP) == Err(RecvTimeoutError::Timeout) {
+                seen.extend(outsider::sockets(port).map(|sockets| sockets.queued));
+            }
+            seen
+        });
+        Self { enough, looks }
+    }
+
+    fn seen(self) -> Result<Vec<u32>, Box<dyn Error>> {
+        drop(self.enough);
+        self.looks.join().map_err(|_| "the look at the queue panicked".into())
     }
 }
 

@@ -1,5 +1,6 @@
 //! Policies with the faults that composing them invites: each is found.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -92,6 +93,11 @@ impl Fault for AsksAtOnce {
     }
 }
 
+thread_local! {
+    /// The places that are held on to, until the test is over.
+    static HELD: RefCell<Vec<Permit>> = const { RefCell::new(Vec::new()) };
+}
+
 /// Keeps the place of the first while the second is full.
 #[derive(Clone)]
 struct HoldsOn;
@@ -102,7 +108,7 @@ impl Fault for HoldsOn {
         match gates.second().reserve() {
             Reserve::Room(second) => Reserve::Room((first, second)),
             other => {
-                std::mem::forget(first);
+                HELD.with_borrow_mut(|held| held.push(first));
                 match other {
                     Reserve::Shed(denied) => Reserve::Shed(denied),
                     _ => Reserve::Full,
@@ -236,4 +242,5 @@ fn every_fault_of_composition_is_found() {
         let (_, _, violation) = violation.unwrap_or_else(|| panic!("{fault}: not found"));
         say(&format!("{fault}: {violation}"));
     }
+    HELD.take();
 }

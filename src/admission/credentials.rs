@@ -116,10 +116,7 @@ impl Admission for AllowedPeers {
 
     /// Nobody stands in line to become somebody else.
     fn stand(&self, _: &Arc<Bell>, until: Until) -> Line {
-        match until {
-            Until::Room => Line::Room,
-            Until::Release => Line::Standing,
-        }
+        until.without_a_line()
     }
 
     fn leave(&self, _: &Arc<Bell>) -> Option<()> {

@@ -320,10 +320,7 @@ impl Admission for PeerLimit {
 
     /// Nobody stands in line for a peer.
     fn stand(&self, _: &Arc<Bell>, until: Until) -> Line {
-        match until {
-            Until::Room => Line::Room,
-            Until::Release => Line::Standing,
-        }
+        until.without_a_line()
     }
 
     fn leave(&self, _: &Arc<Bell>) -> Option<PeerPermit> {

@@ -133,6 +133,16 @@ pub enum Until {
     Release,
 }
 
+impl Until {
+    /// The answer of a policy in which nobody stands in line: it never keeps anybody waiting for room.
+    pub(super) const fn without_a_line(self) -> Line {
+        match self {
+            Self::Room => Line::Room,
+            Self::Release => Line::Standing,
+        }
+    }
+}
+
 /// The answer of [`Admission::stand`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[must_use = "`Line::Room` means that nobody will ring"]
@@ -163,10 +173,7 @@ impl Admission for Unlimited {
     fn cancel(&self, (): ()) {}
 
     fn stand(&self, _: &Arc<Bell>, until: Until) -> Line {
-        match until {
-            Until::Room => Line::Room,
-            Until::Release => Line::Standing,
-        }
+        until.without_a_line()
     }
 
     fn leave(&self, _: &Arc<Bell>) -> Option<()> {

@@ -108,10 +108,7 @@ impl<C: Clock> Admission for RateLimit<C> {
 
     /// Nobody stands in line for time.
     fn stand(&self, _: &Arc<Bell>, until: Until) -> Line {
-        match until {
-            Until::Room => Line::Room,
-            Until::Release => Line::Standing,
-        }
+        until.without_a_line()
     }
 
     fn leave(&self, _: &Arc<Bell>) -> Option<RatePermit> {

@@ -82,8 +82,6 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
     /// One more was refused: if that was the last for now, nothing is taken until the next may be.
     #[cold]
     fn has_refused(&mut self) {
-        #[cfg(feature = "tracing")]
-        self.told.refused(self.port.now(), &self.published.tally);
         if let Some(refusals) = &self.refusals {
             let now = self.port.now();
             // It was allowed: the one before it would have held it back.
@@ -91,6 +89,9 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
             let wait = refusals.wait(now);
             self.hold = (!wait.is_zero()).then(|| now.saturating_add(wait));
         }
+        // Last: a subscriber may panic.
+        #[cfg(feature = "tracing")]
+        self.told.refused(self.port.now(), &self.published.tally);
     }
 
     /// Whether the next refusal has still to be waited for. Who will be refused is not known before it is taken.

@@ -125,9 +125,9 @@ impl Gate {
     /// The same gate, which once full opens again only when `free` places are free, for all handles.
     ///
     /// Without this low-water mark an acceptor at the limit wakes for every place that comes back, to take one
-    /// connection. With it, it sleeps until it can take a batch. A place that is reserved for a connection which does not
-    /// come, or is not admitted, counts as taken meanwhile: the last one closes the gate all the same. The mark lies below the limit as it is now; with a
-    /// limit lower than `free` the gate opens when it is empty.
+    /// connection. With it, it sleeps until it can take a batch. A place that was reserved and not used, because nobody came
+    /// or whoever came was not admitted, opens a gate again that it had closed. The mark lies below the limit as it is now; with
+    /// a limit lower than `free` the gate opens when it is empty.
     #[must_use]
     pub fn low_water(self, free: u32) -> Self {
         self.inner.low_water.store(free, Ordering::Relaxed);
@@ -237,7 +237,7 @@ impl Admission for Gate {
 
     fn cancel(&self, mut permit: Permit) {
         if let Some(gate) = permit.gate.take() {
-            gate.release(Until::Room);
+            gate.release(Until::Room, Word::give_unused);
         }
     }
 
@@ -278,7 +278,7 @@ impl fmt::Debug for Gate {
 impl Drop for Permit {
     fn drop(&mut self) {
         if let Some(gate) = &self.gate {
-            gate.release(Until::Release);
+            gate.release(Until::Release, Word::give);
         }
     }
 }
@@ -334,9 +334,9 @@ impl Inner {
     }
 
     #[inline]
-    fn release(&self, given: Until) {
+    fn release(&self, given: Until, give: fn(Word) -> Word) {
         if self.update(|word| (!word.concerns_others()).then(|| word.give())).is_none() {
-            self.change(given, Word::give);
+            self.change(given, give);
         }
     }
 

@@ -93,6 +93,13 @@ impl Word {
         Self(self.0 - 1)
     }
 
+    /// As [`give`](Self::give), of a place that was reserved and not used: it had not filled the gate, and nobody but those who
+    /// had reserved before could take one since the latch fell.
+    #[inline]
+    pub(super) fn give_unused(self) -> Self {
+        Self(self.give().0 & !Self::CLOSED)
+    }
+
     /// With the latch of the low-water mark as the counts want it: it falls when the gate is full.
     #[inline]
     pub(super) fn latched(self, rules: Rules) -> Self {

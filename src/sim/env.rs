@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::ledger::{Ledger, Places, Violation};
+use super::ledger::{Ledger, Violation};
 use super::script::{Act, Script};
 use super::subject::{Handle, Subject};
 use super::visitors::Visitors;
@@ -409,13 +409,25 @@ impl Inner {
         }
     }
 
+    pub(super) fn takes_place(&mut self, gate: usize) {
+        self.ledger.takes_place(gate);
+        let in_use = self.in_use_of(gate);
+        self.ledger.places_are_out(gate, in_use);
+    }
+
     pub(super) fn place_comes_back(&mut self, gate: usize) {
-        let Places { limit, taken, .. } = self.ledger.gates[gate];
-        let in_use = self.in_use.as_ref().and_then(|in_use| in_use(gate)).unwrap_or(taken);
-        if in_use <= limit {
+        let in_use = self.in_use_of(gate);
+        self.ledger.places_are_out(gate, in_use);
+        if in_use <= self.ledger.gates[gate].limit {
             self.ledger.line_moves(gate);
         }
         self.ledger.gives_place(gate);
+    }
+
+    /// How many places of a gate are out, as it says itself if it does.
+    fn in_use_of(&self, gate: usize) -> u32 {
+        let told = self.in_use.as_ref().and_then(|in_use| in_use(gate));
+        told.unwrap_or(self.ledger.gates[gate].taken)
     }
 
     /// A descriptor becomes free for whoever is next.

@@ -74,13 +74,22 @@ pub(super) struct Places {
     pub(super) taken: u32,
     /// Once full, it opens again when so many are free.
     pub(super) low_water: u32,
+    /// It was full, and has not come down to the mark. A place that came to nothing was never taken.
+    pub(super) was_full: bool,
 }
 
 impl Places {
-    /// Whether there is room, whatever happened before.
+    /// Whether there is room for one more.
     pub(super) fn has_room(self) -> bool {
-        let free = self.limit.saturating_sub(self.taken);
-        free > 0 && (free >= self.low_water || self.taken == 0)
+        self.free() > 0 && (!self.was_full || self.is_down())
+    }
+
+    const fn free(self) -> u32 {
+        self.limit.saturating_sub(self.taken)
+    }
+
+    const fn is_down(self) -> bool {
+        self.free() >= self.low_water || self.taken == 0
     }
 }
 
@@ -230,7 +239,9 @@ impl Ledger {
 
     /// A lower limit takes places back that were handed over: the line begins anew.
     pub(super) fn changes_limit(&mut self, gate: usize, limit: u32) {
-        self.gates[gate].limit = limit;
+        let places = &mut self.gates[gate];
+        places.limit = limit;
+        places.was_full = (places.was_full && !places.is_down()) || places.free() == 0;
         self.accounts.iter_mut().for_each(|account| account.passed_over = 0);
     }
 
@@ -344,10 +355,26 @@ impl Ledger {
     }
 
     pub(super) fn gives_place(&mut self, gate: usize) {
-        match self.gates[gate].taken.checked_sub(1) {
-            Some(left) => self.gates[gate].taken = left,
+        let places = &mut self.gates[gate];
+        match places.taken.checked_sub(1) {
+            Some(left) => places.taken = left,
             None => self.violate("P4", "a place was given back that nobody had"),
         }
+        let places = &mut self.gates[gate];
+        places.was_full &= !places.is_down();
+    }
+
+    /// As [`gives_place`](Self::gives_place), of one for which nobody came, or nobody who might come in.
+    pub(super) fn has_no_use_for_place(&mut self, gate: usize) {
+        self.gives_place(gate);
+        let places = &mut self.gates[gate];
+        places.was_full &= places.free() == 0;
+    }
+
+    /// So many places of a gate are out, those included that are kept for somebody in line.
+    pub(super) fn places_are_out(&mut self, gate: usize, in_use: u32) {
+        let places = &mut self.gates[gate];
+        places.was_full |= in_use >= places.limit;
     }
 
     /// A place came back that leaves room: the line moves on by one.

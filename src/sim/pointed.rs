@@ -309,7 +309,7 @@ impl<A: Admission> PointedGate<A> {
     fn counted(&self, permit: A::Permit) -> PointedPermit<A::Permit> {
         let gate = self.number();
         let mut inner = self.env.lock();
-        inner.ledger.takes_place(gate);
+        inner.takes_place(gate);
         inner.ledger.stands(self.acceptor, false);
         PointedPermit { permit: Some(permit), env: self.env.clone(), gate, visitor: None }
     }
@@ -347,7 +347,7 @@ impl<A: Admission> Admission for PointedGate<A> {
         let gone = permit.visitor.take();
         if let Some(permit) = permit.permit.take() {
             let number = self.number();
-            self.env.lock().ledger.gives_place(number);
+            self.env.lock().ledger.has_no_use_for_place(number);
             let unwinding = Unwinding(&self.env);
             self.gate.cancel(permit);
             drop(unwinding);

@@ -127,7 +127,7 @@ where
             let gates: Vec<G> = (0..case.gates())
                 .map(|_| gate().with_extra(case.extra, &clock).unwrap_or_else(&gate))
                 .collect();
-            env.lock().ledger.gates = vec![Places { limit, low_water, taken: 0 }; gates.len()];
+            env.lock().ledger.gates = vec![Places { limit, low_water, ..Places::default() }; gates.len()];
             let (handles, counted) = (gates.clone(), gates.clone());
             build(case, maker, &env, |gate| gates[gate].clone(), port, brings_extra);
             env.on_limit(Arc::new(move |gate, limit| handles[gate].change_limit(limit)));

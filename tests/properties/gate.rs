@@ -183,6 +183,36 @@ fn a_latch_that_has_fallen_stays_so_until_the_mark_is_crossed() {
     assert!(gate.try_acquire().is_some(), "P11");
 }
 
+/// Whoever is refused after the accept, or has to wait for another policy, was never in.
+#[test]
+fn a_place_that_came_to_nothing_does_not_keep_the_gate_closed() {
+    let gate = Gate::new(4).low_water(3);
+    let mut permits: Vec<_> = (0..2).map(|_| reserved(&gate)).collect();
+    let [denied, other] = [(); 2].map(|()| reserved(&gate));
+    assert!(gate.try_acquire().is_none(), "P3");
+    let owners = [(); 2].map(|()| Owner::standing(&gate, Until::Room));
+    gate.cancel(denied);
+    assert_eq!(owners.each_ref().map(Owner::rings), [1, 0], "P11: the first in line");
+    permits.push(other);
+    permits.push(fetch(&gate, &owners[0]).expect("its turn"));
+    drop(permits.pop());
+    assert_eq!(owners[1].rings(), 0, "and it closes again when it is full");
+    permits.truncate(1);
+    assert_eq!(owners[1].rings(), 1, "P11: the mark");
+}
+
+#[test]
+fn a_gate_that_a_lower_limit_has_filled_stays_closed_when_a_place_comes_to_nothing() {
+    let gate = Gate::new(4).low_water(3);
+    let [denied, first, second] = [(); 3].map(|()| reserved(&gate));
+    gate.set_limit(2);
+    gate.cancel(denied);
+    drop(first);
+    assert!(gate.try_acquire().is_none(), "the two that are left had filled it");
+    drop(second);
+    assert!(gate.try_acquire().is_some(), "P11");
+}
+
 #[test]
 fn both_rules_hold_together() {
     let gate = Gate::new(4).reserved(1).low_water(2);

@@ -1,18 +1,25 @@
 //! How a connection that may not come in is told, and why it may not.
 
+use std::fmt;
 use std::sync::Arc;
 
 /// What becomes of a connection that is taken from the queue and not let in.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+///
+/// ## A client that goes on sending
+///
+/// Whatever reaches this side after the close is answered by a reset, as is a close with more unread than 64 KiB: then a
+/// client may find the reset before it has read the end, or the last word. To hear everyone out would be to serve them.
+#[derive(Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// Closed: the client reads end of file. This side keeps a TIME_WAIT entry for a while.
+    /// Closed: the client reads end of file. What it has sent by then is thrown away, up to 64 KiB. This side keeps a
+    /// TIME_WAIT entry for a while.
     Close,
     /// Reset: the client's next call fails with ECONNRESET, and no TIME_WAIT is kept. On Unix sockets, as
     /// [`Refusal::Close`].
     Reset,
-    /// Some last bytes, sent without blocking, and then closed so that the client can read them. What does not
-    /// fit into the socket's send buffer at once is not sent.
+    /// Some last bytes, sent without blocking, and then closed as by [`Refusal::Close`] so that the client can read them. What
+    /// does not fit into the socket's send buffer at once is not sent.
     LastWord(Arc<[u8]>),
 }
 
@@ -28,6 +35,17 @@ impl Refusal {
     #[must_use]
     pub fn last_word(words: impl AsRef<[u8]>) -> Self {
         Self::LastWord(words.as_ref().into())
+    }
+}
+
+/// `LastWord("-ERR\r\n")`, and so on.
+impl fmt::Debug for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Close => f.write_str("Close"),
+            Self::Reset => f.write_str("Reset"),
+            Self::LastWord(words) => write!(f, "LastWord(\"{}\")", words.escape_ascii()),
+        }
     }
 }
 
@@ -72,6 +90,7 @@ pub struct Denied {
 
 impl Denied {
     /// Puts the two together.
+    #[must_use]
     pub const fn new(cause: Cause, refusal: Refusal) -> Self {
         Self { cause, refusal }
     }

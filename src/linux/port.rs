@@ -61,8 +61,9 @@ struct EventBell(Arc<OwnedFd>);
 
 #[allow(clippy::cast_sign_loss, reason = "a bit mask")]
 const EDGE: u32 = (libc::EPOLLIN | libc::EPOLLET) as u32;
-/// What a refusal reads of the client's bytes, so that closing does not turn into a reset.
+/// What a refusal reads of the client's bytes at a time, so that closing does not turn into a reset, and how often.
 const POLITE_READ: usize = 4096;
+const POLITE_READS_MAX: u32 = 16;
 
 impl<L: Listener> Watched<L> {
     /// Registers a listener; on failure it comes back, registered nowhere.
@@ -207,12 +208,13 @@ impl<L: Listener> Port for Watched<L> {
                 let _ = sys::set_linger(fd, Some(0));
             }
             Refusal::LastWord(words) => {
-                let _ = sys::recv_discard(fd, &mut [0; POLITE_READ]);
+                hear_out(fd);
                 let _ = sys::send(fd, words);
                 let _ = sys::set_linger(fd, None);
             }
-            // The listener's SO_LINGER is inherited, and would make this close wait for a silent peer.
-            _ => {
+            Refusal::Close => {
+                hear_out(fd);
+                // The listener's SO_LINGER is inherited, and would make this close wait for a silent peer.
                 let _ = sys::set_linger(fd, None);
             }
         }
@@ -292,6 +294,16 @@ impl<L: Listener> Port for Watched<L> {
 
     fn ringer(&self) -> Box<dyn Ring> {
         Box::new(EventBell(Arc::clone(&self.bell)))
+    }
+}
+
+/// Reads what the client has sent, and throws it away: to close with bytes unread is to reset.
+fn hear_out(fd: BorrowedFd<'_>) {
+    let mut buffer = [0; POLITE_READ];
+    for _ in 0..POLITE_READS_MAX {
+        if !matches!(sys::recv_discard(fd, &mut buffer), Ok(POLITE_READ)) {
+            break;
+        }
     }
 }
 

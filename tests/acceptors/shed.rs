@@ -116,10 +116,28 @@ fn a_last_word_is_read_whole_by_a_client_that_has_sent_more_than_anyone_reads() 
             return; // One message is one read.
         }
         let client = door.connect();
-        (&client.0).write_all(&[b'x'; 20_000]).unwrap();
+        (&client.0).write_all(&[b'x'; 100_000]).unwrap();
         refuse(owner, acceptor, 1);
         assert_eq!(hear(&client.0).0, word.as_bytes(), "{:?}", door.kind);
     });
+}
+
+#[test]
+fn who_has_sent_something_reads_an_orderly_end() {
+    for refusal in [Refusal::Close, Refusal::last_word("-ERR")] {
+        each(0, &refusal, |owner, acceptor, door| {
+            let sizes = [1, 4096, 4097, 20_000];
+            // One message is one read.
+            let sizes = if door.kind == Kind::UnixSeqpacket { &sizes[..2] } else { &sizes };
+            for size in sizes {
+                let client = door.connect();
+                (&client.0).write_all(&vec![b'x'; *size]).unwrap();
+                let refused = acceptor.counters().refused;
+                refuse(owner, acceptor, refused + 1);
+                assert_eq!(hear(&client.0).1, Read::End, "{refusal:?} {:?} {size}", door.kind);
+            }
+        });
+    }
 }
 
 #[test]

@@ -51,7 +51,7 @@ pub use admission::{
 };
 pub use drain::{
     Acceptor, Barred, Class, Control, Counters, Dead, EdgeTriggered, Errno, Exclusive, Farewell, Histogram,
-    LevelTriggered, Proof, Ready, Rest, State, Strategy, Trigger,
+    LevelTriggered, Proof, Ready, Rest, State, Strategy, Trigger, UnknownTrigger,
 };
 #[cfg(feature = "tokio")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]

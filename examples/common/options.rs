@@ -7,8 +7,7 @@ use lexopt::prelude::*;
 use crate::address::Address;
 
 /// What each of them prints for `--help`, after a first line of its own.
-pub(crate) const HELP: &str = "\
-      --listen ADDR      127.0.0.1:8080, [::1]:0 (any port) or unix:PATH
+pub(crate) const HELP: &str = "      --listen ADDR      127.0.0.1:8080, [::1]:0 (any port) or unix:PATH
       --trigger TRIGGER  level (default), edge or exclusive
       --limit N          serve at most N connections at once
       --when-full WHAT   what becomes of those above the limit: pause (default)
@@ -45,7 +44,7 @@ impl Options {
             match argument {
                 Short('h') | Long("help") => return Ok(None),
                 Long("listen") => listen = Some(arguments.value()?.parse()?),
-                Long("trigger") => trigger = arguments.value()?.parse_with(parse_trigger)?,
+                Long("trigger") => trigger = arguments.value()?.parse()?,
                 Long("limit") => limit = Some(arguments.value()?.parse()?),
                 Long("when-full") => when_full = arguments.value()?.parse_with(parse_when_full)?,
                 Long("budget") => budget = arguments.value()?.parse()?,
@@ -58,15 +57,6 @@ impl Options {
             gate: Gate::new(limit.unwrap_or(NO_LIMIT)).when_full(when_full),
             budget,
         }))
-    }
-}
-
-fn parse_trigger(text: &str) -> Result<Trigger, &'static str> {
-    match text {
-        "level" => Ok(Trigger::Level),
-        "edge" => Ok(Trigger::Edge),
-        "exclusive" => Ok(Trigger::Exclusive),
-        _ => Err("a trigger is level, edge or exclusive"),
     }
 }
 

@@ -62,7 +62,7 @@ impl Options {
             match argument {
                 Short('h') | Long("help") => return Ok(None),
                 Long("listen") => given.listen = Some(arguments.value()?.parse()?),
-                Long("trigger") => given.trigger = Some(arguments.value()?.parse_with(trigger)?),
+                Long("trigger") => given.trigger = Some(arguments.value()?.parse()?),
                 Long("limit") => given.limit = Some(arguments.value()?.parse()?),
                 Long("when-full") => given.when_full = Some(arguments.value()?.string()?),
                 Long("refusal") => given.refusal = Some(arguments.value()?.string()?),
@@ -109,15 +109,6 @@ impl Given {
             None if self.when_full.is_some() => Err("--when-full wants --limit N".into()),
             None => Ok(None),
         }
-    }
-}
-
-fn trigger(text: &str) -> Result<Trigger, &'static str> {
-    match text {
-        "level" => Ok(Trigger::Level),
-        "edge" => Ok(Trigger::Edge),
-        "exclusive" => Ok(Trigger::Exclusive),
-        _ => Err("a trigger is level, edge or exclusive"),
     }
 }
 

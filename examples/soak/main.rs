@@ -79,7 +79,7 @@ fn run() -> Result<bool, Box<dyn Error>> {
         match argument {
             Long("seconds") => options.seconds = arguments.value()?.parse()?,
             Long("only") => options.only.push(arguments.value()?.string()?),
-            Long("trigger") => options.trigger = trigger(&arguments.value()?.string()?)?,
+            Long("trigger") => options.trigger = arguments.value()?.parse()?,
             Long("json") => options.json = true,
             // The other processes of this program.
             Long(own) if format!("--{own}") == clients::ARGUMENT => {
@@ -105,12 +105,6 @@ fn run() -> Result<bool, Box<dyn Error>> {
     let report = play(&chosen, &options)?;
     if options.json { report.print_json() } else { report.print_table() }?;
     Ok(report.is_balanced())
-}
-
-fn trigger(name: &str) -> Result<Trigger, Box<dyn Error>> {
-    let all = [Trigger::Level, Trigger::Edge, Trigger::Exclusive];
-    let known = all.into_iter().find(|trigger| stage::name(*trigger) == name);
-    known.ok_or_else(|| format!("there is no trigger {name:?}: take level, edge or exclusive").into())
 }
 
 fn chosen(options: &Options) -> Result<Vec<Scenario>, Box<dyn Error>> {

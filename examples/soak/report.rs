@@ -7,7 +7,7 @@ use epoll_acceptor::Trigger;
 use serde_json::{Value, json};
 
 use crate::machine;
-use crate::stage::{End, Outcome, Scenario, name};
+use crate::stage::{End, Outcome, Scenario};
 
 /// All scenarios that were asked for.
 pub(crate) struct Report {
@@ -46,14 +46,14 @@ impl Report {
             object["scenario"] = scenario.name.into();
             object["about"] = scenario.about.into();
             object["seconds"] = time.as_secs_f64().into();
-            object["trigger"] = name(self.trigger).into();
+            object["trigger"] = self.trigger.to_string().into();
             object["machine"] = machine.clone().into();
             writeln!(out, "{object}")?;
         }
         let mut all = self.sum().to_json();
         all["bench"] = "soak".into();
         all["scenario"] = "all".into();
-        all["trigger"] = name(self.trigger).into();
+        all["trigger"] = self.trigger.to_string().into();
         all["machine"] = machine.into();
         all["seconds"] = self.rows.iter().map(|(_, time, _)| time.as_secs_f64()).sum::<f64>().into();
         all["skipped"] = self.skipped().map(|(scenario, _)| scenario.name).collect::<Value>();
@@ -62,7 +62,7 @@ impl Report {
 
     pub(crate) fn print_table(&self) -> io::Result<()> {
         let mut out = io::stdout();
-        writeln!(out, "{}; {}\n\n{HEAD}", machine::describe(), name(self.trigger))?;
+        writeln!(out, "{}; {}\n\n{HEAD}", machine::describe(), self.trigger)?;
         for (scenario, _, outcome) in self.played() {
             writeln!(out, "{}", line(scenario.name, outcome))?;
         }

@@ -176,7 +176,7 @@ impl Outcome {
     fn add_servers(&mut self, ended: &[Ended]) -> u64 {
         let mut seen = 0;
         for Ended { counters, peak, queued, .. } in ended {
-            self.check(counters.balance(), "every attempt and every refusal is accounted for");
+            self.check(counters.is_balanced(), "every attempt and every refusal is accounted for");
             self.delivered += counters.delivered;
             self.refused += counters.refused;
             self.stranded += u64::from(*queued);
@@ -203,15 +203,6 @@ impl Outcome {
         if let Some(error) = &tally.error {
             self.tell("failed", json!({ "clients": tally.failed, "first": error }));
         }
-    }
-}
-
-/// As on the command line.
-pub(crate) const fn name(trigger: Trigger) -> &'static str {
-    match trigger {
-        Trigger::Level => "level",
-        Trigger::Edge => "edge",
-        Trigger::Exclusive => "exclusive",
     }
 }
 

@@ -62,7 +62,33 @@ impl<S, P> Connection<S, P> {
         change(stream).map(|stream| Connection { stream, permit })
     }
 
+    /// The permit becomes something else that holds it: one of another type, or with something beside it that is to be
+    /// dropped when the stream has been closed.
+    ///
+    /// ```
+    /// use epoll_acceptor::{Connection, Gate};
+    ///
+    /// let (all, tls) = (Gate::new(1_000), Gate::new(50));
+    /// let connection = Connection::new("stream", all.try_acquire().unwrap());
+    /// let handshake = tls.try_acquire().unwrap();
+    /// let connection = connection.map_permit(|place| (place, handshake));
+    /// assert_eq!(tls.in_use(), 1);
+    /// drop(connection);
+    /// assert_eq!((all.in_use(), tls.in_use()), (0, 0));
+    /// ```
+    pub fn map_permit<Q>(self, change: impl FnOnce(P) -> Q) -> Connection<S, Q> {
+        let Self { permit, stream } = self;
+        Connection { permit: change(permit), stream }
+    }
+
+    /// The permit.
+    #[must_use]
+    pub const fn permit(&self) -> &P {
+        &self.permit
+    }
+
     /// Takes the stream and its permit apart. Drop the stream first.
+    #[must_use = "what is dropped is closed, and its place given back"]
     pub fn into_parts(self) -> (S, P) {
         (self.stream, self.permit)
     }

@@ -73,7 +73,7 @@ impl QueueDelay {
     /// If it is 0, or longer than 4 minutes.
     #[must_use]
     pub fn new(target: Duration) -> Self {
-        Self::by(target, Monotonic)
+        Self::with_clock(target, Monotonic)
     }
 }
 
@@ -84,7 +84,7 @@ impl<C: Clock> QueueDelay<C> {
     ///
     /// As that.
     #[must_use]
-    pub fn by(target: Duration, clock: C) -> Self {
+    pub fn with_clock(target: Duration, clock: C) -> Self {
         assert!(!target.is_zero(), "a target of 0 is missed by everybody: take some 20 ms or more");
         assert!(target <= INTERVAL_MAX / 4, "a target of {target:?} is no target: take less than 4 minutes");
         let interval = (4 * target).max(Duration::from_millis(100));

@@ -112,6 +112,7 @@ pub trait Admission: Send + Sync {
 
 /// The answer of [`Admission::reserve`].
 #[derive(Debug)]
+#[must_use = "a place that is dropped is given back, or used up"]
 pub enum Reserve<P> {
     /// There is room: the connection comes in with this permit.
     Room(P),
@@ -134,8 +135,9 @@ pub enum Until {
 }
 
 impl Until {
-    /// The answer of a policy in which nobody stands in line: it never keeps anybody waiting for room.
-    pub(super) const fn without_a_line(self) -> Line {
+    /// The answer of [`Admission::stand`] for a policy in which nobody stands in line: one that never answers
+    /// [`Reserve::Full`].
+    pub const fn without_a_line(self) -> Line {
         match self {
             Self::Room => Line::Room,
             Self::Release => Line::Standing,

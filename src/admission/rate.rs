@@ -38,6 +38,7 @@ pub struct RateLimit<C = Monotonic> {
 /// A token of a [`RateLimit`]; used up when dropped. To be [cancelled](Admission::cancel) with the limit that gave it, and
 /// only if nobody came in with it.
 #[derive(Debug)]
+#[must_use = "a token that is dropped is used up"]
 pub struct RatePermit(());
 
 impl RateLimit {
@@ -48,7 +49,7 @@ impl RateLimit {
     /// If it is 0: a rate of nothing is a gate with the limit 0, or a pause.
     #[must_use]
     pub fn per_second(rate: u32) -> Self {
-        Self::by(rate, Monotonic)
+        Self::with_clock(rate, Monotonic)
     }
 }
 
@@ -59,7 +60,7 @@ impl<C: Clock> RateLimit<C> {
     ///
     /// If the rate is 0.
     #[must_use]
-    pub fn by(rate: u32, clock: C) -> Self {
+    pub fn with_clock(rate: u32, clock: C) -> Self {
         assert!(
             rate > 0,
             "a rate of 0 never lets anybody in: pause the acceptor, or take a Gate with the limit 0"

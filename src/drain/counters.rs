@@ -139,9 +139,10 @@ impl Tally {
 }
 
 impl Counters {
-    /// Whether every attempt is accounted for, and every refusal.
+    /// Whether every attempt is accounted for, and every refusal. Always, of an acceptor at rest; while its owner is at work
+    /// the parts may be a step apart.
     #[must_use]
-    pub const fn balance(&self) -> bool {
+    pub const fn is_balanced(&self) -> bool {
         let refused = self.refused_full
             + self.refused_peer
             + self.refused_rate

@@ -26,11 +26,13 @@ pub enum Class {
 
 impl Errno {
     /// Wraps an error number as the kernel gives it (positive).
+    #[must_use]
     pub const fn new(number: i32) -> Self {
         Self(number)
     }
 
     /// The number, as in `errno(3)`.
+    #[must_use]
     pub const fn number(self) -> i32 {
         self.0
     }
@@ -44,6 +46,7 @@ impl Errno {
     /// assert_eq!(Errno::new(12_345).class(), Class::Resource, "what is unknown backs off");
     /// ```
     #[inline]
+    #[must_use]
     pub const fn class(self) -> Class {
         match self.0 {
             libc::ECONNABORTED
@@ -77,6 +80,13 @@ impl fmt::Debug for Errno {
             Some((_, name)) => f.write_str(name),
             None => write!(f, "Errno({})", self.0),
         }
+    }
+}
+
+/// The name and what it means: `EMFILE: Too many open files (os error 24)`.
+impl fmt::Display for Errno {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}: {}", io::Error::from(*self))
     }
 }
 

@@ -36,4 +36,4 @@ pub use errno::{Class, Errno};
 pub use port::{Peek, Port};
 pub use shared::Control;
 pub use state::{Dead, State};
-pub use strategy::{EdgeTriggered, Exclusive, LevelTriggered, Proof, Strategy, Trigger};
+pub use strategy::{EdgeTriggered, Exclusive, LevelTriggered, Proof, Strategy, Trigger, UnknownTrigger};

@@ -1,5 +1,10 @@
 //! The three strategies, and how the end of a queue is recognised.
 
+use std::fmt;
+use std::str::FromStr;
+
+use thiserror::Error;
+
 /// How a pass knows that nothing more waits, short of a failing accept.
 ///
 /// An accept on an empty queue costs more than one that succeeds, because the kernel builds the descriptor
@@ -18,8 +23,8 @@ pub enum Proof {
 }
 
 /// How the listener is registered: [`LevelTriggered`], [`EdgeTriggered`], [`Exclusive`], or [`Trigger`] where
-/// that is chosen at run time.
-pub trait Strategy: Copy + Send + Sync {
+/// that is chosen at run time. There is no other: the trait is sealed.
+pub trait Strategy: sealed::Sealed + Copy + Send + Sync {
     /// Which of the three it is.
     fn trigger(self) -> Trigger;
 }
@@ -127,6 +132,51 @@ pub enum Trigger {
     Edge,
     /// As [`Exclusive`](struct@Exclusive).
     Exclusive,
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for super::LevelTriggered {}
+    impl Sealed for super::EdgeTriggered {}
+    impl Sealed for super::Exclusive {}
+    impl Sealed for super::Trigger {}
+}
+
+/// `level`, `edge` or `exclusive`, as [`FromStr`] reads them.
+impl fmt::Display for Trigger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Level => "level",
+            Self::Edge => "edge",
+            Self::Exclusive => "exclusive",
+        })
+    }
+}
+
+/// No trigger has that name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
+#[error("a trigger is level, edge or exclusive")]
+pub struct UnknownTrigger(());
+
+/// From a command line or a configuration.
+///
+/// ```
+/// use epoll_acceptor::Trigger;
+///
+/// assert_eq!("edge".parse(), Ok(Trigger::Edge));
+/// assert_eq!("Edge".parse::<Trigger>().unwrap_err().to_string(), "a trigger is level, edge or exclusive");
+/// ```
+impl FromStr for Trigger {
+    type Err = UnknownTrigger;
+
+    fn from_str(text: &str) -> Result<Self, UnknownTrigger> {
+        match text {
+            "level" => Ok(Self::Level),
+            "edge" => Ok(Self::Edge),
+            "exclusive" => Ok(Self::Exclusive),
+            _ => Err(UnknownTrigger(())),
+        }
+    }
 }
 
 impl Strategy for LevelTriggered {

@@ -1,6 +1,7 @@
 //! Taking one connection from a listener's queue.
 
 use std::ffi::c_int;
+use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -13,7 +14,7 @@ use crate::drain::errno::{Class, Errno};
 /// How the accepted socket is made: by default non-blocking, and closed in programs that are executed.
 ///
 /// Nothing of this is inherited from the listener.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[must_use]
 pub struct AcceptFlags {
     blocking: bool,
@@ -35,6 +36,18 @@ impl AcceptFlags {
         let nonblock = if self.blocking { 0 } else { libc::SOCK_NONBLOCK };
         let cloexec = if self.inheritable { 0 } else { libc::SOCK_CLOEXEC };
         nonblock | cloexec
+    }
+}
+
+/// `SOCK_NONBLOCK | SOCK_CLOEXEC`, and so on.
+impl fmt::Debug for AcceptFlags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match (self.blocking, self.inheritable) {
+            (false, false) => "SOCK_NONBLOCK | SOCK_CLOEXEC",
+            (false, true) => "SOCK_NONBLOCK",
+            (true, false) => "SOCK_CLOEXEC",
+            (true, true) => "0",
+        })
     }
 }
 
@@ -111,16 +124,19 @@ pub struct AcceptError(Errno);
 
 impl AcceptError {
     /// What the error did to the queue.
+    #[must_use]
     pub const fn class(&self) -> Class {
         self.0.class()
     }
 
     /// The kernel's error number.
+    #[must_use]
     pub const fn raw_os_error(&self) -> i32 {
         self.0.number()
     }
 
     /// The kind that the [`io::Error`] will have.
+    #[must_use]
     pub fn kind(&self) -> io::ErrorKind {
         io::Error::from(*self).kind()
     }

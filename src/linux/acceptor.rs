@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::AsFd;
 
+use super::control::{ControlError, Tried};
 use super::listener::Listener;
 use super::port::{NotRegistered, Watched};
 use super::sys;
@@ -71,8 +72,19 @@ pub enum RegisterErrorKind {
     #[error("the descriptor given as the epoll is not an epoll: pass one from epoll_create1")]
     NotEpoll,
     /// The system refused for another reason.
-    #[error("the system refused the registration: {0}")]
-    System(#[source] io::Error),
+    #[error("the system refused the registration: {0}{remedy}", remedy = remedy(.0))]
+    System(io::Error),
+}
+
+/// What `epoll_ctl` refuses comes with a remedy of its own.
+fn remedy(why: &io::Error) -> &'static str {
+    match why.raw_os_error() {
+        Some(libc::EMFILE) => {
+            "; an acceptor takes three besides its listener: close some, or raise RLIMIT_NOFILE"
+        }
+        Some(libc::ENFILE) => "; close some files on this machine, or raise /proc/sys/fs/file-max",
+        _ => "",
+    }
 }
 
 /// How many attempts a pass makes unless told otherwise.
@@ -290,7 +302,7 @@ impl RegisterErrorKind {
         match why {
             NotRegistered::Added(errno) if errno.number() == libc::EEXIST => Self::AlreadyRegistered,
             NotRegistered::Added(errno) if errno.number() == libc::EINVAL => Self::NotEpoll,
-            NotRegistered::Added(errno) => Self::System(errno.into()),
+            NotRegistered::Added(errno) => Self::System(ControlError::kernel(Tried::Add, errno).into()),
             NotRegistered::Made(error) => Self::System(error),
         }
     }
@@ -319,8 +331,5 @@ impl<L> fmt::Display for RegisterError<L> {
     }
 }
 
-impl<L> std::error::Error for RegisterError<L> {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        std::error::Error::source(&self.cause)
-    }
-}
+/// Its sentence says all: there is no source behind it.
+impl<L> std::error::Error for RegisterError<L> {}

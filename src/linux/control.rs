@@ -68,6 +68,7 @@ impl ControlError {
     }
 
     /// The kernel's error number; `None` if the call was refused before it reached the kernel.
+    #[must_use]
     pub const fn raw_os_error(&self) -> Option<i32> {
         match self.cause {
             Cause::Kernel(errno) => Some(errno.number()),
@@ -76,6 +77,7 @@ impl ControlError {
     }
 
     /// The kind that the [`io::Error`] will have.
+    #[must_use]
     pub fn kind(&self) -> io::ErrorKind {
         match self.raw_os_error() {
             None | Some(libc::EINVAL | libc::EBADF | libc::ELOOP) => io::ErrorKind::InvalidInput,

@@ -339,11 +339,13 @@ pub struct Waited {
 
 impl Waited {
     /// How many events can be read from the buffer now.
+    #[must_use]
     pub const fn count(&self) -> usize {
         self.count
     }
 
     /// Did a signal end the wait? Then there are no events, and the time may not be over.
+    #[must_use]
     pub const fn interrupted(&self) -> bool {
         self.interrupted
     }

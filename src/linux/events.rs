@@ -16,11 +16,13 @@ pub struct Event {
 
 impl Event {
     /// Under what the descriptor was registered.
+    #[must_use]
     pub const fn token(&self) -> Token {
         self.token
     }
 
     /// What is ready: all the kernel has said, bits without a name included.
+    #[must_use]
     pub const fn interest(&self) -> Interest {
         self.interest
     }
@@ -103,17 +105,20 @@ impl Events {
 
     /// How many events are unread.
     #[inline]
+    #[must_use]
     pub const fn len(&self) -> usize {
         self.filled - self.next
     }
 
     /// Is nothing unread?
     #[inline]
+    #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// How many events one wait can bring.
+    #[must_use]
     pub const fn capacity(&self) -> usize {
         self.buffer.len()
     }

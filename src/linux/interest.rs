@@ -140,6 +140,7 @@ impl ExclusiveInterest {
     pub const WAKEUP: Self = Self { flags: Interest::WAKEUP };
 
     /// The same flags, without `EPOLLEXCLUSIVE`.
+    #[must_use]
     pub const fn interest(self) -> Interest {
         self.flags
     }

@@ -16,7 +16,7 @@ pub(crate) mod epoll;
 pub(crate) mod registration;
 pub(crate) mod waker;
 pub(crate) mod peer;
-pub(crate) mod accept;
+pub(crate) mod accept4;
 pub(crate) mod queue;
 pub(crate) mod listener;
 mod who;
@@ -30,7 +30,7 @@ pub mod group;
 #[cfg_attr(docsrs, doc(cfg(feature = "handover")))]
 pub mod handover;
 
-pub use accept::{AcceptError, AcceptFlags, accept, accept_with_peer};
+pub use accept4::{AcceptError, AcceptFlags, accept, accept_with_peer};
 pub use acceptor::{Builder, EpollAcceptor, RegisterError, RegisterErrorKind};
 pub use busy_poll::BusyPoll;
 pub use closing::WindingDown;

@@ -65,6 +65,7 @@ impl PeerAddr {
     }
 
     /// Address and port, where there are any.
+    #[must_use]
     pub const fn socket_addr(&self) -> Option<SocketAddr> {
         match self {
             Self::V4(address) => Some(SocketAddr::V4(*address)),
@@ -74,6 +75,7 @@ impl PeerAddr {
     }
 
     /// The internet address, where there is one.
+    #[must_use]
     pub const fn ip(&self) -> Option<IpAddr> {
         match self {
             Self::V4(address) => Some(IpAddr::V4(*address.ip())),

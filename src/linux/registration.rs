@@ -79,6 +79,7 @@ impl<F: AsFd> Registration<F> {
     }
 
     /// Deletes the registration and gives the descriptor back.
+    #[must_use = "what is dropped is closed"]
     pub fn into_inner(mut self) -> F {
         self.deregister();
         self.fd.take().expect(PRESENT)
@@ -145,6 +146,7 @@ impl<F> RegistrationError<F> {
     }
 
     /// What was to be registered.
+    #[must_use = "what is dropped is closed"]
     pub fn into_inner(self) -> F {
         self.fd
     }

@@ -87,6 +87,7 @@ impl SignalMask {
 
     /// Is this signal blocked? Not, if the number is no signal.
     #[doc(alias = "sigismember")]
+    #[must_use]
     pub fn contains(&self, signal: i32) -> bool {
         sys::sigset_has(&self.0, signal)
     }

@@ -86,7 +86,7 @@ impl PointedExtra {
 
     fn policy(extra: Extra, env: &Env) -> Option<Policy> {
         let clock = || SimClock::of(env);
-        let rate = |burst| RateLimit::by(Extra::PER_SECOND, clock()).burst(burst);
+        let rate = |burst| RateLimit::with_clock(Extra::PER_SECOND, clock()).burst(burst);
         Some(match extra {
             Extra::Nothing => return None,
             Extra::Rate(burst) => Policy::Rate(rate(burst)),
@@ -96,7 +96,9 @@ impl PointedExtra {
                 Policy::Peers(PeerLimit::new(limit).capacity(8))
             }
             Extra::Delay => Policy::Delay(
-                QueueDelay::by(Extra::TARGET, clock()).interval(Extra::INTERVAL).cut_off(Extra::CUT_OFF),
+                QueueDelay::with_clock(Extra::TARGET, clock())
+                    .interval(Extra::INTERVAL)
+                    .cut_off(Extra::CUT_OFF),
             ),
             Extra::Allowed => Policy::Allowed(AllowedPeers::nobody().user(Extra::USER).group(Extra::GROUP)),
         })

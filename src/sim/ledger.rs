@@ -462,7 +462,7 @@ impl Ledger {
         let account = &self.accounts[acceptor];
         let seen = (account.attempts, account.delivered, account.refused, account.empty);
         let told = (counters.attempts, counters.delivered, counters.refused, counters.empty);
-        if seen != told || !counters.balance() {
+        if seen != told || !counters.is_balanced() {
             let what = format!("acceptor {acceptor} (attempts, delivered, refused, empty): {seen:?}");
             self.violate("P8", format!("{what} and not {told:?}: {counters}"));
         } else if !account.refuses.allow(counters) {

@@ -289,7 +289,7 @@ fn chaos(kind: Kind, triggers: [Trigger; 2], with_signals: bool, without_descrip
         assert_eq!(acceptor.state(), State::Open);
         let counters = acceptor.counters();
         println!("{counters}");
-        assert!(counters.balance(), "{counters}");
+        assert!(counters.is_balanced(), "{counters}");
         let newcomer = door.connect();
         owner.serve(&mut acceptor, 1);
         newcomer.assert_served();

@@ -257,7 +257,7 @@ fn a_conversion_that_panics_costs_its_own_connection_and_no_other() {
             let reads = |what| seen.iter().filter(|read| **read == what).count();
             assert_eq!((reads(Read::Served), reads(Read::End), broken), (2, 1, 1));
             assert_eq!(gate.in_use(), 0);
-            assert!(acceptor.counters().balance(), "{}", acceptor.counters());
+            assert!(acceptor.counters().is_balanced(), "{}", acceptor.counters());
         }
     }
 }

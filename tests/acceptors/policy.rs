@@ -199,7 +199,7 @@ fn a_policy_that_never_waits_and_panics_loses_no_count() {
             // The one that it was asked about is closed.
             let seen: Vec<_> = clients.iter().map(|client| client.read_within(LONG)).collect();
             assert_eq!(seen.iter().filter(|read| **read == Read::End).count(), 1, "{seen:?}");
-            assert!(acceptor.counters().balance(), "{}", acceptor.counters());
+            assert!(acceptor.counters().is_balanced(), "{}", acceptor.counters());
         }
     }
 }

@@ -280,7 +280,7 @@ pub(crate) fn accept_on(owner: &Owner, socket: Socket, trigger: Trigger, proof: 
 
 pub(crate) fn assert_balanced(acceptor: &impl Acceptor) {
     let counters = acceptor.counters();
-    assert!(counters.balance(), "{counters:?}");
+    assert!(counters.is_balanced(), "{counters:?}");
 }
 
 pub(crate) fn registrations(epoll: &impl AsFd) -> Vec<(i32, u32)> {

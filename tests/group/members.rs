@@ -54,13 +54,13 @@ fn each_member_gets_its_share_and_all_are_served() {
 fn a_member_that_nobody_serves_is_reported() {
     let mut group = Group::builder(local("127.0.0.1:0")).bind(3).unwrap();
     let (mut one, two) = (Worker::on(group.take().unwrap()), Worker::on(group.take().unwrap()));
-    group.attend(&one.acceptor);
+    group.attend(one.acceptor.listener(), one.acceptor.control());
     let attendance =
         |group: &Group| -> Vec<_> { group.report().into_iter().map(|member| member.attendance).collect() };
     // The second has an acceptor of which the group was not told, the third was not even taken.
     let missing: Vec<_> = group.unattended().iter().map(|member| member.index).collect();
     assert_eq!(missing, [1, 2]);
-    group.attend(&two.acceptor);
+    group.attend(two.acceptor.listener(), two.acceptor.control());
     assert_eq!(attendance(&group)[1], Attendance::Attended, "nobody waits there");
     drop(group.take());
     assert_eq!(attendance(&group)[2], Attendance::Closed);
@@ -132,5 +132,5 @@ fn by_cpu_each_goes_to_the_member_of_its_cpu() {
 fn a_stranger_is_not_attended() {
     let (group, _workers) = attended(1);
     let (_other, strangers) = attended(1);
-    group.attend(&strangers[0].acceptor);
+    group.attend(strangers[0].acceptor.listener(), strangers[0].acceptor.control());
 }

@@ -48,7 +48,7 @@ impl Worker {
 pub(crate) fn attended(members: usize) -> (Group, Vec<Worker>) {
     let mut group = Group::builder(local("127.0.0.1:0")).bind(members).unwrap();
     let workers: Vec<_> = std::iter::from_fn(|| group.take()).map(Worker::on).collect();
-    workers.iter().for_each(|worker| group.attend(&worker.acceptor));
+    workers.iter().for_each(|worker| group.attend(worker.acceptor.listener(), worker.acceptor.control()));
     (group, workers)
 }
 

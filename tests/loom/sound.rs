@@ -151,7 +151,7 @@ impl Clock for Stands {
 #[test]
 fn a_rate_gives_each_token_once() {
     explore("one token, two takers", || {
-        let rate = RateLimit::by(1, Stands).burst(2);
+        let rate = RateLimit::with_clock(1, Stands).burst(2);
         let Reserve::Room(first) = rate.reserve() else { panic!("it is full") };
         let takers = [rate.clone(), rate.clone()]
             .map(|rate| thread::spawn(move || matches!(rate.reserve(), Reserve::Room(_))));

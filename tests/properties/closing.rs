@@ -221,7 +221,7 @@ impl Scene {
             return Err(format!("refused with time and room to serve: {farewell:?}"));
         }
         let counters = (counters, drain.counters());
-        if !counters.0.balance() || !counters.1.balance() {
+        if !counters.0.is_balanced() || !counters.1.is_balanced() {
             return Err(format!("{counters:?}"));
         }
         if waits > 80 {

@@ -52,24 +52,24 @@ fn an_errno_prints_its_kernel_name() {
 #[test]
 fn counters_balance_or_do_not() {
     let mut counters = Counters::default();
-    assert!(counters.balance());
+    assert!(counters.is_balanced());
     counters.attempts = 28;
     (counters.delivered, counters.refused, counters.aborted, counters.interrupted) = (1, 2, 3, 4);
     (counters.empty, counters.exhausted, counters.dead) = (5, 6, 7);
-    assert!(!counters.balance(), "two refusals without a cause");
+    assert!(!counters.is_balanced(), "two refusals without a cause");
     (counters.refused_rate, counters.refused_policy) = (1, 1);
-    assert!(counters.balance());
+    assert!(counters.is_balanced());
     counters.attempts = 29;
-    assert!(!counters.balance());
+    assert!(!counters.is_balanced());
     counters = Counters::default();
     counters.attempts = 36;
     counters.refused = 36;
     (counters.refused_full, counters.refused_peer, counters.refused_rate) = (1, 2, 3);
     (counters.refused_delay, counters.refused_credentials, counters.refused_shortage) = (4, 5, 6);
     (counters.refused_policy, counters.refused_closing) = (7, 8);
-    assert!(counters.balance());
+    assert!(counters.is_balanced());
     counters.refused_delay = 5;
-    assert!(!counters.balance());
+    assert!(!counters.is_balanced());
 }
 
 #[test]

@@ -275,7 +275,7 @@ impl Doorman for QueueDelay<Arc<dyn Clock>> {
     type Place = ();
 
     fn new(_: Extra, clock: Arc<dyn Clock>) -> Self {
-        Self::by(Extra::TARGET, clock).interval(Extra::INTERVAL).cut_off(Extra::CUT_OFF)
+        Self::with_clock(Extra::TARGET, clock).interval(Extra::INTERVAL).cut_off(Extra::CUT_OFF)
     }
 
     fn admit(&self, newcomer: &dyn Newcomer, (): &mut ()) -> Result<(), Denied> {

@@ -89,7 +89,7 @@ fn every(interval: Duration, from: Duration, to: Duration) -> impl Iterator<Item
 }
 
 fn limited(clock: &Virtual) -> QueueDelay<Virtual> {
-    QueueDelay::by(TARGET, clock.clone()).cut_off(10 * TARGET)
+    QueueDelay::with_clock(TARGET, clock.clone()).cut_off(10 * TARGET)
 }
 
 #[test]
@@ -136,7 +136,7 @@ fn nobody_is_refused_without_overload() {
 #[test]
 fn one_spike_is_no_overload() {
     let clock = Virtual::default();
-    let policy = QueueDelay::by(TARGET, clock.clone());
+    let policy = QueueDelay::with_clock(TARGET, clock.clone());
     let (service, stall) = (Duration::from_millis(1), Duration::from_secs(1));
     let waited = every(20 * service, stall, 2 * stall).map(|arrived| 2 * stall - arrived);
     for (n, queued) in (1..).zip(waited) {
@@ -159,7 +159,7 @@ fn it_recovers_with_the_first_that_was_served_in_time() {
 
 #[test]
 fn whoever_was_queued_longer_than_the_cut_off_is_never_served() {
-    let policy = QueueDelay::by(TARGET, Virtual::default()).cut_off(3 * TARGET);
+    let policy = QueueDelay::with_clock(TARGET, Virtual::default()).cut_off(3 * TARGET);
     let is_served = |queued| policy.admit(&Queued(Some(queued)), &mut ()).is_ok();
     assert!(is_served(3 * TARGET));
     assert!(!is_served(3 * TARGET + Duration::from_nanos(1)));

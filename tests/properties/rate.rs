@@ -84,7 +84,7 @@ proptest! {
         steps in steps(),
     ) {
         let clock = Hands::default();
-        let limit = RateLimit::by(rate, clock.clone()).burst(burst);
+        let limit = RateLimit::with_clock(rate, clock.clone()).burst(burst);
         let interval = interval(rate);
         let burst = u64::from(burst);
         let mut naive = Naive { filled: burst * interval, interval, burst };
@@ -117,7 +117,7 @@ proptest! {
 fn who_waits_as_long_as_it_was_told_gets_in_and_not_sooner() {
     for rate in [1, 3, 7, 200, 999, 12_345] {
         let clock = Hands::default();
-        let limit = RateLimit::by(rate, clock.clone()).burst(1);
+        let limit = RateLimit::with_clock(rate, clock.clone()).burst(1);
         while let Reserve::Room(_) = limit.reserve() {}
         for _ in 0..20 {
             let Reserve::NotBefore(wait) = limit.reserve() else { panic!("too soon at {rate}") };
@@ -134,7 +134,7 @@ fn who_waits_as_long_as_it_was_told_gets_in_and_not_sooner() {
 fn a_burst_is_at_least_what_comes_in_a_millisecond() {
     for (rate, burst, at_once) in [(1000, 1, 1), (1001, 1, 2), (50_000, 3, 50), (50_000, 90, 90), (10, 1, 1)]
     {
-        let limit = RateLimit::by(rate, Hands::default()).burst(burst);
+        let limit = RateLimit::with_clock(rate, Hands::default()).burst(burst);
         let admitted = std::iter::from_fn(|| match limit.reserve() {
             Reserve::Room(token) => Some(token),
             _ => None,

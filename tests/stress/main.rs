@@ -207,7 +207,7 @@ fn pause_and_resume(controls: &[Control], stage: &Arc<Stage>) -> JoinHandle<()> 
 fn balance(stage: &Stage, controls: &[Control]) {
     assert!(stage.gate.wait_idle(Some(PATIENCE)), "{} places are out", stage.gate.in_use());
     let all: Vec<Counters> = controls.iter().map(Control::counters).collect();
-    all.iter().for_each(|counters| assert!(counters.balance(), "{counters}"));
+    all.iter().for_each(|counters| assert!(counters.is_balanced(), "{counters}"));
     let taken: u64 =
         all.iter().map(|counters| counters.delivered + counters.refused + counters.aborted).sum();
     let answered = stage.answered.load(Ordering::Relaxed);

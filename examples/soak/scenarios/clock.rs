@@ -25,7 +25,7 @@ fn play(stage: &mut Stage) -> Played {
             "--only",
             "emfile",
             "--trigger",
-            crate::stage::name(stage.trigger),
+            &stage.trigger.to_string(),
             "--seconds",
             &format!("{:.1}", stage.seconds()),
         ])

@@ -44,7 +44,6 @@ use super::listener::Listener;
 use super::queue::{AcceptQueue, accept_queue};
 use super::sys;
 use crate::admission::policy::Admission;
-use crate::drain::acceptor::Acceptor;
 use crate::drain::attendance::{Look, attendance};
 use crate::drain::closing::Rest;
 use crate::drain::shared::Control;
@@ -65,7 +64,7 @@ pub use steering::Steer;
 /// while let Some(member) = group.take() {
 ///     let epoll = Epoll::new()?; // in a thread of its own
 ///     let acceptor = LevelTriggered::on(member).register(&epoll, Token(0))?;
-///     group.attend(&acceptor);
+///     group.attend(acceptor.listener(), acceptor.control());
 ///     workers.push((epoll, acceptor));
 /// }
 /// assert_eq!(group.unattended(), [], "each member has its acceptor");
@@ -91,6 +90,7 @@ pub struct GroupBuilder {
 
 /// One listener of a group, for an acceptor. Dropping it closes it: see
 /// [`leave_group`](EpollAcceptor::leave_group).
+#[must_use = "dropping it closes the listener, and resets whoever is queued"]
 pub struct Member {
     index: usize,
     /// Invariant: there until the drop, or until it is released.
@@ -147,7 +147,7 @@ struct Slot {
     leaves: bool,
 }
 
-/// What std gives to a listener's backlog.
+/// As much as the kernel allows by itself (`net.core.somaxconn`), and far more than std's 128.
 const BACKLOG: u32 = 4096;
 
 impl Group {
@@ -165,20 +165,20 @@ impl Group {
     /// The next member, for an acceptor. `None` when all were taken.
     ///
     /// Clients are sent to a member from the moment it was opened, taken or not.
+    #[must_use = "dropping a member closes its listener, and resets whoever is queued"]
     pub fn take(&mut self) -> Option<Member> {
         self.waiting.pop_front()
     }
 
-    /// Notes that this acceptor serves its member.
+    /// Notes that the acceptor with this [`Control`] serves this member, which is its listener, in whatever loop it is hosted.
     ///
     /// # Panics
     ///
     /// If the member is another group's.
-    pub fn attend<S: Strategy, A: Admission>(&self, acceptor: &EpollAcceptor<Member, S, A>) {
-        let member = acceptor.listener();
+    pub fn attend(&self, member: &Member, control: Control) {
         assert!(Arc::ptr_eq(&member.shared, &self.shared), "the member is another group's");
         let slot = &mut self.shared.lock().slots[member.index];
-        (slot.control, slot.last) = (Some(acceptor.control()), None);
+        (slot.control, slot.last) = (Some(control), None);
     }
 
     /// What can be said of each member, in the order of their opening. Two system calls each, and no privileges.
@@ -186,6 +186,7 @@ impl Group {
     /// A member is [`Stalled`](Attendance::Stalled) if connections waited at the last call and at this one, and its owner
     /// has begun no pass in between: so the time between two calls is what an owner has to answer an event. Once a
     /// second, say.
+    #[must_use]
     pub fn report(&self) -> Vec<MemberReport> {
         let mut state = self.shared.lock();
         (0..).zip(&mut state.slots).map(|(index, slot)| slot.report(index)).collect()

@@ -11,6 +11,7 @@ use crate::linux::sys::rights::socket_kind;
 
 /// What was handed over under one name.
 #[derive(Debug)]
+#[must_use = "dropping it closes the socket, and resets whoever is queued if nobody else holds it"]
 #[non_exhaustive]
 pub enum Received {
     /// A TCP or MPTCP socket that listens.

@@ -136,6 +136,11 @@ impl Gate {
     }
 
     /// The same gate, with so many of its places kept for [`privileged`](Self::privileged) handles.
+    ///
+    /// ## Those who are privileged go first
+    ///
+    /// They may take every place, reserved or not, and others have what is left above the reserved ones. While they are more
+    /// than are reserved, they may leave nothing. Behind a privileged listener stand clients that are few.
     #[must_use]
     pub fn reserved(self, places: u32) -> Self {
         self.inner.reserved.store(places, Ordering::Relaxed);
@@ -191,7 +196,8 @@ impl Gate {
     /// Waits until every permit has been given back, at most for `timeout` (`None`: for ever). Tells whether
     /// they are.
     ///
-    /// Says nothing about what comes next: close the gate (`set_limit(0)`) or stop the acceptors first.
+    /// Says nothing about what comes next: close the gate (`set_limit(0)`) or stop the acceptors first. A place that was handed
+    /// to an acceptor in line and not fetched yet is waited for, unless one of these has been done by then.
     #[must_use = "`false` means that the time ran out first"]
     pub fn wait_idle(&self, timeout: Option<Duration>) -> bool {
         self.inner.wait_idle(timeout)
@@ -237,13 +243,13 @@ impl Admission for Gate {
 
     fn cancel(&self, mut permit: Permit) {
         if let Some(gate) = permit.gate.take() {
-            gate.release(Until::Room, Word::give_unused);
+            gate.release(Until::Room, if self.privileged { Word::give } else { Word::give_unused });
         }
     }
 
     fn stand(&self, bell: &Arc<Bell>, until: Until) -> Line {
         let mut line = lock(&self.inner.line);
-        if line.has_place(bell) && !self.inner.takes_back() {
+        if line.has_place(bell) {
             return Line::Turn;
         }
         line.push(bell, until, self.privileged);
@@ -261,7 +267,7 @@ impl Admission for Gate {
         let mut line = lock(&self.inner.line);
         let has_place = line.remove(bell);
         self.inner.settle(&line);
-        (has_place && !self.inner.takes_back()).then(|| self.permit())
+        has_place.then(|| self.permit())
     }
 }
 
@@ -356,6 +362,7 @@ impl Inner {
                 Some(left)
             });
             line.hand_over(|privileged| changed.take_from(rules, privileged));
+            let now = self.keeps_no_more_than_the_limit(&mut line, now);
             if given == Until::Release {
                 line.call_hopeful();
             }
@@ -369,12 +376,29 @@ impl Inner {
         }
     }
 
-    /// Takes a place back that was handed over and not used, if the limit was lowered since.
-    fn takes_back(&self) -> bool {
-        let rules = self.rules();
-        let now = self.update(|word| (word.in_use() > word.limit()).then(|| word.give().latched(rules)));
-        self.look_for_idleness(now);
-        now.is_some()
+    /// Takes back what was handed over and not fetched, as far as the limit was lowered since. What the word is then.
+    fn keeps_no_more_than_the_limit(&self, line: &mut WaitingLine, now: Option<Word>) -> Option<Word> {
+        let (rules, mut now) = (self.rules(), now);
+        while now.is_some_and(|word| word.in_use() > word.limit()) && line.take_back(false) {
+            now = self.update(|word| Some(Word(word.give().latched(rules).0 | Word::WAITING)));
+        }
+        now
+    }
+
+    /// Hands on what is kept for those who were told to pause or to stop, and may not come any more.
+    fn takes_back_from_those_excused(&self) {
+        let kept = || {
+            let mut line = lock(&self.line);
+            line.look_at_commands();
+            let kept = line.take_back(true);
+            if kept {
+                self.set(Word::WAITING);
+            }
+            kept
+        };
+        while kept() {
+            self.change(Until::Room, Word::give);
+        }
     }
 
     /// Wakes those who wait until all have left, if that is what the word has become. Under the lock of the line.
@@ -393,6 +417,7 @@ impl Inner {
     }
 
     fn wait_idle(&self, timeout: Option<Duration>) -> bool {
+        self.takes_back_from_those_excused();
         let deadline = timeout.and_then(|timeout| std::time::Instant::now().checked_add(timeout));
         let mut line = lock(&self.line);
         loop {

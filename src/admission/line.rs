@@ -81,6 +81,14 @@ impl WaitingLine {
         }
     }
 
+    /// Takes the last place back that is kept for anybody, or for anybody who is excused; who it was kept for waits anew.
+    /// Whether there was one.
+    pub(super) fn take_back(&mut self, excused: bool) -> bool {
+        let kept = |waiter: &&mut Waiter| waiter.has_place() && (waiter.excused || !excused);
+        let last = self.waiters.iter_mut().rev().find(kept);
+        last.map(|waiter| waiter.turn = Turn::Waits).is_some()
+    }
+
     /// Calls everyone who waits for anything to be given back.
     pub(super) fn call_hopeful(&mut self) {
         for waiter in self.waiters.iter_mut().filter(|waiter| waiter.until == Until::Release) {

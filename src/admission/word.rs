@@ -78,8 +78,9 @@ impl Word {
             return None;
         }
         let taken = Self(self.0 + 1);
-        // Only the last place closes the latch, and only a low-water mark makes one.
-        Some(if rules.low_water > 1 { taken.latched(rules) } else { taken })
+        // Only the last place closes the latch, and only a low-water mark makes one. Who is privileged passes a closed one,
+        // and so neither closes nor opens it.
+        Some(if rules.low_water > 1 && !privileged { taken.latched(rules) } else { taken })
     }
 
     /// As [`take`](Self::take), in place.
@@ -93,8 +94,8 @@ impl Word {
         Self(self.0 - 1)
     }
 
-    /// As [`give`](Self::give), of a place that was reserved and not used: it had not filled the gate, and nobody but those who
-    /// had reserved before could take one since the latch fell.
+    /// As [`give`](Self::give), of a place that was reserved without privilege and not used. If the latch is closed it was taken
+    /// before that fell, since none is taken behind it: so the gate was never full of those who came in.
     #[inline]
     pub(super) fn give_unused(self) -> Self {
         Self(self.give().0 & !Self::CLOSED)

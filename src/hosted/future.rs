@@ -70,7 +70,8 @@ use crate::linux::listener::Listener;
 ///
 /// Nothing is refused, handed over or noticed while no `accept` is polled: a gate that sheds refuses nobody,
 /// a place that comes back to this acceptor in line waits with it. Keep one `accept` pending for as long as
-/// it serves, and [stop](Control::stop) or drop it when it does not.
+/// it serves. When it does not, drop it, or [stop](Control::stop) it and poll `accept` once more, which yields
+/// `None` and hands the place on.
 ///
 /// ## A client that tokio cannot watch
 ///

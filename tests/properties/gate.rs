@@ -110,19 +110,51 @@ fn a_lower_limit_takes_back_what_was_not_fetched() {
         let [first, second] = [(); 2].map(|()| Owner::standing(&gate, Until::Room));
         drop(permit);
         gate.set_limit(0);
+        assert_eq!(gate.in_use(), 0, "P4: at once, whether it comes to fetch it or not");
+        assert!(gate.wait_idle(Some(Duration::ZERO)));
         if leaves {
             assert!(gate.leave(&first.bell).is_none(), "P3");
         } else {
             assert_eq!(gate.stand(&first.bell, Until::Room), Line::Standing, "P3");
         }
-        assert_eq!(gate.in_use(), 0, "P4");
-        assert!(gate.wait_idle(Some(Duration::ZERO)));
         gate.set_limit(1);
         assert_eq!(
             [&first, &second].map(Owner::rings),
             if leaves { [1, 1] } else { [2, 0] },
             "its turn is kept"
         );
+    }
+}
+
+/// Of those that are kept the latest go, and only as many as have to.
+#[test]
+fn a_lower_limit_takes_back_as_many_as_are_above_it() {
+    let gate = Gate::new(3);
+    let permits = [(); 3].map(|()| reserved(&gate));
+    let owners = [(); 3].map(|()| Owner::standing(&gate, Until::Room));
+    drop(permits);
+    gate.set_limit(1);
+    assert_eq!(gate.in_use(), 1, "P3");
+    let fetched = owners.each_ref().map(|owner| fetch(&gate, owner));
+    assert_eq!(fetched.each_ref().map(Option::is_some), [true, false, false]);
+    gate.set_limit(2);
+    assert_eq!(owners.each_ref().map(Owner::rings), [1, 2, 1], "P11: they stood in line still");
+}
+
+#[test]
+fn who_waits_until_all_have_left_does_not_wait_for_who_was_told_to_pause_or_to_stop() {
+    for command in [Bell::pause, Bell::stop] {
+        let gate = Gate::new(1);
+        let permit = reserved(&gate);
+        let [first, second] = [(); 2].map(|()| Owner::standing(&gate, Until::Room));
+        drop(permit);
+        command(&first.bell);
+        assert!(!gate.wait_idle(Some(Duration::ZERO)), "the next in line has not been told");
+        assert_eq!(second.rings(), 1, "P11");
+        command(&second.bell);
+        assert!(gate.wait_idle(Some(Duration::ZERO)), "P4");
+        assert!(gate.leave(&first.bell).is_none() && gate.leave(&second.bell).is_none());
+        assert_eq!(gate.in_use(), 0, "P4: once");
     }
 }
 
@@ -210,6 +242,23 @@ fn a_gate_that_a_lower_limit_has_filled_stays_closed_when_a_place_comes_to_nothi
     drop(first);
     assert!(gate.try_acquire().is_none(), "the two that are left had filled it");
     drop(second);
+    assert!(gate.try_acquire().is_some(), "P11");
+}
+
+/// Whoever is privileged passes a closed latch, and that says nothing of those who do not.
+#[test]
+fn a_privileged_place_neither_closes_the_latch_nor_opens_it() {
+    let gate = Gate::new(10).reserved(1).low_water(5);
+    let admin = gate.clone().privileged();
+    let mut permits: Vec<_> = (0..8).map(|_| reserved(&gate)).collect();
+    let last = reserved(&admin);
+    assert!(gate.try_acquire().is_none(), "P3: the last one is reserved");
+    admin.cancel(last);
+    permits.push(gate.try_acquire().expect("P11: it was never full of others"));
+    permits.truncate(7);
+    admin.cancel(reserved(&admin));
+    assert!(gate.try_acquire().is_none(), "two are free, and it opens at five");
+    permits.truncate(4);
     assert!(gate.try_acquire().is_some(), "P11");
 }
 

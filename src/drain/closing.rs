@@ -96,6 +96,8 @@ impl<P: Bar, S: Strategy, A: Admission> WindDown<P, S, A> {
         let before = drain.control().counters();
         let until = drain.port.now().saturating_add(within);
         let barred = drain.port.bar();
+        // Nobody is to be reset for want of a descriptor, if there is one now.
+        let _ = drain.port.make_reserve();
         if matches!(rest, Rest::Refuse(_)) && !drain.state.is_over() {
             drain.halt();
         }
@@ -204,6 +206,7 @@ impl<P: Bar, S: Strategy, A: Admission> Drain<P, S, A> {
                     // A barred end would not hear that the client has heard.
                     self.port.unbar(&stream);
                     self.port.refuse(stream, refusal);
+                    let _ = self.port.make_reserve();
                     fruitless = 0;
                 }
                 Err(errno) => {
@@ -212,6 +215,7 @@ impl<P: Bar, S: Strategy, A: Admission> Drain<P, S, A> {
                         // A Unix listener that is shut says that something waits, for ever.
                         Class::Empty | Class::Dead => return true,
                         Class::Consumed | Class::Interrupted if fruitless < FRUITLESS_MAX => fruitless += 1,
+                        Class::Resource if errno.is_descriptors() && self.port.give_up_reserve() => {}
                         Class::Consumed | Class::Interrupted | Class::Resource => return false,
                     }
                 }

@@ -76,6 +76,8 @@ pub struct Drain<P: Port, S: Strategy, A: Admission> {
     pub(super) shut: bool,
     /// Attempts that were told to go on, since the last that took a connection.
     pub(super) fruitless: u32,
+    /// How often room came up while it was to fall asleep, since the last connection that was taken.
+    pub(super) retries: u32,
     /// The rate of refusals, and until when nothing is taken because it was reached.
     pub(super) refusals: Option<Bucket>,
     pub(super) hold: Option<Duration>,
@@ -132,6 +134,7 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
             rung_before: true,
             shut: false,
             fruitless: 0,
+            retries: 0,
             refusals: plan.refusals.map(|(per_second, burst)| Bucket::new(per_second, burst)),
             hold: None,
             #[cfg(feature = "tracing")]
@@ -340,7 +343,7 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
             Ok(_) => {
                 self.pass.took();
                 self.backoff.succeeded();
-                self.fruitless = 0;
+                (self.fruitless, self.retries) = (0, 0);
             }
             Err(errno) => self.attempt_failed(*errno),
         }
@@ -368,7 +371,16 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
                     Ok(())
                 }
                 Peek::Shut => Err(Some(Err(self.die(None)))),
-                Peek::Empty | Peek::Waiting => Err(self.end(End::Done)),
+                // Somebody else was quicker, and the next has come already. But if that goes on, what filters the calls of
+                // this process says so, and the kernel will report the listener for ever.
+                Peek::Waiting if self.fruitless >= FRUITLESS_MAX => {
+                    Err(self.end(End::Asleep(Why::Exhausted)))
+                }
+                Peek::Waiting => {
+                    self.fruitless += 1;
+                    Err(self.end(End::Done))
+                }
+                Peek::Empty => Err(self.end(End::Done)),
             },
             Class::Empty => Err(self.end(End::Done)),
             Class::Dead => Err(Some(Err(self.die(Some(errno))))),

@@ -116,7 +116,7 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
         while self.pass.left > 0
             && !self.bell.commands()
             && self.holds_back().is_ok()
-            && self.port.peek() == Peek::Waiting
+            && matches!(self.port.peek(), Peek::Waiting | Peek::ShutQueued)
             && self.port.give_up_reserve()
         {
             self.published.tally.attempts.add();

@@ -9,8 +9,6 @@ pub(super) struct Pass {
     pub(super) left: u32,
     /// Connections taken from the queue.
     pub(super) taken: u32,
-    /// How often room came up while it was to fall asleep.
-    pub(super) retries: u32,
     pub(super) known: Known,
     /// What to expect once the connection that the event told of is taken.
     after_told: Known,
@@ -36,7 +34,7 @@ pub(super) enum Known {
 impl Pass {
     /// A pass that has not begun.
     pub(super) const fn none() -> Self {
-        Self { left: 0, taken: 0, retries: 0, known: Known::Exactly(0), after_told: Known::Ask, over: true }
+        Self { left: 0, taken: 0, known: Known::Exactly(0), after_told: Known::Ask, over: true }
     }
 
     /// A pass that takes one connection. In doubt of the event, it looks first.

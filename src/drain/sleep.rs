@@ -38,7 +38,7 @@ pub(super) enum Why {
 /// Nobody sleeps for less: to wake costs more than it would save.
 const THROTTLE_MIN: Duration = Duration::from_millis(1);
 
-/// How often a pass asks anew because room came up while it fell asleep. More than that, and the policy says that there is
+/// How often it asks anew because room came up while it fell asleep, and gets none. More than that, and the policy says that there is
 /// room where it has none to give: two parts of it that share one gate, for example.
 const RETRIES_MAX: u32 = 3;
 
@@ -109,10 +109,10 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
         }
         match why {
             Why::Full => match self.stand(Until::Room) {
-                Line::Room if self.pass.retries == RETRIES_MAX => self.throttled(THROTTLE_MIN),
+                Line::Room if self.retries >= RETRIES_MAX => self.throttled(THROTTLE_MIN),
                 Line::Room | Line::Turn => {
                     self.pass.left -= 1;
-                    self.pass.retries += 1;
+                    self.retries += 1;
                     self.wake();
                     return Slept::Retry;
                 }
@@ -162,11 +162,15 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
 
     fn exhausted(&mut self) {
         self.fruitless = 0;
-        let delay = self.backoff.failed();
-        self.set_alarm(delay);
+        let retry = self.backoff.failed(self.port.now());
+        self.set_alarm(retry.after);
         self.set_state(State::Exhausted);
-        // Any place given back may have freed a descriptor. What is missed here the alarm makes good.
-        let _ = self.stand(Until::Release);
+        if retry.hopes {
+            // Any place given back may have freed a descriptor. What is missed here the alarm makes good.
+            let _ = self.stand(Until::Release);
+        } else {
+            self.leave_line();
+        }
     }
 
     fn throttled(&mut self, wait: Duration) {

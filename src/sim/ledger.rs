@@ -63,6 +63,8 @@ pub(super) struct Account {
     /// It ran out of something with connections queued, and neither time nor a ring nor a client has changed
     /// that.
     pub(super) exhausted: bool,
+    /// When it last ran out of something with connections queued, and the time before, without a success since.
+    shortages: [Option<Duration>; 2],
     pub(super) pass: PassAccount,
     pub(super) alarm: Option<Duration>,
 }
@@ -108,6 +110,10 @@ const BACKOFF_FIRST_MAX: Duration = Duration::from_millis(10);
 
 /// No back-off may be shorter: what fails must not be tried without end in no time.
 const BACKOFF_MIN: Duration = Duration::from_millis(1);
+
+/// Within this time an acceptor may run out of something twice: by its alarm, and by what was given back since. More often
+/// what is given back is of no use to it.
+const SHORTAGES_APART: Duration = Duration::from_millis(5);
 
 /// So many hitches in a row are taken for a shortage.
 const PATIENCE: u32 = 64;
@@ -195,7 +201,8 @@ impl Ledger {
         let was_silent = account.paused || account.stopped;
         match act {
             Act::Pause(_) => account.paused = true,
-            Act::Resume(_) => account.paused = false,
+            // Who resumes it has it try.
+            Act::Resume(_) => (account.paused, account.shortages) = (false, [None; 2]),
             _ => account.stopped = true,
         }
         if !was_silent {
@@ -242,7 +249,9 @@ impl Ledger {
         let places = &mut self.gates[gate];
         places.limit = limit;
         places.was_full = (places.was_full && !places.is_down()) || places.free() == 0;
-        self.accounts.iter_mut().for_each(|account| account.passed_over = 0);
+        for account in &mut self.accounts {
+            (account.passed_over, account.shortages) = (0, [None; 2]);
+        }
     }
 
     /// Begins or ends to stand in line for room. To stand again is to go on standing.
@@ -304,6 +313,12 @@ impl Ledger {
                 let account = &mut self.accounts[acceptor];
                 account.exhausted = queued > 0;
                 account.pass.exhausted += 1;
+                let [last, before] = account.shortages;
+                account.shortages = [(queued > 0).then_some(self.now), last];
+                if queued > 0 && before.is_some_and(|before| self.now - before < SHORTAGES_APART) {
+                    let what = format!("acceptor {acceptor} ran out of something three times in a moment");
+                    self.violate("P2", what);
+                }
             }
             Class::Empty => {
                 self.accounts[acceptor].empty += 1;
@@ -321,6 +336,7 @@ impl Ledger {
         let denied = std::mem::take(&mut account.denied);
         account.in_vain = 0;
         account.backoffs = 0;
+        account.shortages = [None; 2];
         let in_order = serial > std::mem::replace(&mut account.last_serial, serial);
         if denied {
             self.violate(

@@ -235,6 +235,56 @@ fn nobody_who_got_through_is_reset() {
 }
 
 #[test]
+fn who_is_queued_when_descriptors_run_out_meanwhile_is_refused_all_the_same() {
+    if done_in_child("closing::who_is_queued_when_descriptors_run_out_meanwhile_is_refused_all_the_same") {
+        return;
+    }
+    for kind in [Kind::Tcp4, Kind::UnixStream] {
+        for trigger in TRIGGERS {
+            let (listener, door) = kind.listen();
+            let owner = Owner::new();
+            let acceptor = accept_on(&owner, listener, trigger, None);
+            let clients = door.connect_many(4);
+            let ending = acceptor.wind_down(Rest::Refuse(Refusal::Close), LONG);
+            let full = NoDescriptors::now();
+            let farewell = ending.finish();
+            drop(full);
+            assert_eq!((farewell.refused, farewell.left), (4, Some(0)), "{kind:?} {trigger:?}");
+            for client in clients {
+                assert_eq!(client.read_within(LONG), Read::End, "{kind:?} {trigger:?}");
+            }
+        }
+    }
+}
+
+/// A Unix listener that is barred reports its end besides its queue.
+#[test]
+fn a_reserve_descriptor_serves_while_the_listener_is_wound_down() {
+    if done_in_child("closing::a_reserve_descriptor_serves_while_the_listener_is_wound_down") {
+        return;
+    }
+    for kind in [Kind::Tcp4, Kind::UnixStream] {
+        let (listener, door) = kind.listen();
+        let mut owner = Owner::new();
+        let acceptor = TRIGGERS[0]
+            .on(AnyListener(listener))
+            .refuse_when_exhausted(Refusal::Close)
+            .register(&owner.epoll, LISTENER)
+            .unwrap();
+        let clients = door.connect_many(4);
+        let mut ending = acceptor.wind_down(Rest::Serve(Refusal::Reset), LONG);
+        let full = NoDescriptors::now();
+        let control = ending.control();
+        owner.until("refusals", || assert_eq!(ending.ready().count(), 0), || control.counters().refused >= 4);
+        drop(full);
+        assert_eq!(control.counters().refused_shortage, 4, "{}", control.counters());
+        for client in clients {
+            assert_eq!(client.read_within(LONG), Read::End, "{kind:?}");
+        }
+    }
+}
+
+#[test]
 fn for_want_of_descriptors_some_are_left_and_it_says_how_many() {
     if done_in_child("closing::for_want_of_descriptors_some_are_left_and_it_says_how_many") {
         return;
@@ -243,6 +293,7 @@ fn for_want_of_descriptors_some_are_left_and_it_says_how_many() {
     let owner = Owner::new();
     let acceptor = accept_on(&owner, listener, TRIGGERS[0], None);
     let clients = door.connect_many(4);
+    // Before there could be one in reserve.
     let full = NoDescriptors::now();
     let mut ending = acceptor.wind_down(Rest::Refuse(Refusal::Close), Duration::from_millis(20));
     assert!(!ending.is_over());

@@ -91,6 +91,53 @@ fn out_of_descriptors_with_nobody_queued_it_sleeps_on() {
     assert_eq!(desk.acceptor.state(), State::Open);
 }
 
+/// A gate may count work that holds no descriptor, too.
+#[test]
+fn what_is_given_back_to_no_use_is_not_hoped_for_again_at_once() {
+    let gate = Gate::new(100);
+    let mut desk = Desk::behind(gate.clone(), Trigger::Level, Proof::Peek, 64);
+    let rings = |desk: &Desk<Gate>| desk.queue.rings.swap(0, Ordering::Relaxed);
+    let give_back = || drop(gate.try_acquire());
+    desk.fail(libc::EMFILE);
+    desk.pass(1);
+    for round in 0..3 {
+        give_back();
+        assert_eq!(rings(&desk), 1, "P11: it hopes for a descriptor, round {round}");
+        assert_eq!(desk.pass(0), "arm no-alarm peek accept peek disarm alarm");
+        (0..100).for_each(|_| give_back());
+        assert_eq!(rings(&desk), 0, "P2: that was of no use, a moment ago");
+        desk.wait(4);
+        assert_eq!(desk.pass(0), "alarm peek", "P2");
+        desk.wait(1);
+        assert_eq!(desk.pass(0), "arm no-alarm peek accept peek disarm alarm", "P11: a moment later");
+    }
+    assert_eq!(desk.acceptor.counters().exhausted, 7);
+    desk.fail(0);
+    give_back();
+    assert_eq!((rings(&desk), desk.pass(0).as_str()), (1, "arm no-alarm peek accept peek"));
+    // After a success everything is as at first.
+    desk.fail(libc::EMFILE);
+    desk.pass(1);
+    give_back();
+    assert_eq!(rings(&desk), 1, "P11");
+}
+
+/// As a filter of system calls may have it.
+#[test]
+fn a_queue_that_says_that_somebody_waits_and_gives_nobody_is_a_shortage() {
+    let mut desk = desk();
+    desk.fail(libc::EAGAIN);
+    let tries = (0..1000).take_while(|nth| {
+        desk.pass(u32::from(*nth == 0));
+        desk.acceptor.state() == State::Open
+    });
+    assert_eq!(tries.count(), 64, "P2");
+    assert_eq!(desk.acceptor.state(), State::Exhausted);
+    desk.fail(0);
+    desk.wait(10);
+    assert_eq!(desk.pass(0), "arm no-alarm peek accept peek", "P11");
+}
+
 #[test]
 fn awake_it_stands_in_no_line() {
     let gate = Gate::new(2);
@@ -262,5 +309,17 @@ fn a_policy_that_takes_back_its_word_is_asked_a_few_times_and_no_oftener_than_th
         let mut desk = Desk::behind(Fickle(Arc::clone(&asked)), Trigger::Level, Proof::Eagain, budget);
         desk.pass(1);
         assert_eq!(asked.load(Ordering::Relaxed), most, "P6, P2: budget {budget}");
+        (0..100).for_each(|_| drop(desk.pass(0)));
+        assert_eq!(asked.load(Ordering::Relaxed), 4, "P2: in however many passes");
+        assert_eq!(desk.acceptor.state(), State::Throttled);
+        (1..=5).for_each(|more| {
+            desk.wait(1);
+            desk.pass(0);
+            assert_eq!(
+                asked.load(Ordering::Relaxed),
+                4 + more,
+                "P11: once each time that its alarm goes off"
+            );
+        });
     }
 }

@@ -61,7 +61,7 @@ pub trait Bar: Port {
     /// Keeps newcomers out, for everyone who holds the socket. What is queued stays acceptable.
     fn bar(&self) -> Barred;
 
-    /// Takes from an accepted connection what it inherited of that.
+    /// Takes from an accepted connection that is to be served what it inherited of that. [`Port::refuse`] does so by itself.
     fn unbar(&self, stream: &Self::Stream);
 }
 
@@ -203,8 +203,6 @@ impl<P: Bar, S: Strategy, A: Admission> Drain<P, S, A> {
             match self.port.accept() {
                 Ok(stream) => {
                     tally.refused(Cause::Closing);
-                    // A barred end would not hear that the client has heard.
-                    self.port.unbar(&stream);
                     self.port.refuse(stream, refusal);
                     let _ = self.port.make_reserve();
                     fruitless = 0;

@@ -1,10 +1,11 @@
 //! The end of a listener: its bar, and the acceptor that is wound down.
 
 use std::fmt;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use super::acceptor::EpollAcceptor;
+use super::hops::Hops;
 use super::listener::Listener;
 use super::port::Watched;
 use super::sys::{self, options};
@@ -164,32 +165,27 @@ impl<L: Listener> Bar for Watched<L> {
     fn bar(&self) -> Barred {
         let fd = self.listener().as_fd();
         let ask = |option| options::int(fd, libc::SOL_SOCKET, option).unwrap_or(0);
-        match ask(libc::SO_DOMAIN) {
+        match (ask(libc::SO_DOMAIN), ask(libc::SO_PROTOCOL)) {
             // On one that does not listen it would be no bar, and of no use.
             _ if !sys::is_listening(fd) => Barred::Fully,
-            libc::AF_UNIX if options::shutdown_read(fd).is_ok() => Barred::Fully,
-            libc::AF_INET if set_ttl_min(fd, false, TTL_MAX) => Barred::ButHandshakes,
-            libc::AF_INET6 if set_ttl_min(fd, true, TTL_MAX) => Barred::ButHandshakes,
+            (libc::AF_UNIX, _) if options::shutdown_read(fd).is_ok() => Barred::Fully,
+            // Others take the option as well, and let everybody in.
+            (domain @ (libc::AF_INET | libc::AF_INET6), libc::IPPROTO_TCP) => {
+                match Hops::bar(fd, domain == libc::AF_INET6) {
+                    Some(before) => {
+                        self.barred(before);
+                        Barred::ButHandshakes
+                    }
+                    None => Barred::No,
+                }
+            }
             _ => Barred::No,
         }
     }
 
     fn unbar(&self, stream: &OwnedFd) {
-        let fd = stream.as_fd();
-        match options::int(fd, libc::SOL_SOCKET, libc::SO_DOMAIN) {
-            Ok(libc::AF_INET) => drop(set_ttl_min(fd, false, 0)),
-            Ok(libc::AF_INET6) => drop(set_ttl_min(fd, true, 0)),
-            _ => {}
+        if let Some(before) = self.bar_of_tcp() {
+            let _ = before.set(stream.as_fd());
         }
     }
-}
-
-const TTL_MAX: i32 = 255;
-
-/// Drops what arrives with a smaller TTL or hop limit. Whether that could be had for every family that the socket takes.
-fn set_ttl_min(fd: BorrowedFd<'_>, ipv6: bool, least: i32) -> bool {
-    // A socket of IPv6 takes clients of IPv4 too, unless told otherwise.
-    let four = options::set_int(fd, libc::IPPROTO_IP, libc::IP_MINTTL, least).is_ok();
-    let six = !ipv6 || options::set_int(fd, libc::IPPROTO_IPV6, libc::IPV6_MINHOPCOUNT, least).is_ok();
-    four && six
 }

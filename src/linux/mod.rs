@@ -20,6 +20,7 @@ pub(crate) mod accept4;
 pub(crate) mod queue;
 pub(crate) mod listener;
 mod who;
+mod hops;
 mod port;
 pub(crate) mod acceptor;
 pub(crate) mod closing;

@@ -5,9 +5,10 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::hops::Hops;
 use super::listener::Listener;
 use super::peer::PeerAddr;
 use super::token::Token;
@@ -35,6 +36,8 @@ pub struct Watched<L: Listener> {
     timer: OwnedFd,
     /// The descriptor kept for when they run out, if one is wanted.
     reserve: Mutex<Option<OwnedFd>>,
+    /// What an accepted connection is to ask for of its packets, if the listener has been barred and has it ask for more.
+    barred: OnceLock<Hops>,
     token: Token,
     /// The mask while armed.
     armed: u32,
@@ -89,6 +92,7 @@ impl<L: Listener> Watched<L> {
             bell: Arc::new(bell),
             timer,
             reserve: Mutex::new(None),
+            barred: OnceLock::new(),
             token,
             armed: mask(trigger),
             registered: AtomicBool::new(false),
@@ -114,6 +118,14 @@ impl<L: Listener> Watched<L> {
 
     pub(super) fn listener(&self) -> &L {
         self.listener.as_ref().expect("the listener is here until it is taken out")
+    }
+
+    pub(super) fn barred(&self, before: Hops) {
+        let _ = self.barred.set(before);
+    }
+
+    pub(super) fn bar_of_tcp(&self) -> Option<Hops> {
+        self.barred.get().copied()
     }
 
     fn add_all(&self) -> Result<(), Errno> {
@@ -203,6 +215,10 @@ impl<L: Listener> Port for Watched<L> {
     fn refuse(&self, stream: OwnedFd, refusal: &Refusal) {
         let fd = stream.as_fd();
         // A failure of any of these leaves a plain close, which is a refusal as well.
+        if let Some(before) = self.barred.get() {
+            // A barred end would not hear that the client has heard.
+            let _ = before.set(fd);
+        }
         match refusal {
             Refusal::Reset => {
                 let _ = sys::set_linger(fd, Some(0));

@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind;
 use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -146,29 +147,32 @@ fn a_stopped_acceptor_has_only_a_rest_to_refuse() {
     assert_eq!(client.read_within(LONG), Read::End);
 }
 
-/// Sets TCP_DEFER_ACCEPT.
 #[allow(unsafe_code)]
-fn hold_until_data(listener: &Socket) {
-    let seconds: libc::c_int = 20;
-    // SAFETY: setsockopt(2) reads an `int`.
-    let answer = unsafe {
-        libc::setsockopt(
-            std::os::fd::AsRawFd::as_raw_fd(listener),
-            libc::IPPROTO_TCP,
-            libc::TCP_DEFER_ACCEPT,
-            std::ptr::from_ref(&seconds).cast(),
-            4,
-        )
-    };
+fn set(socket: &impl AsRawFd, level: libc::c_int, option: libc::c_int, value: libc::c_int) {
+    let value = &raw const value;
+    // SAFETY: setsockopt(2) reads an `int`, which is live.
+    let answer = unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, value.cast(), 4) };
     assert_eq!(answer, 0);
+}
+
+#[allow(unsafe_code)]
+fn ttl_min(socket: &impl AsRawFd) -> libc::c_int {
+    let (mut value, mut size) = (-1, 4);
+    let (fd, level, option) = (socket.as_raw_fd(), libc::IPPROTO_IP, libc::IP_MINTTL);
+    let at: *mut libc::c_int = &raw mut value;
+    // SAFETY: getsockopt(2) writes an `int`, which is live, as is its size.
+    let answer = unsafe { libc::getsockopt(fd, level, option, at.cast(), &raw mut size) };
+    assert_eq!(answer, 0);
+    value
 }
 
 /// TCP_DEFER_ACCEPT holds a handshake open until the client sends something: after the bar, here.
 #[test]
 fn a_handshake_that_had_begun_is_served_and_hears_its_client() {
-    for kind in [Kind::Tcp4, Kind::Tcp6] {
+    for (kind, asked) in [(Kind::Tcp4, 0), (Kind::Tcp4, 64), (Kind::Tcp6, 0), (Kind::Tcp6, 64)] {
         let (listener, door) = kind.listen();
-        hold_until_data(&listener);
+        set(&listener, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, 20);
+        set(&listener, libc::IPPROTO_IP, libc::IP_MINTTL, asked);
         let mut owner = Owner::new();
         let acceptor = accept_on(&owner, listener, TRIGGERS[1], None);
         let client = door.connect();
@@ -189,6 +193,7 @@ fn a_handshake_that_had_begun_is_served_and_hears_its_client() {
         assert_eq!(&heard, b"now");
         client.0.send(b"more").unwrap();
         std::io::Read::read_exact(&mut &stream, &mut heard).unwrap();
+        assert_eq!(ttl_min(&stream), asked, "as the listener asked for before");
         assert_eq!(ending.finish().served, 1);
     }
 }

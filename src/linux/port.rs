@@ -128,6 +128,11 @@ impl<L: Listener> Watched<L> {
         self.barred.get().copied()
     }
 
+    #[cfg(feature = "group")]
+    pub(super) fn listener_mut(&mut self) -> &mut L {
+        self.listener.as_mut().expect("the listener is here until it is taken out")
+    }
+
     fn add_all(&self) -> Result<(), Errno> {
         // The listener last, and untouched until everything else is in: once it is, the owner may be told at once.
         sys::epoll_ctl_add(self.epoll.as_fd(), self.bell.as_fd(), EDGE, self.token.0)?;

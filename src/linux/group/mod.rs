@@ -289,6 +289,14 @@ impl Member {
         listener.expect("the listener is here, and nobody else's")
     }
 
+    /// Closes it, if it has not been closed or released.
+    fn close(&mut self, state: &mut State) {
+        if let Some(listener) = self.listener.take() {
+            drop(listener);
+            state.closed(self.index);
+        }
+    }
+
     fn listener(&self) -> &TcpListener {
         self.listener.as_ref().expect("the listener is here until it is dropped or released")
     }
@@ -311,15 +319,18 @@ impl<S: Strategy, A: Admission> EpollAcceptor<Member, S, A> {
     ///
     /// The last member takes the leaving one's place, and its CPU.
     #[doc(alias = "tcp_migrate_req")]
-    pub fn leave_group(self, rest: Rest, within: Duration) -> Leaving<S, A> {
-        let member = self.listener();
-        let (index, shared) = (member.index, Arc::clone(&member.shared));
-        let others = shared.leave(index);
-        if others && migrates() {
-            let waiting = accept_queue(member).map_or(0, |queue| queue.depth);
-            drop(self);
+    pub fn leave_group(mut self, rest: Rest, within: Duration) -> Leaving<S, A> {
+        let shared = Arc::clone(&self.listener().shared);
+        // To the end: the others must not leave before the queue is theirs.
+        let mut state = shared.lock();
+        if state.leave(self.listener().index) && migrates() {
+            let waiting = accept_queue(self.listener()).map_or(0, |queue| queue.depth);
+            self.drain.retire();
+            self.drain.port_mut().listener_mut().close(&mut state);
+            drop(state);
             return Leaving::Migrated(waiting);
         }
+        drop(state);
         Leaving::Winding(self.wind_down(rest, within))
     }
 }
@@ -333,20 +344,19 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    /// Sends nobody new to this member, if there are others to send them to. Whether there are.
-    fn leave(&self, index: usize) -> bool {
-        let mut state = self.lock();
-        state.slots[index].leaves = true;
-        let others = state.order.iter().any(|other| !state.slots[*other].leaves);
-        if others {
-            state.steer_anew();
-        }
-        others
-    }
 }
 
 impl State {
+    /// Sends nobody new to this member, if there are others to send them to. Whether there are.
+    fn leave(&mut self, index: usize) -> bool {
+        self.slots[index].leaves = true;
+        let others = self.order.iter().any(|other| !self.slots[*other].leaves);
+        if others {
+            self.steer_anew();
+        }
+        others
+    }
+
     /// A member has been closed.
     fn closed(&mut self, index: usize) {
         if let Some(position) = self.order.iter().position(|other| *other == index) {
@@ -406,11 +416,8 @@ impl Listener for Member {
 
 impl Drop for Member {
     fn drop(&mut self) {
-        if let Some(listener) = self.listener.take() {
-            let mut state = self.shared.lock();
-            drop(listener);
-            state.closed(self.index);
-        }
+        let shared = Arc::clone(&self.shared);
+        self.close(&mut shared.lock());
     }
 }
 

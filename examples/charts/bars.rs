@@ -1,6 +1,8 @@
-//! Bars in groups, with whiskers, as SVG. The background is white, so that a chart can be read on a dark page.
+//! Bars in groups, points with whiskers, or steps over time, as SVG. The background is white, so that a chart can be read
+//! on a dark page.
 
 use std::error::Error;
+use std::fs;
 use std::path::Path;
 
 use plotters::coord::Shift;
@@ -17,10 +19,40 @@ pub(crate) struct Bars {
     /// Names below the axis; of several lines where there is a line break.
     pub(crate) groups: Vec<String>,
     pub(crate) series: Vec<Series>,
-    /// A line across the whole, and what the legend says of it.
-    pub(crate) mark: Option<(f64, String)>,
-    /// The lowest height that is shown.
+    pub(crate) mark: Option<Mark>,
+    pub(crate) notes: Vec<Note>,
+    /// The lowest height that is shown. Bars begin at 0.
     pub(crate) from: f64,
+    pub(crate) form: Form,
+    /// Where the heights are shown by their logarithm: those that are named at the axis.
+    pub(crate) logarithmic: &'static [f64],
+}
+
+/// What stands for a height.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Form {
+    #[default]
+    Bars,
+    Points,
+    /// A line that holds each height until the next group.
+    Steps,
+}
+
+/// A line across, and what the legend says of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Mark {
+    pub(crate) height: f64,
+    pub(crate) text: String,
+    /// The only group it is for, if it is not for all.
+    pub(crate) group: Option<usize>,
+}
+
+/// What is written beside a point.
+#[derive(Clone, Debug)]
+pub(crate) struct Note {
+    pub(crate) at: (f64, f64),
+    pub(crate) text: String,
+    pub(crate) colour: RGBColor,
 }
 
 /// Bars of one colour, one for each group.
@@ -56,7 +88,15 @@ const FILLED: f64 = 0.84;
 impl Bars {
     /// Writes the chart as SVG.
     pub(crate) fn draw(&self, path: &Path) -> Drawn {
-        let root = SVGBackend::new(path, SIZE).into_drawing_area();
+        let mut svg = String::new();
+        self.draw_into(&mut svg)?;
+        // What is so anyway.
+        fs::write(path, svg.replace(" opacity=\"1\"", "").replace(" stroke=\"none\"", ""))?;
+        Ok(())
+    }
+
+    fn draw_into(&self, svg: &mut String) -> Drawn {
+        let root = SVGBackend::with_string(svg, SIZE).into_drawing_area();
         root.fill(&WHITE)?;
         let (head, body) = root.split_vertically(78);
         self.head(&head)?;
@@ -65,24 +105,36 @@ impl Bars {
             .margin_right(24)
             .set_label_area_size(LabelAreaPosition::Left, 70)
             .set_label_area_size(LabelAreaPosition::Bottom, 74)
-            .build_cartesian_2d(0.0..count(self.groups.len()), self.from..self.top())?;
-        plot.configure_mesh()
-            .disable_x_mesh()
+            .build_cartesian_2d(0.0..count(self.groups.len()), self.scaled(self.from)..self.top())?;
+        let mut mesh = plot.configure_mesh();
+        if !self.logarithmic.is_empty() {
+            mesh.disable_y_mesh();
+        }
+        mesh.disable_x_mesh()
             .x_labels(0)
-            .y_labels(8)
+            .y_labels(if self.logarithmic.is_empty() { 8 } else { 0 })
+            .max_light_lines(0)
             .y_desc(self.up)
             .y_label_formatter(&|height| format!("{}", (height * 100.0).round() / 100.0))
             .axis_style(INK)
             .bold_line_style(GRID)
-            .light_line_style(WHITE)
             .label_style((FONT, 15, &INK))
             .axis_desc_style((FONT, 16, &INK))
             .draw()?;
-        self.bars(&mut plot)?;
+        self.heights(&mut plot, &body)?;
+        match self.form {
+            Form::Steps => self.steps(&mut plot)?,
+            Form::Bars | Form::Points => self.bars(&mut plot)?,
+        }
         self.mark(&mut plot)?;
         self.groups(&plot, &body)?;
+        self.notes(&plot, &body)?;
         root.present()?;
         Ok(())
+    }
+
+    fn scaled(&self, height: f64) -> f64 {
+        if self.logarithmic.is_empty() { height } else { height.log10() }
     }
 
     /// Title and legend.
@@ -95,9 +147,9 @@ impl Bars {
             area.draw(&Text::new(series.name.clone(), (x + 18, 49), style))?;
             x += 18 + width(&series.name) + 14;
         }
-        if let Some((_, text)) = &self.mark {
+        if let Some(mark) = &self.mark {
             area.draw(&PathElement::new(vec![(x, 57), (x + 22, 57)], RED.stroke_width(2)))?;
-            area.draw(&Text::new(text.clone(), (x + 28, 49), (FONT, 15, &INK).into_text_style(area)))?;
+            area.draw(&Text::new(mark.text.clone(), (x + 28, 49), (FONT, 15, &INK).into_text_style(area)))?;
         }
         Ok(())
     }
@@ -108,10 +160,57 @@ impl Bars {
             for (group, bar) in series.bars.iter().enumerate() {
                 let Some(bar) = bar else { continue };
                 let left = count(group) + (1.0 - FILLED) / 2.0 + count(number) * width;
-                let corners = [(left + 0.06 * width, self.from), (left + 0.94 * width, bar.height)];
-                plot.draw_series([Rectangle::new(corners, series.colour.filled())])?;
+                let (low, high) = (self.scaled(self.from), self.scaled(bar.height));
+                match self.form {
+                    Form::Points => {
+                        let point = Circle::new((left + width / 2.0, high), 5, series.colour.filled());
+                        plot.draw_series([point])?;
+                    }
+                    Form::Bars | Form::Steps => {
+                        let corners = [(left + 0.06 * width, low), (left + 0.94 * width, high)];
+                        plot.draw_series([Rectangle::new(corners, series.colour.filled())])?;
+                    }
+                }
                 Self::whiskers(plot, *bar, left + width / 2.0, width / 4.0)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Those that come first are drawn last, and so above the others.
+    fn steps(&self, plot: &mut Plot<'_, '_>) -> Drawn {
+        for series in self.series.iter().rev() {
+            let mut line = Vec::new();
+            for (group, bar) in series.bars.iter().enumerate() {
+                let Some(bar) = bar else { continue };
+                let height = self.scaled(bar.height);
+                line.extend([(count(group), height), (count(group) + 1.0, height)]);
+            }
+            plot.draw_series([PathElement::new(line, series.colour.stroke_width(3))])?;
+        }
+        Ok(())
+    }
+
+    /// Of a logarithmic axis, lines and names of the heights.
+    fn heights(&self, plot: &mut Plot<'_, '_>, area: &Area<'_>) -> Drawn {
+        let style = (FONT, 15, &INK).into_text_style(area).pos(Pos::new(HPos::Right, VPos::Center));
+        let (shift, base) = area.get_base_pixel();
+        for height in self.logarithmic {
+            let line = vec![(0.0, self.scaled(*height)), (count(self.groups.len()), self.scaled(*height))];
+            plot.draw_series([PathElement::new(line, GRID)])?;
+            let (x, y) = plot.backend_coord(&(0.0, self.scaled(*height)));
+            area.draw(&Text::new(height.to_string(), (x - shift - 10, y - base), style.clone()))?;
+        }
+        Ok(())
+    }
+
+    fn notes(&self, plot: &Plot<'_, '_>, area: &Area<'_>) -> Drawn {
+        let (shift, base) = area.get_base_pixel();
+        for note in &self.notes {
+            let style =
+                (FONT, 15, &note.colour).into_text_style(area).pos(Pos::new(HPos::Left, VPos::Bottom));
+            let (x, y) = plot.backend_coord(&(note.at.0, self.scaled(note.at.1)));
+            area.draw(&Text::new(note.text.clone(), (x - shift + 6, y - base - 6), style))?;
         }
         Ok(())
     }
@@ -128,8 +227,13 @@ impl Bars {
     }
 
     fn mark(&self, plot: &mut Plot<'_, '_>) -> Drawn {
-        let Some((height, _)) = &self.mark else { return Ok(()) };
-        let line = vec![(0.0, *height), (count(self.groups.len()), *height)];
+        let Some(mark) = &self.mark else { return Ok(()) };
+        let height = self.scaled(mark.height);
+        let (from, to) = match mark.group {
+            Some(group) => (count(group), count(group) + 1.0),
+            None => (0.0, count(self.groups.len())),
+        };
+        let line = vec![(from, height), (to, height)];
         plot.draw_series([PathElement::new(line, RED.stroke_width(2))])?;
         Ok(())
     }
@@ -141,7 +245,8 @@ impl Bars {
         let base = area.get_base_pixel().1;
         let below = i32::try_from(SIZE.1)? - base - 74;
         for (number, group) in self.groups.iter().enumerate() {
-            let (x, _) = plot.backend_coord(&(count(number) + 0.5, self.from));
+            let middle = if self.form == Form::Steps { 0.0 } else { 0.5 };
+            let (x, _) = plot.backend_coord(&(count(number) + middle, self.scaled(self.from)));
             for (line, text) in (0..).zip(group.lines()) {
                 area.draw(&Text::new(text.to_owned(), (x - shift, below + 8 + 17 * line), style.clone()))?;
             }
@@ -155,9 +260,9 @@ impl Bars {
     fn top(&self) -> f64 {
         let bars = self.series.iter().flat_map(|series| series.bars.iter().flatten());
         let highest = bars.map(|bar| bar.whiskers.map_or(bar.height, |(_, high)| high.max(bar.height)));
-        let mark = self.mark.as_ref().map(|(height, _)| *height);
-        let highest = highest.chain(mark).fold(self.from, f64::max);
-        highest + (highest - self.from) * 0.08
+        let mark = self.mark.as_ref().map(|mark| mark.height);
+        let (lowest, highest) = (self.scaled(self.from), highest.chain(mark).fold(self.from, f64::max));
+        self.scaled(highest) + (self.scaled(highest) - lowest) * 0.08
     }
 }
 

@@ -3,7 +3,7 @@
 use plotters::style::RGBColor;
 
 use crate::Pages;
-use crate::bars::{Bar, Bars, Series};
+use crate::bars::{Bar, Bars, Form, Mark, Series};
 use crate::rows::Row;
 use crate::tables::{machine, table};
 
@@ -63,7 +63,7 @@ fn lines<'a>(rows: impl Iterator<Item = &'a Row>) -> String {
             row.object["claim"].as_f64().map_or(String::new(), |claim| format!("{claim:.2}")),
         ]
     };
-    let head = ["as this grows", "from", "to", "ratio", "half of all in", "ns", "claimed at most"];
+    let head = ["as this grows", "from", "to", "ratio", "middle half", "ns", "claimed at most"];
     table(&head, &rows.map(line).collect::<Vec<_>>())
 }
 
@@ -84,7 +84,7 @@ fn budget(rows: &[Row]) -> String {
         ]
     };
     let lines: Vec<_> = rows.iter().filter(|row| axis(row) == BUDGET).map(line).collect();
-    table(&["budget", "ns per connection", "against 64", "half of all in", "µs of a whole pass"], &lines)
+    table(&["budget", "ns per connection", "against 64", "middle half", "µs of a whole pass"], &lines)
 }
 
 fn queue(rows: &[Row]) -> Bars {
@@ -109,10 +109,17 @@ fn queue(rows: &[Row]) -> Bars {
     Bars {
         title: "A connection from a longer queue, against one from a queue of 64".to_owned(),
         across: "connections queued when the server wakes",
-        up: "time as a multiple, half of all in",
+        up: "ratio; whiskers: middle half of the runs",
         groups: points.iter().map(u64::to_string).collect(),
         series: series.collect(),
-        mark: Some((1.15, "claimed for 4096: at most 1.15".to_owned())),
+        mark: Some(Mark {
+            height: 1.15,
+            text: "claimed for 4096: at most 1.15".to_owned(),
+            group: points.iter().position(|point| *point == 4096),
+        }),
+        notes: vec![],
         from: 0.0,
+        form: Form::Bars,
+        logarithmic: &[],
     }
 }

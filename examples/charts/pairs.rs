@@ -3,7 +3,7 @@
 use plotters::style::RGBColor;
 
 use crate::Pages;
-use crate::bars::{Bar, Bars, Series};
+use crate::bars::{Bar, Bars, Form, Mark, Series};
 use crate::rows::Row;
 use crate::tables::table;
 
@@ -70,7 +70,10 @@ fn time(rows: &[Row]) -> Bars {
         groups: bursts(rows).iter().map(u64::to_string).collect(),
         series: shown(rows, bar),
         mark: None,
+        notes: vec![],
         from: 0.0,
+        form: Form::Bars,
+        logarithmic: &[],
     }
 }
 
@@ -79,7 +82,7 @@ fn ratio(rows: &[Row]) -> Bars {
         title: "Accepting, against accept4 until EAGAIN: less is better".to_owned(),
         across: "connections queued when the server wakes",
         up: "time as a multiple, 95 % interval",
-        mark: Some((1.0, "1.00".to_owned())),
+        mark: Some(mark(1.0, "1.00")),
         series: shown(rows, multiple),
         ..time(rows)
     }
@@ -95,6 +98,10 @@ fn shown(rows: &[Row], bar: impl Fn(&Row) -> Bar) -> Vec<Series> {
         bars: bursts.iter().map(|burst| find(rows, engine, *burst).map(&bar)).collect(),
     });
     series.collect()
+}
+
+fn mark(height: f64, text: &str) -> Mark {
+    Mark { height, text: text.to_owned(), group: None }
 }
 
 fn multiple(row: &Row) -> Bar {
@@ -117,9 +124,9 @@ fn by_hand(rows: &[Row]) -> Bars {
         by_hand.max_by(|a, b| a.number("ratio").total_cmp(&b.number("ratio"))).map(multiple)
     };
     Bars {
-        title: "This crate, against the same system calls written by hand".to_owned(),
+        title: "This crate, against the same system calls written by hand: less is better".to_owned(),
         across: "connections queued when the server wakes",
-        up: "time as a multiple, 95 % interval",
+        up: "time as a multiple, 95 % interval; not from 0",
         groups: bursts.iter().map(u64::to_string).collect(),
         series: engines
             .into_iter()
@@ -129,8 +136,11 @@ fn by_hand(rows: &[Row]) -> Bars {
                 bars: bursts.iter().map(|burst| worst(engine, *burst)).collect(),
             })
             .collect(),
-        mark: Some((1.05, "promised: at most 1.05".to_owned())),
+        mark: Some(mark(1.05, "promised: at most 1.05")),
+        notes: vec![],
         from: 0.8,
+        form: Form::Points,
+        logarithmic: &[],
     }
 }
 
@@ -141,9 +151,9 @@ fn sequences(rows: &[Row]) -> Bars {
         ("crate/level", "libc/level-depth", "against all that are queued", RGBColor(0, 90, 170)),
     ];
     Bars {
-        title: "Guessing how many wait, against the two that do not guess".to_owned(),
+        title: "Guessing how many wait, against the two that do not guess: less is better".to_owned(),
         across: "bursts, repeated",
-        up: "time as a multiple, 95 % interval",
+        up: "time as a multiple, 95 % interval; not from 0",
         groups: names.iter().map(|name| in_lines(name)).collect(),
         series: series
             .into_iter()
@@ -156,8 +166,11 @@ fn sequences(rows: &[Row]) -> Bars {
                     .collect(),
             })
             .collect(),
-        mark: Some((1.03, "promised: at most 1.03".to_owned())),
+        mark: Some(mark(1.03, "promised: at most 1.03")),
+        notes: vec![],
         from: 0.6,
+        form: Form::Points,
+        logarithmic: &[],
     }
 }
 

@@ -4,7 +4,7 @@ use plotters::style::RGBColor;
 use serde_json::Value;
 
 use crate::Pages;
-use crate::bars::{Bar, Bars, Series};
+use crate::bars::{Bar, Bars, Form, Mark, Series};
 use crate::rows::Row;
 use crate::tables::table;
 
@@ -130,35 +130,36 @@ fn skipped(rows: &[Row]) -> String {
     if lines.is_empty() { "None.\n".to_owned() } else { lines }
 }
 
-/// For each second the longest of the steps' waits of 99 of 100.
+/// For each step the wait of 99 of 100.
 fn waits(row: &Row) -> Bars {
-    let bars = |steps: &Value| {
-        let mut seconds: Vec<Option<Bar>> = Vec::new();
-        for step in steps.as_array().into_iter().flatten() {
-            let (when, wait) = (step[0].as_f64().unwrap_or(0.0), step[3].as_f64().unwrap_or(0.0));
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "seconds of a run")]
-            let second = when as usize;
-            seconds.resize(seconds.len().max(second + 1), None);
-            let height = seconds[second].map_or(wait, |bar| bar.height.max(wait));
-            seconds[second] = Some(Bar { height, whiskers: None });
-        }
-        seconds
+    let bars = |steps: &Value| -> Vec<Option<Bar>> {
+        let steps = steps.as_array().into_iter().flatten();
+        steps.map(|step| step[3].as_f64().map(|height| Bar { height, whiskers: None })).collect()
     };
+    let steps = row.object["over_time"].as_array().into_iter().flatten();
+    // Those at which a second begins are named.
+    let seconds = steps.map(|step| step[0].as_f64().filter(|when| when.fract() == 0.0));
     let series = [
         ("a gate that pauses", RGBColor(110, 110, 110), &row.object["pausing"]["over_time"]),
         ("a gate and QueueDelay", RGBColor(0, 90, 170), &row.object["over_time"]),
     ];
     let series =
         series.map(|(name, colour, steps)| Series { name: name.to_owned(), colour, bars: bars(steps) });
-    let seconds = series.iter().map(|series| series.bars.len()).max().unwrap_or(0);
     let target = row.number("target_ms");
     Bars {
         title: "Waiting for one's turn at a server that is offered twice what it can serve".to_owned(),
         across: "seconds since it began",
-        up: "ms, 99 of 100 of those served",
-        groups: (0..seconds).map(|second| second.to_string()).collect(),
+        up: "ms, 99 of 100 of those served; logarithmic",
+        groups: seconds.map(|second| second.map_or(String::new(), |second| second.to_string())).collect(),
         series: series.into(),
-        mark: Some((2.0 * target, format!("twice the target of {target:.0} ms"))),
-        from: 0.0,
+        mark: Some(Mark {
+            height: 2.0 * target,
+            text: format!("twice the target of {target:.0} ms"),
+            group: None,
+        }),
+        notes: vec![],
+        from: 20.0,
+        form: Form::Steps,
+        logarithmic: &[20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0],
     }
 }

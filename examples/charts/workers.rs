@@ -3,7 +3,7 @@
 use plotters::style::RGBColor;
 
 use crate::Pages;
-use crate::bars::{Bar, Bars, Series};
+use crate::bars::{Bar, Bars, Form, Series};
 use crate::rows::Row;
 use crate::tables::{machine, table};
 
@@ -57,7 +57,10 @@ fn sleeps(rows: &[Row]) -> Bars {
         groups: ways.iter().map(|name| name.replace(", ", ",\n")).collect(),
         series: series.collect(),
         mark: None,
+        notes: vec![],
         from: 0.0,
+        form: Form::Bars,
+        logarithmic: &[],
     }
 }
 

@@ -21,8 +21,8 @@ use super::sync::Arc;
 ///
 /// The kernel notes who called connect(2), with its effective user and group as they were then (unix(7), `SO_PEERCRED`), and
 /// its supplementary groups (`SO_PEERGROUPS`). Whoever holds the descriptor now may be another: it can be passed on
-/// and inherited, a program may have changed its user since, and a setuid program connects as its owner. The pid, which is
-/// why none can be named here, may be another process's by now.
+/// and inherited, a program may have changed its user since, and a setuid program connects as its owner. The pid may by
+/// now belong to another process; so there is no rule by pid.
 ///
 /// ## User namespaces
 ///

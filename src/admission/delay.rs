@@ -92,7 +92,7 @@ impl<C: Clock> QueueDelay<C> {
         Self { shared: Arc::new(Shared::default()), rules, clock }
     }
 
-    /// For how long nobody may have been queued less than the target before anybody is refused.
+    /// Refusals begin only after every connection, for this long, has waited longer than the target.
     ///
     /// # Panics
     ///
@@ -107,8 +107,8 @@ impl<C: Clock> QueueDelay<C> {
         Self { rules: Rules { interval, ..self.rules }, ..self }
     }
 
-    /// Refuses whoever has been queued longer than this, overload or not: for how long clients wait until they give up. None
-    /// unless said otherwise.
+    /// Refuses whoever has been queued longer than this, overload or not. Set it to the time after which your clients give
+    /// up. No cut-off by default.
     ///
     /// # Panics
     ///

@@ -1,7 +1,12 @@
 //! Who may come in: the gate and its permits, and how those who may not are told.
 //!
-//! MUST be pure: no system call, and no clock of its own: policies that need the time are given a `Clock`. The deadline
-//! of `Gate::wait_idle` is the exception, on which no decision of an acceptor depends. Holds the only state that threads share. Imports nothing from the other folders.
+//! [`Admission`] is the question; [`Gate`], [`RateLimit`], [`PeerLimit`], [`QueueDelay`] and [`AllowedPeers`] are ready
+//! answers to it, and [`Admission::and`] puts them together. Which one helps when is told in
+//! [the guide to overload](crate::guide::overload).
+
+// MUST be pure: no system call, and no clock in a decision: policies that need the time are given a `Clock`, of which
+// `Monotonic` reads the system's. The deadline of `Gate::wait_idle` is the other place that does. Imports nothing from
+// the other folders.
 #![forbid(unsafe_code)]
 
 pub(crate) mod sync;

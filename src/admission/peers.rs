@@ -13,8 +13,8 @@ use super::table::Table;
 /// At most so many connections of each peer in service, over all acceptors that share it. Clones are the same limit.
 ///
 /// A peer is a v4 address, a v6 network of 64 bits, or the user at the other end of a Unix socket. Whoever comes when its
-/// peer has as many as it may is refused, by a reset unless [`refusal`](Self::refusal) says otherwise. Nobody is made to wait: who it
-/// is is known after the accept only, and a queue has no second one behind the first.
+/// peer has as many as it may is refused, by a reset unless [`refusal`](Self::refusal) says otherwise. Nobody is made to
+/// wait: who it is is known after the accept only, and an accepted connection cannot be put back into the queue.
 ///
 /// ```
 /// use epoll_acceptor::{Admission, Gate, PeerLimit, Trigger};
@@ -137,11 +137,12 @@ impl PeerLimit {
         self.changed(|rules| rules.v6_prefix = bits)
     }
 
-    /// Remembers so many peers at the most: 16,384 unless said otherwise. Each takes about 50 bytes, from the beginning.
+    /// Remembers so many peers at the most: 16,384 unless said otherwise. The table takes 48 to 96 bytes for each, from the
+    /// beginning.
     ///
     /// # Panics
     ///
-    /// If it is 0, or more than memory could hold.
+    /// If it is 0, or so large that the size of the table overflows. (A failed allocation aborts the process.)
     #[must_use]
     pub fn capacity(self, peers: usize) -> Self {
         assert!(peers > 0, "a table for no peers lets nobody in: take 1 or more");
@@ -155,7 +156,7 @@ impl PeerLimit {
     ///
     /// # Panics
     ///
-    /// If the address has less bits.
+    /// If the address has fewer bits.
     #[must_use]
     pub fn exempt(self, address: IpAddr, bits: u8) -> Self {
         let (address, bits) = match address {

@@ -18,14 +18,15 @@ use super::sync::Arc;
 /// seen by it; room made after it rings. A policy that answers [`Reserve::Full`] and then loses the bell it was
 /// given strands every client of that acceptor.
 pub trait Admission: Send + Sync {
-    /// The place of one connection; dropping it gives the place back.
+    /// What a connection holds for as long as it lives. Where that is a place, dropping it gives the place back; a token
+    /// of a rate is used up, and time brings the next.
     type Permit;
 
     /// Takes a place for a connection that is about to be accepted.
     fn reserve(&self) -> Reserve<Self::Permit>;
 
     /// Whether it never answers [`Reserve::Full`] nor [`Reserve::NotBefore`]. Then the connection is accepted first and a place asked for
-    /// second, so that no place is held for nobody and no client refused for want of one that is.
+    /// second, so that no place is reserved while nobody is there to use it.
     fn never_waits(&self) -> bool {
         false
     }
@@ -128,7 +129,7 @@ pub enum Reserve<P> {
 /// What an acceptor in line waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Until {
-    /// Room for one more. Looked for once more before it is settled that one waits.
+    /// Room for one more: `stand` checks for room once more before it queues the caller.
     Room,
     /// Anything given back: a place, and so perhaps a descriptor.
     Release,

@@ -25,9 +25,9 @@ use super::sync::Arc;
 /// assert!(wait <= std::time::Duration::from_millis(10));
 /// ```
 ///
-/// ## Who is refused by others uses it up, or not
+/// ## A refusal by another policy returns the token
 ///
-/// A connection that another policy refuses gives its token back.
+/// So only those who come in are counted.
 pub struct RateLimit<C = Monotonic> {
     bucket: Arc<Bucket>,
     per_second: u32,

@@ -1,8 +1,11 @@
 //! Every decision of accepting: when to accept, when to stop, what is owed, when to sleep and who wakes.
 //!
-//! MUST be pure: no descriptor, no clock, no system call. Of `libc` it may name the errno constants, nothing
-//! else. The world enters through `port::Port` alone, so that the code that is model-checked is the code
-//! that runs in production. Imports from `admission` only.
+//! [`Acceptor`] is what user code drives. The code here knows no descriptor, no clock and no system call: what is
+//! checked on the simulated kernel (feature `sim`) is what runs in production. The rules that it keeps are
+//! [the promises](crate::guide::promises).
+
+// MUST be pure: no descriptor, no clock, no system call. Of `libc` it may name the errno constants, nothing else. The
+// world enters through `port::Port` alone. Imports from `admission` only.
 #![forbid(unsafe_code)]
 
 pub(crate) mod errno;

@@ -15,7 +15,7 @@ use super::errno::Errno;
 /// |---|---|---|
 /// | open | it listens to the kernel | the kernel |
 /// | throttled | connections come faster than they may, or are refused faster | its timer |
-/// | exhausted | out of descriptors or memory | its timer, or any permit given back that leaves room |
+/// | exhausted | out of descriptors or memory | its timer, or a place given back to its gate |
 /// | full | connections wait and no permit is left | a permit given back, or the limit raised |
 /// | paused | [`Control::pause`](super::Control::pause) | [`Control::resume`](super::Control::resume) |
 /// | stopped | [`Control::stop`](super::Control::stop) | nobody; the owner closes it or hands it on |

@@ -29,9 +29,10 @@ pub trait Strategy: sealed::Sealed + Copy + Send + Sync {
     fn trigger(self) -> Trigger;
 }
 
-/// Registered level-triggered (`EPOLLIN`): the kernel reports the listener as long as its queue is not empty.
+/// Registered level-triggered (`EPOLLIN`): the kernel reports the listener as long as its queue is not empty (K5).
+///
 /// The default, because no other makes fewer calls: a lone connection costs a wait and an accept
-/// (`docs/benchmarks.md`). The one to choose unless something else asks for edges, or several epolls watch the
+/// ([figures](crate::guide::benchmarks#which-strategy-and-which-budget)). The one to choose unless something else asks for edges, or several epolls watch the
 /// listener ([`Exclusive`]).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct LevelTriggered;
@@ -45,8 +46,10 @@ pub struct LevelTriggered;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct EdgeTriggered;
 
-/// Registered exclusively (`EPOLLIN | EPOLLEXCLUSIVE`, level-triggered): for one listener that several epolls
-/// watch, one for each thread or process, so that an arrival wakes one of them and not all.
+/// Registered exclusively (`EPOLLIN | EPOLLEXCLUSIVE`, level-triggered): of several epolls that watch one listener an
+/// arrival wakes one.
+///
+/// For workers in threads or processes with an epoll each.
 ///
 /// Each worker builds an acceptor of its own on a duplicate of the listener, or on the one that it has inherited,
 /// and registers it with its own epoll. The acceptors know nothing of each other. One that is awake pays nothing:
@@ -118,7 +121,8 @@ pub struct EdgeTriggered;
 /// # References
 ///
 /// [epoll_ctl(2)](https://man7.org/linux/man-pages/man2/epoll_ctl.2.html), `EPOLLEXCLUSIVE`; the rest is
-/// the kernel's behaviour, K25, K26, K70 and K71 of `docs/kernel.md`.
+/// the kernel's behaviour, K25, K26, K70 and K71 of
+/// [the kernel's rules](crate::guide::kernel).
 #[doc(alias = "EPOLLEXCLUSIVE")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Exclusive;

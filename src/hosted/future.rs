@@ -128,7 +128,8 @@ impl<L: Listener, S: Strategy, A: Admission> Builder<L, S, A> {
     ///
     /// # Errors
     ///
-    /// As [`hosted`](Self::hosted); there is no runtime here; its epoll refuses. The listener comes back.
+    /// Fails as [`hosted`](Self::hosted) does, when called outside a tokio runtime, or when the runtime's epoll refuses the
+    /// descriptor. The listener comes back.
     ///
     /// # Panics
     ///
@@ -156,8 +157,8 @@ impl<A: Acceptor> AsyncAcceptor<A> {
     ///
     /// # Errors
     ///
-    /// [`Dead`](crate::drain::Dead), once, when the listener is gone; the runtime is shutting down. No client
-    /// can cause one, nor can a want of descriptors.
+    /// [`Dead`](crate::drain::Dead), once, when the listener is gone, or an error when the runtime is shutting down. No
+    /// client can cause one, nor can a want of descriptors.
     pub async fn accept(&mut self) -> Next<StreamOf<A>, PermitOf<A>>
     where
         A::Stream: IntoTokio,

@@ -42,12 +42,3 @@ pub use host::Hosted;
 pub use turns::Turn;
 #[cfg(feature = "sim")]
 pub use turns::Turns;
-
-/// The examples of the guides compile.
-#[cfg(all(doctest, feature = "tokio"))]
-mod guides {
-    #[doc = include_str!("../../docs/hosting.md")]
-    mod hosting {}
-    #[doc = include_str!("../../docs/migrating.md")]
-    mod migrating {}
-}

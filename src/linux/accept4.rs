@@ -11,7 +11,7 @@ use super::peer::PeerAddr;
 use super::sys;
 use crate::drain::errno::{Class, Errno};
 
-/// How the accepted socket is made: by default non-blocking, and closed in programs that are executed.
+/// How the accepted socket is made: by default non-blocking and close-on-exec.
 ///
 /// Nothing of this is inherited from the listener.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -27,7 +27,7 @@ impl AcceptFlags {
         Self { blocking: true, ..self }
     }
 
-    /// The accepted socket stays open in programs that are executed.
+    /// The accepted socket stays open across execve(2).
     pub const fn inheritable(self) -> Self {
         Self { inheritable: true, ..self }
     }

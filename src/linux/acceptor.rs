@@ -23,8 +23,8 @@ use crate::drain::strategy::{EdgeTriggered, Exclusive, LevelTriggered, Proof, St
 /// registration; dropping it deregisters the listener and closes it, which resets whoever is still queued: take
 /// the listener out with [`into_listener`](Self::into_listener) to hand it on instead.
 ///
-/// It is `Send` where the listener and the policy are: build it on one thread and run it on another. One thread
-/// at a time drives it (`&mut self`); everybody else has a [`Control`].
+/// It is `Send` and `Sync`: build it on one thread and run it on another. One thread at a time drives it
+/// (`&mut self`); everybody else has a [`Control`].
 ///
 /// ## Register after the last fork
 ///
@@ -141,7 +141,8 @@ impl<L: Listener, S: Strategy, A: Admission> Builder<L, S, A> {
     /// next wait, so that a flood of new connections does not starve those that are open.
     ///
     /// More than 64 makes a connection no cheaper, since one wait and one count shared by so many are next to nothing,
-    /// and keeps the open connections waiting for longer: `docs/benchmarks.md`.
+    /// and keeps the open connections waiting for longer: see
+    /// [the figures](crate::guide::benchmarks#which-strategy-and-which-budget).
     ///
     /// 0 is refused by [`register`](Self::register).
     pub const fn budget(mut self, attempts: u32) -> Self {
@@ -155,7 +156,7 @@ impl<L: Listener, S: Strategy, A: Admission> Builder<L, S, A> {
         self
     }
 
-    /// Refuses at most `per_second` connections a second, and `burst` at once; both at least 1. Then it takes none from the
+    /// Refuses at most `per_second` connections a second, and `burst` at once; 0 counts as 1. Then it takes none from the
     /// queue until the next may be refused, so that shedding costs no more than was foreseen, however many come.
     ///
     /// Not bounded by it are those who are refused when the listener is [wound down](EpollAcceptor::wind_down).

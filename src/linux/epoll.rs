@@ -17,7 +17,7 @@ use super::token::Token;
 use super::wait;
 use crate::drain::errno::Errno;
 
-/// An epoll instance, closed in programs that are executed.
+/// An epoll instance. Its descriptor is close-on-exec.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -150,7 +150,7 @@ impl Epoll {
     ///
     /// # Errors
     ///
-    /// What is not registered.
+    /// `ENOENT` if the descriptor is not registered here.
     #[doc(alias = "EPOLL_CTL_DEL")]
     pub fn delete(&self, fd: &(impl AsFd + ?Sized)) -> Result<(), ControlError> {
         sys::epoll_ctl_del(self.as_fd(), fd.as_fd())
@@ -272,8 +272,7 @@ impl Epoll {
         busy_poll::write(self.as_fd(), parameters)
     }
 
-    /// Duplicates the descriptor: the same epoll, the same registrations, closed in programs that are
-    /// executed.
+    /// Duplicates the descriptor: the same epoll, the same registrations. The duplicate is close-on-exec.
     ///
     /// # Errors
     ///

@@ -1,8 +1,13 @@
 //! THE KERNEL: epoll, `accept4`, and what can be asked of a listening socket.
 //!
-//! The only folder that knows `libc` and `nix`; the only unsafe code of the crate stands in its `sys`, one
-//! function a system call. Imports from `drain` and `admission` only, never from `sim` nor from the crate's
-//! root.
+//! [`Epoll`], [`Events`], [`Registration`], [`Waker`], [`accept`](accept()), [`accept_queue`] and their kin are wrappers
+//! that can be used alone. [`EpollAcceptor`] is the [`Acceptor`](crate::drain::Acceptor) on a real listener;
+//! [`Builder`] makes it.
+//!
+//! What Linux does, and how that is checked: [the kernel's rules](crate::guide::kernel).
+
+// The only folder that knows `libc` and `nix`; the only unsafe code of the crate stands in its `sys`, one function a
+// system call. Imports from `drain` and `admission` only, never from `sim` nor from the crate's root.
 
 mod sys;
 pub(crate) mod token;

@@ -85,7 +85,7 @@ impl SignalMask {
         Ok(self)
     }
 
-    /// Is this signal blocked? Not, if the number is no signal.
+    /// Is this signal blocked? `false` if the number is not a signal.
     #[doc(alias = "sigismember")]
     #[must_use]
     pub fn contains(&self, signal: i32) -> bool {

@@ -13,7 +13,7 @@ pub(super) fn address(fd: BorrowedFd<'_>) -> Option<SocketAddr> {
     PeerAddr::from_bytes(name.as_bytes()).canonical().socket_addr()
 }
 
-/// `SO_PEERCRED`, where it tells of somebody: on other sockets than Unix ones the user is -1 (K83).
+/// `SO_PEERCRED`, where it tells of somebody: on other sockets than Unix ones the user is -1.
 pub(super) fn credentials(fd: BorrowedFd<'_>) -> Option<Credentials> {
     let told = sys::peer_credentials(fd).ok()?;
     let pid = u32::try_from(told.pid()).unwrap_or(0);

@@ -61,11 +61,6 @@
 //! an alarm is never late. A run is as long as its script, and the exploration as wide as its bounds.
 #![forbid(unsafe_code)]
 
-/// The guide, compiled.
-#[cfg(doctest)]
-#[doc = include_str!("../../docs/testing.md")]
-struct Guide;
-
 pub mod kernel;
 pub mod script;
 mod ledger;

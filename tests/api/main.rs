@@ -119,7 +119,9 @@ fn readable(list: &str) -> Vec<String> {
     let modules: HashSet<&str> = list.lines().filter_map(|line| line.strip_prefix("pub mod ")).collect();
     let (mut seen, mut lines) = (HashSet::new(), Vec::new());
     let mut implementor = None;
-    for line in list.lines() {
+    // The guides are pages of rustdoc and no modules of the crate.
+    let is_item = |line: &&str| !line.starts_with("pub mod epoll_acceptor::guide");
+    for line in list.lines().filter(is_item) {
         if line.starts_with("impl") {
             implementor = line.split_once(" for ").map(|(_, name)| base(name));
         }

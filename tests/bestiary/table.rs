@@ -21,11 +21,13 @@ words. Each has its place here:
   `tests/bestiary/ui` does.
 * **out of scope**: why.
 
-The last chapter was published by nobody: it is what the rules of [kernel.md](kernel.md) make of exclusive
+The last chapter was published by nobody: it is what the rules of [kernel.md][kernel] make of exclusive
 registrations, and its mutants are the ways to get them wrong.
 
 This file is written by `UPDATE_BESTIARY=1 cargo test --features sim --test bestiary`, and the test fails where it
 is not current. The mutants stand in `tests/bestiary`.
+
+[kernel]: kernel.md
 ";
 
 /// How many rows have which place.

@@ -2,7 +2,7 @@
 //!
 //! With `SO_REUSEPORT` each worker has a listener and an accept queue of its own. Nobody is woken for nothing and no
 //! lock is shared; but a client belongs to the member that it was sent to, whether that one is busy, asleep or gone.
-//! `docs/cores.md` tells when that is worth it, and what else there is.
+//! [The guide](crate::guide::cores) tells when that is worth it, and what else there is.
 //!
 //! # Traps
 //!
@@ -181,7 +181,7 @@ impl Group {
         (slot.control, slot.last) = (Some(control), None);
     }
 
-    /// What can be said of each member, in the order of their opening. Two system calls each, and no privileges.
+    /// What can be said of each member, in the order of their opening. One system call each, and no privileges.
     ///
     /// A member is [`Stalled`](Attendance::Stalled) if connections waited at the last call and at this one, and its owner
     /// has begun no pass in between: so the time between two calls is what an owner has to answer an event. Once a

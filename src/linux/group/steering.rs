@@ -12,6 +12,13 @@ use nix::sys::socket::{setsockopt, sockopt};
 use crate::linux::sys::options;
 
 /// How the kernel chooses the member of a group that is to have a new client.
+///
+/// Anything but [`ByHash`](Self::ByHash), and a member that leaves without migration, takes a classic BPF program
+/// (`SO_ATTACH_REUSEPORT_CBPF`), which Linux has for TCP from 4.6 on.
+///
+/// # References
+///
+/// [socket(7)](https://man7.org/linux/man-pages/man7/socket.7.html)
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Steer {

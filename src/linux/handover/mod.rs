@@ -16,7 +16,7 @@
 //!
 //! If the new process fails before step 3, the old one has lost nothing.
 //!
-//! `docs/handover.md` tells all of it, and how a service ends.
+//! [The guide](crate::guide::handover) tells all of it, and how a service ends.
 //!
 //! # Traps
 //!
@@ -26,7 +26,7 @@
 //! process. An epoll that was left behind is told of clients that nobody there accepts, for ever; exclusively
 //! registered, it swallows the events of the new process.
 //!
-//! ## Do not close the socket's gate
+//! ## Never wind down a socket that was handed over
 //!
 //! [`wind_down`](crate::linux::EpollAcceptor::wind_down) acts on the socket, which is now the new process's too. It is for the
 //! end of a service, and not for its handing over.

@@ -1,0 +1,133 @@
+//! Links that hold in the repository and on the page that rustdoc makes, where docs/overload.md is `guide::overload`.
+//!
+//! A document names what it links to (`[the guide][overload]`) and defines the name at its end as a file. `src/guide`
+//! has a definition of each name for rustdoc, which is read first.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::env;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::{files, root};
+
+/// What a document defines at its end: names, and the files that they stand for.
+type Definitions<'a> = BTreeMap<&'a str, &'a str>;
+
+#[test]
+fn links_between_the_documents_hold() {
+    let documents = documents();
+    for (path, text) in &documents {
+        let told = |what: &str| format!("{}: {what}", path.display());
+        let defined = definitions(text);
+        for link in text.split("](").skip(1) {
+            let target = link.split(')').next().unwrap_or_default();
+            let held = match target.strip_prefix('#') {
+                Some(anchor) => headings(text).contains(anchor),
+                None => target.contains("://"),
+            };
+            assert!(held, "{}", told(&format!("({target}) has to be a name that is defined at the end")));
+        }
+        for link in text.split("][").skip(1) {
+            let name = link.split(']').next().unwrap_or_default();
+            assert!(defined.contains_key(name), "{}", told(&format!("[{name}] is defined nowhere")));
+        }
+        for (name, target) in defined {
+            let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
+            let file = path.parent().expect("a folder").join(file);
+            let file = file.canonicalize().unwrap_or_else(|_| panic!("{}", told(&format!("no {target}"))));
+            assert_eq!(name, name_of(&file, anchor), "{}", told("this name is expected"));
+            let there = documents.iter().find(|(path, _)| *path == file);
+            let has = anchor.is_empty() || there.is_some_and(|(_, text)| headings(text).contains(anchor));
+            assert!(has, "{}", told(&format!("no heading {anchor} in {}", file.display())));
+        }
+    }
+}
+
+#[test]
+fn the_guide_knows_every_name() {
+    let documents = documents();
+    let defined: BTreeMap<_, _> = documents
+        .iter()
+        .flat_map(|(path, text)| {
+            definitions(text).into_iter().map(|(name, target)| (name, path.with_file_name(target)))
+        })
+        .collect();
+    let (mut links, mut pictures) = (String::new(), String::new());
+    for (name, file) in &defined {
+        let _ = if name.ends_with(".svg") {
+            let picture = base64(&fs::read(file).expect("a picture"));
+            writeln!(pictures, "[{name}]: data:image/svg+xml;base64,{picture}")
+        } else if *name == "readme" {
+            writeln!(links, "[readme]: crate")
+        } else {
+            writeln!(links, "[{name}]: crate::guide::{name}")
+        };
+    }
+    for (file, now) in [("src/guide/links.md", links), ("src/guide/pictures.md", pictures)] {
+        let file = root().join(file);
+        if env::var_os("UPDATE_GUIDE").is_some() {
+            fs::write(&file, now).expect("the file can be written");
+        } else {
+            let is_current = fs::read_to_string(&file).is_ok_and(|before| before == now);
+            assert!(is_current, "{}: UPDATE_GUIDE=1 cargo test --test tidy guide::", file.display());
+        }
+    }
+    let guide = fs::read_to_string(root().join("src/guide.rs")).expect("the guide");
+    for file in files("docs", "md") {
+        let file = file.strip_prefix(root()).expect("a file of ours").display().to_string();
+        assert!(guide.contains(&format!("\"../{file}\"")), "src/guide.rs has no page for {file}");
+    }
+}
+
+/// Every document, without its blocks of code.
+fn documents() -> Vec<(PathBuf, String)> {
+    let mut paths = files("docs", "md");
+    paths.extend([root().join("README.md"), root().join("CHANGELOG.md")]);
+    let prose = |path: &Path| {
+        let text = fs::read_to_string(path).expect("a document");
+        // Every other part is code.
+        text.split("```").step_by(2).collect::<Vec<_>>().join("\n")
+    };
+    paths.iter().map(|path| (path.canonicalize().expect("it is there"), prose(path))).collect()
+}
+
+/// `[name]: target`, at the beginning of a line.
+fn definitions(text: &str) -> Definitions<'_> {
+    let lines = text.lines().filter_map(|line| line.strip_prefix('['));
+    lines.filter_map(|line| line.split_once("]: ")).filter(|(name, _)| !name.contains(']')).collect()
+}
+
+/// What headings are linked by.
+fn headings(text: &str) -> BTreeSet<String> {
+    let headings = text.lines().filter(|line| line.starts_with('#'));
+    let anchor = |heading: &str| {
+        let words = heading.trim_start_matches('#').trim().to_lowercase();
+        let kept = words.chars().filter(|c| c.is_alphanumeric() || ['-', '_', ' '].contains(c));
+        kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+    };
+    headings.map(anchor).collect()
+}
+
+/// `overload`, `overload#wait-or-refuse`, `queue.svg`.
+fn name_of(file: &Path, anchor: &str) -> String {
+    let is_picture = file.extension().is_some_and(|extension| extension == "svg");
+    let name = if is_picture { file.file_name() } else { file.file_stem() };
+    let name = name.expect("a file has a name").to_string_lossy();
+    let name = if is_picture { name.into_owned() } else { name.to_lowercase() };
+    if anchor.is_empty() { name } else { format!("{name}#{anchor}") }
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let digit = |bits: u32| char::from(DIGITS[(bits & 63) as usize]);
+    let mut text = String::new();
+    for three in bytes.chunks(3) {
+        let bits =
+            three.iter().fold(0, |bits, byte| (bits << 8) | u32::from(*byte)) << (8 * (3 - three.len()));
+        let digits = [digit(bits >> 18), digit(bits >> 12), digit(bits >> 6), digit(bits)];
+        text.extend(&digits[..=three.len()]);
+        text.extend(std::iter::repeat_n('=', 3 - three.len()));
+    }
+    text
+}

@@ -13,6 +13,28 @@ use super::gate::Permit;
 /// it closes the stream first and gives the permit back second, so that whoever is let in next finds the
 /// descriptor free.
 ///
+/// ```
+/// use std::io::{BufRead, BufReader, Write};
+/// use std::os::unix::net::UnixStream;
+/// use epoll_acceptor::{Connection, Gate};
+///
+/// # fn main() -> std::io::Result<()> {
+/// let gate = Gate::new(1);
+/// let (stream, mut client) = UnixStream::pair()?;
+/// let mut connection = Connection::new(stream, gate.try_acquire().unwrap());
+/// connection.write_all(b"hello\n")?; // as the stream itself
+/// client.write_all(b"hello yourself\n")?;
+///
+/// let mut reader = connection.map(BufReader::new); // the place goes with it
+/// let mut line = String::new();
+/// reader.read_line(&mut line)?;
+/// assert_eq!(gate.in_use(), 1);
+/// drop(reader); // closed, and then given back
+/// assert_eq!(gate.in_use(), 0);
+/// # Ok(())
+/// # }
+/// ```
+///
 /// ## Wrapping the stream in something else
 ///
 /// [`map`](Self::map) and [`try_map`](Self::try_map) keep the permit with whatever the stream becomes (a TLS
@@ -56,6 +78,23 @@ impl<S, P> Connection<S, P> {
     /// # Errors
     ///
     /// The error of `change`.
+    ///
+    /// ```
+    /// use std::os::unix::net::UnixStream;
+    /// use epoll_acceptor::{Connection, Gate};
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let gate = Gate::new(1);
+    /// let connection = Connection::new(UnixStream::pair()?.0, gate.try_acquire().unwrap());
+    /// let connection = connection.try_map(|stream| stream.set_nonblocking(true).map(|()| stream))?;
+    ///
+    /// let (stream, place) = connection.into_parts();
+    /// drop(stream);
+    /// drop(place);
+    /// assert_eq!(gate.in_use(), 0);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn try_map<T, E>(self, change: impl FnOnce(S) -> Result<T, E>) -> Result<Connection<T, P>, E> {
         let Self { stream, permit } = self;
         // On an error `change` has dropped the stream by now; the permit goes when this function ends.

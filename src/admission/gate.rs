@@ -30,6 +30,21 @@ use super::word::{Rules, Word};
 /// assert_eq!(gate.in_use(), 1);
 /// ```
 ///
+/// At the end of a service nobody is let in any more, and whoever is in service may finish:
+///
+/// ```
+/// use std::time::Duration;
+/// use epoll_acceptor::Gate;
+///
+/// let gate = Gate::new(10);
+/// let last = gate.try_acquire().unwrap();
+/// let thread = std::thread::spawn(move || drop(last));
+/// gate.set_limit(0);
+/// assert!(gate.wait_idle(Some(Duration::from_secs(5))), "all are through");
+/// assert!(gate.try_acquire().is_none());
+/// # thread.join().unwrap();
+/// ```
+///
 /// ## Prompt owners
 ///
 /// A place that was handed over is taken until the acceptor's next pass, which uses it or hands it on. An owner that
@@ -59,6 +74,18 @@ pub struct Gate {
 }
 
 /// What becomes of new connections while a [`Gate`] is full.
+///
+/// ```
+/// use epoll_acceptor::{Gate, Refusal, WhenFull};
+///
+/// let patient = Gate::new(10_000);
+/// let shedding = patient.clone().when_full(WhenFull::Shed(Refusal::last_word("503 try elsewhere\n")));
+/// let place = patient.try_acquire();
+/// assert_eq!(shedding.in_use(), 1, "one gate; the answer is each handle's own");
+/// # drop(place);
+/// ```
+///
+/// Which one to take: [wait or refuse](crate::guide::overload#wait-or-refuse).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum WhenFull {
@@ -97,7 +124,7 @@ struct Inner {
 }
 
 impl Gate {
-    /// The highest limit there is; a higher one is lowered to this.
+    /// The highest limit there is, 2^30 - 1; a higher one is lowered to this.
     pub const LIMIT_MAX: u32 = Word::LIMIT_MAX;
 
     /// A gate for at most `limit` connections at once, which pauses its acceptors when it is full.
@@ -128,6 +155,17 @@ impl Gate {
     /// connection. With it, it sleeps until it can take a batch. A place that was reserved and not used, because nobody came
     /// or whoever came was not admitted, opens a gate again that it had closed. The mark lies below the limit as it is now; with
     /// a limit lower than `free` the gate opens when it is empty.
+    ///
+    /// ```
+    /// use epoll_acceptor::Gate;
+    ///
+    /// let gate = Gate::new(2).low_water(2);
+    /// let (one, two) = (gate.try_acquire(), gate.try_acquire());
+    /// drop(one);
+    /// assert!(gate.try_acquire().is_none(), "one place is free, two have to be");
+    /// drop(two);
+    /// assert!(gate.try_acquire().is_some());
+    /// ```
     #[must_use]
     pub fn low_water(self, free: u32) -> Self {
         self.inner.low_water.store(free, Ordering::Relaxed);

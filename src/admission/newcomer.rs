@@ -50,7 +50,11 @@ pub trait Newcomer {
     }
 }
 
-/// The peer of a Unix socket when it connected (unix(7), `SO_PEERCRED`).
+/// The peer of a Unix socket when it connected.
+///
+/// # References
+///
+/// [unix(7)](https://man7.org/linux/man-pages/man7/unix.7.html), `SO_PEERCRED`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Credentials {
     /// The effective user.

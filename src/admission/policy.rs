@@ -17,6 +17,71 @@ use super::sync::Arc;
 /// to be silent, and then stands in [line](Admission::stand) *with a re-check*. Room made before the re-check is
 /// seen by it; room made after it rings. A policy that answers [`Reserve::Full`] and then loses the bell it was
 /// given strands every client of that acceptor.
+/// ## Test it
+///
+/// What goes wrong in a policy goes wrong between two system calls. The feature `sim` has everything happen at every such
+/// point: [the guide to testing](crate::guide::testing) has a policy that makes clients wait, and its test.
+///
+/// # Examples
+///
+/// A policy that looks at who comes, and makes nobody wait:
+///
+/// ```
+/// use std::net::SocketAddr;
+/// use std::sync::Arc;
+/// use epoll_acceptor::admission::Bell;
+/// use epoll_acceptor::{Admission, Cause, Denied, Gate, Line, Newcomer, Refusal, Reserve, Until};
+///
+/// /// Lets in who comes from this machine.
+/// #[derive(Clone)]
+/// struct Local;
+///
+/// impl Admission for Local {
+///     type Permit = ();
+///
+///     fn reserve(&self) -> Reserve<()> {
+///         Reserve::Room(())
+///     }
+///
+///     fn never_waits(&self) -> bool {
+///         true
+///     }
+///
+///     fn wants_peer(&self) -> bool {
+///         true
+///     }
+///
+///     fn admit(&self, newcomer: &dyn Newcomer, (): &mut ()) -> Result<(), Denied> {
+///         match newcomer.peer() {
+///             Some(peer) if peer.ip().is_loopback() => Ok(()),
+///             _ => Err(Denied::new(Cause::Policy, Refusal::Reset)),
+///         }
+///     }
+///
+///     fn cancel(&self, (): ()) {}
+///
+///     fn stand(&self, _: &Arc<Bell>, until: Until) -> Line {
+///         until.without_a_line()
+///     }
+///
+///     fn leave(&self, _: &Arc<Bell>) -> Option<()> {
+///         None
+///     }
+/// }
+///
+/// struct From(SocketAddr);
+///
+/// impl Newcomer for From {
+///     fn peer(&self) -> Option<SocketAddr> {
+///         Some(self.0)
+///     }
+/// }
+///
+/// assert!(Local.admit(&From(([127, 0, 0, 1], 80).into()), &mut ()).is_ok());
+/// assert!(Local.admit(&From(([192, 0, 2, 1], 80).into()), &mut ()).is_err());
+/// let policy = Gate::new(100).and(Local); // and a limit besides
+/// # let _ = policy;
+/// ```
 pub trait Admission: Send + Sync {
     /// What a connection holds for as long as it lives. Where that is a place, dropping it gives the place back; a token
     /// of a rate is used up, and time brings the next.

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 /// What becomes of a connection that is taken from the queue and not let in.
 ///
+/// None of them blocks.
+///
 /// ## A client that goes on sending
 ///
 /// Whatever reaches this side after the close is answered by a reset, as is a close with more unread than 64 KiB: then a

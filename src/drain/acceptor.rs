@@ -66,7 +66,11 @@ pub trait Steps {
 /// Dropping or forgetting `ready()` before its first `next` strands nobody. But nothing has been decided either: an
 /// acceptor that should fall asleep (full, paused) stays awake until it is asked.
 ///
-/// The trait is sealed: its promises hold for the implementations of this crate.
+/// # Its two types
+///
+/// `Stream` is what a connection is: a `TcpStream`, say, as [`Listener`](crate::linux::Listener) has it. `Permit` is what
+/// it carries for its place: that of the policy, or `()` without one. Both stand in a supertrait without a name. It seals
+/// this trait: the promises hold for the implementations of this crate.
 ///
 /// ```
 /// use std::net::TcpStream;

@@ -17,7 +17,8 @@ use super::strategy::Strategy;
 use crate::admission::policy::Admission;
 use crate::admission::refusal::{Cause, Refusal};
 
-/// What becomes of the connections that are still queued when a listener is wound down.
+/// What becomes of the connections that are still queued when a listener is wound down:
+/// [`EpollAcceptor::wind_down`](crate::linux::EpollAcceptor::wind_down), which has an example.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Rest {
@@ -28,6 +29,10 @@ pub enum Rest {
 }
 
 /// How far the kernel keeps newcomers out of an accept queue whose content stays.
+///
+/// # References
+///
+/// K23 and K79 of [the kernel's rules](crate::guide::kernel).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Barred {

@@ -14,6 +14,28 @@ macro_rules! counters {
         /// empty + exhausted + dead`. Exact when the owner is at rest; read while it is at work, from another
         /// thread, the parts may be one step apart. The refused are told apart by [`Cause`]: the eight counters
         /// `refused_…` add up to `refused`.
+        ///
+        /// ```
+        /// use std::net::{TcpListener, TcpStream};
+        /// use epoll_acceptor::{Acceptor, Epoll, Events, LevelTriggered, Token};
+        ///
+        /// # fn main() -> std::io::Result<()> {
+        /// let epoll = Epoll::new()?;
+        /// let mut events = Events::with_capacity(8)?;
+        /// let listener = TcpListener::bind("127.0.0.1:0")?;
+        /// let address = listener.local_addr()?;
+        /// let mut acceptor = LevelTriggered::on(listener).register(&epoll, Token(0))?;
+        /// let clients: Vec<_> = (0..3).map(|_| TcpStream::connect(address)).collect::<Result<_, _>>()?;
+        /// epoll.wait(&mut events, None)?;
+        /// acceptor.drain(drop)?;
+        ///
+        /// let counters = acceptor.counters();
+        /// assert_eq!((counters.passes, counters.delivered), (1, 3));
+        /// assert!(counters.is_balanced());
+        /// assert!(counters.per_pass.iter().any(|bucket| bucket == (2, 1)), "one pass took two or three");
+        /// # Ok(())
+        /// # }
+        /// ```
         #[derive(Clone, Debug, Default, PartialEq, Eq)]
         #[non_exhaustive]
         pub struct Counters {

@@ -6,10 +6,19 @@ use std::io;
 /// An error number of the kernel.
 ///
 /// A newtype over the number, not an enum, so that a number this crate has never heard of is still a value.
+///
+/// # References
+///
+/// [errno(3)](https://man7.org/linux/man-pages/man3/errno.3.html)
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Errno(i32);
 
 /// What a failed `accept4` did to the accept queue, and so what to do next.
+///
+/// # References
+///
+/// [accept(2)](https://man7.org/linux/man-pages/man2/accept.2.html), "Errors"; K50 to K52 of
+/// [the kernel's rules](crate::guide::kernel).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Class {
     /// One connection is gone from the queue: go on with the next.

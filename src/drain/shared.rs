@@ -34,6 +34,32 @@ impl Published {
 ///
 /// Take it before the loop. All three commands are idempotent. They wake the owner, which carries them out in
 /// its next pass; a pass that is going on sees them before it takes another connection.
+///
+/// ```
+/// use std::net::TcpListener;
+/// use epoll_acceptor::{Acceptor, Epoll, Events, LevelTriggered, State, Token};
+///
+/// # fn main() -> std::io::Result<()> {
+/// let epoll = Epoll::new()?;
+/// let mut events = Events::with_capacity(8)?;
+/// let mut acceptor = LevelTriggered::on(TcpListener::bind("127.0.0.1:0")?).register(&epoll, Token(0))?;
+///
+/// let control = acceptor.control();
+/// let thread = std::thread::spawn(move || {
+///     control.pause();
+///     control
+/// });
+/// epoll.wait(&mut events, None)?; // woken by the command
+/// acceptor.drain(drop)?; // carries it out
+/// assert_eq!(acceptor.state(), State::Paused);
+///
+/// let control = thread.join().unwrap();
+/// control.stop();
+/// acceptor.drain(drop)?;
+/// assert_eq!(control.state(), State::Stopped);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Control {
     pub(super) bell: Arc<Bell>,

@@ -28,7 +28,7 @@ pub enum State {
     Open,
     /// It has connections waiting that come faster than they may, and will try again.
     Throttled,
-    /// It ran out of descriptors or memory and will try again.
+    /// It ran out of descriptors or memory and will try again: after 10 ms, then 20, and so on up to 200.
     Exhausted,
     /// It has connections waiting and no place for them.
     Full,
@@ -78,6 +78,27 @@ impl fmt::Display for State {
 ///
 /// Everything that was still acceptable has been delivered, and the acceptor is registered no more. Take the
 /// listener out, or drop the acceptor, and open a new one.
+///
+/// ```
+/// use std::io;
+/// use std::net::{Shutdown, TcpListener};
+/// use epoll_acceptor::{Acceptor, Epoll, Events, LevelTriggered, State, Token};
+/// use socket2::SockRef;
+///
+/// # fn main() -> io::Result<()> {
+/// let epoll = Epoll::new()?;
+/// let mut events = Events::with_capacity(8)?;
+/// let mut acceptor = LevelTriggered::on(TcpListener::bind("127.0.0.1:0")?).register(&epoll, Token(0))?;
+///
+/// SockRef::from(acceptor.listener()).shutdown(Shutdown::Read)?;
+/// epoll.wait(&mut events, None)?;
+/// let dead = acceptor.drain(drop).unwrap_err();
+/// assert_eq!(acceptor.state(), State::Dead);
+/// assert_eq!(acceptor.drain(drop), Ok(0), "it is told once");
+/// assert_eq!(io::Error::from(dead).kind(), io::ErrorKind::NotConnected);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Dead {
     errno: Option<Errno>,
@@ -107,6 +128,7 @@ impl fmt::Display for Dead {
 
 impl std::error::Error for Dead {}
 
+/// Of the kind [`NotConnected`](io::ErrorKind::NotConnected), with this error inside.
 impl From<Dead> for io::Error {
     fn from(dead: Dead) -> Self {
         Self::new(io::ErrorKind::NotConnected, dead)

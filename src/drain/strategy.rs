@@ -10,14 +10,17 @@ use thiserror::Error;
 /// An accept on an empty queue costs more than one that succeeds, because the kernel builds the descriptor
 /// first. Each proof is sound, because a connection enters the queue before its event is raised: one that comes
 /// after the look raises an event of its own.
+///
+/// Unless [`Builder::proof`](crate::linux::Builder::proof) says otherwise it is `Depth` for TCP and MPTCP, and `Peek` for
+/// everything else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Proof {
-    /// Accept until EAGAIN. Works everywhere, and is the dearest.
+    /// Accept until EAGAIN (K50). Works everywhere, and is the dearest.
     Eagain,
     /// Ask poll(2) after each connection.
     Peek,
-    /// Ask once how many wait (`tcpi_unacked` of tcp(7)'s `TCP_INFO`), and take exactly that many. TCP and MPTCP;
+    /// Ask once how many wait (`tcpi_unacked` of tcp(7)'s `TCP_INFO`, K60), and take exactly that many. TCP and MPTCP;
     /// where the kernel cannot say, [`Proof::Peek`] serves instead.
     Depth,
 }
@@ -41,8 +44,13 @@ pub struct LevelTriggered;
 /// left behind.
 ///
 /// Each pass begins by telling the kernel to report what is queued (one `EPOLL_CTL_MOD`), before anything is
-/// taken. From then on nothing is owed, however the pass ends; what was told needlessly vanishes at the next
-/// wait, because the kernel looks at the queue again before it reports.
+/// taken (K6, K10). From then on nothing is owed, however the pass ends; what was told needlessly vanishes at the
+/// next wait, because the kernel looks at the queue again before it reports (K4).
+///
+/// # References
+///
+/// [epoll(7)](https://man7.org/linux/man-pages/man7/epoll.7.html); K4, K6 and K10 of
+/// [the kernel's rules](crate::guide::kernel).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct EdgeTriggered;
 

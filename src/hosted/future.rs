@@ -89,6 +89,36 @@ pub struct AsyncAcceptor<A> {
 const FRUITLESS_MAX: u32 = 16;
 
 /// A stream that becomes one of tokio's. The caller is in the context of a runtime.
+///
+/// Implemented for std's. For the stream of a [`Listener`] of your own:
+///
+/// ```
+/// use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+/// use epoll_acceptor::IntoTokio;
+///
+/// struct Stream(std::net::TcpStream);
+///
+/// impl From<OwnedFd> for Stream {
+///     fn from(fd: OwnedFd) -> Self {
+///         Self(fd.into())
+///     }
+/// }
+///
+/// impl AsFd for Stream {
+///     fn as_fd(&self) -> BorrowedFd<'_> {
+///         self.0.as_fd()
+///     }
+/// }
+///
+/// impl IntoTokio for Stream {
+///     type Stream = tokio::net::TcpStream;
+///
+///     fn into_tokio(self) -> std::io::Result<Self::Stream> {
+///         self.0.set_nodelay(true)?;
+///         self.0.into_tokio()
+///     }
+/// }
+/// ```
 pub trait IntoTokio {
     /// What it becomes.
     type Stream;
@@ -98,6 +128,10 @@ pub trait IntoTokio {
     /// # Errors
     ///
     /// Whatever the runtime's epoll refuses; then the stream is closed.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime whose I/O is enabled.
     fn into_tokio(self) -> io::Result<Self::Stream>;
 }
 
@@ -159,6 +193,10 @@ impl<A: Acceptor> AsyncAcceptor<A> {
     ///
     /// [`Dead`](crate::drain::Dead), once, when the listener is gone, or an error when the runtime is shutting down. No
     /// client can cause one, nor can a want of descriptors.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime whose I/O is enabled.
     pub async fn accept(&mut self) -> Next<StreamOf<A>, PermitOf<A>>
     where
         A::Stream: IntoTokio,
@@ -178,9 +216,28 @@ impl<A: Acceptor> AsyncAcceptor<A> {
 
     /// As [`accept`](Self::accept), for futures written by hand. One waker is kept: that of the last call.
     ///
+    /// ```
+    /// use std::future::poll_fn;
+    /// use epoll_acceptor::LevelTriggered;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> std::io::Result<()> {
+    /// let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// let _client = std::net::TcpStream::connect(listener.local_addr()?)?;
+    /// let mut acceptor = LevelTriggered::on(listener).into_async()?;
+    /// let connection = poll_fn(|cx| acceptor.poll_accept(cx)).await?;
+    /// assert!(connection.is_some());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// As for [`accept`](Self::accept).
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime whose I/O is enabled.
     pub fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Next<StreamOf<A>, PermitOf<A>>>
     where
         A::Stream: IntoTokio,

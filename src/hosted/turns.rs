@@ -5,7 +5,7 @@ use crate::admission::connection::Connection;
 use crate::drain::acceptor::{Acceptor, Key};
 use crate::drain::state::Dead;
 
-/// What came of one turn.
+/// What came of one turn; what to do with each is shown at [`Hosted`](super::Hosted).
 #[derive(Debug)]
 #[must_use = "a connection that is dropped is closed, and a host may sleep after `Quiet` alone"]
 pub enum Turn<S, P> {

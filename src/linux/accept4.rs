@@ -14,6 +14,13 @@ use crate::drain::errno::{Class, Errno};
 /// How the accepted socket is made: by default non-blocking and close-on-exec.
 ///
 /// Nothing of this is inherited from the listener.
+///
+/// ```
+/// use epoll_acceptor::AcceptFlags;
+///
+/// let for_a_thread = AcceptFlags::default().blocking();
+/// assert_eq!(format!("{for_a_thread:?}"), "SOCK_CLOEXEC");
+/// ```
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[must_use]
 pub struct AcceptFlags {
@@ -106,6 +113,25 @@ pub fn accept(listener: &(impl AsFd + ?Sized), flags: AcceptFlags) -> Result<Own
 /// # Errors
 ///
 /// As for [`accept`].
+///
+/// # Examples
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::net::{TcpListener, TcpStream};
+/// use epoll_acceptor::{AcceptFlags, accept_with_peer};
+///
+/// let listener = TcpListener::bind("127.0.0.1:0")?;
+/// let client = TcpStream::connect(listener.local_addr()?)?;
+/// let (_socket, peer) = accept_with_peer(&listener, AcceptFlags::default())?;
+/// assert_eq!(peer.socket_addr(), Some(client.local_addr()?));
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # References
+///
+/// [accept(2)](https://man7.org/linux/man-pages/man2/accept.2.html)
 #[doc(alias = "accept4")]
 pub fn accept_with_peer(
     listener: &(impl AsFd + ?Sized),
@@ -118,6 +144,30 @@ pub fn accept_with_peer(
 /// Why no connection was accepted, as a sentence that names the remedy.
 ///
 /// Becomes the plain [`io::Error`] of its number, [`WouldBlock`](io::ErrorKind::WouldBlock) and all.
+///
+/// What to do next, in a loop of your own:
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// use std::net::TcpListener;
+/// use epoll_acceptor::{AcceptFlags, Class, accept};
+///
+/// let listener = TcpListener::bind("127.0.0.1:0")?;
+/// listener.set_nonblocking(true)?;
+/// loop {
+///     match accept(&listener, AcceptFlags::default()) {
+///         Ok(_socket) => {}
+///         Err(error) => match error.class() {
+///             Class::Consumed | Class::Interrupted => {} // go on
+///             Class::Empty => break, // wait
+///             Class::Resource => break, // wait for a while, by a timer
+///             Class::Dead => return Err(error.into()),
+///         },
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("cannot accept a connection: {} ({:?}); {}", self.meaning(), .0, self.remedy())]
 pub struct AcceptError(Errno);

@@ -38,6 +38,26 @@ pub struct EpollAcceptor<L: Listener, S: Strategy = LevelTriggered, A: Admission
 }
 
 /// What an acceptor is to be: its listener, trigger, budget, proof and admission.
+///
+/// Everything but the listener and the trigger has a default.
+///
+/// ```
+/// use std::net::TcpListener;
+/// use epoll_acceptor::{Admission, Epoll, Gate, LevelTriggered, PeerLimit, Proof, Refusal, Token};
+///
+/// # fn main() -> std::io::Result<()> {
+/// let epoll = Epoll::new()?;
+/// let gate = Gate::new(10_000);
+/// let acceptor = LevelTriggered::on(TcpListener::bind("127.0.0.1:0")?)
+///     .admission(gate.clone().and(PeerLimit::new(50)))
+///     .budget(16) // connections that are open wait for less
+///     .proof(Proof::Peek)
+///     .refuse_at_most(1_000, 100)
+///     .refuse_when_exhausted(Refusal::Reset)
+///     .register(&epoll, Token(0))?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[must_use = "nothing is registered before `register`"]
 pub struct Builder<L, S, A = Unlimited> {
@@ -48,6 +68,20 @@ pub struct Builder<L, S, A = Unlimited> {
 }
 
 /// Why a listener could not be registered. It comes back: [`into_listener`](Self::into_listener).
+///
+/// ```
+/// use std::net::TcpListener;
+/// use epoll_acceptor::{Epoll, LevelTriggered, RegisterErrorKind, Token};
+///
+/// # fn main() -> std::io::Result<()> {
+/// let epoll = Epoll::new()?;
+/// let listener = TcpListener::bind("127.0.0.1:0")?;
+/// let refused = LevelTriggered::on(listener).budget(0).register(&epoll, Token(0)).unwrap_err();
+/// assert!(matches!(refused.kind(), RegisterErrorKind::ZeroBudget));
+/// let acceptor = LevelTriggered::on(refused.into_listener()).register(&epoll, Token(0))?;
+/// # Ok(())
+/// # }
+/// ```
 pub struct RegisterError<L> {
     cause: RegisterErrorKind,
     listener: L,
@@ -124,6 +158,18 @@ on! {
 
 impl Trigger {
     /// Begins to build an acceptor on `listener`, as [`LevelTriggered::on`] does.
+    ///
+    /// ```
+    /// use std::net::TcpListener;
+    /// use epoll_acceptor::{Epoll, Token, Trigger};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let trigger: Trigger = std::env::var("TRIGGER").as_deref().unwrap_or("level").parse()?;
+    /// let epoll = Epoll::new()?;
+    /// let acceptor = trigger.on(TcpListener::bind("127.0.0.1:0")?).register(&epoll, Token(0))?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub const fn on<L: Listener>(self, listener: L) -> Builder<L, Self> {
         Builder::new(listener, self)
     }
@@ -173,7 +219,8 @@ impl<L: Listener, S: Strategy, A: Admission> Builder<L, S, A> {
     /// Keeps a descriptor in reserve, and when descriptors have run out (EMFILE, ENFILE) takes whoever waits with it, to
     /// refuse them so. Without this they wait in the queue until descriptors are to be had.
     ///
-    /// A pass refuses as many as its budget allows; then the acceptor backs off as it would without. The reserve is
+    /// A pass refuses as many as its budget allows; then the acceptor backs off as it would without: for 10 ms, doubling
+    /// to 200 ms. The reserve is
     /// made again as soon as that is possible. If another thread is quicker to take it, those who wait go on waiting.
     pub fn refuse_when_exhausted(mut self, refusal: Refusal) -> Self {
         self.plan.when_exhausted = Some(refusal);
@@ -244,6 +291,21 @@ impl<L: Listener, S: Strategy, A: Admission> EpollAcceptor<L, S, A> {
 
     /// Takes the acceptor apart and gives the listener back: registered no more, non-blocking, and with
     /// everything still queued that was.
+    ///
+    /// ```
+    /// use std::net::{TcpListener, TcpStream};
+    /// use epoll_acceptor::{Epoll, LevelTriggered, Token};
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let epoll = Epoll::new()?;
+    /// let acceptor = LevelTriggered::on(TcpListener::bind("127.0.0.1:0")?).register(&epoll, Token(0))?;
+    /// let client = TcpStream::connect(acceptor.listener().local_addr()?)?;
+    ///
+    /// let listener = acceptor.into_listener();
+    /// assert_eq!(listener.accept()?.1, client.local_addr()?, "who was queued still is");
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use = "dropping the listener closes it and resets whoever is queued"]
     pub fn into_listener(mut self) -> L {
         self.drain.retire();
@@ -309,6 +371,11 @@ impl RegisterErrorKind {
     }
 }
 
+/// Drops the listener, and so closes it: `?` on an error of [`Builder::register`] does. Where the listener is to live on,
+/// take it out before.
+///
+/// [`AlreadyExists`](io::ErrorKind::AlreadyExists) if it was registered already, the system's own kind, or
+/// [`InvalidInput`](io::ErrorKind::InvalidInput).
 impl<L> From<RegisterError<L>> for io::Error {
     fn from(error: RegisterError<L>) -> Self {
         let kind = match &error.cause {

@@ -11,6 +11,20 @@ use crate::drain::errno::Errno;
 /// A wait that would sleep then polls the receive queues of the sockets it watches instead: lower latency for
 /// a busy processor.
 ///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// use std::io::ErrorKind;
+/// use epoll_acceptor::{BusyPoll, Epoll};
+///
+/// let epoll = Epoll::new()?;
+/// match epoll.set_busy_poll(BusyPoll { micros: 50, budget: 16, prefer: false }) {
+///     Ok(()) => assert_eq!(epoll.busy_poll()?.micros, 50),
+///     Err(error) => assert_eq!(error.kind(), ErrorKind::Unsupported), // before Linux 6.9
+/// }
+/// # Ok(())
+/// # }
+/// ```
+///
 /// # References
 ///
 /// [ioctl_eventpoll(2)](https://man7.org/linux/man-pages/man2/ioctl_eventpoll.2.html)

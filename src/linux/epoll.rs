@@ -74,6 +74,10 @@ impl Epoll {
     /// # Errors
     ///
     /// Out of descriptors (EMFILE, ENFILE) or of memory (ENOMEM).
+    ///
+    /// # References
+    ///
+    /// [epoll_create(2)](https://man7.org/linux/man-pages/man2/epoll_create.2.html)
     #[doc(alias = "epoll_create1")]
     pub fn new() -> io::Result<Self> {
         Ok(Self { fd: Arc::new(sys::epoll_create1()?), id: NEXT.fetch_add(1, Ordering::Relaxed) })
@@ -116,6 +120,26 @@ impl Epoll {
     /// # Errors
     ///
     /// As for [`add`](Self::add). An epoll cannot be watched exclusively.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::net::TcpListener;
+    /// use epoll_acceptor::{Epoll, ExclusiveInterest, Token};
+    ///
+    /// let listener = TcpListener::bind("127.0.0.1:0")?;
+    /// for epoll in [Epoll::new()?, Epoll::new()?] {
+    ///     epoll.add_exclusive(&listener, Token(0), ExclusiveInterest::IN)?; // in a thread of its own
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # References
+    ///
+    /// [epoll_ctl(2)](https://man7.org/linux/man-pages/man2/epoll_ctl.2.html), `EPOLLEXCLUSIVE`; K15, K25, K26 and K71 of
+    /// [the kernel's rules](crate::guide::kernel).
     #[doc(alias = "EPOLLEXCLUSIVE")]
     pub fn add_exclusive(
         &self,
@@ -134,6 +158,10 @@ impl Epoll {
     ///
     /// Refused before the kernel: [`Interest::EXCLUSIVE`]. Refused by it: what is not registered, or is
     /// registered exclusively.
+    ///
+    /// # References
+    ///
+    /// [epoll_ctl(2)](https://man7.org/linux/man-pages/man2/epoll_ctl.2.html); K10 of [the kernel's rules](crate::guide::kernel).
     #[doc(alias = "EPOLL_CTL_MOD")]
     pub fn modify(
         &self,
@@ -150,7 +178,11 @@ impl Epoll {
     ///
     /// # Errors
     ///
-    /// `ENOENT` if the descriptor is not registered here.
+    /// `ENOENT` if the descriptor is not registered here; `EBADF` if one of the two is closed.
+    ///
+    /// # References
+    ///
+    /// [epoll_ctl(2)](https://man7.org/linux/man-pages/man2/epoll_ctl.2.html); K13 of [the kernel's rules](crate::guide::kernel).
     #[doc(alias = "EPOLL_CTL_DEL")]
     pub fn delete(&self, fd: &(impl AsFd + ?Sized)) -> Result<(), ControlError> {
         sys::epoll_ctl_del(self.as_fd(), fd.as_fd())
@@ -240,6 +272,31 @@ impl Epoll {
     ///
     /// [`InvalidInput`](io::ErrorKind::InvalidInput) while the buffer holds unread events of another epoll. Otherwise none
     /// that a correct program meets.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use std::time::Duration;
+    /// use epoll_acceptor::{Epoll, Events, SignalMask};
+    ///
+    /// const SIGTERM: i32 = 15;
+    /// let everywhere = SignalMask::of_thread()?.block(SIGTERM)?;
+    /// everywhere.set_for_thread()?;
+    /// let during_the_wait = everywhere.unblock(SIGTERM)?;
+    ///
+    /// let epoll = Epoll::new()?;
+    /// let mut events = Events::with_capacity(8)?;
+    /// // Here, and nowhere else, a handler for SIGTERM may run.
+    /// let waited = epoll.wait_masked(&mut events, Some(Duration::from_millis(1)), &during_the_wait)?;
+    /// assert!(!waited.interrupted());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # References
+    ///
+    /// [epoll_wait(2)](https://man7.org/linux/man-pages/man2/epoll_wait.2.html); K18 of [the kernel's rules](crate::guide::kernel).
     #[doc(alias = "epoll_pwait")]
     pub fn wait_masked(
         &self,
@@ -255,6 +312,10 @@ impl Epoll {
     /// # Errors
     ///
     /// [`Unsupported`](io::ErrorKind::Unsupported) on kernels before 6.9.
+    ///
+    /// # References
+    ///
+    /// [ioctl_eventpoll(2)](https://man7.org/linux/man-pages/man2/ioctl_eventpoll.2.html)
     #[doc(alias = "EPIOCGPARAMS")]
     pub fn busy_poll(&self) -> io::Result<BusyPoll> {
         busy_poll::read(self.as_fd())
@@ -267,6 +328,10 @@ impl Epoll {
     /// [`Unsupported`](io::ErrorKind::Unsupported) on kernels before 6.9;
     /// [`PermissionDenied`](io::ErrorKind::PermissionDenied) for a budget above 64 without `CAP_NET_ADMIN`;
     /// [`InvalidInput`](io::ErrorKind::InvalidInput) for a time above `i32::MAX` microseconds.
+    ///
+    /// # References
+    ///
+    /// [ioctl_eventpoll(2)](https://man7.org/linux/man-pages/man2/ioctl_eventpoll.2.html)
     #[doc(alias = "EPIOCSPARAMS")]
     pub fn set_busy_poll(&self, parameters: BusyPoll) -> io::Result<()> {
         busy_poll::write(self.as_fd(), parameters)
@@ -329,7 +394,7 @@ impl AsRawFd for Epoll {
     }
 }
 
-/// How a wait ended.
+/// How a wait ended; made by [`Epoll::wait`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Waited {
     count: usize,

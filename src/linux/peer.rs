@@ -53,6 +53,15 @@ impl PeerAddr {
     /// An IPv4 peer of a dual-stack listener (`::ffff:a.b.c.d`) as IPv4; everything else unchanged.
     ///
     /// Key on this, never on the bare address: else one peer has two names, depending on the listener.
+    ///
+    /// ```
+    /// use std::net::{Ipv4Addr, SocketAddrV6};
+    /// use epoll_acceptor::PeerAddr;
+    ///
+    /// let v4 = Ipv4Addr::new(192, 0, 2, 1);
+    /// let peer = PeerAddr::V6(SocketAddrV6::new(v4.to_ipv6_mapped(), 80, 0, 0));
+    /// assert_eq!(peer.canonical().ip(), Some(v4.into()));
+    /// ```
     #[must_use]
     pub fn canonical(self) -> Self {
         match &self {

@@ -67,6 +67,23 @@ pub fn accept_queue(listener: &(impl AsFd + ?Sized)) -> io::Result<AcceptQueue> 
 ///
 /// Out of memory (ENOMEM), or interrupted by a signal.
 ///
+/// # Examples
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::os::unix::net::{UnixListener, UnixStream};
+/// # let folder = std::env::temp_dir().join(format!("is_waiting-{}", std::process::id()));
+/// # let path = folder.with_extension("socket");
+///
+/// let listener = UnixListener::bind(&path)?;
+/// assert!(!epoll_acceptor::is_waiting(&listener)?);
+/// let client = UnixStream::connect(&path)?;
+/// assert!(epoll_acceptor::is_waiting(&listener)?);
+/// # std::fs::remove_file(path)?;
+/// # Ok(())
+/// # }
+/// ```
+///
 /// # References
 ///
 /// [poll(2)](https://man7.org/linux/man-pages/man2/poll.2.html)
@@ -93,6 +110,26 @@ pub fn is_waiting(listener: &(impl AsFd + ?Sized)) -> io::Result<bool> {
 ///
 /// [`Unsupported`](io::ErrorKind::Unsupported) for Unix sockets and whatever else has no `TCP_INFO`;
 /// [`InvalidInput`](io::ErrorKind::InvalidInput) for a listener.
+///
+/// # Examples
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::net::{TcpListener, TcpStream};
+/// use std::time::Duration;
+///
+/// let listener = TcpListener::bind("127.0.0.1:0")?;
+/// let client = TcpStream::connect(listener.local_addr()?)?;
+/// let (stream, _) = listener.accept()?;
+/// assert!(epoll_acceptor::time_queued(&stream)? < Duration::from_secs(60));
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # References
+///
+/// [tcp(7)](https://man7.org/linux/man-pages/man7/tcp.7.html), `TCP_INFO`; K67 of
+/// [the kernel's rules](crate::guide::kernel).
 #[doc(alias = "tcpi_last_data_sent")]
 pub fn time_queued(stream: &(impl AsFd + ?Sized)) -> io::Result<Duration> {
     let info = tcp_info(stream.as_fd())?;

@@ -159,12 +159,15 @@ impl<F> fmt::Debug for RegistrationError<F> {
     }
 }
 
+/// Drops the descriptor, and so closes it if it is owned.
 impl<F> From<RegistrationError<F>> for ControlError {
     fn from(refused: RegistrationError<F>) -> Self {
         refused.error
     }
 }
 
+/// Drops the descriptor, and so closes it if it is owned: `?` does. [`into_inner`](RegistrationError::into_inner) gives
+/// it back.
 impl<F> From<RegistrationError<F>> for io::Error {
     fn from(refused: RegistrationError<F>) -> Self {
         refused.error.into()

@@ -80,6 +80,19 @@ pub struct Group {
 }
 
 /// What a group is to be.
+///
+/// ```
+/// use std::net::SocketAddr;
+/// use epoll_acceptor::Group;
+/// use epoll_acceptor::group::Steer;
+///
+/// # fn main() -> std::io::Result<()> {
+/// let address = SocketAddr::from(([127, 0, 0, 1], 0));
+/// let group = Group::builder(address).backlog(1024).steer(Steer::ByCpu).bind(4)?;
+/// assert_eq!(group.report().len(), 4);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 #[must_use = "nothing is opened before `bind`"]
 pub struct GroupBuilder {
@@ -110,7 +123,7 @@ pub struct MemberReport {
     pub attendance: Attendance,
 }
 
-/// How a member leaves its group.
+/// How a member leaves its group: [`EpollAcceptor::leave_group`].
 #[derive(Debug)]
 #[must_use = "a member that winds down has not left before it is finished"]
 #[allow(clippy::large_enum_variant, reason = "made once in a member's life, and taken apart at once")]
@@ -318,6 +331,35 @@ impl<S: Strategy, A: Admission> EpollAcceptor<Member, S, A> {
     /// ## Under `Steer::ByCpu`
     ///
     /// The last member takes the leaving one's place, and its CPU.
+    ///
+    /// ```
+    /// use std::net::SocketAddr;
+    /// use std::time::Duration;
+    /// use epoll_acceptor::group::Leaving;
+    /// use epoll_acceptor::{Acceptor, Epoll, Events, Group, LevelTriggered, Refusal, Rest, Token};
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let epoll = Epoll::new()?;
+    /// let mut events = Events::with_capacity(8)?;
+    /// let mut group = Group::builder(SocketAddr::from(([127, 0, 0, 1], 0))).bind(2)?;
+    /// let member = group.take().unwrap();
+    /// let acceptor = LevelTriggered::on(member).register(&epoll, Token(0))?;
+    ///
+    /// match acceptor.leave_group(Rest::Serve(Refusal::Reset), Duration::from_secs(5)) {
+    ///     Leaving::Migrated(waiting) => println!("{waiting} go to the others"),
+    ///     Leaving::Winding(mut ending) => {
+    ///         while !ending.is_over() {
+    ///             epoll.wait(&mut events, Some(ending.timeout()))?;
+    ///             if events.by_ref().any(|event| event.token() == Token(0)) {
+    ///                 ending.drain(drop)?;
+    ///             }
+    ///         }
+    ///         assert_eq!(ending.finish().left, Some(0));
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     #[doc(alias = "tcp_migrate_req")]
     pub fn leave_group(mut self, rest: Rest, within: Duration) -> Leaving<S, A> {
         let shared = Arc::clone(&self.listener().shared);

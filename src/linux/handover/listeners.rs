@@ -28,6 +28,8 @@ pub enum Received {
 ///
 /// Take out what the program serves. What is left is closed when this is dropped, and that is the end of its accept
 /// queue if nobody else holds the socket.
+///
+/// Made by [`inherited`](super::inherited) and [`receive`](super::receive), which have examples.
 #[derive(Debug, Default)]
 #[must_use = "dropping the listeners closes them, and resets whoever is queued if nobody else holds them"]
 pub struct Listeners {

@@ -127,6 +127,10 @@ pub fn inherited() -> io::Result<Listeners> {
 /// # Ok(())
 /// # }
 /// ```
+///
+/// # References
+///
+/// [sd_listen_fds(3)](https://man7.org/linux/man-pages/man3/sd_listen_fds.3.html)
 #[doc(alias = "LISTEN_PID")]
 pub fn spawn<F: AsFd>(mut command: Command, listeners: &[(&str, F)]) -> io::Result<Child> {
     let named = check(listeners)?;
@@ -211,7 +215,16 @@ pub fn send<F: AsFd>(mut stream: &UnixStream, listeners: &[(&str, F)]) -> io::Re
 /// [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) if the other side has closed the stream;
 /// [`InvalidData`](io::ErrorKind::InvalidData) if it has sent something else;
 /// [`QuotaExceeded`](io::ErrorKind::QuotaExceeded) if this process has not enough descriptors left: what could be
-/// received is closed again, and the sender still has them all and may send them again. Otherwise whatever the stream fails with.
+/// received is closed again, and the sender still has them all and may send them again. Otherwise whatever the stream
+/// fails with.
+///
+/// # Examples
+///
+/// Those of [`send`].
+///
+/// # References
+///
+/// [unix(7)](https://man7.org/linux/man-pages/man7/unix.7.html)
 #[doc(alias = "SCM_RIGHTS")]
 pub fn receive(mut stream: &UnixStream) -> io::Result<Listeners> {
     let mut bytes = [0; Header::SIZE];
@@ -245,7 +258,8 @@ pub fn receive(mut stream: &UnixStream) -> io::Result<Listeners> {
     Ok(Listeners::new(names.into_iter().map(str::to_owned).zip(came.fds)))
 }
 
-/// Tells the old process that its listeners are served here now: after the acceptors have been registered.
+/// Tells the old process that its listeners are served here now: after the acceptors have been registered. The example is
+/// [`send`]'s.
 ///
 /// # Errors
 ///
@@ -254,7 +268,8 @@ pub fn confirm(mut stream: &UnixStream) -> io::Result<()> {
     stream.write_all(CONFIRMED)
 }
 
-/// Waits until the new process has [`confirm`]ed, for as long as the stream does (`set_read_timeout`).
+/// Waits until the new process has [`confirm`]ed, for as long as the stream does (`set_read_timeout`). The example is
+/// [`send`]'s.
 ///
 /// # Errors
 ///

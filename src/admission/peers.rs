@@ -34,20 +34,11 @@ use super::table::Table;
 /// [`crowded_out`](Self::crowded_out) counts them in either case. The table's hash is keyed, so that nobody can choose addresses
 /// that make it slow.
 ///
-/// ## Many people behind one address
+/// ## An address is not a person
 ///
-/// A company, a campus or a provider (carrier-grade NAT) may have thousands of users behind one v4 address. A limit that is
-/// low refuses them all because of one.
-///
-/// ## One person with many addresses
-///
-/// With v6 a customer is given a network of 64 bits at least, often of 56 or 48: a limit for each address would limit nobody,
-/// and one for each /64 limits who has a /48 to 65,536 times as many. See [`v6_prefix`](Self::v6_prefix).
-///
-/// ## Behind a proxy
-///
-/// Whoever comes through a proxy or a load balancer has its address, the PROXY protocol or not: that is read from
-/// the connection, long after. [`exempt`](Self::exempt) it here, and count the clients there.
+/// Behind one v4 address may be thousands of people (NAT), a v6 customer has 65,536 networks of 64 bits if it was given a
+/// /48 ([`v6_prefix`](Self::v6_prefix)), and whoever comes through a proxy has the proxy's address
+/// ([`exempt`](Self::exempt) it): [what to do about each](crate::guide::overload#a-limit-for-each-peer-and-nat).
 ///
 /// ## Those that nobody knows
 ///

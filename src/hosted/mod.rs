@@ -10,17 +10,13 @@
 //!
 //! # The trap of an edge-triggered host
 //!
-//! Hosts such as tokio's `AsyncFd`, mio and async-io are told of an edge, and sleep until the next. The outer
-//! edge is raised when something *gets onto* the inner epoll's ready list. A level-triggered listener that
-//! was reported stays on that list until a wait finds it not ready any more. So a host that answers an edge
-//! by one wait and one pass, and then sleeps, leaves the rest of the queue to itself whenever a pass ends
-//! before the queue does: at its budget, at a full gate that has room again, after a `break`. Nothing gets
-//! onto the list that is on it already, not even by `EPOLL_CTL_MOD`, and the host is told of nothing until
-//! the next client comes. With all the clients that there are in the queue already, nobody comes.
+//! Hosts such as tokio's `AsyncFd`, mio and async-io are told of an edge, and sleep until the next. What is on the inner
+//! epoll's ready list already raises none. So a host that answers an edge by one wait and one pass, and then sleeps,
+//! leaves the rest of the queue to itself whenever a pass ends before the queue does:
+//! [the guide](crate::guide::hosting#the-trap-of-an-edge-triggered-host) tells how that goes, and what was measured.
 //!
 //! The remedy is one rule: **before you sleep, wait on the inner epoll with timeout zero, after the last
-//! pass, until it returns nothing.** That wait takes whatever is not ready off the list, and reports what is.
-//! In the order of things:
+//! pass, until it returns nothing.** In the order of things:
 //!
 //! 1. remember what the host has told (tokio's guard holds it),
 //! 2. wait on the inner epoll with timeout zero,

@@ -80,9 +80,8 @@ impl<L: Listener, S: Strategy, A: Admission> EpollAcceptor<L, S, A> {
     ///
     /// ## What the bar of TCP does not keep out
     ///
-    /// Peers whose packets arrive with a TTL of 255: some routers and embedded stacks on the same link. And
-    /// it drops the last packet of a handshake that was answered by a SYN cookie: that client believes itself
-    /// connected until it sends something.
+    /// Neighbours whose packets arrive with a TTL of 255, handshakes that had begun, and SYN cookies:
+    /// [each of them](crate::guide::handover#what-the-bar-of-tcp-does-not-keep-out).
     ///
     /// # References
     ///

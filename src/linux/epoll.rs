@@ -50,9 +50,8 @@ use crate::drain::errno::Errno;
 ///
 /// ## An outer epoll that watches edges
 ///
-/// Watched edge-triggered, an epoll is reported again only when something *becomes* ready inside. Who is told
-/// by such an edge must wait on the inner epoll, with a timeout of zero, until it returns nothing after the
-/// last event was handled.
+/// It is reported again only when something *becomes* ready inside. Who is told by such an edge must look once more
+/// before it sleeps: [the trap of an edge-triggered host](crate::hosted#the-trap-of-an-edge-triggered-host).
 ///
 /// # References
 ///

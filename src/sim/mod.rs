@@ -1,20 +1,21 @@
 //! The pretended kernel, and everything that is proved on it.
 //!
-//! MUST be pure and deterministic: no descriptor, no clock, no thread. Stands on the seam
-//! ([`Port`](crate::drain::Port)) as the equal of `linux`, and never imports from it. Not covered by semantic
-//! versioning.
+//! Pure and deterministic: no descriptor, no clock, no thread. It stands behind the same trait as the real kernel,
+//! [`Port`](crate::drain::Port), so that the acceptor that is explored is the one that runs in production. Not covered
+//! by semantic versioning.
 //!
 //! # What a run is
 //!
 //! A [`Case`] says what is built: the trigger, the budget, the gate, how many acceptors, how their owners leave the
 //! loop. A [`Script`] says what the environment does and when: clients come, quit and reset, permits come back,
 //! descriptors run out, another process takes connections. [`run`](run()) plays both and checks the promises of
-//! `docs/promises.md` on the way; [`explore`](explore()) plays every script up to a number of acts, the shortest first.
+//! [the guide](crate::guide::promises) on the way; [`explore`](explore()) plays every script up to a number of acts, the shortest first.
 //!
 //! # Test your own policy
 //!
-//! An admission policy or a whole accept loop of your own goes through the same: implement [`Admission`](crate::admission::Admission) and
-//! [`Limited`] for the policy, or [`Subject`] and [`Maker`] for the loop. This policy counts places in an atomic, and
+//! An admission policy or a whole accept loop of your own goes through the same: implement
+//! [`Admission`](crate::admission::Admission) and [`Limited`] for the policy, or [`Subject`] and [`Maker`] for the loop:
+//! [the guide to testing](crate::guide::testing). This policy counts places in an atomic, and
 //! forgets that somebody may be waiting:
 //!
 //! ```
@@ -59,6 +60,8 @@
 //!
 //! One thing happens at a time: threads that run into each other inside the gate are loom's part. Time is virtual, so
 //! an alarm is never late. A run is as long as its script, and the exploration as wide as its bounds.
+
+// MUST be pure and deterministic. Never imports from `linux`.
 #![forbid(unsafe_code)]
 
 pub mod kernel;

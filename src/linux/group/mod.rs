@@ -22,8 +22,8 @@
 //!
 //! ## Not across processes
 //!
-//! A group knows the members that it has opened. Steering, and leaving, go by their position among *all* sockets on the
-//! address: with another process's among them they choose others than was meant. No client is lost by that.
+//! A group knows the members that it has opened, and steers by their position among *all* sockets on the address:
+//! [what comes of that](crate::guide::cores#a-group-and-another-process).
 
 mod steering;
 

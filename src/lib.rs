@@ -26,34 +26,35 @@
 //!   Events dropped with their buffer, or forgotten by [`Events::clear`], are gone.
 //! * **A host that watches an epoll** by its edges, and sleeps without a last look:
 //!   [the trap of an edge-triggered host](hosted#the-trap-of-an-edge-triggered-host). [`Hosted`] looks, for any host.
-//! * **An acceptor that is forgotten** ([`std::mem::forget`]) stays registered. It keeps the place that was handed to it
-//!   from the others.
+//! * **An acceptor that is forgotten** ([`std::mem::forget`]) stays registered. It keeps the place that was handed to
+//!   it from the others.
 //! * **An owner that does not answer its events** keeps such a place, too.
 //!
 //! ## At the limit, and out of descriptors
 //!
-//! * **The limit counts permits.** A stream that was cloned, or inherited by a forked child, lives on when its permit is
-//!   back.
-//! * **Without a gate only the timer wakes** an acceptor that is out of descriptors (10 ms, doubling to 200 ms). With one,
-//!   each place given back does: [`Gate`].
-//! * **Who waits must fit into the backlog.** A gate that pauses leaves newcomers to the kernel's queue, and std's `bind`
-//!   gives TCP listeners a backlog of 128. What does not fit is dropped, and tries again after a second
+//! * **The limit counts permits.** A stream that was cloned, or inherited by a forked child, lives on when its permit
+//!   is back.
+//! * **Without a gate only the timer wakes** an acceptor that is out of descriptors (10 ms, doubling to 200 ms). With
+//!   one, each place given back does: [`Gate`].
+//! * **Who waits must fit into the backlog.** A gate that pauses leaves newcomers to the kernel's queue, and std's
+//!   `bind` gives TCP listeners a backlog of 128. What does not fit is dropped, and tries again after a second
 //!   ([more](guide::overload#a-backlog-that-is-too-short)).
 //!
 //! ## The end of a listener
 //!
 //! * **Dropping an acceptor resets its queue.** Take the listener out ([`EpollAcceptor::into_listener`]), or
 //!   [wind it down](EpollAcceptor::wind_down).
-//! * **A Unix listener that was shut down while its acceptor is full.** Nobody can tell whether anything is queued without
-//!   accepting it: the owner is told when a place is free.
+//! * **A Unix listener that was shut down while its acceptor is full.** Nobody can tell whether anything is queued
+//!   without accepting it: the owner is told when a place is free.
 //!
 //! ## More than one process
 //!
 //! * **Register after the last fork.** A forked child shares the epoll and its registrations: [`EpollAcceptor`].
-//! * **Non-blocking is for everyone.** Registering a listener makes it non-blocking for all who hold a duplicate of it, and
-//!   whoever of them clears the flag makes the accept of everyone else block: `O_NONBLOCK` belongs to the open socket.
-//! * **A worker that is killed announces nothing.** What an [`Exclusive`](struct@Exclusive) acceptor was told of waits for
-//!   the next arrival. One that is merely busy keeps what it has left in the queue until it waits again.
+//! * **Non-blocking is for everyone.** Registering a listener makes it non-blocking for all who hold a duplicate of it,
+//!   and whoever of them clears the flag makes the accept of everyone else block: `O_NONBLOCK` belongs to the open
+//!   socket.
+//! * **A worker that is killed announces nothing.** What an [`Exclusive`](struct@Exclusive) acceptor was told of waits
+//!   for the next arrival. One that is merely busy keeps what it has left in the queue until it waits again.
 //! * **A stranger who deletes or modifies the acceptor's registration.** It comes back with the next re-arm, which a
 //!   level-triggered acceptor that is awake has no reason for.
 //!

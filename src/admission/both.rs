@@ -76,8 +76,8 @@ impl<A: Admission, B: Admission> Admission for Both<A, B> {
         self.second.cancel(second);
     }
 
-    /// In one line for room: that of the first which has none. Who sheds is not waited for: its places may come back after
-    /// hours, and meanwhile it would refuse.
+    /// In one line for room: that of the first which has none. Who sheds is not waited for: its places may come back
+    /// after hours, and meanwhile it would refuse.
     fn stand(&self, bell: &Arc<Bell>, until: Until) -> Line {
         match until {
             Until::Room => match stand_unless_it_sheds(&self.first, bell) {
@@ -147,8 +147,8 @@ fn forget<A: Admission>(policy: &A, bell: &Arc<Bell>) {
     }
 }
 
-/// What to do without a place. One that is full is waited for with a nap: whoever stood in its line at once would be handed
-/// the other's place again by the next who cannot use that either.
+/// What to do without a place. One that is full is waited for with a nap: whoever stood in its line at once would be
+/// handed the other's place again by the next who cannot use that either.
 fn without_permit<P, Q>(answer: Reserve<P>) -> Reserve<Q> {
     match answer {
         Reserve::NotBefore(wait) => Reserve::NotBefore(wait),

@@ -19,10 +19,10 @@ use super::sync::Arc;
 ///
 /// ## As of the connect
 ///
-/// The kernel notes who called connect(2), with its effective user and group as they were then (unix(7), `SO_PEERCRED`), and
-/// its supplementary groups (`SO_PEERGROUPS`). Whoever holds the descriptor now may be another: it can be passed on
-/// and inherited, a program may have changed its user since, and a setuid program connects as its owner. The pid may by
-/// now belong to another process; so there is no rule by pid.
+/// The kernel notes who called connect(2), with its effective user and group as they were then (unix(7),
+/// `SO_PEERCRED`), and its supplementary groups (`SO_PEERGROUPS`). Whoever holds the descriptor now may be another: it
+/// can be passed on and inherited, a program may have changed its user since, and a setuid program connects as its
+/// owner. The pid may by now belong to another process; so there is no rule by pid.
 ///
 /// ## User namespaces
 ///
@@ -61,8 +61,8 @@ impl AllowedPeers {
         self.changed(|rules| rules.users.push(uid))
     }
 
-    /// And whoever is in this group, by its effective gid or its supplementary groups. One system call more for each group,
-    /// for those who are not let in without.
+    /// And whoever is in this group, by its effective gid or its supplementary groups. One system call more for each
+    /// group, for those who are not let in without.
     #[must_use]
     pub fn group(self, gid: u32) -> Self {
         self.changed(|rules| rules.groups.push(gid))

@@ -13,11 +13,11 @@ use super::sync::{Arc, AtomicU64, Ordering};
 /// Refuses those who have been queued for long while the server is overloaded, so that whoever is served was not.
 ///
 /// A server that is offered more than it can serve fills its queue, and from then on everybody waits for as long as the
-/// queue is, and is served when it has given up. This keeps the wait short instead: as soon as nobody has waited less than the
-/// *target* for a whole *interval*, whoever waited longer than nearly twice the target (1.8 times, which leaves a tick of the
-/// kernel's clock) is refused, until somebody has waited the target or less. It is the rule of CoDel (RFC 8289), as servers use it that cannot drop what is not at the head of their queue.
-/// One burst, however long, that the server gets through within the interval is not overload, and costs nobody
-/// its connection.
+/// queue is, and is served when it has given up. This keeps the wait short instead: as soon as nobody has waited less
+/// than the *target* for a whole *interval*, whoever waited longer than nearly twice the target (1.8 times, which
+/// leaves a tick of the kernel's clock) is refused, until somebody has waited the target or less. It is the rule of
+/// CoDel (RFC 8289), as servers use it that cannot drop what is not at the head of their queue. One burst, however
+/// long, that the server gets through within the interval is not overload, and costs nobody its connection.
 ///
 /// What is measured is the time in the kernel's accept queue, of each connection that is accepted
 /// ([`Newcomer::queued`]). So it goes well with a gate that pauses: the gate keeps the server from taking more than it
@@ -33,8 +33,8 @@ use super::sync::{Arc, AtomicU64, Ordering};
 ///
 /// ## Ticks
 ///
-/// The kernel measures in ticks of its clock, which are 1 to 10 ms long (`CONFIG_HZ`): a target of less than some 20 ms is
-/// noise.
+/// The kernel measures in ticks of its clock, which are 1 to 10 ms long (`CONFIG_HZ`): a target of less than some 20 ms
+/// is noise.
 ///
 /// ## Where nobody knows
 ///
@@ -43,8 +43,8 @@ use super::sync::{Arc, AtomicU64, Ordering};
 ///
 /// ## What is not queued is not seen
 ///
-/// A client whose SYN was dropped because the queue was full waits at its own side for a second or more. With a short backlog
-/// the queue is short and the clients wait all the same: the backlog should hold what comes in some intervals.
+/// A client whose SYN was dropped because the queue was full waits at its own side for a second or more. With a short
+/// backlog the queue is short and the clients wait all the same: the backlog should hold what comes in some intervals.
 pub struct QueueDelay<C = Monotonic> {
     shared: Arc<Shared>,
     rules: Rules,
@@ -107,8 +107,8 @@ impl<C: Clock> QueueDelay<C> {
         Self { rules: Rules { interval, ..self.rules }, ..self }
     }
 
-    /// Refuses whoever has been queued longer than this, overload or not. Set it to the time after which your clients give
-    /// up. No cut-off by default.
+    /// Refuses whoever has been queued longer than this, overload or not. Set it to the time after which your clients
+    /// give up. No cut-off by default.
     ///
     /// # Panics
     ///
@@ -179,8 +179,8 @@ impl<C: Clock> Admission for QueueDelay<C> {
     }
 }
 
-/// For how long every wait has been above the target, in one word: 0, or the moment of the last wait seen, in milliseconds,
-/// above the time since the first of them.
+/// For how long every wait has been above the target, in one word: 0, or the moment of the last wait seen, in
+/// milliseconds, above the time since the first of them.
 #[derive(Default)]
 struct High(AtomicU64);
 
@@ -190,8 +190,8 @@ const FOR_MAX: u64 = (1 << FOR_BITS) - 1;
 const INTERVAL_MAX: Duration = Duration::from_secs(16 * 60);
 
 impl High {
-    /// A wait above the target was seen. Whether all have been for an interval, and there was always somebody who waited:
-    /// one of them at least in each interval, or the same one.
+    /// A wait above the target was seen. Whether all have been for an interval, and there was always somebody who
+    /// waited: one of them at least in each interval, or the same one.
     fn rises(&self, now: Duration, queued: Duration, interval: Duration) -> bool {
         // Never 0.
         let now = milliseconds(now) + 1;

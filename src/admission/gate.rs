@@ -152,9 +152,9 @@ impl Gate {
     /// The same gate, which once full opens again only when `free` places are free, for all handles.
     ///
     /// Without this low-water mark an acceptor at the limit wakes for every place that comes back, to take one
-    /// connection. With it, it sleeps until it can take a batch. A place that was reserved and not used, because nobody came
-    /// or whoever came was not admitted, opens a gate again that it had closed. The mark lies below the limit as it is now; with
-    /// a limit lower than `free` the gate opens when it is empty.
+    /// connection. With it, it sleeps until it can take a batch. A place that was reserved and not used, because nobody
+    /// came or whoever came was not admitted, opens a gate again that it had closed. The mark lies below the limit as
+    /// it is now; with a limit lower than `free` the gate opens when it is empty.
     ///
     /// ```
     /// use epoll_acceptor::Gate;

@@ -23,8 +23,8 @@ use std::time::Duration;
 /// assert_eq!(From(([127, 0, 0, 1], 80).into()).queued(), None);
 /// ```
 pub trait Newcomer {
-    /// Its address, for TCP and MPTCP. A v4 peer of a dual-stack listener (`::ffff:a.b.c.d`) is given as v4: else one peer
-    /// would have two names.
+    /// Its address, for TCP and MPTCP. A v4 peer of a dual-stack listener (`::ffff:a.b.c.d`) is given as v4: else one
+    /// peer would have two names.
     ///
     /// ## Say so beforehand
     ///
@@ -61,6 +61,7 @@ pub struct Credentials {
     pub uid: u32,
     /// The effective group.
     pub gid: u32,
-    /// The process; 0 if it is in a pid namespace that cannot be seen from here. It may be gone, and its number another's.
+    /// The process; 0 if it is in a pid namespace that cannot be seen from here. It may be gone, and its number
+    /// another's.
     pub pid: u32,
 }

@@ -12,9 +12,10 @@ use super::table::Table;
 
 /// At most so many connections of each peer in service, over all acceptors that share it. Clones are the same limit.
 ///
-/// A peer is a v4 address, a v6 network of 64 bits, or the user at the other end of a Unix socket. Whoever comes when its
-/// peer has as many as it may is refused, by a reset unless [`refusal`](Self::refusal) says otherwise. Nobody is made to
-/// wait: who it is is known after the accept only, and an accepted connection cannot be put back into the queue.
+/// A peer is a v4 address, a v6 network of 64 bits, or the user at the other end of a Unix socket. Whoever comes when
+/// its peer has as many as it may is refused, by a reset unless [`refusal`](Self::refusal) says otherwise. Nobody is
+/// made to wait: who it is is known after the accept only, and an accepted connection cannot be put back into the
+/// queue.
 ///
 /// ```
 /// use epoll_acceptor::{Admission, Gate, PeerLimit, Trigger};
@@ -29,15 +30,15 @@ use super::table::Table;
 /// ## Bounded memory
 ///
 /// Only peers with connections in service are remembered, in a table that is allocated here and never grows: for 16,384
-/// peers unless [`capacity`](Self::capacity) says otherwise. Where a [`Gate`](super::Gate) limits the connections its limit is
-/// enough. The connection of a further peer is refused, or let in uncounted by [`or_uncounted`](Self::or_uncounted);
-/// [`crowded_out`](Self::crowded_out) counts them in either case. The table's hash is keyed, so that nobody can choose addresses
-/// that make it slow.
+/// peers unless [`capacity`](Self::capacity) says otherwise. Where a [`Gate`](super::Gate) limits the connections its
+/// limit is enough. The connection of a further peer is refused, or let in uncounted by
+/// [`or_uncounted`](Self::or_uncounted); [`crowded_out`](Self::crowded_out) counts them in either case. The table's
+/// hash is keyed, so that nobody can choose addresses that make it slow.
 ///
 /// ## An address is not a person
 ///
-/// Behind one v4 address may be thousands of people (NAT), a v6 customer has 65,536 networks of 64 bits if it was given a
-/// /48 ([`v6_prefix`](Self::v6_prefix)), and whoever comes through a proxy has the proxy's address
+/// Behind one v4 address may be thousands of people (NAT), a v6 customer has 65,536 networks of 64 bits if it was given
+/// a /48 ([`v6_prefix`](Self::v6_prefix)), and whoever comes through a proxy has the proxy's address
 /// ([`exempt`](Self::exempt) it): [what to do about each](crate::guide::overload#a-limit-for-each-peer-and-nat).
 ///
 /// ## Those that nobody knows
@@ -47,8 +48,8 @@ use super::table::Table;
 ///
 /// ## Builders begin anew
 ///
-/// The methods that take `self` give a new limit that counts nobody yet, unless this is its only handle. Build first, and
-/// clone then.
+/// The methods that take `self` give a new limit that counts nobody yet, unless this is its only handle. Build first,
+/// and clone then.
 #[derive(Clone)]
 pub struct PeerLimit {
     shared: Arc<Shared>,
@@ -81,8 +82,8 @@ enum Peer {
     Unknown,
 }
 
-/// The place of a connection among those of its peer, given back when dropped. Empty until the connection was let in, and
-/// for those that are not counted.
+/// The place of a connection among those of its peer, given back when dropped. Empty until the connection was let in,
+/// and for those that are not counted.
 #[must_use = "dropping it gives the place back"]
 pub struct PeerPermit(Option<(Arc<Shared>, Peer)>);
 
@@ -128,8 +129,8 @@ impl PeerLimit {
         self.changed(|rules| rules.v6_prefix = bits)
     }
 
-    /// Remembers so many peers at the most: 16,384 unless said otherwise. The table takes 48 to 96 bytes for each, from the
-    /// beginning.
+    /// Remembers so many peers at the most: 16,384 unless said otherwise. The table takes 48 to 96 bytes for each, from
+    /// the beginning.
     ///
     /// # Panics
     ///
@@ -142,8 +143,8 @@ impl PeerLimit {
         Self::with(rules)
     }
 
-    /// Lets peers in, and does not count them, whose address begins with the same `bits` bits as this one. A v4 address goes
-    /// for v4 peers of dual-stack listeners as well.
+    /// Lets peers in, and does not count them, whose address begins with the same `bits` bits as this one. A v4 address
+    /// goes for v4 peers of dual-stack listeners as well.
     ///
     /// # Panics
     ///
@@ -180,7 +181,8 @@ impl PeerLimit {
         self.changed(|rules| rules.or_uncounted = true)
     }
 
-    /// How whoever exceeds the limit is told: by a reset unless said otherwise, which leaves no TIME_WAIT behind on this side.
+    /// How whoever exceeds the limit is told: by a reset unless said otherwise, which leaves no TIME_WAIT behind on
+    /// this side.
     #[must_use]
     pub fn refusal(self, refusal: Refusal) -> Self {
         self.changed(|rules| rules.refusal = refusal)

@@ -8,8 +8,8 @@ use super::newcomer::Newcomer;
 use super::refusal::Denied;
 use super::sync::Arc;
 
-/// Who may come in, asked in two phases: before each accept whether there is room ([`reserve`](Self::reserve)), and after
-/// it whether this one may have it ([`admit`](Self::admit)). [`and`](Self::and) puts several policies together.
+/// Who may come in, asked in two phases: before each accept whether there is room ([`reserve`](Self::reserve)), and
+/// after it whether this one may have it ([`admit`](Self::admit)). [`and`](Self::and) puts several policies together.
 ///
 /// ## The order is the promise
 ///
@@ -19,8 +19,8 @@ use super::sync::Arc;
 /// given strands every client of that acceptor.
 /// ## Test it
 ///
-/// What goes wrong in a policy goes wrong between two system calls. The feature `sim` has everything happen at every such
-/// point: [the guide to testing](crate::guide::testing) has a policy that makes clients wait, and its test.
+/// What goes wrong in a policy goes wrong between two system calls. The feature `sim` has everything happen at every
+/// such point: [the guide to testing](crate::guide::testing) has a policy that makes clients wait, and its test.
 ///
 /// # Examples
 ///
@@ -83,15 +83,15 @@ use super::sync::Arc;
 /// # let _ = policy;
 /// ```
 pub trait Admission: Send + Sync {
-    /// What a connection holds for as long as it lives. Where that is a place, dropping it gives the place back; a token
-    /// of a rate is used up, and time brings the next.
+    /// What a connection holds for as long as it lives. Where that is a place, dropping it gives the place back; a
+    /// token of a rate is used up, and time brings the next.
     type Permit;
 
     /// Takes a place for a connection that is about to be accepted.
     fn reserve(&self) -> Reserve<Self::Permit>;
 
-    /// Whether it never answers [`Reserve::Full`] nor [`Reserve::NotBefore`]. Then the connection is accepted first and a place asked for
-    /// second, so that no place is reserved while nobody is there to use it.
+    /// Whether it never answers [`Reserve::Full`] nor [`Reserve::NotBefore`]. Then the connection is accepted first and
+    /// a place asked for second, so that no place is reserved while nobody is there to use it.
     fn never_waits(&self) -> bool {
         false
     }
@@ -108,8 +108,8 @@ pub trait Admission: Send + Sync {
         Ok(())
     }
 
-    /// Whether [`admit`](Self::admit) will ask for the peer's address. It is then got with the accept itself, which costs
-    /// less than to ask later, and works for connections that have been reset.
+    /// Whether [`admit`](Self::admit) will ask for the peer's address. It is then got with the accept itself, which
+    /// costs less than to ask later, and works for connections that have been reset.
     #[inline]
     fn wants_peer(&self) -> bool {
         false
@@ -131,10 +131,10 @@ pub trait Admission: Send + Sync {
     #[must_use = "a place that was handed over is for the next in line: `cancel` it"]
     fn leave(&self, bell: &Arc<Bell>) -> Option<Self::Permit>;
 
-    /// As [`leave`](Self::leave), when the turn of this owner has come: what is said to it now. `None` if no place was kept
-    /// after all. A policy of several parts answers [`Reserve::NotBefore`] if a part has no use for the place that
-    /// another kept, which goes to the next in line; to ask anew at once would be to stand behind that one again,
-    /// and both would pass the place to and fro.
+    /// As [`leave`](Self::leave), when the turn of this owner has come: what is said to it now. `None` if no place was
+    /// kept after all. A policy of several parts answers [`Reserve::NotBefore`] if a part has no use for the place that
+    /// another kept, which goes to the next in line; to ask anew at once would be to stand behind that one again, and
+    /// both would pass the place to and fro.
     #[inline]
     fn fetch(&self, bell: &Arc<Bell>) -> Option<Reserve<Self::Permit>> {
         self.leave(bell).map(Reserve::Room)
@@ -155,8 +155,8 @@ pub trait Admission: Send + Sync {
     /// Put what refuses by who comes before what uses something up: whoever the first does not admit is not seen by the
     /// second.
     ///
-    /// And put a gate before a rate: whoever looks at a full gate has taken a token of the rate by then, for as long as that
-    /// takes, and another that looks meanwhile waits for the next.
+    /// And put a gate before a rate: whoever looks at a full gate has taken a token of the rate by then, for as long as
+    /// that takes, and another that looks meanwhile waits for the next.
     ///
     /// ## One limit stands in a policy once
     ///

@@ -12,8 +12,8 @@ use super::sync::Arc;
 
 /// At most so many new connections a second, over all acceptors that share it. Clones are the same limit.
 ///
-/// When it is used up the connections wait in the kernel's accept queue until the acceptor's timer goes off; or they are
-/// refused, if [`when_exceeded`](Self::when_exceeded) says so.
+/// When it is used up the connections wait in the kernel's accept queue until the acceptor's timer goes off; or they
+/// are refused, if [`when_exceeded`](Self::when_exceeded) says so.
 ///
 /// ```
 /// use epoll_acceptor::{Admission, RateLimit, Reserve};
@@ -35,8 +35,8 @@ pub struct RateLimit<C = Monotonic> {
     clock: C,
 }
 
-/// A token of a [`RateLimit`]; used up when dropped. To be [cancelled](Admission::cancel) with the limit that gave it, and
-/// only if nobody came in with it.
+/// A token of a [`RateLimit`]; used up when dropped. To be [cancelled](Admission::cancel) with the limit that gave it,
+/// and only if nobody came in with it.
 #[derive(Debug)]
 #[must_use = "a token that is dropped is used up"]
 pub struct RatePermit(());

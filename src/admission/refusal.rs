@@ -9,8 +9,9 @@ use std::sync::Arc;
 ///
 /// ## A client that goes on sending
 ///
-/// Whatever reaches this side after the close is answered by a reset, as is a close with more unread than 64 KiB: then a
-/// client may find the reset before it has read the end, or the last word. To hear everyone out would be to serve them.
+/// Whatever reaches this side after the close is answered by a reset, as is a close with more unread than 64 KiB: then
+/// a client may find the reset before it has read the end, or the last word. To hear everyone out would be to serve
+/// them.
 #[derive(Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Refusal {
@@ -20,8 +21,8 @@ pub enum Refusal {
     /// Reset: the client's next call fails with ECONNRESET, and no TIME_WAIT is kept. On Unix sockets, as
     /// [`Refusal::Close`].
     Reset,
-    /// Some last bytes, sent without blocking, and then closed as by [`Refusal::Close`] so that the client can read them. What
-    /// does not fit into the socket's send buffer at once is not sent.
+    /// Some last bytes, sent without blocking, and then closed as by [`Refusal::Close`] so that the client can read
+    /// them. What does not fit into the socket's send buffer at once is not sent.
     LastWord(Arc<[u8]>),
 }
 

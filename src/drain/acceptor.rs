@@ -68,9 +68,9 @@ pub trait Steps {
 ///
 /// # Its two types
 ///
-/// `Stream` is what a connection is: a `TcpStream`, say, as [`Listener`](crate::linux::Listener) has it. `Permit` is what
-/// it carries for its place: that of the policy, or `()` without one. Both stand in a supertrait without a name. It seals
-/// this trait: the promises hold for the implementations of this crate.
+/// `Stream` is what a connection is: a `TcpStream`, say, as [`Listener`](crate::linux::Listener) has it. `Permit` is
+/// what it carries for its place: that of the policy, or `()` without one. Both stand in a supertrait without a name.
+/// It seals this trait: the promises hold for the implementations of this crate.
 ///
 /// ```
 /// use std::net::TcpStream;

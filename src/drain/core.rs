@@ -208,8 +208,8 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
         }
     }
 
-    /// Has a further pass begin if this one should be forgotten before its first step: it would be in the way of whoever
-    /// stands in line behind it, with the place that is kept for it.
+    /// Has a further pass begin if this one should be forgotten before its first step: it would be in the way of
+    /// whoever stands in line behind it, with the place that is kept for it.
     #[inline]
     pub(super) fn may_be_forgotten(&self) {
         if self.called {

@@ -67,7 +67,8 @@ macro_rules! counters {
         }
 
         impl Counters {
-            /// Each of the plain numbers with its name, in the order of the fields: for exporters. The histogram is not among them.
+            /// Each of the plain numbers with its name, in the order of the fields: for exporters. The histogram is not
+            /// among them.
             ///
             /// ```
             /// let counters = epoll_acceptor::Counters::default();
@@ -161,8 +162,8 @@ impl Tally {
 }
 
 impl Counters {
-    /// Whether every attempt is accounted for, and every refusal. Always, of an acceptor at rest; while its owner is at work
-    /// the parts may be a step apart.
+    /// Whether every attempt is accounted for, and every refusal. Always, of an acceptor at rest; while its owner is at
+    /// work the parts may be a step apart.
     #[must_use]
     pub const fn is_balanced(&self) -> bool {
         let refused = self.refused_full

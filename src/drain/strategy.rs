@@ -11,8 +11,8 @@ use thiserror::Error;
 /// first. Each proof is sound, because a connection enters the queue before its event is raised: one that comes
 /// after the look raises an event of its own.
 ///
-/// Unless [`Builder::proof`](crate::linux::Builder::proof) says otherwise it is `Depth` for TCP and MPTCP, and `Peek` for
-/// everything else.
+/// Unless [`Builder::proof`](crate::linux::Builder::proof) says otherwise it is `Depth` for TCP and MPTCP, and `Peek`
+/// for everything else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Proof {
@@ -35,8 +35,8 @@ pub trait Strategy: sealed::Sealed + Copy + Send + Sync {
 /// Registered level-triggered (`EPOLLIN`): the kernel reports the listener as long as its queue is not empty (K5).
 ///
 /// The default, because no other makes fewer calls: a lone connection costs a wait and an accept
-/// ([figures](crate::guide::benchmarks#which-strategy-and-which-budget)). The one to choose unless something else asks for edges, or several epolls watch the
-/// listener ([`Exclusive`]).
+/// ([figures](crate::guide::benchmarks#which-strategy-and-which-budget)). The one to choose unless something else asks
+/// for edges, or several epolls watch the listener ([`Exclusive`]).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct LevelTriggered;
 

@@ -162,8 +162,8 @@ impl<L: Listener, S: Strategy, A: Admission> Builder<L, S, A> {
     ///
     /// # Errors
     ///
-    /// Fails as [`hosted`](Self::hosted) does, when called outside a tokio runtime, or when the runtime's epoll refuses the
-    /// descriptor. The listener comes back.
+    /// Fails as [`hosted`](Self::hosted) does, when called outside a tokio runtime, or when the runtime's epoll refuses
+    /// the descriptor. The listener comes back.
     ///
     /// # Panics
     ///

@@ -10,10 +10,10 @@
 //!
 //! # The trap of an edge-triggered host
 //!
-//! Hosts such as tokio's `AsyncFd`, mio and async-io are told of an edge, and sleep until the next. What is on the inner
-//! epoll's ready list already raises none. So a host that answers an edge by one wait and one pass, and then sleeps,
-//! leaves the rest of the queue to itself whenever a pass ends before the queue does:
-//! [the guide](crate::guide::hosting#the-trap-of-an-edge-triggered-host) tells how that goes, and what was measured.
+//! Hosts such as tokio's `AsyncFd`, mio and async-io are told of an edge, and sleep until the next. What is on the
+//! inner epoll's ready list already raises none. So a host that answers an edge by one wait and one pass, and then
+//! sleeps, leaves the rest of the queue to itself whenever a pass ends before the queue does: [the
+//! guide](crate::guide::hosting#the-trap-of-an-edge-triggered-host) tells how that goes, and what was measured.
 //!
 //! The remedy is one rule: **before you sleep, wait on the inner epoll with timeout zero, after the last
 //! pass, until it returns nothing.** In the order of things:

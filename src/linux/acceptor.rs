@@ -19,8 +19,8 @@ use crate::drain::strategy::{EdgeTriggered, Exclusive, LevelTriggered, Proof, St
 
 /// An [`Acceptor`](crate::drain::Acceptor) on a real listener and a real epoll.
 ///
-/// Made by [`LevelTriggered::on`], [`EdgeTriggered::on`], [`Exclusive::on`] or [`Trigger::on`]. It owns the listener and its
-/// registration; dropping it deregisters the listener and closes it, which resets whoever is still queued: take
+/// Made by [`LevelTriggered::on`], [`EdgeTriggered::on`], [`Exclusive::on`] or [`Trigger::on`]. It owns the listener
+/// and its registration; dropping it deregisters the listener and closes it, which resets whoever is still queued: take
 /// the listener out with [`into_listener`](Self::into_listener) to hand it on instead.
 ///
 /// It is `Send` and `Sync`: build it on one thread and run it on another. One thread at a time drives it
@@ -202,26 +202,26 @@ impl<L: Listener, S: Strategy, A: Admission> Builder<L, S, A> {
         self
     }
 
-    /// Refuses at most `per_second` connections a second, and `burst` at once; 0 counts as 1. Then it takes none from the
-    /// queue until the next may be refused, so that shedding costs no more than was foreseen, however many come.
+    /// Refuses at most `per_second` connections a second, and `burst` at once; 0 counts as 1. Then it takes none from
+    /// the queue until the next may be refused, so that shedding costs no more than was foreseen, however many come.
     ///
     /// Not bounded by it are those who are refused when the listener is [wound down](EpollAcceptor::wind_down).
     ///
     /// ## Those who would be let in wait as well
     ///
-    /// The queue is one, and who stands in it is not known before it is taken. Without this, an acceptor refuses as fast
-    /// as it can, which is over soonest for whoever stands behind a flood.
+    /// The queue is one, and who stands in it is not known before it is taken. Without this, an acceptor refuses as
+    /// fast as it can, which is over soonest for whoever stands behind a flood.
     pub const fn refuse_at_most(mut self, per_second: u32, burst: u32) -> Self {
         self.plan.refusals = Some((per_second, burst));
         self
     }
 
-    /// Keeps a descriptor in reserve, and when descriptors have run out (EMFILE, ENFILE) takes whoever waits with it, to
-    /// refuse them so. Without this they wait in the queue until descriptors are to be had.
+    /// Keeps a descriptor in reserve, and when descriptors have run out (EMFILE, ENFILE) takes whoever waits with it,
+    /// to refuse them so. Without this they wait in the queue until descriptors are to be had.
     ///
-    /// A pass refuses as many as its budget allows; then the acceptor backs off as it would without: for 10 ms, doubling
-    /// to 200 ms. The reserve is
-    /// made again as soon as that is possible. If another thread is quicker to take it, those who wait go on waiting.
+    /// A pass refuses as many as its budget allows; then the acceptor backs off as it would without: for 10 ms,
+    /// doubling to 200 ms. The reserve is made again as soon as that is possible. If another thread is quicker to take
+    /// it, those who wait go on waiting.
     pub fn refuse_when_exhausted(mut self, refusal: Refusal) -> Self {
         self.plan.when_exhausted = Some(refusal);
         self
@@ -371,8 +371,8 @@ impl RegisterErrorKind {
     }
 }
 
-/// Drops the listener, and so closes it: `?` on an error of [`Builder::register`] does. Where the listener is to live on,
-/// take it out before.
+/// Drops the listener, and so closes it: `?` on an error of [`Builder::register`] does. Where the listener is to live
+/// on, take it out before.
 ///
 /// [`AlreadyExists`](io::ErrorKind::AlreadyExists) if it was registered already, the system's own kind, or
 /// [`InvalidInput`](io::ErrorKind::InvalidInput).

@@ -39,8 +39,8 @@ impl<L: Listener, S: Strategy, A: Admission> EpollAcceptor<L, S, A> {
     ///   still queued when it ends, so that an empty queue is watched for a while ([`settle`](WindingDown::settle)).
     /// * MPTCP, vsock and others: cannot be barred. The window remains, as short as it can be.
     ///
-    /// Needs no privileges. An acceptor that was stopped or has died before serves nobody: then there is only the rest to
-    /// refuse.
+    /// Needs no privileges. An acceptor that was stopped or has died before serves nobody: then there is only the rest
+    /// to refuse.
     ///
     /// ```
     /// use std::io::Read;
@@ -74,8 +74,8 @@ impl<L: Listener, S: Strategy, A: Admission> EpollAcceptor<L, S, A> {
     ///
     /// ## Not while others hold the socket
     ///
-    /// The bar acts on the socket, and so on every duplicate of its descriptor, in other acceptors and processes. Of the
-    /// acceptors of one listener the last one winds down; a listener that is handed over goes by
+    /// The bar acts on the socket, and so on every duplicate of its descriptor, in other acceptors and processes. Of
+    /// the acceptors of one listener the last one winds down; a listener that is handed over goes by
     /// [`into_listener`](Self::into_listener).
     ///
     /// ## What the bar of TCP does not keep out
@@ -94,8 +94,8 @@ impl<L: Listener, S: Strategy, A: Admission> EpollAcceptor<L, S, A> {
 }
 
 impl<L: Listener, S: Strategy, A: Admission> WindingDown<L, S, A> {
-    /// How long an empty queue is watched for TCP handshakes that had begun before; 250 ms unless set, which is the round
-    /// trip of nearly every path. Those that last longer are reset. Unix sockets have no handshake, and no wait.
+    /// How long an empty queue is watched for TCP handshakes that had begun before; 250 ms unless set, which is the
+    /// round trip of nearly every path. Those that last longer are reset. Unix sockets have no handshake, and no wait.
     pub fn settle(mut self, settle: Duration) -> Self {
         self.inner.set_settle(settle);
         self
@@ -107,7 +107,8 @@ impl<L: Listener, S: Strategy, A: Admission> WindingDown<L, S, A> {
         self.inner.wait()
     }
 
-    /// Whether all are through, or the time is. Ask after each wait: those who are to be refused at once are refused here.
+    /// Whether all are through, or the time is. Ask after each wait: those who are to be refused at once are refused
+    /// here.
     #[must_use]
     pub fn is_over(&mut self) -> bool {
         self.inner.is_over()
@@ -125,8 +126,8 @@ impl<L: Listener, S: Strategy, A: Admission> WindingDown<L, S, A> {
         self.inner.drain().port().listener()
     }
 
-    /// Refuses whoever is queued now, deregisters and closes the listener, and tells what became of everyone. At any time: it
-    /// need not be over.
+    /// Refuses whoever is queued now, deregisters and closes the listener, and tells what became of everyone. At any
+    /// time: it need not be over.
     pub fn finish(self) -> Farewell {
         let (drain, farewell) = self.inner.finish();
         drop(drain);

@@ -87,8 +87,8 @@ impl<F: AsFd> Registration<F> {
 
     /// What is registered.
     ///
-    /// There is no way to its inside by `&mut`: it could be exchanged for another, and the registration with it would be
-    /// nobody's. Sockets are read and written through a shared reference as well:
+    /// There is no way to its inside by `&mut`: it could be exchanged for another, and the registration with it would
+    /// be nobody's. Sockets are read and written through a shared reference as well:
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {

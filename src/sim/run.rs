@@ -36,8 +36,8 @@ pub trait Limited: Admission<Permit: Send> + Clone + 'static {
     fn in_use(&self) -> Option<u32> {
         None
     }
-    /// The same with the policy that a case has besides its gate, if it brings that itself: then no other is made, and the books
-    /// look at its answers. For policies of one's own, and the faults they may have.
+    /// The same with the policy that a case has besides its gate, if it brings that itself: then no other is made, and
+    /// the books look at its answers. For policies of one's own, and the faults they may have.
     fn with_extra(&self, _extra: Extra, _clock: &Arc<dyn Clock>) -> Option<Self> {
         None
     }

@@ -1,5 +1,5 @@
-//! The part of the books that is about who comes: peers, how long they were queued, and who may come at all. Follows each
-//! connection by itself, and knows the rules of a case and nothing of how a policy keeps them.
+//! The part of the books that is about who comes: peers, how long they were queued, and who may come at all. Follows
+//! each connection by itself, and knows the rules of a case and nothing of how a policy keeps them.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -189,8 +189,8 @@ impl Visitors {
         }
     }
 
-    /// Whether every wait was above the target for an interval, up to one that is seen now: `None` if one might see it so or
-    /// not, because for a while nobody came.
+    /// Whether every wait was above the target for an interval, up to one that is seen now: `None` if one might see it
+    /// so or not, because for a while nobody came.
     fn has_been_high(&self, now: Duration, queued: Duration) -> Option<bool> {
         if queued <= Extra::TARGET {
             return Some(false);

@@ -183,7 +183,8 @@ impl Group {
         self.waiting.pop_front()
     }
 
-    /// Notes that the acceptor with this [`Control`] serves this member, which is its listener, in whatever loop it is hosted.
+    /// Notes that the acceptor with this [`Control`] serves this member, which is its listener, in whatever loop it is
+    /// hosted.
     ///
     /// # Panics
     ///
@@ -196,9 +197,9 @@ impl Group {
 
     /// What can be said of each member, in the order of their opening. One system call each, and no privileges.
     ///
-    /// A member is [`Stalled`](Attendance::Stalled) if connections waited at the last call and at this one, and its owner
-    /// has begun no pass in between: so the time between two calls is what an owner has to answer an event. Once a
-    /// second, say.
+    /// A member is [`Stalled`](Attendance::Stalled) if connections waited at the last call and at this one, and its
+    /// owner has begun no pass in between: so the time between two calls is what an owner has to answer an event. Once
+    /// a second, say.
     #[must_use]
     pub fn report(&self) -> Vec<MemberReport> {
         let mut state = self.shared.lock();
@@ -281,7 +282,8 @@ fn bound(address: SocketAddr) -> io::Result<Socket> {
 }
 
 impl Member {
-    /// Its number, from 0 in the order of opening. Under [`Steer::ByCpu`] also that of its CPU, as long as nobody has left.
+    /// Its number, from 0 in the order of opening. Under [`Steer::ByCpu`] also that of its CPU, as long as nobody has
+    /// left.
     #[must_use]
     pub const fn index(&self) -> usize {
         self.index

@@ -12,7 +12,8 @@
 //! 2. The new one receives, registers its acceptor, and [`confirm`]s.
 //! 3. The old one hears that ([`await_confirmation`]), and deregisters: [`Control::stop`] and a pass, or
 //!    [`into_listener`].
-//! 4. It closes its listener, which resets nobody since the socket lives on, ends the connections that it has, and ends.
+//! 4. It closes its listener, which resets nobody since the socket lives on, ends the connections that it has, and
+//!    ends.
 //!
 //! If the new process fails before step 3, the old one has lost nothing.
 //!
@@ -70,7 +71,8 @@ pub use listeners::{Listeners, Received};
 /// # Errors
 ///
 /// [`InvalidInput`](io::ErrorKind::InvalidInput) if the variables make no sense or do not fit together,
-/// `EBADF` if there are fewer descriptors than they say, [`AlreadyExists`](io::ErrorKind::AlreadyExists) the second time.
+/// `EBADF` if there are fewer descriptors than they say, [`AlreadyExists`](io::ErrorKind::AlreadyExists) the second
+/// time.
 ///
 /// # Examples
 ///
@@ -111,8 +113,8 @@ pub fn inherited() -> io::Result<Listeners> {
 /// # Errors
 ///
 /// [`InvalidInput`](io::ErrorKind::InvalidInput) for no listener at all, more than 253, a name that LISTEN_FDNAMES
-/// cannot hold (empty, longer than 255, a colon, not printable ASCII), a descriptor that does not listen, or a zero byte
-/// in an argument; otherwise whatever [`Command::spawn`] fails with.
+/// cannot hold (empty, longer than 255, a colon, not printable ASCII), a descriptor that does not listen, or a zero
+/// byte in an argument; otherwise whatever [`Command::spawn`] fails with.
 ///
 /// # Examples
 ///
@@ -258,8 +260,8 @@ pub fn receive(mut stream: &UnixStream) -> io::Result<Listeners> {
     Ok(Listeners::new(names.into_iter().map(str::to_owned).zip(came.fds)))
 }
 
-/// Tells the old process that its listeners are served here now: after the acceptors have been registered. The example is
-/// [`send`]'s.
+/// Tells the old process that its listeners are served here now: after the acceptors have been registered. The example
+/// is [`send`]'s.
 ///
 /// # Errors
 ///

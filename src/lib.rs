@@ -1,6 +1,6 @@
 // Of two definitions of a link the first one counts: here those for this page, in the README those for the repository.
-#![doc = include_str!("guide/links.md")]
-#![doc = include_str!("guide/pictures.md")]
+#![cfg_attr(any(doc, doctest), doc = include_str!("guide/links.md"))]
+#![cfg_attr(any(doc, doctest), doc = include_str!("guide/pictures.md"))]
 #![doc = include_str!("../README.md")]
 //!
 //! # The modules

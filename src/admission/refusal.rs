@@ -12,6 +12,10 @@ use std::sync::Arc;
 /// Whatever reaches this side after the close is answered by a reset, as is a close with more unread than 64 KiB: then
 /// a client may find the reset before it has read the end, or the last word. To hear everyone out would be to serve
 /// them.
+///
+/// # References
+///
+/// [socket(7)](https://man7.org/linux/man-pages/man7/socket.7.html), `SO_LINGER`
 #[derive(Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Refusal {

@@ -20,6 +20,9 @@ use super::errno::Errno;
 /// | paused | [`Control::pause`](super::Control::pause) | [`Control::resume`](super::Control::resume) |
 /// | stopped | [`Control::stop`](super::Control::stop) | nobody; the owner closes it or hands it on |
 /// | dead | the listener was shut down or closed | nobody; the owner was told once |
+///
+/// Drawn in [the architecture](crate::guide::architecture#the-states); [`Control`](super::Control) and [`Dead`] have
+/// examples.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum State {

@@ -24,8 +24,8 @@
 //!
 //! # What it holds
 //!
-//! The numbers are those of `docs/kernel.md`, which tells each rule and how it is checked. `tests/parity`
-//! plays the same calls on the model and on the real kernel and compares every result.
+//! The numbers are those of [the kernel's rules](crate::guide::kernel), which tell each rule and how it is checked.
+//! `tests/parity` plays the same calls on the model and on the real kernel and compares every result.
 //!
 //! * Registrations (`epoll.rs`, K1, K2, K4-K7, K9-K16, K21, K25, K70-K72): the four ways onto the ready list,
 //!   keys, the second look at delivery, level, edge, one-shot, exclusive, mask 0, order, errors and their

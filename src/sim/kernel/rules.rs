@@ -22,7 +22,7 @@ pub enum AfterReport {
 }
 
 /// The rules that the model keeps. Every default is what Linux does; the numbers are those of
-/// `docs/kernel.md`.
+/// [the kernel's rules](crate::guide::kernel).
 pub trait Rules: Copy + Eq + Hash + Debug + Send + Sync + 'static {
     /// K2. What an arrival says to the registrations of its listener.
     #[must_use]

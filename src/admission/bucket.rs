@@ -16,6 +16,13 @@ pub(crate) struct Bucket {
     tolerance: u64,
 }
 
+/// What was taken.
+#[derive(Debug)]
+pub(crate) struct Token {
+    /// When the bucket would have been full again, if nobody had taken any since.
+    full_at: u64,
+}
+
 const SECOND: u64 = 1_000_000_000;
 
 impl Bucket {
@@ -28,7 +35,7 @@ impl Bucket {
     }
 
     /// Takes a token, or tells how long it will be until there is one.
-    pub(crate) fn take(&self, now: Duration) -> Result<(), Duration> {
+    pub(crate) fn take(&self, now: Duration) -> Result<Token, Duration> {
         let now = nanoseconds(now);
         let mut full_at = self.full_at.load(Ordering::Relaxed);
         loop {
@@ -38,7 +45,7 @@ impl Bucket {
             }
             let next = full_at.max(now).saturating_add(self.interval);
             match self.full_at.compare_exchange_weak(full_at, next, Ordering::Relaxed, Ordering::Relaxed) {
-                Ok(_) => return Ok(()),
+                Ok(_) => return Ok(Token { full_at: next }),
                 Err(seen) => full_at = seen,
             }
         }
@@ -50,9 +57,11 @@ impl Bucket {
         Duration::from_nanos(lacking.saturating_sub(self.tolerance))
     }
 
-    /// Puts a token back.
-    pub(crate) fn put_back(&self) {
-        // A full bucket that was filled up meanwhile is as full as before: `take` looks at the later of both moments.
+    /// Puts a token back, unless the bucket may have been full without it meanwhile: then there would be one too many.
+    pub(crate) fn put_back(&self, token: &Token, now: Duration) {
+        if nanoseconds(now) >= token.full_at {
+            return;
+        }
         let mut full_at = self.full_at.load(Ordering::Relaxed);
         loop {
             let next = full_at.saturating_sub(self.interval);

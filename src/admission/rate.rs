@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::bell::Bell;
-use super::bucket::Bucket;
+use super::bucket::{Bucket, Token};
 use super::clock::{Clock, Monotonic};
 use super::gate::WhenFull;
 use super::policy::{Admission, Line, Reserve, Until};
@@ -39,7 +39,7 @@ pub struct RateLimit<C = Monotonic> {
 /// and only if nobody came in with it.
 #[derive(Debug)]
 #[must_use = "a token that is dropped is used up"]
-pub struct RatePermit(());
+pub struct RatePermit(Token);
 
 impl RateLimit {
     /// At most so many a second; at once as many as come in 50 ms, or one.
@@ -93,7 +93,7 @@ impl<C: Clock> Admission for RateLimit<C> {
 
     fn reserve(&self) -> Reserve<RatePermit> {
         match (self.bucket.take(self.clock.now()), &self.when_exceeded) {
-            (Ok(()), _) => Reserve::Room(RatePermit(())),
+            (Ok(token), _) => Reserve::Room(RatePermit(token)),
             (Err(wait), WhenFull::Pause) => Reserve::NotBefore(wait),
             (Err(_), WhenFull::Shed(refusal)) => Reserve::Shed(Denied::new(Cause::Rate, refusal.clone())),
         }
@@ -103,8 +103,8 @@ impl<C: Clock> Admission for RateLimit<C> {
         matches!(self.when_exceeded, WhenFull::Shed(_))
     }
 
-    fn cancel(&self, RatePermit(()): RatePermit) {
-        self.bucket.put_back();
+    fn cancel(&self, RatePermit(token): RatePermit) {
+        self.bucket.put_back(&token, self.clock.now());
     }
 
     /// Nobody stands in line for time.

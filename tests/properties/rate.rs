@@ -129,6 +129,24 @@ fn who_waits_as_long_as_it_was_told_gets_in_and_not_sooner() {
     }
 }
 
+/// A policy may take its time to refuse somebody.
+#[test]
+fn a_token_that_comes_back_late_makes_no_burst() {
+    let clock = Hands::default();
+    let limit = RateLimit::with_clock(10, clock.clone()).burst(1);
+    let token = || match limit.reserve() {
+        Reserve::Room(token) => token,
+        other => panic!("there is one: {other:?}"),
+    };
+    let late = token();
+    clock.pass(1_000_000_000);
+    let other = token();
+    limit.cancel(late);
+    assert!(matches!(limit.reserve(), Reserve::NotBefore(_)), "one in a tenth of a second");
+    limit.cancel(other);
+    assert!(matches!(limit.reserve(), Reserve::Room(_)));
+}
+
 /// A timer of milliseconds could not keep a rate of more with a burst of one.
 #[test]
 fn a_burst_is_at_least_what_comes_in_a_millisecond() {

@@ -85,7 +85,7 @@ pub use drain::{
 #[cfg(feature = "tokio")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
 #[doc(inline)]
-pub use hosted::{AsyncAcceptor, IntoTokio};
+pub use hosted::{AsyncAcceptor, AsyncWindingDown, IntoTokio};
 #[doc(inline)]
 pub use hosted::{Hosted, Turn};
 #[cfg(feature = "group")]

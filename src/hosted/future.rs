@@ -172,20 +172,30 @@ impl<L: Listener, S: Strategy, A: Admission> Builder<L, S, A> {
         if let Err(error) = Handle::try_current() {
             return Err(self.refused(io::Error::other(error)));
         }
-        // Its successor, of October 2026, is unsafe: it wants what is watched to own its descriptor and to
-        // keep it for as long as it is watched. `Hosted` does.
-        #[allow(deprecated, reason = "the same call, without unsafe code")]
-        match AsyncFd::try_with_interest(self.hosted()?, Interest::READABLE) {
-            Ok(fd) => Ok(AsyncAcceptor { fd, unregistered: 0 }),
-            Err(failed) => {
-                let (hosted, error) = failed.into_parts();
-                Err(RegisterError::system(error, hosted.into_listener()))
-            }
-        }
+        let watched = AsyncAcceptor::watch(self.hosted()?);
+        watched.map_err(|(hosted, error)| RegisterError::system(error, hosted.into_listener()))
     }
 }
 
 impl<A: Acceptor> AsyncAcceptor<A> {
+    pub(super) fn watch(hosted: Hosted<A>) -> Result<Self, (Hosted<A>, io::Error)> {
+        // Its successor, of October 2026, is unsafe: it wants what is watched to own its descriptor and to
+        // keep it for as long as it is watched. `Hosted` does.
+        #[allow(deprecated, reason = "the same call, without unsafe code")]
+        match AsyncFd::try_with_interest(hosted, Interest::READABLE) {
+            Ok(fd) => Ok(Self { fd, unregistered: 0 }),
+            Err(failed) => Err(failed.into_parts()),
+        }
+    }
+
+    pub(super) fn into_hosted(self) -> Hosted<A> {
+        self.fd.into_inner()
+    }
+
+    pub(super) fn hosted_mut(&mut self) -> &mut Hosted<A> {
+        self.fd.get_mut()
+    }
+
     /// The next connection as a stream of tokio's, with its permit; `None` when the acceptor was stopped, or
     /// after it was told to be dead. Cancel safe.
     ///

@@ -7,11 +7,13 @@ use std::time::Duration;
 use super::turns::{Turn, Turns};
 use crate::admission::policy::Admission;
 use crate::drain::acceptor::Acceptor;
+use crate::drain::closing::{Barred, Farewell, Rest};
 use crate::drain::counters::Counters;
 use crate::drain::shared::Control;
 use crate::drain::state::State;
 use crate::drain::strategy::Strategy;
 use crate::linux::acceptor::{Builder, EpollAcceptor, RegisterError};
+use crate::linux::closing::WindingDown;
 use crate::linux::epoll::Epoll;
 use crate::linux::events::Events;
 use crate::linux::listener::Listener;
@@ -171,6 +173,78 @@ impl<L: Listener, S: Strategy, A: Admission> Hosted<EpollAcceptor<L, S, A>> {
     #[must_use = "dropping the listener closes it and resets whoever is queued"]
     pub fn into_listener(self) -> L {
         self.turns.into_acceptor().into_listener()
+    }
+}
+
+/// The end of a listener in a host: as [`WindingDown`] says, with turns for passes.
+///
+/// ```
+/// use std::net::TcpListener;
+/// use std::time::Duration;
+/// use epoll_acceptor::{LevelTriggered, Refusal, Rest, Turn};
+///
+/// # fn main() -> std::io::Result<()> {
+/// let hosted = LevelTriggered::on(TcpListener::bind("127.0.0.1:0")?).hosted()?;
+/// let mut ending = hosted.wind_down(Rest::Serve(Refusal::Reset), Duration::from_secs(5)).settle(Duration::ZERO);
+/// loop {
+///     match ending.turn()? {
+///         Turn::Connection(connection) => println!("hello {:?}", connection.peer_addr()),
+///         Turn::Again => {}
+///         Turn::Dead(dead) => return Err(dead.into()),
+///         Turn::Quiet | Turn::Over if ending.is_over() => break,
+///         // The host waits here until the descriptor is readable, at most for `ending.timeout()`.
+///         Turn::Quiet | Turn::Over => {}
+///     }
+/// }
+/// assert_eq!(ending.finish().left, Some(0));
+/// # Ok(())
+/// # }
+/// ```
+impl<L: Listener, S: Strategy, A: Admission> Hosted<EpollAcceptor<L, S, A>> {
+    /// As [`EpollAcceptor::wind_down`]: keeps newcomers out, serves or refuses whoever is queued, and at last closes the
+    /// listener.
+    ///
+    /// Take a turn at once, whatever the host has been told. From then on take turns as before, until one is
+    /// [`Quiet`](Turn::Quiet) or [`Over`](Turn::Over); then ask whether it [`is_over`](Self::is_over), and if not, sleep,
+    /// but no longer than [`timeout`](Self::timeout).
+    pub fn wind_down(self, rest: Rest, within: Duration) -> Hosted<WindingDown<L, S, A>> {
+        let Self { turns, epoll, events } = self;
+        Hosted { turns: Turns::new(turns.into_acceptor().wind_down(rest, within)), epoll, events }
+    }
+}
+
+impl<L: Listener, S: Strategy, A: Admission> Hosted<WindingDown<L, S, A>> {
+    /// As [`WindingDown::settle`].
+    pub fn settle(mut self, settle: Duration) -> Self {
+        self.set_settle(settle);
+        self
+    }
+
+    pub(super) fn set_settle(&mut self, settle: Duration) {
+        self.turns.acceptor_mut().set_settle(settle);
+    }
+
+    /// As [`WindingDown::timeout`].
+    #[must_use]
+    pub fn timeout(&self) -> Duration {
+        self.turns.acceptor().timeout()
+    }
+
+    /// As [`WindingDown::is_over`].
+    #[must_use]
+    pub fn is_over(&mut self) -> bool {
+        self.turns.acceptor_mut().is_over()
+    }
+
+    /// As [`WindingDown::barred`].
+    #[must_use]
+    pub fn barred(&self) -> Barred {
+        self.turns.acceptor().barred()
+    }
+
+    /// As [`WindingDown::finish`].
+    pub fn finish(self) -> Farewell {
+        self.turns.into_acceptor().finish()
     }
 }
 

@@ -30,7 +30,12 @@ mod turns;
 mod host;
 #[cfg(feature = "tokio")]
 mod future;
+#[cfg(feature = "tokio")]
+mod ending;
 
+#[cfg(feature = "tokio")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
+pub use ending::AsyncWindingDown;
 #[cfg(feature = "tokio")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
 pub use future::{AsyncAcceptor, IntoTokio};

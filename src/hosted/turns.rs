@@ -95,6 +95,11 @@ impl<A: Acceptor> Turns<A> {
         &self.acceptor
     }
 
+    /// The acceptor, between two turns.
+    pub const fn acceptor_mut(&mut self) -> &mut A {
+        &mut self.acceptor
+    }
+
     /// The acceptor, whatever was open is closed with its next pass.
     pub fn into_acceptor(self) -> A {
         self.acceptor

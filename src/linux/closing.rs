@@ -97,8 +97,12 @@ impl<L: Listener, S: Strategy, A: Admission> WindingDown<L, S, A> {
     /// How long an empty queue is watched for TCP handshakes that had begun before; 250 ms unless set, which is the
     /// round trip of nearly every path. Those that last longer are reset. Unix sockets have no handshake, and no wait.
     pub fn settle(mut self, settle: Duration) -> Self {
-        self.inner.set_settle(settle);
+        self.set_settle(settle);
         self
+    }
+
+    pub(crate) fn set_settle(&mut self, settle: Duration) {
+        self.inner.set_settle(settle);
     }
 
     /// How long the next wait may last at most.

@@ -7,3 +7,4 @@ mod dropped;
 mod edges;
 mod ends;
 mod serving;
+mod winding;

@@ -7,11 +7,16 @@
 //! * It ends: by its deadline, and before it as soon as nobody is left; and it does not spin until then.
 //! * `Rest::Serve` refuses nobody whom there was time and room to serve; `Rest::Refuse` serves nobody.
 //! * The counters balance, and say what was seen.
+//!
+//! All that for an owner that waits on the acceptor's own epoll, and for a host that watches that one edge-triggered.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use epoll_acceptor::admission::Ring;
 use epoll_acceptor::drain::{Bar, Drain, Peek, Plan, Port, WindDown};
+use epoll_acceptor::hosted::{Turn, Turns};
+use epoll_acceptor::sim::kernel::{Fd, Mask};
 use epoll_acceptor::sim::stage::{SimPort, SimStage, SimStream};
 use epoll_acceptor::sim::{Case, Stage};
 use epoll_acceptor::{Acceptor, Barred, Connection, Errno, Farewell, Gate, Permit, Refusal, Rest, Trigger};
@@ -47,6 +52,8 @@ enum Fault {
     TakesTcpForUnix,
     /// What a connection has inherited of the bar it keeps.
     LeavesDeaf,
+    /// The host sleeps when a pass is over, and not when a turn is quiet.
+    SleepsAfterThePass,
 }
 
 /// A port with a fault.
@@ -104,7 +111,7 @@ impl Bar for Faulty {
                 self.port.bar();
                 Barred::Fully
             }
-            Fault::None | Fault::LeavesDeaf => self.port.bar(),
+            Fault::None | Fault::LeavesDeaf | Fault::SleepsAfterThePass => self.port.bar(),
         }
     }
 
@@ -124,13 +131,15 @@ struct Scene {
     limit: u32,
     queued: u32,
     half_open: u32,
+    hosted: bool,
     fault: Fault,
 }
 
 /// The owner, its acceptor and what has come of everyone.
 struct Play {
     stage: SimStage,
-    acceptor: WindDown<Faulty, Trigger, Gate>,
+    acceptor: Turns<WindDown<Faulty, Trigger, Gate>>,
+    host: Option<Host>,
     gate: Gate,
     open: Vec<Connection<SimStream, Permit>>,
     /// Clients that were queued at some time.
@@ -139,6 +148,13 @@ struct Play {
     waits: u32,
     begun: Duration,
     now: Duration,
+}
+
+/// An outer epoll that watches the acceptor's edge-triggered, and whether it has been told so and has not forgotten it.
+struct Host {
+    outer: Fd,
+    told: bool,
+    sleeps_after_the_pass: bool,
 }
 
 impl Scene {
@@ -158,10 +174,19 @@ impl Scene {
         for _ in 0..self.half_open {
             assert!(stage.begin_handshake(0));
         }
-        let acceptor = WindDown::begin(acceptor, self.rest(), WITHIN);
+        let host = self.hosted.then(|| {
+            let inner = stage.epoll(0);
+            let outer = stage.kernel(|kernel| {
+                let outer = kernel.epoll().expect("a descriptor");
+                kernel.add(outer, inner, Mask::IN | Mask::ET, 0).expect("an epoll can be watched");
+                outer
+            });
+            Host { outer, told: true, sleeps_after_the_pass: self.fault == Fault::SleepsAfterThePass }
+        });
+        let acceptor = Turns::new(WindDown::begin(acceptor, self.rest(), WITHIN));
         let (begun, now) = (Duration::ZERO, Duration::ZERO);
         let (open, came) = (Vec::new(), u64::from(self.queued));
-        Play { stage, acceptor, gate, open, came, served: 0, waits: 0, begun, now }
+        Play { stage, acceptor, host, gate, open, came, served: 0, waits: 0, begun, now }
     }
 
     /// Plays the script, and then the calm until it is over.
@@ -179,11 +204,11 @@ impl Scene {
             if turn > 64 {
                 return Err("it does not end".into());
             }
-            let mut sleep = play.acceptor.wait();
+            let mut sleep = play.acceptor.acceptor().wait();
             if play.now < ends_at && play.now + sleep >= ends_at {
                 // What is under way arrives while the owner sleeps.
                 play.pass(ends_at - play.now);
-                sleep = play.acceptor.wait();
+                sleep = play.acceptor.acceptor().wait();
                 while play.stage.end_handshake(0) {
                     play.came += 1;
                 }
@@ -195,7 +220,8 @@ impl Scene {
     }
 
     fn close(&self, play: Play, under_way: bool) -> Result<(), String> {
-        let Play { mut stage, acceptor, gate, open, came, served, waits, begun, now } = play;
+        let Play { mut stage, acceptor, gate, open, came, served, waits, begun, now, .. } = play;
+        let acceptor = acceptor.into_acceptor();
         let counters = acceptor.counters();
         let room = open.len() < self.limit as usize;
         if now - begun > WITHIN {
@@ -252,21 +278,59 @@ impl Play {
         self.now += time;
     }
 
-    /// Waits once, answers each event by a pass, and looks.
+    /// Waits once, answers what there is, and looks.
     fn turn(&mut self) -> Result<bool, String> {
+        match self.host.take() {
+            Some(mut host) => {
+                let outcome = self.turn_of(&mut host);
+                self.host = Some(host);
+                outcome?;
+            }
+            None => self.passes()?,
+        }
+        Ok(self.acceptor.acceptor_mut().is_over())
+    }
+
+    /// Each event is answered by a pass.
+    fn passes(&mut self) -> Result<(), String> {
         let events = self.stage.wait(0);
         self.waits += u32::from(events > 0);
         for _ in 0..events {
-            for connection in self.acceptor.ready() {
-                let connection = connection.map_err(|dead| dead.to_string())?;
-                if connection.is_deaf() {
-                    return Err("a connection is deaf".into());
-                }
-                self.served += 1;
-                self.open.push(connection);
+            let taken: Vec<_> = self.acceptor.acceptor_mut().ready().collect();
+            for connection in taken {
+                self.serve(connection.map_err(|dead| dead.to_string())?)?;
             }
         }
-        Ok(self.acceptor.is_over())
+        Ok(())
+    }
+
+    fn turn_of(&mut self, host: &mut Host) -> Result<(), String> {
+        let inner = self.stage.epoll(0);
+        let wait =
+            |stage: &SimStage, epoll| stage.kernel(|kernel| kernel.wait(epoll, 4)).expect("an epoll").len();
+        let edges = wait(&self.stage, host.outer);
+        self.waits += u32::from(edges > 0);
+        host.told |= edges > 0;
+        while host.told {
+            let Self { acceptor, stage, .. } = self;
+            match acceptor.turn(|| Ok::<_, Infallible>(wait(stage, inner) > 0)).expect("infallible") {
+                Turn::Connection(connection) => self.serve(connection)?,
+                Turn::Again => host.told = !host.sleeps_after_the_pass,
+                Turn::Quiet => host.told = false,
+                Turn::Dead(dead) => return Err(dead.to_string()),
+                Turn::Over => break,
+            }
+        }
+        Ok(())
+    }
+
+    fn serve(&mut self, connection: Connection<SimStream, Permit>) -> Result<(), String> {
+        if connection.is_deaf() {
+            return Err("a connection is deaf".into());
+        }
+        self.served += 1;
+        self.open.push(connection);
+        Ok(())
     }
 }
 
@@ -278,7 +342,18 @@ fn scenes(fault: Fault) -> Vec<Scene> {
                 for limit in [1, 8] {
                     for queued in 0..4 {
                         for half_open in 0..=if tcp { 2 } else { 0 } {
-                            scenes.push(Scene { tcp, trigger, serve, limit, queued, half_open, fault });
+                            for hosted in [false, true] {
+                                scenes.push(Scene {
+                                    tcp,
+                                    trigger,
+                                    serve,
+                                    limit,
+                                    queued,
+                                    half_open,
+                                    hosted,
+                                    fault,
+                                });
+                            }
                         }
                     }
                 }
@@ -326,6 +401,7 @@ fn each_fault_of_a_close_is_found() {
         (Fault::NoBar, "somebody"),
         (Fault::TakesTcpForUnix, "resets"),
         (Fault::LeavesDeaf, "a connection is deaf"),
+        (Fault::SleepsAfterThePass, "refused with time and room to serve"),
     ] {
         let (_, violation) = first_violation(fault, 3);
         let violation = violation.unwrap_or_else(|| panic!("{fault:?} was not found"));

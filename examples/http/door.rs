@@ -3,26 +3,94 @@
 use std::future::pending;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
 
 use axum::serve::Listener;
-use epoll_acceptor::{AsyncAcceptor, Connection, EpollAcceptor, Gate, LevelTriggered};
+use epoll_acceptor::{
+    AsyncAcceptor, AsyncWindingDown, Connection, EpollAcceptor, Gate, LevelTriggered, Refusal, Rest,
+};
 use tokio::net::TcpStream;
-use tokio::sync::oneshot::{Receiver, Sender, channel};
+use tokio::sync::{oneshot, watch};
 
 type Acceptor = AsyncAcceptor<EpollAcceptor<TcpListener, LevelTriggered, Gate>>;
 
 /// Hands axum connections that carry their permits: a place is free again when axum drops the connection.
 pub(crate) struct Door {
-    acceptor: Acceptor,
-    /// Told once, if the listener dies. axum has no word for that, and a server that only waits is never
-    /// restarted.
-    broken: Option<Sender<io::Error>>,
+    state: State,
+    address: SocketAddr,
+    /// Whoever comes when there is no time left to serve them reads this.
+    refusal: Refusal,
+    /// Whether the service is to end, and how.
+    ends: watch::Receiver<Option<End>>,
+    /// Told once, when no more connections will come. axum has no word for that, and would wait for ever.
+    over: Option<oneshot::Sender<io::Result<()>>>,
 }
 
+/// How a service ends.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum End {
+    /// Nobody new is let in, whoever is queued is served, and the listener is closed.
+    WindDown,
+    /// Another process has the listener, and the queue with it.
+    Leave,
+}
+
+#[allow(clippy::large_enum_variant, reason = "there is one of them")]
+enum State {
+    Open(Acceptor),
+    Ending(AsyncWindingDown<TcpListener, LevelTriggered, Gate>),
+    Closed,
+}
+
+/// How long the queue may take to be served.
+const WITHIN: Duration = Duration::from_secs(5);
+
 impl Door {
-    pub(crate) fn new(acceptor: Acceptor) -> (Self, Receiver<io::Error>) {
-        let (broken, hears) = channel();
-        (Self { acceptor, broken: Some(broken) }, hears)
+    /// `ends` tells it to end; the other half of `over` hears that it has.
+    pub(crate) fn new(
+        acceptor: Acceptor,
+        refusal: Refusal,
+        ends: watch::Receiver<Option<End>>,
+        over: oneshot::Sender<io::Result<()>>,
+    ) -> io::Result<Self> {
+        let address = acceptor.listener().local_addr()?;
+        Ok(Self { state: State::Open(acceptor), address, refusal, ends, over: Some(over) })
+    }
+
+    /// The next connection, or `None` when there will be no more.
+    async fn next(&mut self) -> io::Result<Option<Connection<TcpStream>>> {
+        if let State::Open(acceptor) = &mut self.state {
+            let end = tokio::select! {
+                next = acceptor.accept() => return next,
+                // Whoever was to tell is gone: that is an end as well.
+                end = self.ends.wait_for(Option::is_some) => end.ok().and_then(|end| *end),
+            };
+            self.end(end.unwrap_or(End::WindDown));
+        }
+        match &mut self.state {
+            State::Ending(ending) => ending.accept().await,
+            State::Open(_) | State::Closed => Ok(None),
+        }
+    }
+
+    fn end(&mut self, end: End) {
+        if let State::Open(acceptor) = std::mem::replace(&mut self.state, State::Closed) {
+            match end {
+                End::WindDown => {
+                    let rest = Rest::Serve(self.refusal.clone());
+                    self.state = State::Ending(acceptor.wind_down(rest, WITHIN));
+                }
+                // Deregistered, and closed here: the socket lives on in the other process.
+                End::Leave => drop(acceptor.into_listener()),
+            }
+        }
+    }
+
+    fn close(&mut self, why: io::Result<()>) {
+        if let State::Ending(ending) = std::mem::replace(&mut self.state, State::Closed) {
+            eprintln!("{:?}", ending.finish());
+        }
+        let _ = self.over.take().map(|over| over.send(why));
     }
 }
 
@@ -32,22 +100,23 @@ impl Listener for Door {
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
         loop {
-            match self.acceptor.accept().await {
+            match self.next().await {
                 Ok(Some(connection)) => {
                     // Without an address it was reset while it was queued: nobody is there.
                     if let Ok(address) = connection.peer_addr() {
                         return (connection, address);
                     }
                 }
-                Ok(None) => pending().await,
-                Err(error) => {
-                    let _ = self.broken.take().map(|broken| broken.send(error));
-                }
+                Ok(None) => self.close(Ok(())),
+                Err(error) => self.close(Err(error)),
+            }
+            if matches!(self.state, State::Closed) {
+                return pending().await;
             }
         }
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.acceptor.listener().local_addr()
+        Ok(self.address)
     }
 }

@@ -1,11 +1,13 @@
-//! An HTTP server on axum, with a connection limit: who comes when it is full reads a 503 at once, and
-//! SIGTERM ends it when the last request has been answered.
+//! An HTTP server on axum, with a connection limit: who comes when it is full reads a 503 at once. SIGTERM ends it when
+//! all who were queued have been served and the last request has been answered; SIGHUP puts a new process in its place,
+//! and no client notices.
 //!
 //! ```text
 //! cargo run --release --features tokio --example http -- --listen 127.0.0.1:8080 --limit 100
 //! ```
 
 mod door;
+mod successor;
 
 use std::error::Error;
 use std::io;
@@ -17,8 +19,9 @@ use axum::routing::get;
 use epoll_acceptor::{Gate, LevelTriggered, Refusal, WhenFull};
 use lexopt::prelude::*;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{oneshot, watch};
 
-use crate::door::Door;
+use crate::door::{Door, End};
 
 const HELP: &str = "\
 Usage: http --listen ADDR [--limit N]
@@ -29,8 +32,10 @@ Usage: http --listen ADDR [--limit N]
   -h, --help         print this help
 
 GET / says hello, POST / says what was sent. Prints `listening on ADDR` when it
-is ready. SIGINT or SIGTERM ends it when the last request has been answered, and
-it prints its counters.
+is ready. SIGINT or SIGTERM ends it: nobody new is let in, who is queued is
+served, and when the last request has been answered it prints its counters.
+SIGHUP starts this program anew, hands it the listener, and ends when the new
+process serves and the last request here has been answered.
 ";
 
 /// Sent without waiting and without a look at the request: the client need not even have sent one.
@@ -50,31 +55,61 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 async fn serve(address: SocketAddr, limit: u32) -> Result<(), Box<dyn Error>> {
-    let gate = Gate::new(limit).when_full(WhenFull::Shed(Refusal::last_word(BUSY)));
-    let listener = TcpListener::bind(address)?;
+    let busy = Refusal::last_word(BUSY);
+    let gate = Gate::new(limit).when_full(WhenFull::Shed(busy.clone()));
+    let (listener, inherited) = match successor::inherited()? {
+        Some(listener) => (listener, true),
+        None => (TcpListener::bind(address)?, false),
+    };
     let address = listener.local_addr()?;
+    // For a successor; it is the same socket.
+    let listener_to_hand_on = listener.try_clone()?;
     let acceptor = LevelTriggered::on(listener).gate(&gate).into_async().map_err(io::Error::from)?;
     let control = acceptor.control();
-    let (door, broken) = Door::new(acceptor);
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    println!("listening on {address}");
+    let (end, ends) = watch::channel(None);
+    let (over, is_over) = oneshot::channel();
+    let door = Door::new(acceptor, busy, ends, over)?;
+    let signals = async move {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut replace = signal(SignalKind::hangup())?;
+        if inherited {
+            successor::confirm()?;
+        }
+        println!("listening on {address}");
+        loop {
+            let how = tokio::select! {
+                _ = terminate.recv() => End::WindDown,
+                _ = interrupt.recv() => End::WindDown,
+                _ = replace.recv() => match successor::start(&listener_to_hand_on).await {
+                    Ok(pid) => {
+                        println!("replaced by {pid}");
+                        End::Leave
+                    }
+                    Err(error) => {
+                        eprintln!("no successor: {error}; this process goes on");
+                        continue;
+                    }
+                },
+            };
+            // The socket closes with the last descriptor of it.
+            drop(listener_to_hand_on);
+            let _ = end.send(Some(how));
+            return io::Result::Ok(());
+        }
+    };
+    let signals = tokio::spawn(signals);
 
-    let (says, why) = tokio::sync::oneshot::channel();
+    let (says, why) = oneshot::channel();
     let ends = async move {
-        let why = tokio::select! {
-            _ = terminate.recv() => None,
-            _ = interrupt.recv() => None,
-            why = broken => why.ok(),
-        };
-        let _ = says.send(why);
+        let _ = says.send(is_over.await);
     };
     let app = Router::new().route("/", get(async || "hello\n").post(async |sent: Bytes| sent));
     axum::serve(door, app).with_graceful_shutdown(ends).await?;
     println!("http: {}", control.counters());
-    match why.await {
-        Ok(Some(error)) => Err(error.into()),
-        _ => Ok(()),
-    }
+    // A listener that died, and signals that could not be heard, end it too.
+    why.await???;
+    if signals.is_finished() { Ok(signals.await??) } else { Ok(()) }
 }
 
 fn arguments() -> Result<Option<(SocketAddr, u32)>, lexopt::Error> {

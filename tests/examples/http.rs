@@ -3,8 +3,11 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::client::Address;
 use crate::flood::assert_few_passes;
@@ -19,7 +22,11 @@ struct Browser(TcpStream);
 
 impl Browser {
     fn connect(server: &Server) -> Self {
-        let stream = TcpStream::connect(address(server)).expect("the accept queue has room");
+        Self::connect_to(address(server))
+    }
+
+    fn connect_to(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).expect("the accept queue has room");
         stream.set_read_timeout(Some(BOUND)).expect("an option");
         Self(stream)
     }
@@ -134,6 +141,75 @@ fn it_ends_when_the_last_request_is_answered() {
         assert_eq!((&idle.0).read(&mut [0]).expect("an orderly end"), 0);
         // The looks whether it still accepts may have been let in as well.
         assert!(server.await_end().count("delivered") >= 2);
+    }
+}
+
+/// Held up by SIGSTOP, the server finds them all in its queue together with its signal.
+#[test]
+fn who_is_queued_when_it_ends_is_served() {
+    for _ in 0..3 {
+        let server = Server::start_example("http", "127.0.0.1:0", &["--limit", "1000"]);
+        server.signal(Signal::SIGSTOP);
+        let crowd: Vec<_> = (0..CROWD).map(|_| Browser::connect(&server)).collect();
+        for browser in &crowd {
+            browser.send("GET / HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
+        }
+        server.signal(Signal::SIGTERM);
+        server.signal(Signal::SIGCONT);
+        for browser in &crowd {
+            assert_eq!(browser.answer(), (200, "hello\n".to_owned()));
+        }
+        let words = server.await_end();
+        assert_eq!((words.count("delivered"), words.count("refused")), (CROWD as u64, 0));
+    }
+}
+
+/// Clients come without a pause, one after the other in each of some threads, while one process follows upon another.
+#[test]
+fn a_new_process_takes_its_place_and_no_client_notices() {
+    let server = Server::start_example("http", "127.0.0.1:0", &["--limit", "1000"]);
+    let (over, answered) = (AtomicBool::new(false), AtomicU64::new(0));
+    let (mut pids, address) = (Vec::new(), address(&server));
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    assert_eq!(Browser::connect_to(address).get(), (200, "hello\n".to_owned()));
+                    answered.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        let served_since = |before: u64| {
+            eventually("clients are answered", || answered.load(Ordering::Relaxed) >= before + 50);
+        };
+        let ends = Ends(&over);
+        for generation in 0..3 {
+            served_since(answered.load(Ordering::Relaxed));
+            match pids.last() {
+                None => server.signal(Signal::SIGHUP),
+                Some(pid) => kill(*pid, Signal::SIGHUP).expect("the successor runs"),
+            }
+            // Those of two processes: in whatever order.
+            let lines = [(); 3].map(|()| server.next_line());
+            let pid =
+                lines.iter().find_map(|line| line.strip_prefix("replaced by ")).expect("it says by whom");
+            pids.push(Pid::from_raw(pid.parse().expect("a process id")));
+            assert!(lines.iter().any(|line| line.starts_with("listening on ")), "{generation}: {lines:?}");
+            assert!(lines.iter().any(|line| line.starts_with("http: ")), "{generation}: {lines:?}");
+        }
+        served_since(answered.load(Ordering::Relaxed));
+        drop(ends);
+    });
+    kill(pids[2], Signal::SIGTERM).expect("the last successor runs");
+    assert!(server.await_end().count("delivered") > 0, "of the last one, whose lines are left");
+}
+
+/// Also when an assertion fails.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 

@@ -31,7 +31,8 @@ use crate::drain::strategy::{EdgeTriggered, Exclusive, LevelTriggered, Proof, St
 /// A forked child's copy shares the epoll, and every registration, with its parent. Dropping it there, or taking the
 /// listener out, deregisters nothing, since that would deafen the parent; so all a child should do with it is to drop
 /// it. One that runs passes (a server that turned itself into a daemon after registering) does own it from then on, as
-/// long as the parent does not. Processes are told apart by their id: not across pid namespaces.
+/// long as the parent does not. To take the listener out there, [stop](Control::stop) it and begin a pass first: that
+/// deregisters it in whichever process. Processes are told apart by their id: not across pid namespaces.
 #[must_use = "dropping it closes the listener"]
 pub struct EpollAcceptor<L: Listener, S: Strategy = LevelTriggered, A: Admission = Unlimited> {
     pub(super) drain: Drain<Watched<L>, S, A>,

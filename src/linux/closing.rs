@@ -74,7 +74,8 @@ impl<L: Listener, S: Strategy, A: Admission> EpollAcceptor<L, S, A> {
     ///
     /// ## Not while others hold the socket
     ///
-    /// The bar acts on the socket, and so on every duplicate of its descriptor, in other acceptors and processes. Of
+    /// The bar acts on the socket, and so on every duplicate of its descriptor, in other acceptors and processes. A service
+    /// manager that keeps the socket open for the next start (systemd's socket activation) is one of these. Of
     /// the acceptors of one listener the last one winds down; a listener that is handed over goes by
     /// [`into_listener`](Self::into_listener).
     ///

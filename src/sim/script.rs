@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::admission::refusal::Refusal;
+use crate::drain::core::Plan;
 use crate::drain::errno::Errno;
 use crate::drain::strategy::{Proof, Trigger};
 
@@ -251,6 +253,17 @@ impl fmt::Display for Act {
 }
 
 impl Case {
+    /// What its acceptors are built by.
+    #[must_use]
+    pub fn plan(&self) -> Plan {
+        Plan {
+            budget: self.budget,
+            proof: self.proof,
+            refusals: self.refusals,
+            when_exhausted: self.reserve.then_some(Refusal::Close),
+        }
+    }
+
     /// One level-triggered acceptor without a limit, and nobody queued: a case to start from.
     #[must_use]
     pub const fn plain() -> Self {

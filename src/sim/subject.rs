@@ -10,9 +10,8 @@ use super::script::{Case, Leave};
 use crate::admission::bell::Bell;
 use crate::admission::connection::Connection;
 use crate::admission::policy::Admission;
-use crate::admission::refusal::Refusal;
 use crate::drain::acceptor::{Acceptor, Steps};
-use crate::drain::core::{Drain, Plan};
+use crate::drain::core::Drain;
 use crate::drain::counters::Counters;
 use crate::drain::port::Port;
 use crate::drain::shared::Control;
@@ -116,14 +115,8 @@ impl Maker for Real {
         A: Admission + Clone + 'static,
         A::Permit: Send,
     {
-        let plan = Plan {
-            budget: case.budget,
-            proof: case.proof,
-            refusals: case.refusals,
-            when_exhausted: case.reserve.then_some(Refusal::Close),
-        };
         Box::new(Owner {
-            acceptor: Drain::new(port, case.trigger, admission, plan),
+            acceptor: Drain::new(port, case.trigger, admission, case.plan()),
             leave: case.leave,
             skipped: false,
         })

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use epoll_acceptor::drain::{Drain, Plan, Port};
+use epoll_acceptor::drain::{Drain, Port};
 use epoll_acceptor::hosted::{Turn, Turns};
 use epoll_acceptor::sim::kernel::{Fd, Mask};
 use epoll_acceptor::sim::run::run_on;
@@ -17,7 +17,7 @@ use epoll_acceptor::sim::{
     Act, Case, GateMode, Handle, Leave, Maker, PointedPort, Report, Script, Stage, Subject, Tracked,
     Violation,
 };
-use epoll_acceptor::{Acceptor, Admission, Class, Counters, Gate, Refusal, Trigger};
+use epoll_acceptor::{Acceptor, Admission, Class, Counters, Gate, Trigger};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestError, TestRunner};
 
@@ -188,14 +188,8 @@ impl Maker for Tasks {
         A: Admission + Clone + 'static,
         A::Permit: Send,
     {
-        let plan = Plan {
-            budget: case.budget,
-            proof: case.proof,
-            refusals: case.refusals,
-            when_exhausted: case.reserve.then_some(Refusal::Close),
-        };
         Box::new(Task {
-            turns: Turns::new(Drain::new(port, case.trigger, admission, plan)),
+            turns: Turns::new(Drain::new(port, case.trigger, admission, case.plan())),
             host: self.host.clone(),
             acceptor: self.made.fetch_add(1, Ordering::Relaxed),
             sleeps: self.sleeps,

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 
 use epoll_acceptor::{Epoll, ExclusiveInterest, Interest, Token};
 use serde_json::Value;
+use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::server::path;
 use crate::tool::{acceptq, stdout};
@@ -76,6 +77,31 @@ fn depth_capacity_and_every_family_are_shown() {
         }
         Err(error) => crate::tool::skip!("IPv6, which this machine does not have: {error}"),
     }
+}
+
+#[test]
+fn one_long_queue_hides_no_listener() {
+    let (long, short) = (path(), path());
+    // Clients that have gone stay in the queue, and need no descriptors.
+    let count = 1500;
+    let backlog = std::fs::read_to_string("/proc/sys/net/core/somaxconn").expect("the limit of backlogs");
+    if backlog.trim().parse::<i32>().is_ok_and(|backlog| backlog < count) {
+        crate::tool::skip!("a queue of {count}: net.core.somaxconn is {}", backlog.trim());
+        return;
+    }
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None).expect("a socket");
+    socket.bind(&SockAddr::unix(&long).expect("a short path")).expect("bound");
+    socket.listen(count).expect("it listens");
+    let _short = UnixListener::bind(&short).expect("a listener");
+    for _ in 0..count {
+        drop(std::os::unix::net::UnixStream::connect(&long).expect("room in the queue"));
+    }
+    let all = stdout(&acceptq(&["list", "--json"]));
+    for path in [&long, &short] {
+        assert!(all.contains(path.as_str()), "{path} is not in: {all}");
+    }
+    let (said, _) = crate::tool::examine(&long);
+    assert_eq!((&said["queued"], &said["dead"]), (&count.into(), &count.into()), "{said:#}");
 }
 
 #[test]

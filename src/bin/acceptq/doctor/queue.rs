@@ -30,9 +30,19 @@ pub(crate) fn of(listener: &Listener, looks: &[Look]) -> Queue {
 
 /// The kernel lists a Unix queue in order, so what is gone from its head was taken.
 fn unix(seen: &[&Listener]) -> Queue {
-    let steps = seen.windows(2).map(|pair| is_shifted(&pair[0].clients, &pair[1].clients));
-    let last = seen.last().map(|last| last.clients.iter().filter(|client| **client == 0).count());
-    Queue { taken: Some(steps.into_iter().any(|shifted| shifted)), dead: last, ..Queue::default() }
+    let steps = seen.windows(2).map(|pair| match (&pair[0].clients, &pair[1].clients) {
+        (Some(before), Some(after)) => Some(is_shifted(before, after)),
+        // Too many to be listed: what is taken shows, unless as many come.
+        _ => (pair[1].queued < pair[0].queued).then_some(true),
+    });
+    // One step that took is enough to know; that nothing was taken every step has to say.
+    let taken = steps.fold(Some(false), |taken, step| match (taken, step) {
+        (Some(true), _) | (_, Some(true)) => Some(true),
+        (Some(false), Some(false)) => Some(false),
+        _ => None,
+    });
+    let dead = seen.last().and_then(|last| last.gone_clients());
+    Queue { taken, dead, ..Queue::default() }
 }
 
 /// Whether the second list can only be had from the first by taking from its head.

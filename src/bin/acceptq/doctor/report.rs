@@ -182,8 +182,7 @@ fn taken(case: &Case, gathered: &Gathered) -> String {
 }
 
 fn waiting(case: &Case) -> Option<String> {
-    let (queued, dead) = (case.listener.queued, case.dead?);
-    if queued == 0 && dead == 0 {
+    if case.listener.queued == 0 && case.dead.unwrap_or(0) == 0 {
         return None;
     }
     let mut text = match case.oldest_wait() {
@@ -191,7 +190,10 @@ fn waiting(case: &Case) -> Option<String> {
         None => "for how long Unix sockets do not tell".into(),
     };
     let unowned = if case.close_wait_unowned.is_some() { " (CLOSE_WAIT, inode 0)" } else { "" };
-    let _ = write!(text, "; {dead} of them dead{unowned}");
+    let _ = match case.dead {
+        Some(dead) => write!(text, "; {dead} of them dead{unowned}"),
+        None => write!(text, "; too many for the kernel to tell how many of them are dead"),
+    };
     if case.shared {
         text.push_str("; those of all listeners on this address together");
     }

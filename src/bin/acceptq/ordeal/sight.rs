@@ -114,8 +114,10 @@ impl Sight {
                 // A Unix client that is connected and in no queue has been taken.
                 otherwise = Place::Server;
                 let (listeners, _) = self.target.listeners(&self.diag)?;
-                let clients = listeners.iter().flat_map(|listener| &listener.clients);
-                known.extend(clients.map(|inode| (Name::Inode(*inode), Place::Queue)));
+                for listener in &listeners {
+                    let Some(clients) = &listener.clients else { return Ok(None) };
+                    known.extend(clients.iter().map(|inode| (Name::Inode(*inode), Place::Queue)));
+                }
             }
         }
         let place = |name: &Option<Name>| match name {

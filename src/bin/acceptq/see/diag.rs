@@ -14,6 +14,9 @@ const ERROR: u16 = 2;
 const DONE: u16 = 3;
 /// How often a list is asked for anew that changed while it was read.
 const ATTEMPTS: usize = 4;
+/// The longest datagram that the kernel makes of a dump is half of this. It also makes them as long as what it
+/// has seen the reader ask for, and what does not fit into one ends the list without a word.
+const ROOM: usize = 64 * 1024;
 
 /// An open question line to the kernel.
 #[derive(Debug)]
@@ -54,8 +57,10 @@ impl Diag {
     ) -> io::Result<(Vec<T>, bool)> {
         self.ask(request)?;
         let (mut found, mut whole) = (Vec::new(), true);
+        let mut datagram = Vec::with_capacity(ROOM);
         loop {
-            let (datagram, _) = self.socket.recv_from_full()?;
+            datagram.clear();
+            self.socket.recv(&mut datagram, 0)?;
             let mut rest = &datagram[..];
             while rest.len() >= HEADER {
                 let message = NetlinkBuffer::new_checked(rest).map_err(io::Error::other)?;

@@ -1,5 +1,6 @@
 //! Every listening socket, with its queue.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -63,8 +64,9 @@ pub(crate) struct Listener {
     pub(crate) backlog: u32,
     /// SYNs and handshakes dropped at this socket since it was made. Unix sockets drop none.
     pub(crate) drops: Option<u32>,
-    /// Unix: the inodes of the clients that wait, the oldest first; 0 for one that has gone.
-    pub(crate) clients: Vec<u32>,
+    /// Unix: the inodes of the clients that wait, the oldest first; 0 for one that has gone. `None` if they are
+    /// too many for the kernel to list.
+    pub(crate) clients: Option<Vec<u32>>,
     /// Unix: inode and device of the path it was bound to.
     pub(crate) file: Option<(u32, u32)>,
 }
@@ -133,15 +135,26 @@ impl Listener {
     }
 
     /// Every Unix listener of this network namespace.
+    ///
+    /// The list of those who wait at one may not fit into a message, and then ends the dump: so it is asked for
+    /// by itself, and where it is missing the rest is known all the same.
     pub(crate) fn unix(diag: &Diag) -> io::Result<Vec<Self>> {
-        let show = ShowFlags::NAME | ShowFlags::VFS | ShowFlags::ICONS | ShowFlags::RQLEN;
-        let request = UnixRequest {
-            state_flags: unix::StateFlags::LISTEN,
-            inode: 0,
-            show_flags: show | ShowFlags::from_bits_retain(UDIAG_SHOW_UID),
-            cookie: [0xff; 8],
-        };
-        diag.dump(&request, read_unix)
+        let show = ShowFlags::NAME | ShowFlags::VFS | ShowFlags::RQLEN;
+        let mut found = listening_unix(diag, show | ShowFlags::from_bits_retain(UDIAG_SHOW_UID))?;
+        let listed = listening_unix(diag, ShowFlags::ICONS | ShowFlags::RQLEN)?;
+        let mut listed: HashMap<[u8; 8], Self> = listed.into_iter().map(|one| (one.cookie, one)).collect();
+        for listener in &mut found {
+            // Length and list are of one moment.
+            if let Some(Self { queued, clients, .. }) = listed.remove(&listener.cookie) {
+                (listener.queued, listener.clients) = (queued, clients);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Unix: how many of those who wait have gone.
+    pub(crate) fn gone_clients(&self) -> Option<usize> {
+        Some(self.clients.as_ref()?.iter().filter(|client| **client == 0).count())
     }
 
     /// The Unix sockets that were accepted: each bears the name of its listener. Name and inode.
@@ -156,6 +169,11 @@ impl Listener {
         let is_accepted = |socket: &Self| socket.inode != 0 && socket.address != Address::Unnamed;
         Ok(sockets.filter(is_accepted).map(|socket| (socket.address, socket.inode)).collect())
     }
+}
+
+fn listening_unix(diag: &Diag, show_flags: ShowFlags) -> io::Result<Vec<Listener>> {
+    let state_flags = unix::StateFlags::LISTEN;
+    diag.dump(&UnixRequest { state_flags, inode: 0, show_flags, cookie: [0xff; 8] }, read_unix)
 }
 
 fn read_inet(message: &[u8]) -> Option<Listener> {
@@ -186,7 +204,7 @@ fn read_inet(message: &[u8]) -> Option<Listener> {
         queued: header.recv_queue,
         backlog: header.send_queue,
         drops,
-        clients: Vec::new(),
+        clients: None,
         file: None,
     })
 }
@@ -206,7 +224,7 @@ fn read_unix(message: &[u8]) -> Option<Listener> {
         queued: 0,
         backlog: 0,
         drops: None,
-        clients: Vec::new(),
+        clients: None,
         file: None,
     };
     for (number, value) in attributes(&message[UNIX_HEADER..]) {
@@ -214,7 +232,8 @@ fn read_unix(message: &[u8]) -> Option<Listener> {
             UNIX_DIAG_NAME => listener.address = unix_name(value),
             UNIX_DIAG_VFS => listener.file = u32_at(value, 0).zip(u32_at(value, 4)),
             UNIX_DIAG_ICONS => {
-                listener.clients = (0..value.len()).step_by(4).map_while(|at| u32_at(value, at)).collect();
+                let clients = (0..value.len()).step_by(4).map_while(|at| u32_at(value, at));
+                listener.clients = Some(clients.collect());
             }
             UNIX_DIAG_RQLEN => {
                 listener.queued = u32_at(value, 0)?;

@@ -18,7 +18,8 @@ pub(crate) struct Moment {
     /// All listeners of the namespace, also those that were not asked for: TCP's counters know no difference.
     pub(crate) queued_tcp: u64,
     pub(crate) counters: Counters,
-    /// By listener: connections in CLOSE_WAIT that no process has. Unix: clients that have gone.
+    /// By listener: connections in CLOSE_WAIT that no process has. Unix: clients that have gone, where the kernel
+    /// lists them.
     pub(crate) dead: HashMap<[u8; 8], usize>,
     /// By listener, where it was asked for.
     pub(crate) oldest: HashMap<[u8; 8], Duration>,
@@ -131,7 +132,7 @@ pub(super) mod tests {
             queued,
             backlog: 128,
             drops: Some(queued / 2),
-            clients: Vec::new(),
+            clients: None,
             file: None,
         }
     }

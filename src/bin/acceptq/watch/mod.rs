@@ -160,15 +160,15 @@ impl Looker {
         let (mut dead, mut oldest) = (HashMap::new(), HashMap::new());
         for listener in &listeners {
             let count = match listener.socket_address() {
-                None => listener.clients.iter().filter(|client| **client == 0).count(),
+                None => listener.gone_clients(),
                 Some(address) => {
                     let own = || waiting.iter().filter(|one| one.came_by(address, &addresses));
                     let age = own().filter_map(|one| one.age).max().filter(|_| port.is_some());
                     oldest.extend(age.filter(|_| listener.queued > 0).map(|age| (listener.cookie, age)));
-                    own().filter(|one| one.close_wait).count()
+                    Some(own().filter(|one| one.close_wait).count())
                 }
             };
-            dead.insert(listener.cookie, count);
+            dead.extend(count.map(|count| (listener.cookie, count)));
         }
         Ok(Moment { at, listeners, queued_tcp, counters, dead, oldest })
     }

@@ -80,6 +80,28 @@ fn depth_capacity_and_every_family_are_shown() {
 }
 
 #[test]
+fn an_address_is_served_by_a_wildcard_where_it_has_no_listener_of_its_own() {
+    let wildcard = TcpListener::bind("0.0.0.0:0").expect("a listener");
+    let port = wildcard.local_addr().expect("it is bound").port();
+    let found = rows(&format!("127.0.0.1:{port}"));
+    assert_eq!(found.iter().map(|row| &row["address"]).collect::<Vec<_>>(), [&format!("0.0.0.0:{port}")]);
+    let (said, status) = crate::tool::examine(&format!("127.0.0.1:{port}"));
+    assert_ne!(status, 3, "{said:#}");
+    // Of two families one address is not the other's.
+    assert!(rows(&format!("[::1]:{port}")).is_empty());
+}
+
+#[test]
+fn a_port_that_is_none_is_refused() {
+    for command in ["list", "watch", "doctor", "ordeal"] {
+        for target in ["0", ":0", "65536", "127.0.0.1:0", "localhost:80"] {
+            let output = acceptq(&[command, target]);
+            assert_eq!(output.status.code(), Some(2), "{command} {target}: {output:?}");
+        }
+    }
+}
+
+#[test]
 fn one_long_queue_hides_no_listener() {
     let (long, short) = (path(), path());
     // Clients that have gone stay in the queue, and need no descriptors.

@@ -61,12 +61,7 @@ impl Sight {
     /// Finds the server's door. `Ok(None)` if nothing listens there.
     pub(crate) fn of(target: &Target, pid: Option<i32>, anywhere: bool) -> io::Result<Option<(Self, Door)>> {
         let diag = Diag::new()?;
-        let (mut listeners, others) = target.listeners(&diag)?;
-        if let Target::Address(wanted) = target {
-            // A loopback address is served by the wildcard's listener as well.
-            let serves = |listener: &Listener| serves(listener, *wanted);
-            listeners.extend(others.into_iter().filter(serves));
-        }
+        let (listeners, _) = target.listeners(&diag)?;
         let is_here = !listeners.is_empty();
         let Some(door) = door(target, listeners.first()) else { return Ok(None) };
         if let Some(address) = door.address.as_socket() {
@@ -79,14 +74,7 @@ impl Sight {
                 return Ok(None);
             }
         }
-        let target = match (target, door.address.as_socket()) {
-            (Target::Address(_), Some(address)) => match listeners.first().map(|first| &first.address) {
-                Some(Address::Inet(bound)) => Target::Address(*bound),
-                _ => Target::Address(address),
-            },
-            _ => target.clone(),
-        };
-        Ok(Some((Self { diag, target, pid, is_here }, door)))
+        Ok(Some((Self { diag, target: target.clone(), pid, is_here }, door)))
     }
 
     pub(crate) fn queue(&self) -> io::Result<Option<Queue>> {
@@ -203,18 +191,6 @@ fn busiest(before: &[Thread], after: &[Thread], time: Duration) -> Option<f64> {
         Some(ticks / ticks_per_second / time.as_secs_f64())
     });
     shares.reduce(f64::max)
-}
-
-fn serves(listener: &Listener, wanted: SocketAddr) -> bool {
-    match listener.address {
-        Address::Inet(address) => {
-            address.ip().is_unspecified()
-                && address.port() == wanted.port()
-                // A wildcard of IPv6 may serve IPv4, too: connecting will tell.
-                && (address.is_ipv4() == wanted.is_ipv4() || address.is_ipv6())
-        }
-        _ => false,
-    }
 }
 
 /// How to get to it. `None` for a port or a name that nobody listens at.

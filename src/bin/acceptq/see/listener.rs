@@ -14,6 +14,7 @@ use serde::Serialize;
 use super::diag::{Diag, attributes, u32_at};
 
 const INET_DIAG_SKMEMINFO: u16 = 7;
+const INET_DIAG_SKV6ONLY: u16 = 11;
 const INET_DIAG_ULP_INFO: u16 = 19;
 const INET_ULP_INFO_NAME: u16 = 1;
 const SK_MEMINFO_DROPS: usize = 8 * 4;
@@ -67,6 +68,8 @@ pub(crate) struct Listener {
     /// Unix: the inodes of the clients that wait, the oldest first; 0 for one that has gone. `None` if they are
     /// too many for the kernel to list.
     pub(crate) clients: Option<Vec<u32>>,
+    /// IPv6: it serves no IPv4.
+    pub(crate) is_v6_only: bool,
     /// Unix: inode and device of the path it was bound to.
     pub(crate) file: Option<(u32, u32)>,
 }
@@ -178,10 +181,11 @@ fn listening_unix(diag: &Diag, show_flags: ShowFlags) -> io::Result<Vec<Listener
 
 fn read_inet(message: &[u8]) -> Option<Listener> {
     let header = InetResponseHeader::parse(message.get(..INET_HEADER)?).ok()?;
-    let (mut drops, mut is_mptcp) = (None, false);
+    let (mut drops, mut is_mptcp, mut is_v6_only) = (None, false, false);
     for (number, value) in attributes(&message[INET_HEADER..]) {
         match number {
             INET_DIAG_SKMEMINFO => drops = u32_at(value, SK_MEMINFO_DROPS),
+            INET_DIAG_SKV6ONLY => is_v6_only = value.first() == Some(&1),
             INET_DIAG_ULP_INFO => {
                 is_mptcp = attributes(value)
                     .any(|(number, name)| number == INET_ULP_INFO_NAME && name.starts_with(b"mptcp"));
@@ -205,6 +209,7 @@ fn read_inet(message: &[u8]) -> Option<Listener> {
         backlog: header.send_queue,
         drops,
         clients: None,
+        is_v6_only,
         file: None,
     })
 }
@@ -225,6 +230,7 @@ fn read_unix(message: &[u8]) -> Option<Listener> {
         backlog: 0,
         drops: None,
         clients: None,
+        is_v6_only: false,
         file: None,
     };
     for (number, value) in attributes(&message[UNIX_HEADER..]) {

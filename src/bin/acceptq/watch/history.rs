@@ -133,6 +133,7 @@ pub(super) mod tests {
             backlog: 128,
             drops: Some(queued / 2),
             clients: None,
+            is_v6_only: false,
             file: None,
         }
     }

@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::server::{Server, path};
-use crate::tool::{acceptq, await_verdict, stdout};
+use crate::tool::{acceptq, await_verdict, examine, stdout};
 
 /// How many come at once, and how many of them leave again.
 const CROWD: usize = 8;
@@ -89,6 +89,37 @@ fn a_server_that_does_not_listen_on_purpose_is_under_backpressure() {
             assert_eq!(said["accepted_alive"], 1, "{said:#}");
             assert_eq!(said["queued"], CROWD);
         }
+    }
+}
+
+#[test]
+fn a_server_that_forgets_to_resume_is_stranded() {
+    for address in ["127.0.0.1", &path()] {
+        let Some(server) = Server::start("pause", address, 1) else { return };
+        let held = server.hold_one();
+        let _crowd = server.surprise(CROWD);
+        await_verdict(&server.target(), "backpressure");
+        drop(held);
+        let said = await_verdict(&server.target(), "stranded");
+        assert_eq!((&said["cause"], &said["trigger"]), (&"not_resumed".into(), &"silenced".into()));
+        assert_eq!((&said["accepted_alive"], &said["queued"]), (&0.into(), &CROWD.into()), "{said:#}");
+    }
+}
+
+#[test]
+fn a_thread_that_computes_hides_no_strand() {
+    for address in ["127.0.0.1", &path()] {
+        let Some(said) = after_the_rush("edge+busy", address, 1, "stranded") else { return };
+        assert_eq!(said["owner_asleep"], true, "who waits for the listener's events sleeps: {said:#}");
+    }
+}
+
+#[test]
+fn a_server_that_naps_between_accepts_is_healthy_while_nobody_comes() {
+    let Some(server) = Server::start("nap", "127.0.0.1", 1) else { return };
+    for _ in 0..3 {
+        let (said, status) = examine(&server.target());
+        assert_eq!((status, &said["cause"]), (0, &"drained".into()), "{said:#}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! Servers on this crate's acceptors: whatever they do, they are never stranded.
+//! Servers on this crate's acceptors: whatever they do, nobody is left behind as long as there is room.
 
 use std::env;
 use std::io::Write;
@@ -112,10 +112,13 @@ fn full_means_backpressure_and_nothing_else() {
 }
 
 #[test]
-fn a_limit_of_zero_is_a_pause_too() {
+fn a_limit_of_zero_is_a_pause_that_no_connection_will_end() {
     let server = start(Trigger::Level, "tcp", 0);
     let _crowd = server.door.connect_many(3);
-    await_verdict(&server.target(), "backpressure");
+    let said = await_verdict(&server.target(), "stranded");
+    assert_eq!(said["cause"], "not_resumed");
+    // Only an order will, and nobody outside knows of that: so it is said.
+    assert!(said["explanation"].as_str().is_some_and(|text| text.contains("an order")), "{said:#}");
 }
 
 #[test]

@@ -10,20 +10,25 @@
  *   level     the same, level-triggered
  *   busy      edge-triggered, drains to EAGAIN, answers and closes
  *   spin      level-triggered; at the limit it does not accept, and goes back to wait
- *   pause     level-triggered; at the limit it sets the mask to 0
+ *   pause     level-triggered; at the limit it sets the mask to 0, and never back
+ *   resume    the same, and back when a connection ends
  *   remove    level-triggered; at the limit it removes the listener from the epoll
  *   nofile    level-triggered, without a limit, LIMIT descriptors to have
  *   oneshot   one-shot; at the limit it does not arm it again
  *   slow      level-triggered, accepts one, answers, closes, and rests a little
  *   member    two listeners on the port (SO_REUSEPORT), of which the second is in no epoll
  *   blocking  accept(2) in a loop, no epoll
+ *   nap       accept4(2) and a rest, in a loop, no epoll
  *   stuck     edge-triggered, and asleep in a timer instead of the loop once a connection has come
+ *
+ * MODE+busy has a thread beside it that computes.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -96,7 +101,7 @@ static void watch(int op, int fd, unsigned mask) {
 static int at_limit(void) {
     if (count < limit || is("nofile")) return 0;
     if (is("spin")) return 1;
-    if (is("pause")) return watch(EPOLL_CTL_MOD, listener, 0), 1;
+    if (is("pause") || is("resume")) return watch(EPOLL_CTL_MOD, listener, 0), 1;
     if (is("remove")) return watch(EPOLL_CTL_DEL, listener, 0), 1;
     return is("oneshot");
 }
@@ -130,15 +135,29 @@ static void serve(int fd) {
     if (length == 0 || (length < 0 && errno != EAGAIN)) {
         close(fd);
         count--;
+        if (is("resume")) watch(EPOLL_CTL_MOD, listener, EPOLLIN);
     }
+}
+
+static void *compute(void *unused) {
+    for (volatile unsigned long x = 0; x != ~0UL; x++) continue;
+    return unused;
+}
+
+static void start_a_busy_thread(void) {
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, compute, NULL)) die("pthread_create");
 }
 
 int main(int argc, char **argv) {
     if (argc != 4) return 2;
+    char *busy = strstr(argv[1], "+busy");
+    if (busy) *busy = 0;
     mode = argv[1];
     limit = atoi(argv[3]);
     signal(SIGPIPE, SIG_IGN);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (busy) start_a_busy_thread();
     listener = listen_at(argv[2], 0);
     if (is("member")) {
         /* On Linux the second one to bind takes the same port, and half of the clients. */
@@ -150,15 +169,16 @@ int main(int argc, char **argv) {
         if (setrlimit(RLIMIT_NOFILE, &few)) die("setrlimit");
     }
     if (is("oneshot")) watch(EPOLL_CTL_ADD, listener, EPOLLIN | EPOLLONESHOT);
-    else if (!is("blocking"))
+    else if (!is("blocking") && !is("nap"))
         watch(EPOLL_CTL_ADD, listener, EPOLLIN | (is("edge") || is("busy") || is("stuck") ? EPOLLET : 0));
     printf("%d\n", ntohs(port_of(listener)));
     fflush(stdout);
     for (;;) {
         struct epoll_event events[16];
-        if (is("blocking")) {
+        if (is("blocking") || is("nap")) {
             int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
             if (fd >= 0) close(fd);
+            if (is("nap")) usleep(50000);
             continue;
         }
         int n = epoll_wait(epfd, events, 16, -1);

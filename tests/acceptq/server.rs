@@ -55,7 +55,7 @@ pub(crate) fn program() -> Option<&'static Path> {
         let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/acceptq/server.c");
         let program = folder().join("server");
         let mut cc = Command::new("cc");
-        cc.args(["-O1", "-Wall", "-Wextra", "-Werror", "-o"]).arg(&program).arg(source);
+        cc.args(["-O1", "-Wall", "-Wextra", "-Werror", "-pthread", "-o"]).arg(&program).arg(source);
         match cc.status() {
             Ok(status) => assert!(status.success(), "the server compiles"),
             Err(_) => return None,

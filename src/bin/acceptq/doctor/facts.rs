@@ -25,7 +25,8 @@ pub(crate) struct Facts {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Sample {
     pub(crate) queued: u32,
-    /// Whether all threads of the owner slept before and after, and none of them was awake in between.
+    /// Whether the threads that wait for the listener's events, or all where that is not known, slept before and
+    /// after, and none of them was awake in between.
     pub(crate) asleep: Option<bool>,
 }
 
@@ -50,6 +51,8 @@ pub(crate) struct Owner {
     pub(crate) table: Option<Table>,
     /// Connections accepted from this address that it has open.
     pub(crate) accepted_alive: usize,
+    /// Such connections are open in other processes, or in some that cannot be seen.
+    pub(crate) accepted_elsewhere: bool,
     /// It watches another listener on the same address, and not this one.
     pub(crate) sibling_watched: bool,
 }
@@ -67,6 +70,6 @@ pub(crate) struct Watch {
 impl Watch {
     /// Whether an arrival makes an event.
     pub(crate) fn is_armed(self) -> bool {
-        !matches!(self.how, How::Silenced | How::Fired)
+        self.how.is_armed()
     }
 }

@@ -128,23 +128,22 @@ fn case(
         .map_while(|look| look.listeners.iter().find(|other| other.cookie == first.cookie))
         .collect();
     let listener: Listener = (*seen.last()?).clone();
-    // The first look has no owner's state beside it.
-    let samples = seen.iter().skip(1).zip(&watched.asleep);
-    let samples: Vec<Sample> =
-        samples.map(|(listener, asleep)| Sample { queued: listener.queued, asleep: *asleep }).collect();
-    let queue = queue::of(first, looks);
     let registrations = more_armed(scans, listener.inode);
+    // The first look has no owner's state beside it.
+    let samples = seen.iter().skip(1).zip(watched.asleep(&epolls(&registrations)));
+    let samples: Vec<Sample> =
+        samples.map(|(listener, asleep)| Sample { queued: listener.queued, asleep }).collect();
+    let queue = queue::of(first, looks);
     let holders = scans[1].holders(listener.inode).to_vec();
     let table = fullest_table(&holders);
     let owner = (!holders.is_empty()).then(|| {
         let pids: HashSet<i32> = holders.iter().map(|holder| holder.pid).collect();
         let is_theirs = |inode| scans[1].owner_of(inode).is_some_and(|pid| pids.contains(&pid));
-        let accepted_alive = match &listener.address {
-            Address::Inet(_) => queue.accepted.iter().filter(|inode| is_theirs(**inode)).count(),
-            address => {
-                established.iter().filter(|(name, inode)| name == address && is_theirs(*inode)).count()
-            }
+        let accepted: Vec<u64> = match &listener.address {
+            Address::Inet(_) => queue.accepted,
+            address => established.iter().filter(|one| one.0 == *address).map(|one| one.1).collect(),
         };
+        let accepted_alive = accepted.iter().filter(|inode| is_theirs(**inode)).count();
         let load = watched.load(elapsed);
         Owner {
             watches: registrations.iter().map(|registration| watch(registration, watched)).collect(),
@@ -157,6 +156,7 @@ fn case(
             sleeps_per_second: load.sleeps_per_second,
             table: table.map(|(_, table)| table),
             accepted_alive,
+            accepted_elsewhere: accepted.len() > accepted_alive,
             sibling_watched: false,
         }
     });
@@ -169,10 +169,16 @@ fn case(
 
 /// An acceptor that pauses and resumes may have been caught at a bad moment: it counts as it was at its best.
 fn more_armed(scans: [&Owners; 2], inode: u64) -> Vec<Registration> {
-    let is_armed = |registration: &&Registration| !matches!(registration.how, How::Silenced | How::Fired);
     let best = scans.into_iter().rev().map(|scan| scan.registrations(inode));
-    let best = best.max_by_key(|found| (found.iter().filter(is_armed).count(), found.len()));
+    let best = best.max_by_key(|found| (found.iter().filter(|one| one.is_armed()).count(), found.len()));
     best.unwrap_or_default().to_vec()
+}
+
+/// By process: where who is to hear of arrivals waits.
+fn epolls(registrations: &[Registration]) -> Vec<(i32, Vec<i32>)> {
+    let is_armed = registrations.iter().any(Registration::is_armed);
+    let chosen = registrations.iter().filter(|one| !is_armed || one.is_armed());
+    chosen.map(|one| (one.pid, one.with_outer())).collect()
 }
 
 fn fullest_table(holders: &[Holder]) -> Option<(i32, Table)> {
@@ -183,11 +189,13 @@ fn fullest_table(holders: &[Holder]) -> Option<(i32, Table)> {
 }
 
 fn watch(registration: &Registration, watched: &Watched) -> Watch {
-    let mut epolls = vec![registration.epoll];
-    epolls.extend(registration.outer.iter().map(|(epoll, _)| *epoll));
     let within_edge = registration.outer.iter().any(|(_, how)| *how == How::Edge)
         && !watched.waits_in(registration.pid, &[registration.epoll]).unwrap_or(false);
-    Watch { how: registration.how, within_edge, awaited: watched.waits_in(registration.pid, &epolls) }
+    Watch {
+        how: registration.how,
+        within_edge,
+        awaited: watched.waits_in(registration.pid, &registration.with_outer()),
+    }
 }
 
 /// Of several listeners on one address in one process, who is watched tells something of who is not.

@@ -69,6 +69,8 @@ pub(crate) enum Cause {
 
     /// No thread waits for its events: they sleep in something else.
     Elsewhere,
+    /// In no epoll: it is accepted from by a blocking call, and the thread is held up in another.
+    HeldUp,
     /// A thread computes and does not come back to the loop.
     Busy,
     /// All threads are stopped by a signal or a debugger.
@@ -92,6 +94,8 @@ pub(crate) enum Cause {
     Exclusive,
     /// One-shot, fired, and nothing is left whose end could lead to arming it.
     Forgotten,
+    /// A mask that hears no arrivals, and nothing is left whose end could lead to another.
+    NotResumed,
 }
 
 impl Cause {
@@ -102,10 +106,12 @@ impl Cause {
             Self::OwnerHidden | Self::Contradiction | Self::NothingSeen => Verdict::Undetermined,
             Self::Dropping | Self::Full => Verdict::Overflowing,
             Self::Unwatched | Self::UnwatchedMember => Verdict::NobodyPolls,
-            Self::Elsewhere | Self::Busy | Self::Stopped => Verdict::Stuck,
+            Self::Elsewhere | Self::HeldUp | Self::Busy | Self::Stopped => Verdict::Stuck,
             Self::NeverSleeps | Self::Restless => Verdict::Spinning,
             Self::DescriptorTable | Self::FileTable => Verdict::Exhausted,
-            Self::Edge | Self::NestedEdge | Self::Exclusive | Self::Forgotten => Verdict::Stranded,
+            Self::Edge | Self::NestedEdge | Self::Exclusive | Self::Forgotten | Self::NotResumed => {
+                Verdict::Stranded
+            }
         }
     }
 }
@@ -182,21 +188,25 @@ fn deaf(facts: &Facts, owner: &Owner) -> Cause {
             return exhausted;
         }
     }
+    if owner.is_stopped() && lingers {
+        return Cause::Stopped;
+    }
     let serves = owner.accepted_alive > 0 && !owner.sibling_watched;
     let seen = |how: How| owner.watches.iter().any(|watch| watch.how == how);
+    // Nothing that came by it is left, whoever has it: no end of a connection will arm it.
+    let is_idle = !serves && !owner.accepted_elsewhere;
+    // Whoever is at work may be about to arm it.
+    let works = !facts.slept_on_it();
     if seen(How::Silenced) {
-        return Cause::Silenced;
+        return if is_idle && !works { Cause::NotResumed } else { Cause::Silenced };
     }
     if seen(How::Fired) {
         return match lingers {
             false => facts.flowing(),
-            true if owner.burns() => Cause::Busy,
-            true if serves => Cause::NotRearmed,
-            true => Cause::Forgotten,
+            true if owner.burns() && works => Cause::Busy,
+            true if is_idle => Cause::Forgotten,
+            true => Cause::NotRearmed,
         };
-    }
-    if owner.is_stopped() && lingers {
-        return Cause::Stopped;
     }
     let absent = match serves {
         _ if owner.sibling_watched => Cause::UnwatchedMember,
@@ -211,14 +221,15 @@ fn deaf(facts: &Facts, owner: &Owner) -> Cause {
         true if owner.burns() && owner.is_in_kernel() => Cause::NeverSleeps,
         true if owner.burns() => Cause::Busy,
         // Accepts by blocking calls, and one of its threads is held up in another.
-        true if owner.doing.iter().any(|doing| matches!(doing, Doing::Other(_))) => Cause::Elsewhere,
+        true if owner.doing.iter().any(|doing| matches!(doing, Doing::Other(_))) => Cause::HeldUp,
         true => absent,
     }
 }
 
 /// Whether a thread at this may be waiting for the listener in a way that cannot be seen.
 fn may_watch_unseen(doing: &Doing) -> bool {
-    !matches!(doing, Doing::EpollWait(_) | Doing::Aside | Doing::Stopped)
+    // Asleep in a timer: it may ask again and again without waiting for an answer.
+    !matches!(doing, Doing::EpollWait(_) | Doing::Stopped)
 }
 
 impl Owner {

@@ -80,15 +80,21 @@ fn asleep_on_a_queue_is_stranded_if_it_may_miss() {
     let two = with(asleep(How::Edge), |owner| {
         owner.watches.push(Watch { how: How::Silenced, within_edge: false, awaited: Some(true) });
     });
+    let another_computes = with(asleep(How::Edge), |owner| {
+        (owner.cpu, owner.never_asleep) = (0.99, true);
+        owner.doing.push(Doing::Running);
+    });
     let others_work = with(asleep(How::Edge), |owner| (owner.cpu, owner.cpu_system) = (0.6, 0.3));
     check([
         ("edge", asleep(How::Edge), Cause::Edge),
         ("edge, and each newcomer frees one of the dead", newcomers, Cause::Edge),
         ("edge, and silenced in another epoll", two, Cause::Edge),
         ("edge, and the loop serves others meanwhile", others_work, Cause::Edge),
+        ("edge, and another thread computes", another_computes, Cause::Edge),
         ("level within an edge", nested(asleep(How::Level)), Cause::NestedEdge),
         ("exclusive", asleep(How::Exclusive), Cause::Exclusive),
         ("one-shot, fired, with nobody left", alone(asleep(How::Fired)), Cause::Forgotten),
+        ("mask 0, with nobody left", alone(asleep(How::Silenced)), Cause::NotResumed),
     ]);
 }
 
@@ -99,10 +105,18 @@ fn a_queue_that_is_left_on_purpose_is_backpressure() {
         facts.dropped = Some(9);
         facts
     };
+    let nobody_left = with(asleep(How::Silenced), |owner| owner.accepted_alive = 0);
+    let elsewhere =
+        |how| with(asleep(how), |owner| (owner.accepted_alive, owner.accepted_elsewhere) = (0, true));
+    let leaving = Facts { samples: samples(7, false), ..nobody_left.clone() };
     check([
         ("mask 0", asleep(How::Silenced), Cause::Silenced),
         ("mask 0, nobody waits yet", empty(asleep(How::Silenced)), Cause::Silenced),
         ("mask 0, and it overflows", full(asleep(How::Silenced)), Cause::Silenced),
+        ("mask 0, the last one is just leaving", leaving, Cause::Silenced),
+        ("mask 0, and others serve what it has accepted", elsewhere(How::Silenced), Cause::Silenced),
+        ("fired, and others serve what it has accepted", elsewhere(How::Fired), Cause::NotRearmed),
+        ("mask 0, with nobody left, and nobody waits", empty(nobody_left), Cause::Silenced),
         ("deregistered, and serves those it has", unwatched(), Cause::Deregistered),
         ("deregistered, nobody waits yet", empty(unwatched()), Cause::Deregistered),
         ("one-shot, not armed again, and serves those it has", asleep(How::Fired), Cause::NotRearmed),
@@ -185,6 +199,7 @@ fn nobody_polls_what_is_in_no_epoll() {
     let sibling = with(unwatched(), |owner| owner.sibling_watched = true);
     let busy_sibling = with(running(unwatched(), 0.9, 0.7), |owner| owner.sibling_watched = true);
     let in_poll = with(alone.clone(), |owner| owner.doing = vec![Doing::Poll]);
+    let naps = with(alone.clone(), |owner| owner.doing = vec![Doing::Aside]);
     check([
         ("never watched", alone.clone(), Cause::Unwatched),
         ("never watched, nobody waits yet", empty(alone), Cause::Unwatched),
@@ -193,6 +208,7 @@ fn nobody_polls_what_is_in_no_epoll() {
         // A poll that had the listener in its set would return.
         ("asleep in a poll all the time", in_poll.clone(), Cause::Unwatched),
         ("asleep in a poll, nobody waits", empty(in_poll), Cause::Drained),
+        ("accepts every so often, nobody waits", empty(naps), Cause::Drained),
     ]);
 }
 
@@ -204,12 +220,14 @@ fn held_up_in_something_else_is_stuck() {
             owner.doing = vec![doing];
         })
     };
-    let stopped = with(asleep(How::Edge), |owner| owner.doing = vec![Doing::Stopped]);
+    let stopped = |how| with(asleep(how), |owner| owner.doing = vec![Doing::Stopped]);
     check([
         ("edge, in a timer", elsewhere(asleep(How::Edge), Doing::Aside), Cause::Elsewhere),
         ("level, in a read", elsewhere(asleep(How::Level), Doing::Other("read".into())), Cause::Elsewhere),
-        ("accepts by blocking calls", elsewhere(unwatched(), Doing::Other("read".into())), Cause::Elsewhere),
-        ("stopped", stopped, Cause::Stopped),
+        ("accepts by blocking calls", elsewhere(unwatched(), Doing::Other("read".into())), Cause::HeldUp),
+        ("stopped", stopped(How::Edge), Cause::Stopped),
+        ("stopped, and mask 0", stopped(How::Silenced), Cause::Stopped),
+        ("one-shot, fired, and computes", running(asleep(How::Fired), 0.9, 0.0), Cause::Busy),
     ]);
 }
 

@@ -11,8 +11,8 @@ pub(crate) struct Watched {
     pids: Vec<i32>,
     threads: HashMap<i32, Seen>,
     before: HashMap<i32, (bool, u64)>,
-    /// One for each look; `None` if there was no thread to look at.
-    pub(crate) asleep: Vec<Option<bool>>,
+    /// For each look the threads that were there, and whether they slept all the time.
+    looks: Vec<Vec<(i32, bool)>>,
 }
 
 /// One thread, over all looks.
@@ -42,7 +42,7 @@ impl Watched {
         let mut pids: Vec<i32> = holders.iter().map(|holder| holder.pid).collect();
         pids.sort_unstable();
         pids.dedup();
-        Self { pids, threads: HashMap::new(), before: HashMap::new(), asleep: Vec::new() }
+        Self { pids, threads: HashMap::new(), before: HashMap::new(), looks: Vec::new() }
     }
 
     /// Right before a look at the queue.
@@ -60,7 +60,7 @@ impl Watched {
         let slept = |thread: &Thread| {
             thread.doing.is_asleep() && self.before.get(&thread.tid) == Some(&(true, thread.sleeps))
         };
-        self.asleep.push((!now.is_empty()).then(|| now.iter().all(slept)));
+        self.looks.push(now.iter().map(|thread| (thread.tid, slept(thread))).collect());
         now.into_iter().for_each(|thread| self.note(thread));
     }
 
@@ -75,6 +75,32 @@ impl Watched {
         seen.last = thread;
         seen.times += 1;
         seen.doing.insert(doing);
+    }
+
+    /// For each look whether those slept who wait for the listener's events; `None` if nobody was there.
+    ///
+    /// Who has been seen waiting in one of its epolls does. Where nobody has, any thread may.
+    pub(crate) fn asleep(&self, epolls: &[(i32, Vec<i32>)]) -> Vec<Option<bool>> {
+        let waits = |seen: &Seen| {
+            let own = epolls.iter().filter(|(pid, _)| *pid == seen.first.pid);
+            let (mut surely, mut perhaps) = (false, false);
+            for (_, numbers) in own {
+                surely |= seen
+                    .doing
+                    .iter()
+                    .any(|doing| matches!(doing, Doing::EpollWait(Some(epoll)) if numbers.contains(epoll)));
+                perhaps |= seen.doing.contains(&Doing::EpollWait(None));
+            }
+            surely || perhaps
+        };
+        let waiters: HashSet<i32> =
+            self.threads.values().filter(|seen| waits(seen)).map(|seen| seen.first.tid).collect();
+        let counts = |tid: i32| waiters.is_empty() || waiters.contains(&tid);
+        let of_look = |look: &Vec<(i32, bool)>| {
+            let mut chosen = look.iter().filter(|(tid, _)| counts(*tid)).peekable();
+            chosen.peek().is_some().then(|| chosen.all(|(_, slept)| *slept))
+        };
+        self.looks.iter().map(of_look).collect()
     }
 
     /// What they were seen at, each once, in a fixed order.
@@ -121,7 +147,7 @@ impl Watched {
             let user = share(seen.first.user, seen.last.user, seconds);
             let system = share(seen.first.system, seen.last.system, seconds);
             // One that came and went in between was not there to sleep: each look sees a thread twice.
-            let is_lasting = seen.times >= self.asleep.len();
+            let is_lasting = seen.times >= self.looks.len();
             let never_asleep = is_lasting && seen.doing.iter().all(|doing| *doing == Doing::Running);
             // On a machine that is busy with others one that never sleeps may have got next to nothing.
             if (never_asleep, user + system) >= (load.never_asleep, load.cpu) {

@@ -112,6 +112,10 @@ impl Cause {
                 "The listener is watched, but no thread waits for its events: they sleep in something else, \
                  such as a lock, a file or a slow peer."
             }
+            Self::HeldUp => {
+                "The listener is in no epoll, so it is accepted from by a blocking call: its thread is held \
+                 up in another call, such as a read from a slow peer, and does not come back to accept."
+            }
             Self::Busy => "A thread computes without pause and does not come back to wait for events.",
             Self::Stopped => "All threads are stopped, by a signal or by a debugger.",
             Self::NeverSleeps => {
@@ -148,6 +152,12 @@ impl Cause {
                 "The registration is one-shot, has had its event and was not armed again, and no connection \
                  that came by this listener is open. Nothing is left that would make the server arm it."
             }
+            Self::NotResumed => {
+                "The listener is registered with a mask that hears no arrivals, its owner sleeps, and no \
+                 connection that came by it is open. A server that paused at its limit has nothing left \
+                 whose end would make it resume. (One that waits for a timer, as with a rate limit, or for \
+                 an order looks the same.)"
+            }
         }
     }
 
@@ -175,7 +185,7 @@ impl Cause {
                  member that was never given to an event loop. If nobody should, close it. If the server \
                  has paused on purpose, this is backpressure."
             }
-            Self::Elsewhere | Self::Busy => {
+            Self::Elsewhere | Self::HeldUp | Self::Busy => {
                 "Look at what its threads are doing (above; gdb -p PID, or perf top -p PID), and take that \
                  out of the event loop."
             }
@@ -194,6 +204,10 @@ impl Cause {
                 "Now: restart the server; no newcomer will free it for good. Then mend the accept loop: it \
                  must not return to its wait before accept4 says EAGAIN, also when it refuses a connection, \
                  is at its limit or has failed; or register the listener level-triggered."
+            }
+            Self::NotResumed => {
+                "Now: restart the server, or tell it to resume. Then mend it: whichever way a connection \
+                 ends, its place has to be given back and the listener armed again (epoll_ctl with EPOLLIN)."
             }
         }
     }

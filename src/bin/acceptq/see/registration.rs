@@ -50,6 +50,19 @@ pub(crate) struct Registration {
     pub(crate) outer: Vec<(i32, How)>,
 }
 
+impl Registration {
+    /// Whether an arrival makes an event.
+    pub(crate) fn is_armed(&self) -> bool {
+        self.how.is_armed()
+    }
+
+    /// Every epoll of its process in which its events may be waited for.
+    pub(crate) fn with_outer(&self) -> Vec<i32> {
+        let outer = self.outer.iter().map(|(epoll, _)| *epoll);
+        std::iter::once(self.epoll).chain(outer).collect()
+    }
+}
+
 fn as_hex<S: serde::Serializer>(mask: &u32, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&format_args!("{mask:#x}"))
 }
@@ -64,6 +77,10 @@ impl How {
             mask if mask & EXCLUSIVE != 0 => Self::Exclusive,
             _ => Self::Level,
         }
+    }
+
+    pub(crate) fn is_armed(self) -> bool {
+        !matches!(self, Self::Silenced | Self::Fired)
     }
 
     pub(crate) fn name(self) -> &'static str {

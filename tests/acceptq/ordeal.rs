@@ -1,5 +1,7 @@
 //! The right verdict on each server that is put through the outage; and the outage as a story.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
@@ -7,7 +9,7 @@ use epoll_acceptor::Trigger;
 use serde_json::Value;
 
 use crate::server::{Server, path};
-use crate::tool::{acceptq, diagnosis, stdout};
+use crate::tool::{acceptq, diagnosis, queued, stdout, wait_until};
 
 /// All servers here can be stopped: one wake-up finds the whole crowd.
 fn put_through(target: &str, more: &[&str]) -> Value {
@@ -61,17 +63,59 @@ fn a_server_that_goes_on_waiting_at_its_limit_spins() {
 }
 
 #[test]
-fn a_server_that_never_arms_its_listener_again_is_no_good_one() {
+fn a_server_that_never_arms_its_listener_again_strands() {
     let Some(server) = Server::start("pause", "127.0.0.1", 2) else { return };
     let said = put_through(&server.target(), &["--patience", "1"]);
-    // Its mask says that it means to be silent, and places are free.
-    assert_eq!(
-        (&said["verdict"], &said["unseen"]),
-        (&"undetermined".into(), &"still_paused".into()),
-        "{said:#}"
-    );
-    assert_eq!(said["exit_status"], 20);
+    // Its mask says that it means to be silent, and nobody is left whose end could change that.
+    assert_eq!((&said["verdict"], &said["exit_status"]), (&"strands".into(), &10.into()), "{said:#}");
+    assert_eq!(said["after"]["cause"], "not_resumed", "{said:#}");
     assert_eq!(said["freed"], 2, "all of the held were let go, to no avail: {said:#}");
+}
+
+#[test]
+fn a_server_that_waits_well_may_work_on_something_else() {
+    let Some(server) = Server::start("resume+busy", "127.0.0.1", 2) else { return };
+    let said = put_through(&server.target(), &[]);
+    assert_eq!((&said["verdict"], &said["full"]["verdict"]), (&"waits_well".into(), &"backpressure".into()));
+}
+
+#[test]
+fn a_server_that_closes_its_listener_meanwhile_is_not_judged() {
+    for address in ["127.0.0.1", &path()] {
+        let Some(server) = Server::start("spin", address, 1) else { return };
+        let target = server.target();
+        let ordeal = std::thread::spawn({
+            let target = target.clone();
+            move || diagnosis(&acceptq(&["ordeal", &target, "--json"]))
+        });
+        // The second and the third wait: the ordeal is in the middle of it.
+        wait_until("the crowd waits", || queued(&target) > 2);
+        drop(server);
+        let (said, status) = ordeal.join().expect("it ends");
+        assert_eq!((status, &said["unseen"]), (20, &"gone".into()), "{said:#}");
+    }
+}
+
+#[test]
+fn what_keeps_a_client_from_connecting_is_no_refusal() {
+    let Some(tool) = crate::users::copy() else { return };
+    let path = path();
+    let _listener = std::os::unix::net::UnixListener::bind(&path).expect("a listener");
+    std::fs::set_permissions(&path, Permissions::from_mode(0o700)).expect("our own file");
+    let output = crate::users::as_nobody(&tool).args(["ordeal", &path]).output().expect("the tool runs");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(stderr(&output).contains("connect: Permission denied"), "{output:?}");
+}
+
+#[test]
+fn places_are_freed_together() {
+    let Some(server) = Server::start("hoard", "127.0.0.1", 30) else { return };
+    let said = put_through(&server.target(), &["--patience", "1"]);
+    assert_eq!((&said["unseen"], &said["freed"]), (&"no_place_freed".into(), &0.into()), "{said:#}");
+    // The very first one has left, and has been kept as well.
+    assert_eq!(said["held"], 29);
+    // Not one patience for each of them.
+    assert!(said["took_ms"].as_u64() < Some(25_000), "{said:#}");
 }
 
 #[test]

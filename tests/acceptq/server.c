@@ -13,6 +13,7 @@
  *   pause     level-triggered; at the limit it sets the mask to 0, and never back
  *   resume    the same, and back when a connection ends
  *   remove    level-triggered; at the limit it removes the listener from the epoll
+ *   hoard     level-triggered; keeps whom it has, also those who have left; at the limit it does not accept
  *   nofile    level-triggered, without a limit, LIMIT descriptors to have
  *   oneshot   one-shot; at the limit it does not arm it again
  *   slow      level-triggered, accepts one, answers, closes, and rests a little
@@ -101,6 +102,7 @@ static void watch(int op, int fd, unsigned mask) {
 static int at_limit(void) {
     if (count < limit || is("nofile")) return 0;
     if (is("spin")) return 1;
+    if (is("hoard")) return watch(EPOLL_CTL_MOD, listener, 0), 1;
     if (is("pause") || is("resume")) return watch(EPOLL_CTL_MOD, listener, 0), 1;
     if (is("remove")) return watch(EPOLL_CTL_DEL, listener, 0), 1;
     return is("oneshot");
@@ -122,7 +124,7 @@ static void accept_all(void) {
             return; /* the fault: what is still queued makes no edge any more */
         } else {
             count++;
-            if (!is("nofile")) watch(EPOLL_CTL_ADD, fd, EPOLLIN | EPOLLRDHUP);
+            if (!is("nofile") && !is("hoard")) watch(EPOLL_CTL_ADD, fd, EPOLLIN | EPOLLRDHUP);
         }
         if (is("stuck"))
             for (;;) sleep(1000);

@@ -13,7 +13,7 @@ use crate::tool::{await_verdict_of, diagnosis};
 const NOBODY: u32 = 65534;
 
 /// The tool, where that user may run it. `None`, and a line that says so, if we may not become someone else.
-fn copy() -> Option<PathBuf> {
+pub(crate) fn copy() -> Option<PathBuf> {
     if !nix::unistd::geteuid().is_root() {
         crate::tool::skip!("only root can run the tool as another user");
         return None;
@@ -23,7 +23,7 @@ fn copy() -> Option<PathBuf> {
     Some(copy)
 }
 
-fn as_nobody(program: &Path) -> Command {
+pub(crate) fn as_nobody(program: &Path) -> Command {
     let mut command = Command::new(program);
     command.uid(NOBODY).gid(NOBODY).current_dir("/");
     command

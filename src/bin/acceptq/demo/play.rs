@@ -84,8 +84,8 @@ impl Server {
         let mut client = Client::call(&self.door)?;
         let began = Instant::now();
         loop {
-            client.step(Some(&speech));
-            self.attend();
+            client.step(Some(&speech))?;
+            self.attend()?;
             let fate = client.fate(Manner::Answers);
             if fate != Fate::Waits || began.elapsed() > patience {
                 return Ok((client, fate));
@@ -103,7 +103,7 @@ impl Server {
         for number in 0..CROWD {
             let mut client = Client::call(&self.door)?;
             if number % 2 == 1 {
-                client.step(Some(&speech(b"hello\n")));
+                client.step(Some(&speech(b"hello\n")))?;
             }
             self.crowd.push(client);
         }
@@ -138,13 +138,20 @@ impl Server {
 
     /// Waits until nobody waits any more.
     pub(crate) fn until_all_served(&mut self) -> io::Result<Queue> {
-        self.until("all are served", |queue| queue.queued == 0)
+        let queue = self.until("all are served", |queue| queue.queued == 0)?;
+        // Taken is not yet answered.
+        let began = Instant::now();
+        while !self.crowd.is_empty() && began.elapsed() < BOUND {
+            thread::sleep(TICK);
+            self.attend()?;
+        }
+        Ok(queue)
     }
 
     fn until(&mut self, wording: &str, fact: impl Fn(&Queue) -> bool) -> io::Result<Queue> {
         let began = Instant::now();
         loop {
-            self.attend();
+            self.attend()?;
             let queue = self.queue()?;
             if fact(&queue) {
                 return Ok(queue);
@@ -157,10 +164,10 @@ impl Server {
     }
 
     /// Who of the crowd is answered leaves.
-    fn attend(&mut self) {
+    fn attend(&mut self) -> io::Result<()> {
         let (mut answered, mut refused) = (0, 0);
-        self.crowd.retain_mut(|client| {
-            client.step(None);
+        self.crowd.iter_mut().try_for_each(|client| client.step(None))?;
+        self.crowd.retain(|client| {
             let fate = client.fate(Manner::Answers);
             answered += usize::from(fate == Fate::Answered);
             refused += usize::from(fate == Fate::Refused);
@@ -168,6 +175,7 @@ impl Server {
         });
         self.crowd_answered += answered;
         self.crowd_refused += refused;
+        Ok(())
     }
 
     pub(crate) fn queue(&self) -> io::Result<Queue> {

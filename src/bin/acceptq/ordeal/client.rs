@@ -12,6 +12,10 @@ use socket2::{Domain, SockAddr, Socket, Type};
 /// Who speaks first and is closed within this time was sent away with a last word.
 const LAST_WORD: Duration = Duration::from_millis(50);
 
+/// What a server does to a client that it does not want, or lets it come to.
+const REFUSALS: [i32; 5] =
+    [libc::ECONNREFUSED, libc::ECONNRESET, libc::ECONNABORTED, libc::EPIPE, libc::ETIMEDOUT];
+
 /// Where the server is, for a client.
 #[derive(Clone, Debug)]
 pub(crate) struct Door {
@@ -70,7 +74,7 @@ impl Client {
     /// Begins to connect; [`step`](Self::step) goes on with it.
     pub(crate) fn call(door: &Door) -> io::Result<Self> {
         let mut client = Self::prepare(door)?;
-        client.connect();
+        client.connect()?;
         Ok(client)
     }
 
@@ -92,31 +96,35 @@ impl Client {
     }
 
     /// A full queue is no end: TCP sends its SYN again, a Unix client has to ask again.
-    pub(crate) fn connect(&mut self) {
+    pub(crate) fn connect(&mut self) -> io::Result<()> {
         match self.socket.connect(&self.door.address) {
             Ok(()) => self.connected = Some(Instant::now()),
             Err(error) => match error.raw_os_error() {
                 Some(libc::EISCONN) => self.connected = Some(Instant::now()),
                 Some(libc::EINPROGRESS | libc::EALREADY | libc::EAGAIN | libc::EINTR) => {}
-                _ => self.ended = true,
+                Some(errno) if REFUSALS.contains(&errno) => self.ended = true,
+                // The server has nothing to do with it.
+                _ => return Err(unable(&error)),
             },
         }
+        Ok(())
     }
 
     /// Hears what has come, and speaks if it is time to.
-    pub(crate) fn step(&mut self, speech: Option<&Speech>) {
+    pub(crate) fn step(&mut self, speech: Option<&Speech>) -> io::Result<()> {
         if self.connected.is_none() && !self.ended {
-            self.connect();
+            self.connect()?;
         }
-        let Some(connected) = self.connected else { return };
+        let Some(connected) = self.connected else { return Ok(()) };
         self.hear();
-        let Some(speech) = speech else { return };
+        let Some(speech) = speech else { return Ok(()) };
         let is_silent = self.heard.is_none() && !self.ended && !self.spoke;
         if is_silent && connected.elapsed() >= speech.quiet {
             self.spoke = true;
             // Whoever has closed meanwhile is found out by reading.
             let _ = (&self.socket).write(&speech.text);
         }
+        Ok(())
     }
 
     fn hear(&mut self) {
@@ -209,6 +217,18 @@ impl Client {
     }
 }
 
+/// A client that could not even try.
+fn unable(error: &io::Error) -> io::Error {
+    let remedy = match error.raw_os_error() {
+        Some(libc::EADDRNOTAVAIL) => {
+            "; no local port is free: hold fewer, or widen net.ipv4.ip_local_port_range"
+        }
+        Some(libc::EACCES | libc::EPERM) => "; run this as a user who may connect, or as root",
+        _ => "",
+    };
+    io::Error::new(error.kind(), format!("connect: {error}{remedy}"))
+}
+
 /// A client in the kernel's lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Name {
@@ -219,4 +239,32 @@ pub(crate) enum Name {
 /// An IPv4 client of an IPv6 listener has an IPv6 name there.
 pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_the_server_does_is_a_refusal() {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a listener");
+        let address = free.local_addr().expect("it is bound");
+        drop(free);
+        let door = Door { address: address.into(), kind: Type::STREAM };
+        let mut client = Client::call(&door).expect("a refusal is no error");
+        while !client.has_ended() {
+            client.step(None).expect("nor later");
+        }
+        let nowhere = SockAddr::unix("/nowhere/at/all.sock").expect("a short path");
+        let error = Client::call(&Door { address: nowhere, kind: Type::STREAM }).expect_err("no such file");
+        assert!(error.to_string().starts_with("connect: "), "{error}");
+    }
+
+    #[test]
+    fn what_stands_in_a_client_s_way_has_its_remedy() {
+        for (errno, remedy) in [(libc::EADDRNOTAVAIL, "hold fewer"), (libc::EACCES, "user who may")] {
+            let error = unable(&io::Error::from_raw_os_error(errno));
+            assert!(error.to_string().contains(remedy), "{error}");
+        }
+    }
 }

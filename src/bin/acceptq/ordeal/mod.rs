@@ -133,7 +133,10 @@ impl Ordeal {
         teller.headline(&format!("{} is put through the outage\n", self.target))?;
         let result = through(&mut ordeal, &teller, &plan);
         teller.bar.finish_and_clear();
-        result.map_err(too_many)?;
+        ordeal.facts.gone = sight.is_gone()?;
+        if !ordeal.facts.gone {
+            result.map_err(too_many)?;
+        }
         let outcome = verdict::judge(&ordeal.facts);
         let target = self.target.to_string();
         match self.json {

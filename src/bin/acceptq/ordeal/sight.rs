@@ -14,6 +14,7 @@ use crate::doctor::gather::{Case, gather};
 use crate::doctor::judge::{Cause, Verdict, judge};
 use crate::see::{Address, Diag, Kind, Listener, Target, Thread, Waiting};
 
+const INIT: i32 = 1;
 /// From here on a thread burns its processor.
 const CPU_BUSY: f64 = 0.15;
 
@@ -25,6 +26,8 @@ pub(crate) struct Sight {
     pid: Option<i32>,
     /// Whether its listener is in this network namespace.
     pub(crate) is_here: bool,
+    /// The listeners as they were found.
+    cookies: Vec<[u8; 8]>,
 }
 
 /// Queues of the target, all together.
@@ -74,7 +77,15 @@ impl Sight {
                 return Ok(None);
             }
         }
-        Ok(Some((Self { diag, target: target.clone(), pid, is_here }, door)))
+        let cookies = listeners.iter().map(|listener| listener.cookie).collect();
+        Ok(Some((Self { diag, target: target.clone(), pid, is_here, cookies }, door)))
+    }
+
+    /// Whether the server has closed its listener since; another one may be in its place.
+    pub(crate) fn is_gone(&self) -> io::Result<bool> {
+        let (listeners, _) = self.target.listeners(&self.diag)?;
+        let is_old = |listener: &Listener| self.cookies.contains(&listener.cookie);
+        Ok(self.is_here && !listeners.iter().any(is_old))
     }
 
     pub(crate) fn queue(&self) -> io::Result<Option<Queue>> {
@@ -115,7 +126,7 @@ impl Sight {
         Ok(Some(names.iter().map(place).collect()))
     }
 
-    /// The processes that have the listener, or the one that was named.
+    /// The processes that may be stopped: those that have the listener, or the one that was named.
     pub(crate) fn pids(&self) -> io::Result<Vec<i32>> {
         if let Some(pid) = self.pid {
             return Ok(vec![pid]);
@@ -124,7 +135,8 @@ impl Sight {
         let inodes = listeners.iter().map(|listener| listener.inode).collect();
         let owners = crate::see::Owners::of(&inodes);
         let holders = inodes.iter().flat_map(|inode| owners.holders(*inode));
-        let mut pids: Vec<i32> = holders.map(|holder| holder.pid).collect();
+        // Whoever activates it by its socket holds it as well, and cannot be stopped.
+        let mut pids: Vec<i32> = holders.map(|holder| holder.pid).filter(|pid| *pid != INIT).collect();
         pids.sort_unstable();
         pids.dedup();
         Ok(pids)
@@ -172,7 +184,15 @@ impl Seen {
     /// Burns processor time with nothing to do but connections that it does not take.
     pub(crate) fn spins(&self) -> bool {
         let is_busy = self.cpu_percent.is_some_and(|cpu| cpu >= CPU_BUSY * 100.0);
-        self.verdict == Some(Verdict::Spinning) || (is_busy && self.owner_asleep != Some(true))
+        match self.verdict {
+            Some(Verdict::Spinning) => true,
+            // A failing accept that is tried again at once.
+            None | Some(Verdict::Undetermined | Verdict::Exhausted) => {
+                is_busy && self.owner_asleep != Some(true)
+            }
+            // What the doctor could explain, a thread that works on something else does not change.
+            Some(_) => false,
+        }
     }
 }
 

@@ -15,6 +15,8 @@ const TICK: Duration = Duration::from_millis(5);
 const SETTLED: Duration = Duration::from_millis(400);
 /// One who was taken and is not closed within this is held.
 const HELD: Duration = Duration::from_millis(4);
+/// Between two looks at one who was not.
+const PAUSE_MAX: Duration = Duration::from_millis(20);
 /// The same where the kernel's view of the server is not to be had.
 const HELD_UNSEEN: Duration = Duration::from_millis(100);
 /// How often the crowd comes, at most.
@@ -23,6 +25,8 @@ const BURSTS: usize = 10;
 const WATCHED: Duration = Duration::from_secs(1);
 /// The queue has this long to become empty, if something is taken all the time.
 const DRAINED: Duration = Duration::from_secs(30);
+/// When so much time has passed in all, no stage goes on that could.
+const ENOUGH: Duration = Duration::from_secs(60);
 /// Who comes in the end, and how far apart.
 const NEWCOMERS: usize = 5;
 const APART: Duration = Duration::from_millis(50);
@@ -44,6 +48,7 @@ pub(crate) struct Ordeal<'a> {
     sight: &'a Sight,
     door: &'a Door,
     manner: Manner,
+    began: Instant,
     held: Vec<Client>,
     /// Of the flood, those who have not left and have not been answered.
     waiting: Vec<Client>,
@@ -53,7 +58,8 @@ pub(crate) struct Ordeal<'a> {
 impl<'a> Ordeal<'a> {
     pub(crate) fn new(plan: &'a Plan, sight: &'a Sight, door: &'a Door) -> Self {
         let (held, waiting, facts) = (Vec::new(), Vec::new(), Facts::default());
-        Self { plan, sight, door, manner: Manner::Silent, held, waiting, facts }
+        let (manner, began) = (Manner::Silent, Instant::now());
+        Self { plan, sight, door, manner, began, held, waiting, facts }
     }
 
     /// Learns how the server treats a client when it has room.
@@ -63,7 +69,7 @@ impl<'a> Ordeal<'a> {
         let mut manner = None;
         while manner.is_none() && began.elapsed() < self.plan.patience {
             thread::sleep(TICK);
-            client.step(Some(&self.plan.speech));
+            client.step(Some(&self.plan.speech))?;
             manner = client.manner();
         }
         let is_taken = places(self.sight, std::slice::from_ref(&client))? == Some(vec![Place::Server]);
@@ -73,13 +79,13 @@ impl<'a> Ordeal<'a> {
             self.facts.after = self.sight.examine(WATCHED)?;
             return Ok(());
         }
-        self.leave(&mut client).map(drop)
+        self.leave(std::slice::from_mut(&mut client)).map(drop)
     }
 
     /// Fills the server until it takes no more, or enough are held.
     pub(crate) fn hold(&mut self) -> io::Result<()> {
         // Nobody can be held by a server that closes on its own.
-        while self.manner != Manner::GreetsAndCloses && self.held.len() < self.plan.hold {
+        while self.manner != Manner::GreetsAndCloses && self.held.len() < self.plan.hold && !self.is_late() {
             let mut client = Client::call(self.door)?;
             match self.is_held(&mut client)? {
                 Fate::Answered => self.held.push(client),
@@ -94,7 +100,7 @@ impl<'a> Ordeal<'a> {
                 break;
             }
         }
-        self.held.iter_mut().for_each(|client| client.step(None));
+        self.held.iter_mut().try_for_each(|client| client.step(None))?;
         let before = self.held.len();
         self.held.retain(|client| !client.has_ended());
         if self.held.len() < before && self.facts.limit == Limit::NotMet {
@@ -107,8 +113,10 @@ impl<'a> Ordeal<'a> {
     /// Answered: it has a place. It says nothing, and stays.
     fn is_held(&self, client: &mut Client) -> io::Result<Fate> {
         let began = Instant::now();
+        // Each look costs more the more are held.
+        let mut pause = HELD / 4;
         loop {
-            client.step(None);
+            client.step(None)?;
             if client.has_ended() {
                 return Ok(Fate::Refused);
             }
@@ -118,6 +126,7 @@ impl<'a> Ordeal<'a> {
                     if client.has_been_taken_for(HELD) {
                         return Ok(Fate::Answered);
                     }
+                    pause = if places == [Place::Server] { HELD } else { (pause * 2).min(PAUSE_MAX) };
                 }
                 // Without the kernel's view one that greets tells by its greeting, others by not closing.
                 None if self.manner == Manner::Greets => match client.fate(self.manner) {
@@ -130,7 +139,7 @@ impl<'a> Ordeal<'a> {
             if began.elapsed() > self.plan.patience {
                 return Ok(Fate::Waits);
             }
-            thread::sleep(HELD / 4);
+            thread::sleep(pause);
         }
     }
 
@@ -155,7 +164,7 @@ impl<'a> Ordeal<'a> {
             flood.answered += all.saturating_sub(refused + waiting);
             flood.unanswered += waiting;
             self.facts.bursts += 1;
-            if waiting > 0 || refused < all {
+            if waiting > 0 || refused < all || self.is_late() {
                 break;
             }
             self.waiting.clear();
@@ -173,10 +182,7 @@ impl<'a> Ordeal<'a> {
     fn burst(&mut self, guard: Option<&Guard>) -> io::Result<()> {
         let (count, door) = (self.flood_that_fits()?, self.door);
         let mut crowd = (0..count).map(|_| Client::prepare(door)).collect::<io::Result<Vec<_>>>()?;
-        let mut connect = || {
-            crowd.iter_mut().for_each(Client::connect);
-            Ok(())
-        };
+        let mut connect = || crowd.iter_mut().try_for_each(Client::connect);
         match guard {
             Some(guard) => guard.frozen(&self.sight.pids()?, connect)?,
             None => connect()?,
@@ -200,7 +206,7 @@ impl<'a> Ordeal<'a> {
             self.look()?;
             for (number, client) in self.waiting.iter_mut().enumerate() {
                 // Those who will leave have nothing to say.
-                client.step((number % 2 == 1).then_some(&self.plan.speech));
+                client.step((number % 2 == 1).then_some(&self.plan.speech))?;
             }
             let settled =
                 self.waiting.iter().filter(|client| client.fate(self.manner) != Fate::Waits).count();
@@ -229,12 +235,7 @@ impl<'a> Ordeal<'a> {
         for batch in [1, usize::MAX] {
             let count = batch.min(self.held.len());
             let mut leaving = self.held.split_off(self.held.len() - count);
-            for client in &leaving {
-                client.say_goodbye();
-            }
-            for client in &mut leaving {
-                self.facts.freed += usize::from(self.leave(client)?);
-            }
+            self.facts.freed += self.leave(&mut leaving)?;
             if self.drain()? {
                 self.facts.resumed_with = someone_waited.then_some(self.facts.freed);
                 break;
@@ -260,7 +261,7 @@ impl<'a> Ordeal<'a> {
                 (last, changed) = (now, Instant::now());
             }
             self.facts.stalled = changed.elapsed() >= self.plan.patience;
-            if self.facts.stalled || began.elapsed() > DRAINED {
+            if self.facts.stalled || began.elapsed() > DRAINED || self.is_late() {
                 return Ok(false);
             }
             thread::sleep(TICK);
@@ -270,7 +271,7 @@ impl<'a> Ordeal<'a> {
     /// Who has an answer makes room for the next one.
     fn answered_leave(&mut self) -> io::Result<()> {
         self.look()?;
-        self.waiting.iter_mut().for_each(|client| client.step(Some(&self.plan.speech)));
+        self.waiting.iter_mut().try_for_each(|client| client.step(Some(&self.plan.speech)))?;
         let (manner, stayed) = (self.manner, &mut self.facts.stayed);
         self.waiting.retain(|client| match client.fate(manner) {
             Fate::Waits => true,
@@ -316,15 +317,19 @@ impl<'a> Ordeal<'a> {
         Ok(())
     }
 
-    /// Leaves, and waits until the server has closed. Whether it did.
-    fn leave(&self, client: &mut Client) -> io::Result<bool> {
-        client.say_goodbye();
+    /// They leave, and wait until the server has closed. How many it did.
+    fn leave(&self, clients: &mut [Client]) -> io::Result<usize> {
+        clients.iter().for_each(Client::say_goodbye);
         let began = Instant::now();
-        while !client.has_ended() && began.elapsed() < self.plan.patience {
+        while !clients.iter().all(Client::has_ended) && began.elapsed() < self.plan.patience {
             thread::sleep(TICK / 5);
-            client.step(None);
+            clients.iter_mut().try_for_each(|client| client.step(None))?;
         }
-        Ok(client.has_ended())
+        Ok(clients.iter().filter(|client| client.has_ended()).count())
+    }
+
+    fn is_late(&self) -> bool {
+        self.began.elapsed() > ENOUGH
     }
 
     /// Notes which of them the server has; only of a silent one nothing else tells.

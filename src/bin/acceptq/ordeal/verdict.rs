@@ -17,6 +17,8 @@ pub(crate) enum Outcome {
     /// It took everybody.
     NoLimit,
     Strands,
+    /// The same, at a listener that nobody ever watched.
+    StrandsUnpolled,
     Spins,
     Undetermined(Unseen),
 }
@@ -41,6 +43,8 @@ pub(crate) enum Unseen {
     Slow,
     /// It refuses everybody, though places are free.
     StillRefuses,
+    /// It closed its listener meanwhile.
+    Gone,
 }
 
 /// How the limit made itself known.
@@ -65,6 +69,8 @@ pub(crate) struct Tally {
 /// All that was seen.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Facts {
+    /// The listener was closed meanwhile.
+    pub(crate) gone: bool,
     /// How the first client was treated; `None` if it was not answered.
     pub(crate) manner: Option<Manner>,
     pub(crate) held: usize,
@@ -94,6 +100,9 @@ pub(crate) struct Facts {
 
 /// The verdict.
 pub(crate) fn judge(facts: &Facts) -> Outcome {
+    if facts.gone {
+        return Outcome::Undetermined(Unseen::Gone);
+    }
     if facts.manner.is_none() {
         return Outcome::Undetermined(Unseen::NotServing);
     }
@@ -127,6 +136,10 @@ fn failed(facts: &Facts) -> Outcome {
         _ if !facts.stalled && left_behind > 0 => Unseen::Slow,
         Some(Verdict::Backpressure) => Unseen::StillPaused,
         Some(Verdict::Stuck) => Unseen::Awake,
+        // One that was taken out of its epoll at the limit was watched before.
+        verdict @ Some(Verdict::NobodyPolls) if facts.full.verdict == verdict => {
+            return Outcome::StrandsUnpolled;
+        }
         _ if facts.after.owner_asleep == Some(false) => Unseen::Awake,
         _ => return Outcome::Strands,
     })
@@ -136,7 +149,7 @@ impl Outcome {
     pub(crate) fn exit_status(self) -> u8 {
         match self {
             Self::WaitsWell | Self::RefusesWell | Self::NoLimit => 0,
-            Self::Strands => 10,
+            Self::Strands | Self::StrandsUnpolled => 10,
             Self::Spins => 13,
             Self::Undetermined(_) => 20,
         }
@@ -148,7 +161,7 @@ impl Outcome {
             Self::WaitsWell => "waits_well",
             Self::RefusesWell => "refuses_well",
             Self::NoLimit => "no_limit",
-            Self::Strands => "strands",
+            Self::Strands | Self::StrandsUnpolled => "strands",
             Self::Spins => "spins",
             Self::Undetermined(_) => "undetermined",
         }
@@ -159,7 +172,7 @@ impl Outcome {
             Self::WaitsWell => "at its limit newcomers wait, and are taken when there is room",
             Self::RefusesWell => "at its limit newcomers are sent away, and served again when there is room",
             Self::NoLimit => "it took everybody; no limit was met",
-            Self::Strands => "there is room, and those who wait are not taken",
+            Self::Strands | Self::StrandsUnpolled => "there is room, and those who wait are not taken",
             Self::Spins => "at its limit it burns processor time over connections that it does not take",
             Self::Undetermined(_) => "how it came through cannot be told",
         }
@@ -186,6 +199,11 @@ impl Outcome {
                  again: an edge-triggered registration and a `return` before EAGAIN, or a listener that was \
                  disarmed at the limit and not armed when a place was free."
             }
+            Self::StrandsUnpolled => {
+                "One of its listeners on this address is in no epoll, and no thread waits in accept for it. \
+                 The kernel gives it a share of the clients all the same, and they wait for good, whatever \
+                 the accept loop does."
+            }
             Self::Spins => {
                 "It was full, nobody asked for anything, and yet its busiest thread did not rest: a \
                  level-triggered listener that stays armed at the limit, or a failing accept that is tried \
@@ -202,6 +220,10 @@ impl Outcome {
                  errors included, and accept again when a place becomes free. As long as anybody is left \
                  in the queue, `acceptq doctor` shows the server in that state; each newcomer's wake-up \
                  takes one of them."
+            }
+            Self::StrandsUnpolled => {
+                "Give each listener on the address (SO_REUSEPORT) to an event loop, or close it; `acceptq \
+                 doctor` tells which one it is."
             }
             Self::Spins => {
                 "Disarm the listener at the limit (no EPOLLIN in its mask) and arm it when a place is free; \
@@ -243,6 +265,10 @@ impl Unseen {
             Self::Slow => {
                 "Connections were taken all the time, but not all of them in the time allowed: the server \
                  is slow, or others use it, too."
+            }
+            Self::Gone => {
+                "The server closed its listener meanwhile: it ended, or was started anew. What it told \
+                 before that, if anything, is in its log."
             }
             Self::StillRefuses => {
                 "Everybody was refused, also when places were free. It may count those who have left for a \

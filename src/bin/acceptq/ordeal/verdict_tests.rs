@@ -73,8 +73,29 @@ fn who_is_awake_over_a_queue_at_the_limit_spins() {
 }
 
 #[test]
+fn who_works_on_something_else_at_the_limit_does_not_spin() {
+    let busy = Seen { owner_asleep: Some(false), cpu_percent: Some(60.0), ..Seen::default() };
+    for verdict in [Verdict::Backpressure, Verdict::Stuck, Verdict::Healthy] {
+        let full = Seen { verdict: Some(verdict), ..busy.clone() };
+        assert_eq!(judge(&Facts { full, ..well() }), Outcome::WaitsWell, "{verdict:?}");
+    }
+    let full = Seen { verdict: Some(Verdict::Exhausted), ..busy };
+    assert_eq!(judge(&Facts { full, ..well() }), Outcome::Spins);
+}
+
+#[test]
+fn a_listener_that_nobody_ever_watched_is_told_from_one_that_was_disarmed() {
+    let nobody = Seen { verdict: Some(Verdict::NobodyPolls), queued: Some(59), ..Seen::default() };
+    let facts = Facts { after: nobody.clone(), ..stalled() };
+    assert_eq!(judge(&facts), Outcome::Strands);
+    assert_eq!(judge(&Facts { full: nobody, ..facts }), Outcome::StrandsUnpolled);
+    assert_eq!(Outcome::StrandsUnpolled.exit_status(), Outcome::Strands.exit_status());
+}
+
+#[test]
 fn what_cannot_be_told_has_its_reason() {
     assert_eq!(undetermined(&Facts::default()), Unseen::NotServing);
+    assert_eq!(undetermined(&Facts { gone: true, ..well() }), Unseen::Gone);
     assert_eq!(undetermined(&Facts { freed: 0, ..stalled() }), Unseen::NoPlaceFreed);
     assert_eq!(undetermined(&Facts { left_behind: None, ..stalled() }), Unseen::QueueHidden);
     assert_eq!(undetermined(&Facts { stalled: false, ..stalled() }), Unseen::Slow);

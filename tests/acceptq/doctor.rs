@@ -1,12 +1,15 @@
 //! The right verdict for each server.
 
-use std::time::Duration;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::server::{Server, path};
-use crate::tool::{acceptq, await_verdict, examine, stdout};
+use crate::tool::{LONG, acceptq, await_verdict, diagnosis, examine, stdout, wait_until};
 
 /// How many come at once, and how many of them leave again.
 const CROWD: usize = 8;
@@ -234,10 +237,70 @@ fn where_nothing_listens_is_told_apart_from_what_is_wrong() {
 }
 
 #[test]
+fn a_listener_that_closes_meanwhile_is_not_judged() {
+    let begun = Instant::now();
+    loop {
+        let Some(server) = Server::start("edge", "127.0.0.1", 1) else { return };
+        let mut doctor = Command::new(env!("CARGO_BIN_EXE_acceptq"));
+        doctor
+            .args(["doctor", &server.target(), "--json", "--for", "3"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
+        let doctor = doctor.spawn().expect("the tool runs");
+        // It sleeps between two looks, and hardly before.
+        wait_until("the doctor watches", || naps(&doctor) > 3);
+        drop(server);
+        let (said, status) = diagnosis(&doctor.wait_with_output().expect("it ends"));
+        assert_eq!((status, &said["verdict"]), (3, &Value::Null), "{said:#}");
+        if said["closed_meanwhile"] == 1 {
+            return;
+        }
+        assert!(begun.elapsed() < LONG, "{said:#}");
+    }
+}
+
+/// How often a process has gone to sleep so far.
+fn naps(child: &Child) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+    let count = text.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    count.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+}
+
+#[test]
+fn a_verdict_is_a_status_also_where_nobody_reads() {
+    let Some(server) = Server::start("edge", "127.0.0.1", 1) else { return };
+    let _held = server.hold_one();
+    let _crowd = server.surprise(CROWD);
+    await_verdict(&server.target(), "stranded");
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_acceptq"));
+        command.args(arguments).stdout(unread()).stderr(unread());
+        command.status().expect("the tool runs").code()
+    };
+    assert_eq!(run(&["doctor", &server.target()]), Some(10));
+    assert_eq!(run(&["doctor", &server.target(), "--json"]), Some(10));
+    assert_eq!(run(&["ordeal", &server.target(), "--patience", "0.5"]), Some(20));
+    // What goes to stderr alone.
+    assert_eq!(run(&["doctor", "/nowhere/at/all.sock"]), Some(3));
+    assert_eq!(run(&["ordeal", "192.0.2.1:80"]), Some(1));
+    assert_eq!(run(&["list", "/nowhere/at/all.sock"]), Some(3));
+}
+
+/// Whoever should read has gone.
+fn unread() -> OwnedFd {
+    let (here, _) = UnixStream::pair().expect("two ends");
+    here.into()
+}
+
+#[test]
 fn wrong_arguments_are_refused_and_the_help_lists_the_exit_statuses() {
-    for arguments in
-        [&["doctor"][..], &["doctor", "80", "--for", "0"], &["doctor", "80", "--for", "x"], &["cure"]]
-    {
+    for arguments in [
+        &["doctor"][..],
+        &["doctor", "80", "--for", "0"],
+        &["doctor", "80", "--for", "x"],
+        &["cure"],
+        &["watch", "--count", "0"],
+    ] {
         assert_eq!(acceptq(arguments).status.code(), Some(2), "{arguments:?}");
     }
     let help = stdout(&acceptq(&["doctor", "--help"]));

@@ -92,6 +92,18 @@ fn an_address_is_served_by_a_wildcard_where_it_has_no_listener_of_its_own() {
 }
 
 #[test]
+fn where_nothing_listens_the_status_says_so() {
+    let (listener, port) = listener();
+    assert_eq!(
+        acceptq(&["list", &port, "/nowhere/at/all.sock"]).status.code(),
+        Some(0),
+        "one of them is there"
+    );
+    drop(listener);
+    assert_eq!(acceptq(&["list", &port]).status.code(), Some(3));
+}
+
+#[test]
 fn a_port_that_is_none_is_refused() {
     for command in ["list", "watch", "doctor", "ordeal"] {
         for target in ["0", ":0", "65536", "127.0.0.1:0", "localhost:80"] {

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::see::{Address, Diag, Holder, Kind, Listener, Owners, Registration, Target};
 use crate::words::{plural, wrap};
-use crate::{say, width};
+use crate::{NO_LISTENER, aside, complain, tell, width};
 
 /// Lists every listening socket: its queue, its owner, and how the owner watches it.
 ///
@@ -19,6 +19,8 @@ use crate::{say, width};
 /// one-shot that was not armed again), exclusive, silenced (a mask without EPOLLIN). A dash means: in no
 /// epoll, so perhaps in a blocking accept, a poll or an io_uring, or nowhere. A question mark means: may
 /// not be seen.
+///
+/// Exits with 3 if nothing listens at any of the targets.
 #[derive(Args, Debug)]
 pub(crate) struct List {
     /// Only these: ports, addresses, paths, @names
@@ -47,17 +49,18 @@ impl List {
     pub(crate) fn run(&self) -> io::Result<ExitCode> {
         let diag = Diag::new()?;
         let listeners = self.listeners(&diag)?;
+        let status = if listeners.is_empty() && !self.targets.is_empty() { NO_LISTENER } else { 0 };
         let inodes: HashSet<u64> = listeners.iter().map(|listener| listener.inode).collect();
         let owners = Owners::of(&inodes);
         let rows: Vec<Row<'_>> = listeners.iter().map(|listener| row(listener, &owners)).collect();
         if self.json {
             let all = json!({ "listeners": rows, "processes_hidden": owners.hidden });
-            say(&format!("{all:#}\n"))?;
+            tell(&format!("{all:#}\n"))?;
         } else {
-            say(&format!("{}\n", table(&rows).trim_fmt()))?;
+            tell(&format!("{}\n", table(&rows).trim_fmt()))?;
             note(&rows, owners.hidden);
         }
-        Ok(ExitCode::SUCCESS)
+        Ok(ExitCode::from(status))
     }
 
     fn listeners(&self, diag: &Diag) -> io::Result<Vec<Listener>> {
@@ -65,7 +68,7 @@ impl List {
         for target in &self.targets {
             let (chosen, _) = target.listeners(diag)?;
             if chosen.is_empty() {
-                eprintln!("acceptq: nothing listens at {target}");
+                complain(&format!("nothing listens at {target}"));
             }
             found.extend(chosen);
         }
@@ -181,6 +184,6 @@ fn note(rows: &[Row<'_>], hidden: usize) {
             plural(unseen, "listener"),
             plural(hidden, "process")
         );
-        eprint!("{}", wrap(&text, "", "", width()));
+        aside(&wrap(&text, "", "", width()));
     }
 }

@@ -1,4 +1,6 @@
 //! `acceptq`: what waits in the accept queues of this machine, who lets it wait, and why.
+// These panic where nobody reads; `say` and `complain` do not.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod see;
 mod words;
@@ -33,10 +35,13 @@ enum Command {
     DemoServer(demo::DemoServer),
 }
 
+/// The exit status when nothing listens at what was asked about.
+const NO_LISTENER: u8 = 3;
+
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::List(list) => list.run(),
-        Command::Watch(watch) => watch.run(),
+        Command::Watch(watch) => unless_unread(watch.run()),
         Command::Doctor(doctor) => doctor.run(),
         Command::Ordeal(ordeal) => ordeal.run(),
         Command::Demo(demo) => demo.run(),
@@ -44,12 +49,18 @@ fn main() -> ExitCode {
     };
     match outcome {
         Ok(status) => status,
-        // Whoever read this has read enough, as `head` does.
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("acceptq: {error}");
+            complain(&error.to_string());
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Whoever read this has read enough, as `head` does.
+fn unless_unread(outcome: io::Result<ExitCode>) -> io::Result<ExitCode> {
+    match outcome {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+        outcome => outcome,
     }
 }
 
@@ -58,6 +69,25 @@ fn say(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;
     out.flush()
+}
+
+/// Prints what the exit status tells as well: where nobody reads any more the status still counts.
+fn tell(text: &str) -> io::Result<()> {
+    match say(text) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        outcome => outcome,
+    }
+}
+
+/// Prints to stderr as it is. Where nobody reads there is nobody to be told of that, either.
+fn aside(text: &str) {
+    let mut err = io::stderr().lock();
+    let _ = err.write_all(text.as_bytes()).and_then(|()| err.flush());
+}
+
+/// Says on stderr what went wrong.
+fn complain(text: &str) {
+    aside(&format!("acceptq: {text}\n"));
 }
 
 /// How wide the text may be.

@@ -15,8 +15,8 @@ use self::play::{CROWD, Queue, Server};
 pub(crate) use self::server::DemoServer;
 use self::server::Loop;
 use crate::ordeal::client::Fate;
-use crate::say;
 use crate::words::wrap;
+use crate::{complain, tell};
 
 /// The story is told in lines of at most this.
 const WIDTH: usize = 78;
@@ -68,7 +68,7 @@ impl Demo {
              `acceptq ordeal PORT` puts it through the same.",
         )?;
         if !as_told {
-            eprintln!("acceptq: it did not go as told");
+            complain("it did not go as told");
             return Ok(ExitCode::FAILURE);
         }
         Ok(ExitCode::SUCCESS)
@@ -216,15 +216,15 @@ impl Demo {
 
     fn speak(&self, tone: Tone, text: &str) -> io::Result<()> {
         let color = match tone {
-            _ if !has_colors() => return say(text),
-            Tone::Plain => return say(text),
+            _ if !has_colors() => return tell(text),
+            Tone::Plain => return tell(text),
             Tone::Title => "1",
             Tone::Bad => "31",
             Tone::Good => "32",
             Tone::Command => "36",
         };
         let (line, end) = text.split_at(text.trim_end().len());
-        say(&format!("\x1b[{color}m{line}\x1b[0m{end}"))
+        tell(&format!("\x1b[{color}m{line}\x1b[0m{end}"))
     }
 
     fn pause(&self, ms: u64) {

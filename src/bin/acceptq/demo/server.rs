@@ -10,6 +10,8 @@ use clap::{Args, ValueEnum};
 use epoll_acceptor::{Acceptor, EdgeTriggered, Epoll, Events, Gate, Interest, Token};
 use nix::sys::epoll::{self, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
+use crate::say;
+
 const LIMIT: usize = 1;
 const LISTENER: u64 = 0;
 const STDIN: u64 = 1;
@@ -36,7 +38,7 @@ impl DemoServer {
     pub(crate) fn run(&self) -> io::Result<ExitCode> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         listener.set_nonblocking(true)?;
-        println!("{}", listener.local_addr()?.port());
+        say(&format!("{}\n", listener.local_addr()?.port()))?;
         match self.accept_loop {
             Loop::Faulty => faulty(&listener)?,
             Loop::Acceptor => acceptor(listener)?,
@@ -132,6 +134,6 @@ fn serve<S: Read + Write>(connections: &mut HashMap<u64, S>, token: u64) -> io::
 /// demonstration's
 /// crowd might be taken one by one: so the server has something to do while it arrives.
 fn run_errand() -> io::Result<()> {
-    println!("{BUSY}");
+    say(&format!("{BUSY}\n"))?;
     io::stdin().read_exact(&mut [0])
 }

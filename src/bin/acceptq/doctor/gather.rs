@@ -43,6 +43,8 @@ pub(crate) struct Gathered {
     pub(crate) counters: Counters,
     pub(crate) overflows_meanwhile: Option<u64>,
     pub(crate) watched: Duration,
+    /// Listeners that were there at first, and not to the end.
+    pub(crate) closed: usize,
     /// Processes whose descriptors could not be seen.
     pub(crate) hidden: usize,
 }
@@ -90,12 +92,13 @@ pub(crate) fn gather(diag: &Diag, target: &Target, time: Duration) -> io::Result
         let scans = [&before, &after];
         cases.extend(case(listener, &looks, watched, scans, files, elapsed, &established));
     }
+    let closed = looks[0].listeners.len() - cases.len();
     mark_siblings(&mut cases);
     let overflows_meanwhile = Counters::now()
         .listen_overflows
         .zip(counters.listen_overflows)
         .map(|(now, then)| now.saturating_sub(then));
-    Ok(Gathered { cases, counters, overflows_meanwhile, watched: elapsed, hidden: after.hidden })
+    Ok(Gathered { cases, counters, overflows_meanwhile, watched: elapsed, closed, hidden: after.hidden })
 }
 
 /// The first and the last look list the connections too. Their order lets an arrival in between look like one
@@ -114,6 +117,7 @@ fn established(diag: &Diag, looks: &[Look]) -> io::Result<Vec<(Address, u64)>> {
     if is_unix { Listener::accepted_unix(diag) } else { Ok(Vec::new()) }
 }
 
+/// `None` if it closed meanwhile: of that there is nothing to judge.
 fn case(
     first: &Listener,
     looks: &[Look],
@@ -127,6 +131,9 @@ fn case(
         .iter()
         .map_while(|look| look.listeners.iter().find(|other| other.cookie == first.cookie))
         .collect();
+    if seen.len() < looks.len() {
+        return None;
+    }
     let listener: Listener = (*seen.last()?).clone();
     let registrations = more_armed(scans, listener.inode);
     // The first look has no owner's state beside it.

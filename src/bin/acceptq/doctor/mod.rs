@@ -8,18 +8,16 @@ mod report;
 mod watched;
 mod words;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use serde_json::json;
 
 use self::judge::{Cause, Verdict, judge};
 use crate::see::{Diag, Target};
-use crate::{say, width};
-
-/// The exit status when nothing listens there.
-const NO_LISTENER: u8 = 3;
+use crate::{NO_LISTENER, aside, complain, tell, width};
 
 /// Tells what is the matter with a listening socket, and what to do.
 ///
@@ -67,38 +65,43 @@ impl Doctor {
         let diag = Diag::new()?;
         let is_watched = io::stderr().is_terminal() && !self.json;
         if is_watched {
-            eprint!("watching {} for {} ...", self.target, crate::words::duration(self.time));
+            aside(&format!("watching {} for {} ...", self.target, crate::words::duration(self.time)));
         }
         let gathered = gather::gather(&diag, &self.target, self.time);
         if is_watched {
             // The line has said what it had to say.
-            eprint!("\r\x1b[2K");
-            io::stderr().flush()?;
+            aside("\r\x1b[2K");
         }
         let gathered = gathered?;
         if gathered.cases.is_empty() {
-            return self.nobody();
+            return self.nobody(gathered.closed);
         }
         let mut judged: Vec<_> = gathered.cases.iter().map(|case| (case, judge(&case.facts))).collect();
         // The worst first; among equals the longest queue.
         judged.sort_by_key(|(case, cause)| std::cmp::Reverse((cause.verdict(), case.listener.queued)));
         let verdict = judged.first().map_or(Cause::NothingSeen, |(_, cause)| *cause).verdict();
         match self.json {
-            true => say(&format!("{:#}\n", report::json(&judged, &gathered)))?,
-            false => say(&report::text(&judged, &gathered, width()))?,
+            true => tell(&format!("{:#}\n", report::json(&judged, &gathered)))?,
+            false => tell(&report::text(&judged, &gathered, width()))?,
         }
         Ok(ExitCode::from(verdict.exit_status()))
     }
 
-    fn nobody(&self) -> io::Result<ExitCode> {
+    fn nobody(&self, closed: usize) -> io::Result<ExitCode> {
         if self.json {
-            say("{\n  \"verdict\": null,\n  \"listeners\": []\n}\n")?;
+            let nothing = json!({ "verdict": null, "listeners": [], "closed_meanwhile": closed });
+            tell(&format!("{nothing:#}\n"))?;
         }
-        eprintln!(
-            "acceptq: nothing listens at {} in this network namespace; a container's listeners are seen from \
-             inside it (nsenter -t PID -n)",
-            self.target
-        );
+        let target = &self.target;
+        complain(&match closed {
+            0 => format!(
+                "nothing listens at {target} in this network namespace; a container's listeners are seen from \
+                 inside it (nsenter -t PID -n)"
+            ),
+            _ => {
+                format!("what listened at {target} was closed while it was watched; if it is back, ask again")
+            }
+        });
         Ok(ExitCode::from(NO_LISTENER))
     }
 }

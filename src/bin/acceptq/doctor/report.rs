@@ -36,6 +36,7 @@ pub(crate) fn json(judged: &[Judged<'_>], gathered: &Gathered) -> Value {
     all["listen_drops"] = json!(gathered.counters.listen_drops);
     all["listen_overflows_meanwhile"] = json!(gathered.overflows_meanwhile);
     all["processes_hidden"] = json!(gathered.hidden);
+    all["closed_meanwhile"] = json!(gathered.closed);
     all["listeners"] = json!(listeners);
     all
 }
@@ -266,6 +267,10 @@ fn foot(judged: &[Judged<'_>], gathered: &Gathered, width: usize) -> String {
                 format!("All TCP listeners here: {now} overflows meanwhile, {all} before (ListenOverflows).");
             out.push_str(&wrap(&text, "", "", width));
         }
+    }
+    if gathered.closed > 0 {
+        let closed = plural(gathered.closed, "listener");
+        out.push_str(&wrap(&format!("{closed} there closed meanwhile."), "", "", width));
     }
     if gathered.hidden > 0 && judged.iter().any(|(_, cause)| cause.verdict() != Verdict::Healthy) {
         let hidden = plural(gathered.hidden, "process");

@@ -18,9 +18,8 @@ use self::client::Speech;
 use self::sight::Sight;
 use self::stages::Plan;
 use crate::see::Target;
-use crate::{say, width};
+use crate::{NO_LISTENER, complain, tell, width};
 
-const NO_LISTENER: u8 = 3;
 /// How long a client is silent, so that a server that speaks first, or refuses, can do so.
 const QUIET: Duration = Duration::from_millis(200);
 /// As the bar counts them.
@@ -113,7 +112,7 @@ impl Ordeal {
     pub(crate) fn run(&self) -> io::Result<ExitCode> {
         let began = Instant::now();
         let Some((sight, door)) = Sight::of(&self.target, self.pid, self.anywhere)? else {
-            eprintln!("acceptq: nothing listens at {} in this network namespace", self.target);
+            complain(&format!("nothing listens at {} in this network namespace", self.target));
             return Ok(ExitCode::from(NO_LISTENER));
         };
         if self.freeze && sight.pids()?.is_empty() {
@@ -142,9 +141,9 @@ impl Ordeal {
         match self.json {
             true => {
                 let all = report::json(outcome, &ordeal.facts, &target, &plan, began.elapsed());
-                say(&format!("{all:#}\n"))?;
+                tell(&format!("{all:#}\n"))?;
             }
-            false => say(&report::verdict(outcome, self.freeze, width()))?,
+            false => tell(&report::verdict(outcome, self.freeze, width()))?,
         }
         Ok(ExitCode::from(outcome.exit_status()))
     }
@@ -208,7 +207,7 @@ impl Teller {
     }
 
     fn headline(&self, text: &str) -> io::Result<()> {
-        if self.is_silent { Ok(()) } else { self.bar.suspend(|| say(text)) }
+        if self.is_silent { Ok(()) } else { self.bar.suspend(|| tell(text)) }
     }
 
     fn tell(&self, name: &str, text: &str) -> io::Result<()> {

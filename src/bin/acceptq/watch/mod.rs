@@ -42,7 +42,7 @@ pub(crate) struct Watch {
     #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
     interval: Duration,
     /// End after so many looks
-    #[arg(long, value_name = "LOOKS")]
+    #[arg(long, value_name = "LOOKS", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
 }
 

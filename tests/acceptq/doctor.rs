@@ -1,5 +1,6 @@
 //! The right verdict for each server.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
@@ -7,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 
+use crate::clients::Door;
 use crate::server::{Server, path};
 use crate::tool::{LONG, acceptq, await_verdict, diagnosis, examine, stdout, wait_until};
 
@@ -197,6 +200,45 @@ fn a_member_that_nobody_polls_is_told_from_its_sibling() {
     assert_eq!(members[1]["queued"], 0);
     // All that wait are the deaf one's, which is why they can be told.
     assert_eq!(members[0]["waiting"].as_array().map(Vec::len), members[0]["queued"].as_u64().map(to_usize));
+}
+
+#[test]
+fn a_group_s_waiters_are_listed_once() {
+    let listen = |port: u16| {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        socket.set_reuse_port(true).expect("a flag");
+        socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into()).expect("bound");
+        socket.listen(64).expect("it listens");
+        socket
+    };
+    let first = listen(0);
+    let address = first.local_addr().expect("it is bound").as_socket().expect("TCP");
+    let _others: Vec<Socket> = (0..7).map(|_| listen(address.port())).collect();
+    let _clients = Door::Tcp(address).connect_many(60);
+    let (said, _) = examine(&address.port().to_string());
+    let members = said["listeners"].as_array().expect("each has its own verdict");
+    assert_eq!(members.len(), 8);
+    let lists = |member: &&Value| member["waiting_shared"] == true && member["waiting"].is_array();
+    assert_eq!(members.iter().filter(lists).count(), 1, "{said:#}");
+    assert_eq!(said["waiting"].as_array().map(Vec::len), Some(60));
+    assert!(members.iter().all(|member| member["oldest_wait_ms"].is_u64()), "{said:#}");
+}
+
+#[test]
+fn clients_that_reset_are_dead_though_the_kernel_does_not_list_them() {
+    let Some(server) = Server::start("edge", "127.0.0.1", 1) else { return };
+    let _held = server.hold_one();
+    for client in server.surprise(CROWD) {
+        client.set_linger(Some(Duration::ZERO)).expect("a flag");
+    }
+    let said = await_verdict(&server.target(), "stranded");
+    assert_eq!((&said["queued"], &said["dead"]), (&(CROWD - 1).into(), &(CROWD - 1).into()), "{said:#}");
+    assert_eq!((&said["close_wait_unowned"], &said["waiting"]), (&0.into(), &Value::Array(Vec::new())));
+    let text = stdout(&acceptq(&["doctor", &server.target(), "--for", "0.5"]));
+    assert!(text.contains("7 more reset by their clients"), "{text}");
+    assert!(!text.contains("Unix"), "{text}");
+    let text = stdout(&acceptq(&["watch", &server.target(), "--count", "1"]));
+    assert!(text.contains("dead 7"), "{text}");
 }
 
 fn to_usize(number: u64) -> usize {

@@ -1,13 +1,14 @@
 //! From the kernel to the facts: looks at a listener and its owner again and again for a while.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io;
+use std::rc::Rc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::facts::{Facts, Owner, Sample, Watch};
-use super::queue;
-use super::watched::Watched;
+use super::queue::{Queue, Queues};
+use super::watched::{self, Watched};
 use crate::see::owners::{self, Table};
 use crate::see::{
     Address, Counters, Diag, Doing, Holder, How, Listener, Owners, Registration, Target, Waiting,
@@ -26,10 +27,10 @@ pub(crate) struct Case {
     pub(crate) registrations: Vec<Registration>,
     pub(crate) table: Option<(i32, Table)>,
     /// Those who wait, the oldest first. `None` where the kernel does not list them one by one.
-    pub(crate) waiting: Option<Vec<Waiting>>,
+    pub(crate) waiting: Option<Rc<[Waiting]>>,
     /// Connections in CLOSE_WAIT that no process has. `None` for Unix sockets.
     pub(crate) close_wait_unowned: Option<usize>,
-    /// Those whose client has gone: CLOSE_WAIT, or, in a Unix queue, closed.
+    /// Those whose client has gone: CLOSE_WAIT or reset, or, in a Unix queue, closed.
     pub(crate) dead: Option<usize>,
     /// The numbers of waiting connections are those of all listeners on this address.
     pub(crate) shared: bool,
@@ -79,19 +80,18 @@ pub(crate) fn gather(diag: &Diag, target: &Target, time: Duration) -> io::Result
             break;
         }
         thread::sleep((time * number / LOOKS).saturating_sub(began.elapsed()));
-        watched.iter_mut().for_each(Watched::before);
+        let threads = watched::threads(&watched);
+        watched.iter_mut().for_each(|one| one.before(&threads));
         looks.push(look(diag, target, if number == LOOKS { When::Last } else { When::Between })?);
-        watched.iter_mut().for_each(Watched::after);
+        let threads = watched::threads(&watched);
+        watched.iter_mut().for_each(|one| one.after(&threads));
     }
     let elapsed = began.elapsed();
     let after = Owners::of(&inodes);
-    let files = Table::of_the_machine();
-    let established = established(diag, &looks)?;
-    let mut cases = Vec::new();
-    for (listener, watched) in looks[0].listeners.iter().zip(&watched) {
-        let scans = [&before, &after];
-        cases.extend(case(listener, &looks, watched, scans, files, elapsed, &established));
-    }
+    let sightings = Sightings::new(diag, &looks, [&before, &after], elapsed)?;
+    let all = looks[0].listeners.iter().zip(&watched);
+    let mut cases: Vec<Case> =
+        all.filter_map(|(listener, watched)| sightings.case(listener, watched)).collect();
     let closed = looks[0].listeners.len() - cases.len();
     mark_siblings(&mut cases);
     let overflows_meanwhile = Counters::now()
@@ -117,61 +117,104 @@ fn established(diag: &Diag, looks: &[Look]) -> io::Result<Vec<(Address, u64)>> {
     if is_unix { Listener::accepted_unix(diag) } else { Ok(Vec::new()) }
 }
 
-/// `None` if it closed meanwhile: of that there is nothing to judge.
-fn case(
-    first: &Listener,
-    looks: &[Look],
-    watched: &Watched,
-    scans: [&Owners; 2],
+/// What was seen, of all listeners together.
+struct Sightings<'a> {
+    looks: &'a [Look],
+    queues: Queues<'a>,
+    scans: [&'a Owners; 2],
+    /// By process.
+    tables: HashMap<i32, Table>,
     machine: Option<Table>,
     elapsed: Duration,
-    established: &[(Address, u64)],
-) -> Option<Case> {
-    let seen: Vec<&Listener> = looks
-        .iter()
-        .map_while(|look| look.listeners.iter().find(|other| other.cookie == first.cookie))
-        .collect();
-    if seen.len() < looks.len() {
-        return None;
+    established: Vec<(Address, u64)>,
+}
+
+impl<'a> Sightings<'a> {
+    fn new(diag: &Diag, looks: &'a [Look], scans: [&'a Owners; 2], elapsed: Duration) -> io::Result<Self> {
+        let holders = looks[0].listeners.iter().flat_map(|listener| scans[1].holders(listener.inode));
+        let pids: HashSet<i32> = holders.map(|holder| holder.pid).collect();
+        let tables = pids.into_iter().filter_map(|pid| Some((pid, Table::of(pid)?))).collect();
+        let (machine, established) = (Table::of_the_machine(), established(diag, looks)?);
+        Ok(Self { looks, queues: Queues::of(looks), scans, tables, machine, elapsed, established })
     }
-    let listener: Listener = (*seen.last()?).clone();
-    let registrations = more_armed(scans, listener.inode);
-    // The first look has no owner's state beside it.
-    let samples = seen.iter().skip(1).zip(watched.asleep(&epolls(&registrations)));
-    let samples: Vec<Sample> =
-        samples.map(|(listener, asleep)| Sample { queued: listener.queued, asleep }).collect();
-    let queue = queue::of(first, looks);
-    let holders = scans[1].holders(listener.inode).to_vec();
-    let table = fullest_table(&holders);
-    let owner = (!holders.is_empty()).then(|| {
+
+    /// `None` if it closed meanwhile: of that there is nothing to judge.
+    fn case(&self, first: &Listener, watched: &Watched) -> Option<Case> {
+        let find = |look: &'a Look| look.listeners.iter().find(|other| other.cookie == first.cookie);
+        let seen: Vec<&Listener> = self.looks.iter().map_while(find).collect();
+        if seen.len() < self.looks.len() {
+            return None;
+        }
+        let listener: Listener = (*seen.last()?).clone();
+        let registrations = more_armed(self.scans, listener.inode);
+        // The first look has no owner's state beside it.
+        let samples = seen.iter().skip(1).zip(watched.asleep(&epolls(&registrations)));
+        let samples: Vec<Sample> =
+            samples.map(|(listener, asleep)| Sample { queued: listener.queued, asleep }).collect();
+        let queue = self.queues.at(first);
+        let holders = self.scans[1].holders(listener.inode).to_vec();
+        let table = self.fullest_table(&holders);
+        let owner = (!holders.is_empty()).then(|| Owner {
+            table: table.map(|(_, table)| table),
+            ..self.owner(&listener, &queue, watched, &holders, &registrations)
+        });
+        let dropped = listener.drops.zip(first.drops).map(|(now, then)| now.wrapping_sub(then));
+        let (capacity, taken, machine) = (listener.capacity(), queue.taken, self.machine);
+        let facts = Facts { samples, capacity, dropped, taken, owner, machine };
+        let Queue { waiting, close_wait: close_wait_unowned, dead, shared, .. } = queue;
+        Some(Case {
+            listener,
+            facts,
+            holders,
+            registrations,
+            table,
+            waiting,
+            close_wait_unowned,
+            dead,
+            shared,
+        })
+    }
+
+    fn owner(
+        &self,
+        listener: &Listener,
+        queue: &Queue,
+        watched: &Watched,
+        holders: &[Holder],
+        registrations: &[Registration],
+    ) -> Owner {
         let pids: HashSet<i32> = holders.iter().map(|holder| holder.pid).collect();
-        let is_theirs = |inode| scans[1].owner_of(inode).is_some_and(|pid| pids.contains(&pid));
-        let accepted: Vec<u64> = match &listener.address {
-            Address::Inet(_) => queue.accepted,
-            address => established.iter().filter(|one| one.0 == *address).map(|one| one.1).collect(),
+        let is_theirs = |inode: &u64| self.scans[1].owner_of(*inode).is_some_and(|pid| pids.contains(&pid));
+        let count = |accepted: &mut dyn Iterator<Item = u64>| {
+            accepted.fold((0, 0), |(all, own), inode| (all + 1, own + usize::from(is_theirs(&inode))))
         };
-        let accepted_alive = accepted.iter().filter(|inode| is_theirs(**inode)).count();
-        let load = watched.load(elapsed);
+        let (accepted, accepted_alive) = match &listener.address {
+            Address::Inet(_) => count(&mut queue.accepted.iter().copied()),
+            address => {
+                let own = self.established.iter().filter(|(name, _)| name == address);
+                count(&mut own.map(|(_, inode)| *inode))
+            }
+        };
+        let load = watched.load(self.elapsed);
         Owner {
             watches: registrations.iter().map(|registration| watch(registration, watched)).collect(),
             doing: watched.doing(),
-            accepts: watched.accepts_on(&holders),
+            accepts: watched.accepts_on(holders),
             cpu: load.cpu,
             cpu_system: load.system,
             never_asleep: load.never_asleep,
             works_in_calls: load.works_in_calls,
             sleeps_per_second: load.sleeps_per_second,
-            table: table.map(|(_, table)| table),
             accepted_alive,
-            accepted_elsewhere: accepted.len() > accepted_alive,
-            sibling_watched: false,
+            accepted_elsewhere: accepted > accepted_alive,
+            ..Owner::default()
         }
-    });
-    let dropped = listener.drops.zip(first.drops).map(|(now, then)| now.wrapping_sub(then));
-    let facts = Facts { samples, capacity: listener.capacity(), dropped, taken: queue.taken, owner, machine };
-    let (close_wait_unowned, dead, shared) = (queue.close_wait, queue.dead, queue.shared);
-    let waiting = queue.waiting;
-    Some(Case { listener, facts, holders, registrations, table, waiting, close_wait_unowned, dead, shared })
+    }
+
+    fn fullest_table(&self, holders: &[Holder]) -> Option<(i32, Table)> {
+        let tables = holders.iter().filter_map(|holder| Some((holder.pid, *self.tables.get(&holder.pid)?)));
+        tables.min_by_key(|(_, table)| table.limit.saturating_sub(table.used))
+    }
 }
 
 /// An acceptor that pauses and resumes may have been caught at a bad moment: it counts as it was at its best.
@@ -186,13 +229,6 @@ fn epolls(registrations: &[Registration]) -> Vec<(i32, Vec<i32>)> {
     let is_armed = registrations.iter().any(Registration::is_armed);
     let chosen = registrations.iter().filter(|one| !is_armed || one.is_armed());
     chosen.map(|one| (one.pid, one.with_outer())).collect()
-}
-
-fn fullest_table(holders: &[Holder]) -> Option<(i32, Table)> {
-    let mut pids: Vec<i32> = holders.iter().map(|holder| holder.pid).collect();
-    pids.dedup();
-    let tables = pids.into_iter().filter_map(|pid| Some((pid, Table::of(pid)?)));
-    tables.min_by_key(|(_, table)| table.limit.saturating_sub(table.used))
 }
 
 fn watch(registration: &Registration, watched: &Watched) -> Watch {

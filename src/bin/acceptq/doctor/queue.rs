@@ -1,9 +1,13 @@
 //! What became of the queue between the first look and the last.
 
-use std::collections::HashSet;
+use std::cmp::Reverse;
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
+use std::rc::Rc;
 
 use super::gather::Look;
-use crate::see::{Address, Listener, Waiting};
+use crate::see::waiting::specific;
+use crate::see::{Listener, Waiting};
 
 /// A listener's queue, as far as it can be told from its siblings'.
 #[derive(Debug, Default)]
@@ -11,21 +15,45 @@ pub(crate) struct Queue {
     /// Whether anything was taken from it.
     pub(crate) taken: Option<bool>,
     /// The oldest first.
-    pub(crate) waiting: Option<Vec<Waiting>>,
+    pub(crate) waiting: Option<Rc<[Waiting]>>,
     pub(crate) close_wait: Option<usize>,
+    /// With those that the client has reset: they stay in the queue, and out of the kernel's list.
     pub(crate) dead: Option<usize>,
     pub(crate) shared: bool,
     /// The inodes of the connections to this address that are accepted.
-    pub(crate) accepted: Vec<u64>,
+    pub(crate) accepted: Rc<[u64]>,
 }
 
-/// Looks at one listener through all looks; the first and the last list the connections, too.
-pub(crate) fn of(listener: &Listener, looks: &[Look]) -> Queue {
-    let seen: Vec<&Listener> = looks.iter().filter_map(|look| look.find(listener)).collect();
-    match &listener.address {
-        Address::Inet(_) => inet(listener, looks, &seen),
-        _ => unix(&seen),
+/// All queues through all looks; the first and the last look list the connections, too.
+#[derive(Debug)]
+pub(crate) struct Queues<'a> {
+    looks: &'a [Look],
+    groups: HashMap<SocketAddr, Group>,
+}
+
+impl<'a> Queues<'a> {
+    pub(crate) fn of(looks: &'a [Look]) -> Self {
+        let (Some(first), Some(last)) = (looks.first(), looks.last()) else {
+            return Self { looks, groups: HashMap::new() };
+        };
+        // Of one address once, and not once for each of its listeners.
+        let addresses: HashSet<SocketAddr> = first.listeners.iter().filter_map(Listener::socket).collect();
+        let before = last_but_one(looks);
+        let group = |address| (address, Group::of(address, [first, before, last]));
+        Self { looks, groups: addresses.into_iter().map(group).collect() }
     }
+
+    pub(crate) fn at(&self, listener: &Listener) -> Queue {
+        let seen: Vec<&Listener> = self.looks.iter().filter_map(|look| look.find(listener)).collect();
+        match listener.socket().and_then(|address| self.groups.get(&address)) {
+            Some(group) => group.queue_of(&seen),
+            None => unix(&seen),
+        }
+    }
+}
+
+fn last_but_one(looks: &[Look]) -> &Look {
+    &looks[looks.len().saturating_sub(2)]
 }
 
 /// The kernel lists a Unix queue in order, so what is gone from its head was taken.
@@ -36,11 +64,11 @@ fn unix(seen: &[&Listener]) -> Queue {
         _ => (pair[1].queued < pair[0].queued).then_some(true),
     });
     // One step that took is enough to know; that nothing was taken every step has to say.
-    let taken = steps.fold(Some(false), |taken, step| match (taken, step) {
-        (Some(true), _) | (_, Some(true)) => Some(true),
-        (Some(false), Some(false)) => Some(false),
-        _ => None,
-    });
+    let steps: Vec<Option<bool>> = steps.collect();
+    let taken = match steps.contains(&Some(true)) {
+        true => Some(true),
+        false => (!steps.contains(&None)).then_some(false),
+    };
     let dead = seen.last().and_then(|last| last.gone_clients());
     Queue { taken, dead, ..Queue::default() }
 }
@@ -52,41 +80,66 @@ fn is_shifted(before: &[u32], after: &[u32]) -> bool {
     after.len() < before.len() || !before.iter().zip(after).all(same)
 }
 
-/// TCP tells how many wait at each member of a group, and who waits at the group.
-fn inet(listener: &Listener, looks: &[Look], seen: &[&Listener]) -> Queue {
-    let (Some(first), Some(last)) = (looks.first(), looks.last()) else { return Queue::default() };
-    let before: Vec<&Waiting> = first.waiting_at(listener).collect();
-    let after: Vec<&Waiting> = last.waiting_at(listener).collect();
-    let members = last.group(listener).count();
-    let others_wait = last.group(listener).any(|other| other.cookie != listener.cookie && other.queued > 0);
-    let shared = members > 1 && others_wait;
-    let depth = |look: &Look| look.group(listener).map(|member| i64::from(member.queued)).sum::<i64>();
-    let known: HashSet<[u8; 8]> = before.iter().map(|waiting| waiting.cookie).collect();
-    let arrived = after.iter().filter(|waiting| !known.contains(&waiting.cookie)).count();
-    let left = depth(first) + i64::try_from(arrived).unwrap_or(i64::MAX) - depth(last);
-    let fell = seen.windows(2).any(|pair| pair[1].queued < pair[0].queued);
-    let taken = if oldest_stays(&before, &after) && members == 1 {
-        false
-    } else if members == 1 {
-        fell || left > 0
-    } else {
-        // Of several members only a queue that fell is known to have been taken from.
-        fell
-    };
-    let mut waiting: Vec<Waiting> = after.into_iter().cloned().collect();
-    waiting.sort_by_key(|waiting| std::cmp::Reverse(waiting.age));
-    let is_empty = seen.last().is_some_and(|last| last.queued == 0);
-    if shared && is_empty {
-        waiting.clear();
+/// The listeners on one address: with `SO_REUSEPORT` there may be several.
+///
+/// TCP tells how many wait at each of them, and who waits at all of them together.
+#[derive(Debug)]
+struct Group {
+    /// The oldest first.
+    waiting: Rc<[Waiting]>,
+    accepted: Rc<[u64]>,
+    close_wait: usize,
+    reset: usize,
+    members: usize,
+    /// How many of them somebody waits at.
+    deep: usize,
+    oldest_stays: bool,
+    /// By how much the queues fell, those who came meanwhile counted in.
+    left: i64,
+}
+
+impl Group {
+    fn of(address: SocketAddr, [first, before_last, last]: [&Look; 3]) -> Self {
+        let before: Vec<&Waiting> = first.at(address).filter(|one| one.is_unowned()).collect();
+        let (after, accepted): (Vec<&Waiting>, Vec<&Waiting>) =
+            last.at(address).partition(|one| one.is_unowned());
+        let known: HashSet<[u8; 8]> = before.iter().map(|waiting| waiting.cookie).collect();
+        let arrived = after.iter().filter(|waiting| !known.contains(&waiting.cookie)).count();
+        // The connections were listed between these two looks: who has come since is not taken for reset.
+        let queued = before_last.depth(address).min(last.depth(address));
+        let mut waiting: Vec<Waiting> = after.iter().map(|waiting| (*waiting).clone()).collect();
+        waiting.sort_by_key(|waiting| Reverse(waiting.age));
+        Self {
+            close_wait: waiting.iter().filter(|waiting| waiting.close_wait).count(),
+            reset: usize::try_from(queued).unwrap_or(0).saturating_sub(waiting.len()),
+            members: last.group(address).count(),
+            deep: last.group(address).filter(|member| member.queued > 0).count(),
+            oldest_stays: oldest_stays(&before, &after),
+            left: first.depth(address) + i64::try_from(arrived).unwrap_or(i64::MAX) - last.depth(address),
+            accepted: accepted.iter().map(|connection| connection.inode).collect(),
+            waiting: waiting.into(),
+        }
     }
-    let close_wait = waiting.iter().filter(|waiting| waiting.close_wait).count();
-    Queue {
-        taken: Some(taken),
-        close_wait: Some(close_wait),
-        dead: Some(close_wait),
-        shared: shared && !is_empty,
-        accepted: last.of_address(listener).filter(|c| !c.is_unowned()).map(|c| c.inode).collect(),
-        waiting: Some(waiting),
+
+    fn queue_of(&self, seen: &[&Listener]) -> Queue {
+        let fell = seen.windows(2).any(|pair| pair[1].queued < pair[0].queued);
+        let taken = match self.members {
+            1 => !self.oldest_stays && (fell || self.left > 0),
+            // Of several members only a queue that fell is known to have been taken from.
+            _ => fell,
+        };
+        let is_deep = seen.last().is_some_and(|last| last.queued > 0);
+        let others_wait = self.deep > usize::from(is_deep);
+        let shared = self.members > 1 && others_wait;
+        let nobody = shared && !is_deep;
+        Queue {
+            taken: Some(taken),
+            close_wait: Some(if nobody { 0 } else { self.close_wait }),
+            dead: Some(if nobody { 0 } else { self.close_wait + self.reset }),
+            shared: shared && is_deep,
+            accepted: Rc::clone(&self.accepted),
+            waiting: Some(if nobody { Rc::default() } else { Rc::clone(&self.waiting) }),
+        }
     }
 }
 
@@ -102,24 +155,19 @@ impl Look {
         self.listeners.iter().find(|other| other.cookie == listener.cookie)
     }
 
-    /// The listeners on the same address: with `SO_REUSEPORT` there may be several.
-    fn group(&self, listener: &Listener) -> impl Iterator<Item = &Listener> {
-        self.listeners.iter().filter(|other| other.address == listener.address)
+    fn group(&self, address: SocketAddr) -> impl Iterator<Item = &Listener> {
+        self.listeners.iter().filter(move |other| other.socket() == Some(address))
     }
 
-    fn of_address(&self, listener: &Listener) -> impl Iterator<Item = &Waiting> {
-        let address = |listener: &Listener| match listener.address {
-            Address::Inet(address) => Some(address),
-            _ => None,
-        };
-        let own = address(listener);
-        let all: Vec<_> = self.listeners.iter().chain(&self.others).filter_map(address).collect();
-        let came_by = move |waiting: &&Waiting| own.is_some_and(|own| waiting.came_by(own, &all));
-        self.connections.iter().flatten().filter(came_by)
+    /// How many wait at all of them together.
+    fn depth(&self, address: SocketAddr) -> i64 {
+        self.group(address).map(|member| i64::from(member.queued)).sum()
     }
 
-    fn waiting_at(&self, listener: &Listener) -> impl Iterator<Item = &Waiting> {
-        self.of_address(listener).filter(|waiting| waiting.is_unowned())
+    /// The connections that came by this address.
+    fn at(&self, address: SocketAddr) -> impl Iterator<Item = &Waiting> {
+        let others = specific(self.listeners.iter().chain(&self.others));
+        self.connections.iter().flatten().filter(move |waiting| waiting.came_by(address, &others))
     }
 }
 

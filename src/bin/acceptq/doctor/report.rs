@@ -1,5 +1,6 @@
 //! What the doctor says: for people, and as JSON.
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -28,7 +29,8 @@ struct Peer {
 
 /// For programs. What could not be seen is null.
 pub(crate) fn json(judged: &[Judged<'_>], gathered: &Gathered) -> Value {
-    let listeners: Vec<Value> = judged.iter().map(|(case, cause)| one(case, *cause)).collect();
+    let cases = judged.iter().zip(lists(judged));
+    let listeners: Vec<Value> = cases.map(|((case, cause), lists)| one(case, *cause, lists)).collect();
     // The worst one's facts stand at the top, so that a monitor need not choose.
     let mut all = listeners.first().cloned().unwrap_or_else(|| json!({}));
     all["watched_ms"] = json!(ms(gathered.watched));
@@ -41,7 +43,13 @@ pub(crate) fn json(judged: &[Judged<'_>], gathered: &Gathered) -> Value {
     all
 }
 
-fn one(case: &Case, cause: Cause) -> Value {
+/// Which of the cases name those who wait: of several on one address, who share them, only the first.
+fn lists(judged: &[Judged<'_>]) -> Vec<bool> {
+    let mut told = HashSet::new();
+    judged.iter().map(|(case, _)| !case.shared || told.insert(&case.listener.address)).collect()
+}
+
+fn one(case: &Case, cause: Cause, lists: bool) -> Value {
     let owner = case.facts.owner.as_ref();
     let table = case.table.map(|(_, table)| table);
     let verdict = cause.verdict();
@@ -65,7 +73,7 @@ fn one(case: &Case, cause: Cause) -> Value {
         "close_wait_unowned": case.close_wait_unowned,
         "dead": case.dead,
         "oldest_wait_ms": case.oldest_wait().map(ms),
-        "waiting": case.waiting.as_ref().map(|all| peers_json(all)),
+        "waiting": case.waiting.as_ref().filter(|_| lists).map(|all| peers_json(all)),
         "waiting_shared": case.shared,
         "trigger": case.trigger(),
         "registrations": owner.map(|_| &case.registrations),
@@ -104,22 +112,22 @@ pub(crate) fn text(judged: &[Judged<'_>], gathered: &Gathered, width: usize) -> 
         let worst = judged.first().map_or(Verdict::Undetermined, |(_, cause)| cause.verdict());
         let _ = writeln!(out, "{} listeners; the worst is: {}\n", judged.len(), worst.name().to_uppercase());
     }
-    for (case, cause) in judged {
-        one_text(&mut out, case, *cause, gathered, width);
+    for ((case, cause), lists) in judged.iter().zip(lists(judged)) {
+        one_text(&mut out, case, *cause, gathered, width, lists);
         out.push('\n');
     }
     out.push_str(&foot(judged, gathered, width));
     out
 }
 
-fn one_text(out: &mut String, case: &Case, cause: Cause, gathered: &Gathered, width: usize) {
+fn one_text(out: &mut String, case: &Case, cause: Cause, gathered: &Gathered, width: usize, lists: bool) {
     let verdict = cause.verdict();
     let (kind, address) = (case.listener.kind.name(), &case.listener.address);
     let headline = format!("{kind} {address}: {}: {}.", verdict.name().to_uppercase(), verdict.meaning());
     out.push_str(&wrap(&headline, "", "  ", width));
     for (name, fact) in facts(case, gathered) {
         out.push_str(&wrap(&fact, &format!("  {name:<11}"), INDENT, width));
-        if name == "waiting" {
+        if name == "waiting" && lists {
             peers(out, case);
         }
     }
@@ -131,7 +139,7 @@ fn one_text(out: &mut String, case: &Case, cause: Cause, gathered: &Gathered, wi
 
 /// The oldest of those who wait.
 fn peers(out: &mut String, case: &Case) {
-    for waiting in case.waiting.iter().flatten().take(LISTED) {
+    for waiting in case.waiting.iter().flat_map(|all| all.iter()).take(LISTED) {
         let age = waiting.age.map_or_else(|| "?".into(), duration);
         let _ = writeln!(out, "{INDENT}{:<11} {:>12}  {}", state(waiting), age, waiting.peer);
     }
@@ -186,19 +194,27 @@ fn waiting(case: &Case) -> Option<String> {
     if case.listener.queued == 0 && case.dead.unwrap_or(0) == 0 {
         return None;
     }
-    let mut text = match case.oldest_wait() {
-        Some(oldest) => format!("the oldest for {}", duration(oldest)),
-        None => "for how long Unix sockets do not tell".into(),
-    };
-    let unowned = if case.close_wait_unowned.is_some() { " (CLOSE_WAIT, inode 0)" } else { "" };
-    let _ = match case.dead {
-        Some(dead) => write!(text, "; {dead} of them dead{unowned}"),
-        None => write!(text, "; too many for the kernel to tell how many of them are dead"),
-    };
-    if case.shared {
-        text.push_str("; those of all listeners on this address together");
+    let mut text = Vec::new();
+    match case.oldest_wait() {
+        Some(oldest) => text.push(format!("the oldest for {}", duration(oldest))),
+        None if case.listener.kind.is_unix() => text.push("for how long Unix sockets do not tell".into()),
+        None => {}
     }
-    Some(text)
+    match (case.dead, case.close_wait_unowned) {
+        (None, _) => text.push("too many for the kernel to tell how many of them are dead".into()),
+        (Some(dead), None) => text.push(format!("{dead} of them dead")),
+        (Some(dead), Some(close_wait)) => {
+            text.push(format!("{close_wait} of them dead (CLOSE_WAIT, inode 0)"));
+            let reset = dead.saturating_sub(close_wait);
+            if reset > 0 {
+                text.push(format!("{reset} more reset by their clients, which the kernel does not list"));
+            }
+        }
+    }
+    if case.shared {
+        text.push("those of all listeners on this address together".into());
+    }
+    Some(text.join("; "))
 }
 
 fn owner(case: &Case) -> String {

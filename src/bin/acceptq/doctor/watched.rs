@@ -15,6 +15,15 @@ pub(crate) struct Watched {
     looks: Vec<Vec<(i32, bool)>>,
 }
 
+/// Every thread of some processes at one moment.
+pub(crate) type Threads = HashMap<i32, Vec<Thread>>;
+
+/// Looks at the threads of all of them; at each process once, however many listeners it has.
+pub(crate) fn threads(all: &[Watched]) -> Threads {
+    let pids: HashSet<i32> = all.iter().flat_map(|watched| watched.pids.iter().copied()).collect();
+    pids.into_iter().map(|pid| (pid, Thread::of(pid))).collect()
+}
+
 /// One thread, over all looks.
 #[derive(Debug)]
 struct Seen {
@@ -46,17 +55,17 @@ impl Watched {
     }
 
     /// Right before a look at the queue.
-    pub(crate) fn before(&mut self) {
+    pub(crate) fn before(&mut self, threads: &Threads) {
         self.before.clear();
-        for thread in self.look() {
+        for thread in self.of(threads) {
             self.before.insert(thread.tid, (thread.doing.is_asleep(), thread.sleeps));
             self.note(thread);
         }
     }
 
     /// Right after it. Who slept then and now and has not gone to sleep in between has slept all the time.
-    pub(crate) fn after(&mut self) {
-        let now = self.look();
+    pub(crate) fn after(&mut self, threads: &Threads) {
+        let now = self.of(threads);
         let slept = |thread: &Thread| {
             thread.doing.is_asleep() && self.before.get(&thread.tid) == Some(&(true, thread.sleeps))
         };
@@ -64,8 +73,8 @@ impl Watched {
         now.into_iter().for_each(|thread| self.note(thread));
     }
 
-    fn look(&self) -> Vec<Thread> {
-        self.pids.iter().flat_map(|pid| Thread::of(*pid)).collect()
+    fn of(&self, threads: &Threads) -> Vec<Thread> {
+        self.pids.iter().filter_map(|pid| threads.get(pid)).flatten().cloned().collect()
     }
 
     fn note(&mut self, thread: Thread) {

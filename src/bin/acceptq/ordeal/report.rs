@@ -53,7 +53,11 @@ pub(crate) fn watched(seen: &Seen) -> String {
         text.push(format!("{queued} in the queue"));
     }
     if let Some(dead) = seen.dead {
-        let state = if seen.close_wait_unowned.is_some() { " (CLOSE_WAIT, inode 0)" } else { "" };
+        let state = match seen.close_wait_unowned {
+            None => String::new(),
+            Some(all) if all == dead => " (CLOSE_WAIT, inode 0)".into(),
+            Some(some) => format!(" ({some} in CLOSE_WAIT with inode 0, the others reset)"),
+        };
         text.push(format!("{dead} of them dead{state}"));
     }
     if let Some(trigger) = seen.trigger {

@@ -53,7 +53,7 @@ pub(crate) struct Seen {
     pub(crate) cause: Option<Cause>,
     pub(crate) queued: Option<u32>,
     pub(crate) close_wait_unowned: Option<usize>,
-    /// In CLOSE_WAIT without an owner; for Unix sockets those in the queue whose client has closed.
+    /// In CLOSE_WAIT without an owner, or reset; for Unix sockets those in the queue whose client has closed.
     pub(crate) dead: Option<usize>,
     pub(crate) trigger: Option<&'static str>,
     pub(crate) owner_asleep: Option<bool>,

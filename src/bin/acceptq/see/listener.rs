@@ -119,6 +119,14 @@ impl Listener {
         self.backlog.saturating_add(1)
     }
 
+    /// Its address, if it is not a Unix socket.
+    pub(crate) fn socket(&self) -> Option<SocketAddr> {
+        match self.address {
+            Address::Inet(address) => Some(address),
+            _ => None,
+        }
+    }
+
     /// Every TCP and MPTCP listener of this network namespace, or those of one port.
     pub(crate) fn inet(diag: &Diag, port: Option<u16>) -> io::Result<Vec<Self>> {
         let mut found = Vec::new();

@@ -1,5 +1,6 @@
 //! The connections that wait in an accept queue. TCP shows them as sockets that no process owns yet.
 
+use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, InetResponseHe
 use netlink_packet_sock_diag::{AF_INET, AF_INET6, IPPROTO_TCP};
 
 use super::diag::{Diag, attributes, u32_at};
+use super::listener::Listener;
 
 const INET_HEADER: usize = 72;
 const INET_DIAG_INFO: u16 = 2;
@@ -63,14 +65,15 @@ impl Waiting {
         self.inode == 0
     }
 
-    /// Whether it came in by a listener on this address, and not by the more specific ones of `others`.
-    pub(crate) fn came_by(&self, listener: SocketAddr, others: &[SocketAddr]) -> bool {
-        let is_wildcard = listener.ip().is_unspecified();
-        fits(listener, self.local)
-            && !others
-                .iter()
-                .any(|other| is_wildcard && !other.ip().is_unspecified() && fits(*other, self.local))
+    /// Whether it came in by a listener on this address, and not by one on an address of its own.
+    pub(crate) fn came_by(&self, listener: SocketAddr, specific: &HashSet<SocketAddr>) -> bool {
+        fits(listener, self.local) && !(listener.ip().is_unspecified() && specific.contains(&self.local))
     }
+}
+
+/// Those addresses of listeners that are no wildcards.
+pub(crate) fn specific<'a>(listeners: impl Iterator<Item = &'a Listener>) -> HashSet<SocketAddr> {
+    listeners.filter_map(Listener::socket).filter(|address| !address.ip().is_unspecified()).collect()
 }
 
 fn fits(listener: SocketAddr, local: SocketAddr) -> bool {

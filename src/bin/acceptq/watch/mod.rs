@@ -23,7 +23,8 @@ use self::screen::View;
 use self::terminal::{Terminal, Wish};
 use crate::list;
 use crate::say;
-use crate::see::{Address, Counters, Diag, Listener, Owners, Target, Waiting};
+use crate::see::waiting::specific;
+use crate::see::{Counters, Diag, Listener, Owners, Target, Waiting};
 
 /// Who owns what is looked up this often: it costs more, and changes less, than a queue.
 const OWNERS_EVERY: Duration = Duration::from_secs(5);
@@ -31,8 +32,8 @@ const OWNERS_EVERY: Duration = Duration::from_secs(5);
 /// Shows accept queues live: depth, drops, dead connections, and a chart of one of them over time.
 ///
 /// DEAD counts those who wait and whose client has gone: for TCP the sockets in CLOSE_WAIT that no process
-/// has. With SO_REUSEPORT they are those of all listeners on the address. Where stdout is no terminal,
-/// each look is printed as a line.
+/// has and, where one port is watched, those that were reset. With SO_REUSEPORT they are those of all
+/// listeners on the address. Where stdout is no terminal, each look is printed as a line.
 #[derive(Args, Debug)]
 pub(crate) struct Watch {
     /// Only this: a port, an address, a path, @name
@@ -156,16 +157,21 @@ impl Looker {
             }
             None => Waiting::dead(&self.diag)?,
         };
-        let addresses: Vec<_> = tcp.iter().filter_map(Listener::socket_address).collect();
+        let specific = specific(tcp.iter());
         let (mut dead, mut oldest) = (HashMap::new(), HashMap::new());
+        let mut groups = HashMap::new();
         for listener in &listeners {
-            let count = match listener.socket_address() {
+            let count = match listener.socket() {
                 None => listener.gone_clients(),
                 Some(address) => {
-                    let own = || waiting.iter().filter(|one| one.came_by(address, &addresses));
-                    let age = own().filter_map(|one| one.age).max().filter(|_| port.is_some());
+                    // Of one address once, and not once for each of its listeners.
+                    let (count, age) = *groups.entry(address).or_insert_with(|| {
+                        let own = waiting.iter().filter(|one| one.came_by(address, &specific));
+                        let depth = listeners.iter().filter(|other| other.socket() == Some(address));
+                        group(own, depth.map(|other| other.queued as usize).sum(), port.is_some())
+                    });
                     oldest.extend(age.filter(|_| listener.queued > 0).map(|age| (listener.cookie, age)));
-                    Some(own().filter(|one| one.close_wait).count())
+                    Some(count)
                 }
             };
             dead.extend(count.map(|count| (listener.cookie, count)));
@@ -179,11 +185,22 @@ impl Looker {
     }
 }
 
-impl Listener {
-    fn socket_address(&self) -> Option<std::net::SocketAddr> {
-        match self.address {
-            Address::Inet(address) => Some(address),
-            _ => None,
-        }
+/// How many of those who wait at an address are dead, and how long the oldest has waited.
+///
+/// Where all of them are listed, those who are missing were reset: they stay in the queue, and out of the list.
+fn group<'a>(
+    waiting: impl Iterator<Item = &'a Waiting>,
+    queued: usize,
+    all_are_listed: bool,
+) -> (usize, Option<Duration>) {
+    let (mut listed, mut dead, mut oldest) = (0, 0, None);
+    for one in waiting {
+        listed += 1;
+        dead += usize::from(one.close_wait);
+        oldest = oldest.max(one.age);
+    }
+    match all_are_listed {
+        true => (dead + queued.saturating_sub(listed), oldest),
+        false => (dead, None),
     }
 }

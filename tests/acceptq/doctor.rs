@@ -113,6 +113,16 @@ fn a_server_that_forgets_to_resume_is_stranded() {
 }
 
 #[test]
+fn a_server_whose_first_thread_has_ended_is_seen_whole() {
+    let Some(server) = Server::start("pause+orphan", "127.0.0.1", 1) else { return };
+    let _held = server.hold_one();
+    let _crowd = server.door.connect_many(2);
+    let said = await_verdict(&server.target(), "backpressure");
+    assert_eq!((&said["cause"], &said["pid"]), (&"silenced".into(), &server.pid().into()), "{said:#}");
+    assert!(said["descriptors"].as_u64() > Some(2) && said["descriptors_limit"].is_u64(), "{said:#}");
+}
+
+#[test]
 fn a_thread_that_computes_hides_no_strand() {
     for address in ["127.0.0.1", &path()] {
         let Some(said) = after_the_rush("edge+busy", address, 1, "stranded") else { return };

@@ -22,7 +22,8 @@
  *   nap       accept4(2) and a rest, in a loop, no epoll
  *   stuck     edge-triggered, and asleep in a timer instead of the loop once a connection has come
  *
- * MODE+busy has a thread beside it that computes.
+ * MODE+busy has a thread beside it that computes. MODE+orphan serves in its second thread, and the first has
+ * ended.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -146,20 +147,38 @@ static void *compute(void *unused) {
     return unused;
 }
 
-static void start_a_busy_thread(void) {
+static void start(void *run(void *)) {
     pthread_t thread;
-    if (pthread_create(&thread, NULL, compute, NULL)) die("pthread_create");
+    if (pthread_create(&thread, NULL, run, NULL)) die("pthread_create");
+}
+
+static void *serve_all(void *unused) {
+    for (;;) {
+        struct epoll_event events[16];
+        if (is("blocking") || is("nap")) {
+            int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+            if (fd >= 0) close(fd);
+            if (is("nap")) usleep(50000);
+            continue;
+        }
+        int n = epoll_wait(epfd, events, 16, -1);
+        for (int i = 0; i < n; i++) {
+            if (events[i].data.fd == listener) accept_all();
+            else serve(events[i].data.fd);
+        }
+    }
+    return unused;
 }
 
 int main(int argc, char **argv) {
     if (argc != 4) return 2;
-    char *busy = strstr(argv[1], "+busy");
-    if (busy) *busy = 0;
+    char *busy = strstr(argv[1], "+busy"), *orphan = strstr(argv[1], "+orphan");
+    argv[1][strcspn(argv[1], "+")] = 0;
     mode = argv[1];
     limit = atoi(argv[3]);
     signal(SIGPIPE, SIG_IGN);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (busy) start_a_busy_thread();
+    if (busy) start(compute);
     listener = listen_at(argv[2], 0);
     if (is("member")) {
         /* On Linux the second one to bind takes the same port, and half of the clients. */
@@ -175,18 +194,9 @@ int main(int argc, char **argv) {
         watch(EPOLL_CTL_ADD, listener, EPOLLIN | (is("edge") || is("busy") || is("stuck") ? EPOLLET : 0));
     printf("%d\n", ntohs(port_of(listener)));
     fflush(stdout);
-    for (;;) {
-        struct epoll_event events[16];
-        if (is("blocking") || is("nap")) {
-            int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
-            if (fd >= 0) close(fd);
-            if (is("nap")) usleep(50000);
-            continue;
-        }
-        int n = epoll_wait(epfd, events, 16, -1);
-        for (int i = 0; i < n; i++) {
-            if (events[i].data.fd == listener) accept_all();
-            else serve(events[i].data.fd);
-        }
+    if (orphan) {
+        start(serve_all);
+        pthread_exit(NULL);
     }
+    serve_all(NULL);
 }

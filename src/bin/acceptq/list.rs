@@ -58,7 +58,7 @@ impl List {
             tell(&format!("{all:#}\n"))?;
         } else {
             tell(&format!("{}\n", table(&rows).trim_fmt()))?;
-            note(&rows, owners.hidden);
+            note(&rows, &owners);
         }
         Ok(ExitCode::from(status))
     }
@@ -176,14 +176,15 @@ fn watched(row: &Row<'_>) -> String {
 }
 
 /// What could not be seen is said where it does not get into anybody's pipe.
-fn note(rows: &[Row<'_>], hidden: usize) {
+fn note(rows: &[Row<'_>], owners: &Owners) {
     let unseen = rows.iter().filter(|row| row.holders.is_none()).count();
-    if unseen > 0 && hidden > 0 {
-        let text = format!(
-            "The owners of {} could not be seen: {} may not be looked into. Root sees all.",
-            plural(unseen, "listener"),
-            plural(hidden, "process")
-        );
+    if unseen > 0 {
+        let reason = match owners.hidden {
+            _ if owners.are_all() => "they live in another PID namespace, or in the kernel.".into(),
+            0 => "the processes of others are not listed (hidepid). Root sees all.".into(),
+            hidden => format!("{} may not be looked into. Root sees all.", plural(hidden, "process")),
+        };
+        let text = format!("The owners of {} could not be seen: {reason}", plural(unseen, "listener"));
         aside(&wrap(&text, "", "", width()));
     }
 }

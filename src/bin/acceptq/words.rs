@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+
 /// `340 ms`, `12.3 s`, `4 min 05 s`, `2 h 07 min`.
 pub(crate) fn duration(time: Duration) -> String {
     let seconds = time.as_secs();
@@ -23,13 +25,42 @@ pub(crate) fn plural(count: usize, noun: &str) -> String {
     format!("{count} {noun}{ending}")
 }
 
+/// Cut to so many columns, or filled up to them. Some characters take two.
+pub(crate) fn fill(text: &str, width: usize) -> String {
+    let mut out = fit(text, width);
+    out.extend(std::iter::repeat_n(' ', width.saturating_sub(out.width())));
+    out
+}
+
+/// As much of a text as has room in so many columns.
+pub(crate) fn fit(text: &str, width: usize) -> String {
+    fitting(text.chars(), width).collect()
+}
+
+/// The end of a name tells more than its beginning: paths differ there.
+pub(crate) fn fit_end(text: &str, width: usize) -> String {
+    if text.width() <= width {
+        return text.into();
+    }
+    let kept: Vec<char> = fitting(text.chars().rev(), width.saturating_sub(2)).collect();
+    fit(&format!("..{}", kept.into_iter().rev().collect::<String>()), width)
+}
+
+fn fitting(text: impl Iterator<Item = char>, width: usize) -> impl Iterator<Item = char> {
+    let mut left = width;
+    text.map_while(move |c| {
+        left = left.checked_sub(c.width().unwrap_or(0))?;
+        Some(c)
+    })
+}
+
 /// Breaks a text into lines of at most this width, each ended; the first begins with one prefix, the others
 /// with another.
 pub(crate) fn wrap(text: &str, first: &str, others: &str, width: usize) -> String {
     let (mut out, mut line) = (String::new(), String::from(first));
     let mut is_fresh = true;
     for word in text.split_whitespace() {
-        if !is_fresh && line.chars().count() + 1 + word.chars().count() > width {
+        if !is_fresh && line.width() + 1 + word.width() > width {
             out.push_str(line.trim_end());
             out.push('\n');
             line = String::from(others);
@@ -63,6 +94,21 @@ mod tests {
         assert_eq!(plural(1, "process"), "1 process");
         assert_eq!(plural(2, "process"), "2 processes");
         assert_eq!(plural(0, "listener"), "0 listeners");
+    }
+
+    #[test]
+    fn a_long_name_keeps_its_end() {
+        assert_eq!(fit_end("/run/a/very/long.sock", 10), "..ong.sock");
+        assert_eq!(fit_end("short", 10), "short");
+        assert_eq!(fit_end("/run/日本語.sock", 10), "..語.sock");
+    }
+
+    #[test]
+    fn wide_characters_take_two_columns() {
+        assert_eq!(fit("日本語", 5), "日本");
+        assert_eq!(fill("日本語", 5), "日本 ");
+        assert_eq!(fill("日本語", 8), "日本語  ");
+        assert_eq!(wrap("日本 語", "", "", 6), "日本\n語\n");
     }
 
     #[test]

@@ -17,6 +17,8 @@ pub(crate) struct Facts {
     pub(crate) taken: Option<bool>,
     /// Who has the listener; `None` if nobody who has it could be seen.
     pub(crate) owner: Option<Owner>,
+    /// Every process could be looked into.
+    pub(crate) all_seen: bool,
     /// The open files of the whole machine.
     pub(crate) machine: Option<Table>,
 }

@@ -48,6 +48,8 @@ pub(crate) struct Gathered {
     pub(crate) closed: usize,
     /// Processes whose descriptors could not be seen.
     pub(crate) hidden: usize,
+    /// And some that are not even listed.
+    pub(crate) unlisted: bool,
 }
 
 /// One look at the queues.
@@ -98,7 +100,15 @@ pub(crate) fn gather(diag: &Diag, target: &Target, time: Duration) -> io::Result
         .listen_overflows
         .zip(counters.listen_overflows)
         .map(|(now, then)| now.saturating_sub(then));
-    Ok(Gathered { cases, counters, overflows_meanwhile, watched: elapsed, closed, hidden: after.hidden })
+    Ok(Gathered {
+        cases,
+        counters,
+        overflows_meanwhile,
+        watched: elapsed,
+        closed,
+        hidden: after.hidden,
+        unlisted: after.unlisted,
+    })
 }
 
 /// The first and the last look list the connections too. Their order lets an arrival in between look like one
@@ -160,7 +170,8 @@ impl<'a> Sightings<'a> {
         });
         let dropped = listener.drops.zip(first.drops).map(|(now, then)| now.wrapping_sub(then));
         let (capacity, taken, machine) = (listener.capacity(), queue.taken, self.machine);
-        let facts = Facts { samples, capacity, dropped, taken, owner, machine };
+        let all_seen = self.scans[1].are_all();
+        let facts = Facts { samples, capacity, dropped, taken, owner, all_seen, machine };
         let Queue { waiting, close_wait: close_wait_unowned, dead, shared, .. } = queue;
         Some(Case {
             listener,

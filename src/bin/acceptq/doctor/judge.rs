@@ -52,6 +52,8 @@ pub(crate) enum Cause {
 
     /// Connections wait, are not taken, and the owner may not be seen.
     OwnerHidden,
+    /// The same, and every process here could be looked into.
+    OwnerElsewhere,
     /// What was seen does not go together.
     Contradiction,
     /// The listener went away meanwhile.
@@ -103,7 +105,9 @@ impl Cause {
         match self {
             Self::Drained | Self::Taking => Verdict::Healthy,
             Self::Silenced | Self::Deregistered | Self::NotRearmed => Verdict::Backpressure,
-            Self::OwnerHidden | Self::Contradiction | Self::NothingSeen => Verdict::Undetermined,
+            Self::OwnerHidden | Self::OwnerElsewhere | Self::Contradiction | Self::NothingSeen => {
+                Verdict::Undetermined
+            }
             Self::Dropping | Self::Full => Verdict::Overflowing,
             Self::Unwatched | Self::UnwatchedMember => Verdict::NobodyPolls,
             Self::Elsewhere | Self::HeldUp | Self::Busy | Self::Stopped => Verdict::Stuck,
@@ -122,7 +126,11 @@ pub(crate) fn judge(facts: &Facts) -> Cause {
         return Cause::NothingSeen;
     }
     let Some(owner) = &facts.owner else {
-        return if facts.flows() { facts.flowing() } else { Cause::OwnerHidden };
+        return match facts.flows() {
+            true => facts.flowing(),
+            false if facts.all_seen => Cause::OwnerElsewhere,
+            false => Cause::OwnerHidden,
+        };
     };
     let is_armed = owner.accepts || owner.watches.iter().any(|watch| watch.is_armed());
     match is_armed {

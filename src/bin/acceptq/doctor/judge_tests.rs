@@ -25,6 +25,7 @@ fn asleep(how: How) -> Facts {
             accepted_alive: 1,
             ..Owner::default()
         }),
+        all_seen: false,
         machine: Some(Table { used: 1000, limit: 100_000 }),
     }
 }
@@ -234,8 +235,10 @@ fn held_up_in_something_else_is_stuck() {
 #[test]
 fn what_cannot_be_seen_is_not_guessed() {
     let gone = Facts::default();
+    let elsewhere = Facts { all_seen: true, ..hidden(asleep(How::Edge)) };
     check([
         ("owner hidden", hidden(asleep(How::Edge)), Cause::OwnerHidden),
+        ("no owner, and nothing hidden", elsewhere, Cause::OwnerElsewhere),
         ("level, asleep in that epoll", asleep(How::Level), Cause::Contradiction),
         ("gone before the first look", gone, Cause::NothingSeen),
     ]);

@@ -293,5 +293,13 @@ fn foot(judged: &[Judged<'_>], gathered: &Gathered, width: usize) -> String {
         let text = format!("The descriptors of {hidden} could not be seen; root sees all.");
         out.push_str(&wrap(&text, "", "", width));
     }
+    if gathered.unlisted && judged.iter().any(|(case, _)| case.facts.owner.is_none()) {
+        out.push_str(&wrap(
+            "The processes of others are not even listed (hidepid); root sees all.",
+            "",
+            "",
+            width,
+        ));
+    }
     out
 }

@@ -53,7 +53,7 @@ impl Verdict {
             Self::Backpressure => "the server does not take any on purpose: it has paused",
             Self::Exhausted => "no descriptor is free to accept with",
             Self::Spinning => "the server is woken without end for connections that it does not take",
-            Self::Overflowing => "the queue was full, and connections were dropped",
+            Self::Overflowing => "the queue was full; newcomers were dropped or turned away",
             Self::NobodyPolls => "the socket listens, and no thread waits for its connections",
             Self::Stuck => "the threads that should accept are held up in something else",
             Self::Undetermined => "connections wait; why cannot be seen from here",
@@ -88,6 +88,11 @@ impl Cause {
                 "Connections wait and nothing was taken, but the process that has the listener may not be \
                  looked into, or lives in another namespace. It may be stranded, paused, out of descriptors \
                  or busy."
+            }
+            Self::OwnerElsewhere => {
+                "Connections wait and nothing was taken, and none of the processes here has the listener: \
+                 all of them could be looked into, so it lives in another PID namespace. It may be \
+                 stranded, paused, out of descriptors or busy."
             }
             Self::Contradiction => {
                 "Level-triggered, with connections waiting, and yet a thread sleeps in that epoll. The \
@@ -174,6 +179,10 @@ impl Cause {
             Self::OwnerHidden => {
                 "Run this as root, or as the user that the server runs as; if the server is in a container, \
                  in its namespaces (nsenter -t PID -n -p)."
+            }
+            Self::OwnerElsewhere => {
+                "Run this on the host, or where the process is: with its PID there, nsenter -t PID -n -p, \
+                 and its /proc."
             }
             Self::Contradiction | Self::NothingSeen => "Run this again.",
             Self::Dropping | Self::Full => {

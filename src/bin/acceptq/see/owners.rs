@@ -2,12 +2,13 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use procfs::process::{FDTarget, Process, all_processes};
 use serde::Serialize;
 
 use super::registration::{self, Registration};
+use super::threads::Thread;
 
 /// A process that has a listener open.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -27,10 +28,15 @@ pub(crate) struct Owners {
     sockets: HashMap<u64, i32>,
     /// How many processes have descriptors that may not be seen.
     pub(crate) hidden: usize,
+    /// Not even their names are told (`hidepid`).
+    pub(crate) unlisted: bool,
 }
 
 /// One process's descriptors, as far as they matter here.
 struct Descriptors {
+    /// Under which folder they were seen.
+    folder: PathBuf,
+    count: usize,
     sockets: Vec<(i32, u64)>,
     epolls: Vec<i32>,
 }
@@ -38,15 +44,20 @@ struct Descriptors {
 impl Owners {
     /// Looks through all processes for these sockets, by their inodes.
     pub(crate) fn of(inodes: &HashSet<u64>) -> Self {
-        let mut owners = Self::default();
+        let mut owners = Self { unlisted: !Path::new("/proc/1").exists(), ..Self::default() };
         let Ok(processes) = all_processes() else { return owners };
         for process in processes.flatten() {
             match descriptors(&process) {
                 Some(found) => owners.add(&process, &found, inodes),
-                None => owners.hidden += usize::from(process.is_alive()),
+                None => owners.hidden += usize::from(may_have_some(&process)),
             }
         }
         owners
+    }
+
+    /// Whether nothing was kept from us: who is not among them lives in another namespace.
+    pub(crate) fn are_all(&self) -> bool {
+        self.hidden == 0 && !self.unlisted
     }
 
     pub(crate) fn holders(&self, inode: u64) -> &[Holder] {
@@ -71,7 +82,9 @@ impl Owners {
                 self.holders.entry(*inode).or_default().push(Holder { pid, command, fd: *fd });
             }
         }
-        for (inode, registration) in registration::of(pid, &found.epolls, &found.sockets, inodes) {
+        for (inode, registration) in
+            registration::of(pid, &found.folder, &found.epolls, &found.sockets, inodes)
+        {
             self.registrations.entry(inode).or_default().push(registration);
         }
     }
@@ -84,10 +97,40 @@ pub(crate) fn command(pid: i32) -> String {
     String::from_utf8_lossy(&name).trim_end().escape_debug().to_string()
 }
 
+/// Kernel threads and the dead have no descriptors to hide.
+fn may_have_some(process: &Process) -> bool {
+    const PF_KTHREAD: u32 = 0x0020_0000;
+    process.stat().is_ok_and(|stat| stat.flags & PF_KTHREAD == 0 && stat.state != 'Z')
+}
+
+/// Where to see what a process has open. Once its first thread has ended, only the others show it.
+fn folder(pid: i32) -> PathBuf {
+    let own = PathBuf::from(format!("/proc/{pid}"));
+    let has_ended = Process::new(pid).and_then(|process| process.stat()).is_ok_and(|stat| stat.state == 'Z');
+    match Thread::of(pid).first().filter(|_| has_ended) {
+        Some(thread) => own.join(format!("task/{}", thread.tid)),
+        None => own,
+    }
+}
+
 /// `None` if they may not be seen.
 fn descriptors(process: &Process) -> Option<Descriptors> {
-    let mut found = Descriptors { sockets: Vec::new(), epolls: Vec::new() };
+    let pid = process.pid();
+    let found = descriptors_in(PathBuf::from(format!("/proc/{pid}")), process);
+    if found.as_ref().is_some_and(|found| found.count > 0) {
+        return found;
+    }
+    let folder = folder(pid);
+    match Process::new_with_root(folder.clone()) {
+        Ok(thread) if thread.pid() != pid => descriptors_in(folder, &thread),
+        _ => found,
+    }
+}
+
+fn descriptors_in(folder: PathBuf, process: &Process) -> Option<Descriptors> {
+    let mut found = Descriptors { folder, count: 0, sockets: Vec::new(), epolls: Vec::new() };
     for descriptor in process.fd().ok()? {
+        found.count += 1;
         // One that was closed meanwhile is no loss; a whole folder that may not be read is.
         let Ok(descriptor) = descriptor else { continue };
         match descriptor.target {
@@ -109,12 +152,13 @@ pub(crate) struct Table {
 impl Table {
     /// Descriptors at or above the limit count for nothing: they were opened before it was lowered.
     pub(crate) fn of(pid: i32) -> Option<Self> {
-        let process = Process::new(pid).ok()?;
+        let seen = folder(pid);
+        let process = Process::new_with_root(seen.clone()).ok()?;
         let limit = match process.limits().ok()?.max_open_files.soft_limit {
             procfs::process::LimitValue::Value(limit) => limit,
             procfs::process::LimitValue::Unlimited => u64::MAX,
         };
-        let folder = fs::read_dir(PathBuf::from(format!("/proc/{pid}/fd"))).ok()?;
+        let folder = fs::read_dir(seen.join("fd")).ok()?;
         let numbers = folder.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u64>().ok());
         Some(Self { used: numbers.filter(|number| *number < limit).count() as u64, limit })
     }

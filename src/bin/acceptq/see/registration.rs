@@ -5,6 +5,7 @@ use std::fs;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::linux::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
+use std::path::Path;
 use std::sync::OnceLock;
 
 use epoll_acceptor::Epoll;
@@ -110,12 +111,13 @@ struct Item {
 /// more often than needed.
 pub(super) fn of(
     pid: i32,
+    folder: &Path,
     epolls: &[i32],
     sockets_open: &[(i32, u64)],
     inodes: &HashSet<u64>,
 ) -> Vec<(u64, Registration)> {
     let (sockets, anonymous) = devices();
-    let read = |epoll: &i32| Some((*epoll, fs::read_to_string(format!("/proc/{pid}/fdinfo/{epoll}")).ok()?));
+    let read = |epoll: &i32| Some((*epoll, fs::read_to_string(folder.join(format!("fdinfo/{epoll}"))).ok()?));
     let files: Vec<(i32, String)> = epolls.iter().filter_map(read).collect();
     let mut found = Vec::new();
     for (epoll, text) in &files {

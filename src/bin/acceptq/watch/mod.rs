@@ -28,6 +28,8 @@ use crate::see::{Counters, Diag, Listener, Owners, Target, Waiting};
 
 /// Who owns what is looked up this often: it costs more, and changes less, than a queue.
 const OWNERS_EVERY: Duration = Duration::from_secs(5);
+/// The same for a listener that is new.
+const OWNERS_AT_MOST: Duration = Duration::from_secs(1);
 
 /// Shows accept queues live: depth, drops, dead connections, and a chart of one of them over time.
 ///
@@ -74,8 +76,7 @@ impl Watch {
         };
         let mut history = History::default();
         history.add(looker.look()?);
-        let mut owners = looker.owners(&history);
-        let mut owners_at = Instant::now();
+        let mut owners = Known::now(looker, &history);
         let mut due = Instant::now() + self.interval;
         let mut looks = 1;
         let mut chosen = history.now().and_then(Moment::deepest);
@@ -83,7 +84,7 @@ impl Watch {
         loop {
             view.selected = history.now().map_or(0, |now| now.position(chosen));
             let (width, height) = terminal.size();
-            let notes = |listener: &Listener| list::owner_and_watched(listener, &owners);
+            let notes = |listener: &Listener| owners.of(listener);
             terminal.show(&screen::render(&view, &history, &notes, width, height))?;
             match terminal.wish(due.saturating_duration_since(Instant::now()))? {
                 Some(Wish::Quit) => return Ok(()),
@@ -97,8 +98,8 @@ impl Watch {
                 history.add(looker.look()?);
                 looks += 1;
                 due = Instant::now() + self.interval;
-                if owners_at.elapsed() >= OWNERS_EVERY {
-                    (owners, owners_at) = (looker.owners(&history), Instant::now());
+                if owners.are_old(&history) {
+                    owners = Known::now(looker, &history);
                 }
             }
         }
@@ -121,6 +122,36 @@ impl Watch {
         }
         Ok(())
     }
+}
+
+/// Who owns what, as it was when that was last looked up.
+struct Known {
+    owners: Owners,
+    cookies: HashSet<[u8; 8]>,
+    at: Instant,
+}
+
+impl Known {
+    fn now(looker: &Looker, history: &History) -> Self {
+        Self { owners: looker.owners(history), cookies: cookies(history).collect(), at: Instant::now() }
+    }
+
+    /// In words; blank for a listener that has come since.
+    fn of(&self, listener: &Listener) -> (String, String) {
+        match self.cookies.contains(&listener.cookie) {
+            true => list::owner_and_watched(listener, &self.owners),
+            false => Default::default(),
+        }
+    }
+
+    fn are_old(&self, history: &History) -> bool {
+        let has_new = || cookies(history).any(|cookie| !self.cookies.contains(&cookie));
+        self.at.elapsed() >= OWNERS_EVERY || (self.at.elapsed() >= OWNERS_AT_MOST && has_new())
+    }
+}
+
+fn cookies(history: &History) -> impl Iterator<Item = [u8; 8]> {
+    history.now().into_iter().flat_map(|now| now.listeners.iter().map(|listener| listener.cookie))
 }
 
 /// Sleeps, but not past the end.

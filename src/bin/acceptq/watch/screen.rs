@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::chart::{self, Ink};
 use super::history::History;
 use crate::see::Listener;
-use crate::words::{duration, plural};
+use crate::words::{duration, fill, fit, fit_end, plural};
 
 /// What the user asked for, and what is known of the owners.
 #[derive(Debug)]
@@ -125,9 +125,9 @@ fn row_of(cells: &[String; 8], width: usize) -> String {
     let left = width.saturating_sub(9 + 7 + 6 + 8 + 6 + 10 + 3);
     let for_owner = (left * 2 / 5).min(30);
     let for_address = left.saturating_sub(for_owner).min(60);
-    let (address, owner) = (shorten(address, for_address), fit(owner, for_owner));
+    let address = fill(&fit_end(address, for_address), for_address);
     let numbers = format!("{queued:>6} {of:>6} {drops:>7} {dead:>5}");
-    format!("{kind:<9} {address:<for_address$} {numbers}  {owner:<for_owner$} {watched}")
+    format!("{kind:<9} {address} {numbers}  {} {watched}", fill(owner, for_owner))
 }
 
 /// All TCP listeners together: the kernel does not count them one by one.
@@ -149,24 +149,13 @@ pub(crate) fn rate(rate: Option<f64>) -> String {
     }
 }
 
-/// The end of a name tells more than its beginning: paths differ there.
-fn shorten(text: &str, width: usize) -> String {
-    let length = text.chars().count();
-    if length <= width {
-        return text.into();
-    }
-    let kept: String = text.chars().skip(length - width.saturating_sub(2).min(length)).collect();
-    format!("..{kept}").chars().take(width).collect()
-}
-
-fn fit(text: &str, width: usize) -> String {
-    text.chars().take(width).collect()
-}
-
 #[cfg(test)]
 mod tests {
+    use unicode_width::UnicodeWidthStr;
+
     use super::super::history::tests::{listener, moment};
     use super::*;
+    use crate::see::Address;
 
     fn view(selected: usize) -> View {
         View { title: "port 8001".into(), interval: Duration::from_secs(1), ink: Ink::Blocks, selected }
@@ -210,8 +199,15 @@ mod tests {
     }
 
     #[test]
-    fn a_long_name_keeps_its_end() {
-        assert_eq!(shorten("/run/a/very/long.sock", 10), "..ong.sock");
-        assert_eq!(shorten("short", 10), "short");
+    fn wide_names_fit_and_shift_no_column() {
+        let notes = |_: &Listener| ("1 サーバー".to_string(), "level".to_string());
+        let mut history = History::default();
+        let mut wide = listener(1, 3);
+        wide.address = Address::Path("/run/日本語/日本語/日本語/日本語/日本語.sock".into());
+        history.add(moment(0, vec![wide, listener(2, 3)], 0));
+        let lines = render(&view(0), &history, &notes, 80, 24);
+        assert!(lines.iter().all(|line| line.text.width() <= 80), "{lines:#?}");
+        let columns = |line: &Line| line.text.split(" level").next().map(UnicodeWidthStr::width);
+        assert_eq!(columns(&lines[3]), columns(&lines[4]), "{lines:#?}");
     }
 }

@@ -203,12 +203,14 @@ fn waiting(case: &Case) -> Option<String> {
     match (case.dead, case.close_wait_unowned) {
         (None, _) => text.push("too many for the kernel to tell how many of them are dead".into()),
         (Some(dead), None) => text.push(format!("{dead} of them dead")),
-        (Some(dead), Some(close_wait)) => {
-            text.push(format!("{close_wait} of them dead (CLOSE_WAIT, inode 0)"));
-            let reset = dead.saturating_sub(close_wait);
-            if reset > 0 {
-                text.push(format!("{reset} more reset by their clients, which the kernel does not list"));
-            }
+        (Some(dead), Some(all)) if all == dead => {
+            text.push(format!("{dead} of them dead (CLOSE_WAIT, inode 0)"));
+        }
+        (Some(dead), Some(some)) => {
+            let reset = dead.saturating_sub(some);
+            let kinds =
+                format!("{some} in CLOSE_WAIT with inode 0, {reset} reset, which the kernel does not list");
+            text.push(format!("{dead} of them dead ({kinds})"));
         }
     }
     if case.shared {

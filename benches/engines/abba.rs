@@ -1,10 +1,30 @@
 //! Ratios that mean something on a shared machine: base, point, point, base, in one process, and the middle of many.
 
+use super::stats::quarter;
+
 /// Which of the two is to be measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
     Base,
     Point,
+}
+
+/// What both sides cost in one block of four, in the unit that was measured. A drift cancels.
+#[derive(Clone, Copy, Debug)]
+pub struct Block {
+    pub base: f64,
+    pub point: f64,
+}
+
+impl Block {
+    pub fn of(cost: impl FnMut(Side) -> f64) -> Self {
+        let [a, b, c, d] = [Side::Base, Side::Point, Side::Point, Side::Base].map(cost);
+        Self { base: f64::midpoint(a, d), point: f64::midpoint(b, c) }
+    }
+
+    pub fn ratio(self) -> f64 {
+        self.point / self.base
+    }
 }
 
 /// What a point costs by comparison.
@@ -20,19 +40,12 @@ pub struct Ratio {
     pub point: f64,
 }
 
-/// So many blocks of base, point, point, base.
+/// So many blocks.
 pub fn abba(blocks: usize, mut cost: impl FnMut(Side) -> f64) -> Ratio {
-    let (mut ratios, mut bases, mut points) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..blocks {
-        let [a, b, c, d] = [Side::Base, Side::Point, Side::Point, Side::Base].map(&mut cost);
-        ratios.push((b + c) / (a + d));
-        bases.push(f64::midpoint(a, d));
-        points.push(f64::midpoint(b, c));
-    }
-    let quarter = |values: &mut Vec<f64>, at: usize| {
-        values.sort_by(f64::total_cmp);
-        values[(values.len() - 1) * at / 4]
-    };
+    let blocks: Vec<Block> = (0..blocks).map(|_| Block::of(&mut cost)).collect();
+    let mut ratios: Vec<f64> = blocks.iter().map(|block| block.ratio()).collect();
+    let mut bases: Vec<f64> = blocks.iter().map(|block| block.base).collect();
+    let mut points: Vec<f64> = blocks.iter().map(|block| block.point).collect();
     Ratio {
         median: quarter(&mut ratios, 2),
         low: quarter(&mut ratios, 1),
@@ -40,10 +53,4 @@ pub fn abba(blocks: usize, mut cost: impl FnMut(Side) -> f64) -> Ratio {
         base: quarter(&mut bases, 2),
         point: quarter(&mut points, 2),
     }
-}
-
-/// The middle one.
-pub fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }

@@ -8,8 +8,10 @@
 pub mod abba;
 pub mod args;
 pub mod by_hand;
+pub mod machine;
 pub mod net;
 pub mod ours;
+pub mod stats;
 
 use std::net::TcpListener;
 

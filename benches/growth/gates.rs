@@ -7,8 +7,9 @@ use epoll_acceptor::{
     Acceptor, Connection, Epoll, EpollAcceptor, Events, Gate, LevelTriggered, State, Token,
 };
 
-use crate::engines::abba::{Side, abba, median};
+use crate::engines::abba::{Side, abba};
 use crate::engines::net;
+use crate::engines::stats::median;
 use crate::report::{Axis, Report};
 
 const POINTS: [usize; 7] = [1, 2, 4, 8, 16, 32, 64];

@@ -11,8 +11,6 @@ mod engines;
 
 mod budget;
 mod gates;
-#[path = "../pairs/machine.rs"]
-mod machine;
 mod permits;
 mod queue;
 mod registered;

@@ -9,7 +9,8 @@ use std::net::{SocketAddr, TcpListener};
 use nix::sys::time::TimeValLike;
 use nix::time::{ClockId, clock_gettime};
 
-use crate::engines::abba::{Side, abba, median};
+use crate::engines::abba::{Side, abba};
+use crate::engines::stats::median;
 use crate::engines::{self, Engine, Strategy, Who, net};
 use crate::report::{Axis, Report};
 

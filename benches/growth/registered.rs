@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use epoll_acceptor::{Epoll, Gate, Interest, LevelTriggered, Token};
 
-use crate::engines::abba::{Side, abba, median};
+use crate::engines::abba::{Side, abba};
+use crate::engines::stats::median;
 use crate::engines::{Engine, Ours, net};
 use crate::report::{Axis, Report};
 
@@ -28,7 +29,7 @@ pub(crate) fn run(report: &mut Report, descriptors: usize) {
             // They are open on both sides of the comparison, so that it shows the epoll alone.
             let silent = silent(point);
             let (mut base, mut other) = (Loop::new(burst), Loop::new(burst));
-            watch(&other.ours().epoll, &silent);
+            watch(&other.ours.epoll, &silent);
             let ratio = abba(report.blocks(), |side| match side {
                 Side::Base => base.cost(),
                 Side::Point => other.cost(),
@@ -68,10 +69,6 @@ impl Loop {
             new.once();
         }
         new
-    }
-
-    fn ours(&self) -> &Ours<TcpListener, LevelTriggered, Gate> {
-        &self.ours
     }
 
     fn cost(&mut self) -> f64 {

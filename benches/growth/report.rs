@@ -2,7 +2,7 @@
 
 use crate::engines::abba::Ratio;
 use crate::engines::args::Args;
-use crate::machine;
+use crate::engines::machine;
 
 pub(crate) struct Report {
     pub(crate) args: Args,

@@ -30,9 +30,11 @@
 //!
 //! The clock is read inside what is timed (some 30 ns a round), which pulls every ratio towards 1 a little.
 
+#[path = "../engines/mod.rs"]
+mod engines;
+
 mod by_hand;
 mod engine;
-mod machine;
 mod measure;
 mod options;
 mod ours;
@@ -40,7 +42,6 @@ mod peers;
 #[path = "../../src/drain/predict.rs"]
 mod predict;
 mod report;
-mod stats;
 mod uring;
 mod verdict;
 mod work;
@@ -50,10 +51,12 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use crate::measure::{Bench, Block};
+use crate::engines::abba::Block;
+use crate::engines::machine;
+use crate::engines::stats::Median;
+use crate::measure::Bench;
 use crate::options::{HELP, Options};
 use crate::report::Row;
-use crate::stats::Median;
 use crate::work::Pair;
 
 fn main() -> ExitCode {
@@ -121,8 +124,8 @@ fn measure(bench: &Bench, pairs: Vec<Pair>, options: &Options) -> Vec<Row> {
 fn row(pair: Pair, blocks: &[Block]) -> Row {
     Row {
         pair,
-        ratio: Median::of(blocks.iter().map(|block| block.ratio).collect()),
-        ns: Median::of(blocks.iter().map(|block| block.ns).collect()).value,
+        ratio: Median::of(blocks.iter().map(|block| block.ratio()).collect()),
+        ns: Median::of(blocks.iter().map(|block| block.point).collect()).value,
         blocks: blocks.len(),
     }
 }

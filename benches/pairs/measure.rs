@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::sys::resource::{UsageWho, getrusage};
-use socket2::SockRef;
 
 use crate::engine::{Claim, Engine, Plan};
+use crate::engines::abba::{Block, Side};
+use crate::engines::net;
 use crate::work::{Pair, Work};
 
 /// The engines, each with a listener of its own, and whoever connects to them.
@@ -29,15 +30,6 @@ struct Running {
 /// How often a quarter of a block is tried before an interrupted one counts.
 const TRIES: usize = 8;
 
-/// One block.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Block {
-    /// The engine's time as a multiple of the reference's.
-    pub(crate) ratio: f64,
-    /// The engine's nanoseconds for each connection.
-    pub(crate) ns: f64,
-}
-
 impl Bench {
     /// Makes every engine that the system allows; tells of those that it does not.
     pub(crate) fn start(plans: &[Plan], skipped: impl Fn(&str, &io::Error)) -> Self {
@@ -45,11 +37,8 @@ impl Bench {
         for plan in plans {
             match (plan.make)() {
                 Ok(engine) => {
-                    let running = Running {
-                        address: engine.address(),
-                        engine: RefCell::new(engine),
-                        claim: plan.claim,
-                    };
+                    let address = engine.address();
+                    let running = Running { engine: RefCell::new(engine), claim: plan.claim, address };
                     engines.insert(plan.name, running);
                 }
                 Err(error) => skipped(plan.name, &error),
@@ -62,17 +51,18 @@ impl Bench {
         self.engines.contains_key(engine)
     }
 
-    /// One block of a pair.
+    /// One block of a pair: nanoseconds for each connection.
+    #[allow(clippy::cast_precision_loss, reason = "thousands")]
     pub(crate) fn block(&self, pair: &Pair) -> Block {
         let (engine, reference) = (&self.engines[pair.engine], &self.engines[pair.reference]);
-        self.run(reference, &pair.work.before);
-        self.run(engine, &pair.work.before);
-        let mut spent = [Duration::ZERO; 2];
-        for (side, running) in [(0, reference), (1, engine), (1, engine), (0, reference)] {
-            spent[side] += self.quarter(running, &pair.work.bursts);
-        }
-        let [reference, engine] = spent.map(|time| time.as_secs_f64());
-        Block { ratio: engine / reference, ns: engine * 1e9 / per_block(&pair.work) }
+        let Work { before, bursts, .. } = &pair.work;
+        self.run(reference, before);
+        self.run(engine, before);
+        let connections = pair.work.connections() as f64;
+        Block::of(|side| {
+            let running = if side == Side::Base { reference } else { engine };
+            self.quarter(running, bursts).as_secs_f64() * 1e9 / connections
+        })
     }
 
     /// The time to take all these bursts, on a CPU that nobody else was given meanwhile. Where that does not happen,
@@ -96,7 +86,7 @@ impl Bench {
         let mut spent = Duration::ZERO;
         let mut interrupted = false;
         for (round, &burst) in bursts.iter().enumerate() {
-            clients.extend((0..burst).map(|_| connect(running.address)));
+            clients.extend((0..burst).map(|_| net::connect(&running.address)));
             let switches = switches();
             let start = Instant::now();
             engine.take(burst);
@@ -118,21 +108,10 @@ impl Bench {
     }
 }
 
-#[allow(clippy::cast_precision_loss, reason = "thousands")]
-fn per_block(work: &Work) -> f64 {
-    2.0 * work.connections() as f64
-}
-
 /// How often this thread lost its CPU.
 fn switches() -> libc::c_long {
     let usage = getrusage(UsageWho::RUSAGE_THREAD).expect("the use of this thread");
     usage.voluntary_context_switches() + usage.involuntary_context_switches()
-}
-
-fn connect(address: SocketAddr) -> TcpStream {
-    let client = TcpStream::connect(address).expect("a connection");
-    SockRef::from(&client).set_linger(Some(Duration::ZERO)).expect("a linger");
-    client
 }
 
 fn holds(claim: Claim, fd: BorrowedFd<'_>) -> bool {

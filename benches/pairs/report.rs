@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use serde_json::json;
 
 use crate::engine::REFERENCE;
-use crate::stats::Median;
+use crate::engines::stats::Median;
 use crate::verdict;
 use crate::work::Pair;
 

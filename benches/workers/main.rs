@@ -8,8 +8,6 @@
 mod engines;
 
 mod clients;
-#[path = "../pairs/machine.rs"]
-mod machine;
 mod report;
 mod way;
 mod worker;

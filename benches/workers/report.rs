@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::clients::Load;
-use crate::engines::abba::median;
-use crate::machine;
+use crate::engines::machine;
+use crate::engines::stats::median;
 use crate::way::Way;
 use crate::worker::{Tally, Usage};
 

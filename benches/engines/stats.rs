@@ -1,16 +1,27 @@
-//! The median, and an interval that holds it, by order statistics: nothing is assumed of how the noise is distributed.
+//! Medians and quartiles: nothing is assumed of how the noise is distributed.
 
-/// A median and its 95 % confidence interval.
+/// So many quarters of the values are below this one.
+pub fn quarter(values: &mut [f64], quarters: usize) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() * quarters / 4]
+}
+
+/// The middle one; of an even number the upper of the two.
+pub fn median(values: &mut [f64]) -> f64 {
+    quarter(values, 2)
+}
+
+/// A median and its 95 % confidence interval, by order statistics.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Median {
-    pub(crate) value: f64,
-    pub(crate) low: f64,
-    pub(crate) high: f64,
+pub struct Median {
+    pub value: f64,
+    pub low: f64,
+    pub high: f64,
 }
 
 impl Median {
     /// Of at least one value. Of fewer than six the interval is all of them, which is less than 95 %.
-    pub(crate) fn of(mut values: Vec<f64>) -> Self {
+    pub fn of(mut values: Vec<f64>) -> Self {
         values.sort_by(f64::total_cmp);
         let last = values.len() - 1;
         let skipped = skipped(values.len());

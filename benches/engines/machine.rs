@@ -3,7 +3,7 @@
 use std::fs;
 
 /// Kernel, CPU and cores, in one line.
-pub(crate) fn describe() -> String {
+pub fn describe() -> String {
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpuinfo.lines().find(|line| line.starts_with("model name") || line.starts_with("CPU part"));

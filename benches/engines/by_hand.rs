@@ -1,133 +1,124 @@
-//! The same loops by hand: what somebody would write who knows what comes.
-#![allow(unsafe_code)]
-#![allow(
-    clippy::cast_possible_truncation,
-    clippy::cast_possible_wrap,
-    clippy::cast_sign_loss,
-    reason = "C's ints"
-)]
+//! The loops by hand: what somebody would write who knows what comes. No limit, no counters, no commands, no errors
+//! that are survived, no other thread: the calls and nothing else.
 
-use std::ffi::{c_int, c_void};
-use std::mem::MaybeUninit;
-use std::net::{TcpListener, TcpStream};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::ptr;
+use std::ffi::c_int;
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use super::calls::{self, LISTENER};
+use super::predict::Predict;
 use super::{BUDGET, Engine, LONE_PERIOD, Strategy};
 
-/// No limit, no counters, no commands, no errors that are survived, no other thread: the calls and nothing else.
-pub struct ByHand {
+/// A listener on an epoll, and what to do at each wake-up.
+pub struct ByHand<P> {
     epoll: OwnedFd,
     listener: TcpListener,
+    /// The mask to repeat at the beginning of each pass, after which nothing is owed however the pass ends.
+    again: Option<u32>,
+    pass: P,
     events: Vec<libc::epoll_event>,
-    mask: u32,
-    /// One wake-up in so many counts what waits; the others take one.
-    period: usize,
-    wakes: usize,
-    served: Vec<TcpStream>,
+    taken: Vec<OwnedFd>,
 }
 
-const LISTENER: u64 = 0;
-
-impl ByHand {
-    pub fn new(listener: TcpListener, strategy: Strategy, burst: usize) -> Self {
-        listener.set_nonblocking(true).expect("a socket");
-        let mask = match strategy {
-            Strategy::Level => libc::EPOLLIN | libc::EPOLLRDHUP,
-            Strategy::Edge => libc::EPOLLIN | libc::EPOLLRDHUP | libc::EPOLLET,
-            // The kernel refuses EPOLLRDHUP with it.
-            Strategy::Exclusive => libc::EPOLLIN | libc::EPOLLEXCLUSIVE,
-        };
-        // SAFETY: epoll_create1(2) takes no pointer, and returns a new descriptor, which nobody else owns.
-        let epoll = unsafe { OwnedFd::from_raw_fd(checked(libc::epoll_create1(libc::EPOLL_CLOEXEC))) };
-        let hand = Self {
-            epoll,
-            listener,
-            events: vec![libc::epoll_event { events: 0, u64: 0 }; 64],
-            mask: mask as u32,
-            period: if burst == 1 { LONE_PERIOD } else { 1 },
-            wakes: 0,
-            served: Vec::with_capacity(burst),
-        };
-        hand.control(libc::EPOLL_CTL_ADD);
-        hand
-    }
-
-    fn control(&self, operation: c_int) {
-        let mut event = libc::epoll_event { events: self.mask, u64: LISTENER };
-        // SAFETY: epoll_ctl(2) reads the event during the call; both descriptors are open.
-        checked(unsafe {
-            libc::epoll_ctl(self.epoll.as_raw_fd(), operation, self.listener.as_raw_fd(), &raw mut event)
-        });
-    }
-
-    fn wait(&mut self) -> usize {
-        let (events, most) = (self.events.as_mut_ptr(), self.events.len() as c_int);
-        // SAFETY: epoll_wait(2) writes at most as many events as the buffer has.
-        let count = checked(unsafe { libc::epoll_wait(self.epoll.as_raw_fd(), events, most, -1) });
-        count as usize
-    }
-
-    fn pass(&mut self) {
-        if self.mask & libc::EPOLLET as u32 != 0 {
-            self.control(libc::EPOLL_CTL_MOD);
-        }
-        self.wakes += 1;
-        let due = if self.wakes % self.period == 0 { self.depth().min(BUDGET) } else { 1 };
-        for _ in 0..due {
-            let stream = self.accept();
-            self.served.push(stream);
-        }
-    }
-
-    fn depth(&self) -> usize {
-        const UNACKED: usize = 24;
-        let mut info = MaybeUninit::<[u8; 48]>::uninit();
-        let mut length: libc::socklen_t = 48;
-        // SAFETY: getsockopt(2) writes at most `length` bytes into `info`, which has as many. The kernel's
-        // `tcp_info` is longer than that, so all of them are written when the call succeeds.
-        let info = unsafe {
-            checked(libc::getsockopt(
-                self.listener.as_raw_fd(),
-                libc::IPPROTO_TCP,
-                libc::TCP_INFO,
-                info.as_mut_ptr().cast::<c_void>(),
-                &raw mut length,
-            ));
-            info.assume_init()
-        };
-        u32::from_ne_bytes([info[UNACKED], info[UNACKED + 1], info[UNACKED + 2], info[UNACKED + 3]]) as usize
-    }
-
-    fn accept(&self) -> TcpStream {
-        let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
-        // SAFETY: accept(2) writes no address where none is asked for, and returns a new descriptor, which
-        // nobody else owns.
-        unsafe {
-            let fd = libc::accept4(self.listener.as_raw_fd(), ptr::null_mut(), ptr::null_mut(), flags);
-            TcpStream::from_raw_fd(checked(fd))
-        }
+impl<P: FnMut(&TcpListener, &mut Vec<OwnedFd>)> ByHand<P> {
+    /// Room for so many connections at once is made here, once.
+    pub fn new(listener: TcpListener, mask: c_int, modifies: bool, room: usize, pass: P) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        let (epoll, mask) = (calls::epoll()?, calls::bits(mask));
+        calls::control(&epoll, libc::EPOLL_CTL_ADD, &listener, mask)?;
+        let events = vec![libc::epoll_event { events: 0, u64: 0 }; 64];
+        let again = modifies.then_some(mask);
+        Ok(Self { epoll, listener, again, pass, events, taken: Vec::with_capacity(room) })
     }
 }
 
-impl Engine for ByHand {
+/// The same calls in the same order as this crate's acceptor with that strategy makes, for bursts whose size is told.
+pub fn told(
+    listener: TcpListener,
+    strategy: Strategy,
+    burst: usize,
+) -> ByHand<impl FnMut(&TcpListener, &mut Vec<OwnedFd>)> {
+    let mask = match strategy {
+        Strategy::Level => libc::EPOLLIN | libc::EPOLLRDHUP,
+        Strategy::Edge => libc::EPOLLIN | libc::EPOLLRDHUP | libc::EPOLLET,
+        // The kernel refuses EPOLLRDHUP with it.
+        Strategy::Exclusive => libc::EPOLLIN | libc::EPOLLEXCLUSIVE,
+    };
+    let period = if burst == 1 { LONE_PERIOD } else { 1 };
+    ByHand::new(listener, mask, strategy == Strategy::Edge, burst, periodic(period)).expect("a loop by hand")
+}
+
+impl<P: FnMut(&TcpListener, &mut Vec<OwnedFd>)> Engine for ByHand<P> {
     fn take(&mut self, count: usize) {
-        while self.served.len() < count {
-            for at in 0..self.wait() {
+        while self.taken.len() < count {
+            for at in 0..calls::wait(&self.epoll, &mut self.events) {
                 match self.events[at].u64 {
-                    LISTENER => self.pass(),
+                    LISTENER => {
+                        if let Some(mask) = self.again {
+                            calls::control(&self.epoll, libc::EPOLL_CTL_MOD, &self.listener, mask)
+                                .expect("a re-arm");
+                        }
+                        (self.pass)(&self.listener, &mut self.taken);
+                    }
                     other => unreachable!("{other}"),
                 }
             }
         }
     }
 
+    fn taken(&self) -> Vec<BorrowedFd<'_>> {
+        self.taken.iter().map(AsFd::as_fd).collect()
+    }
+
     fn close(&mut self) {
-        self.served.clear();
+        self.taken.clear();
     }
 }
 
-fn checked(answer: c_int) -> c_int {
-    assert!(answer != -1, "{}", std::io::Error::last_os_error());
-    answer
+/// Until the queue says that it is empty, and with the peer's address: what nearly everyone writes.
+pub fn until_eagain(listener: &TcpListener, taken: &mut Vec<OwnedFd>) {
+    while let Some(stream) = calls::accept_with_peer(listener) {
+        taken.push(stream);
+    }
+}
+
+/// One connection a wake-up.
+pub fn one(listener: &TcpListener, taken: &mut Vec<OwnedFd>) {
+    taken.push(calls::accept(listener));
+}
+
+/// As many as are queued, and not one more.
+pub fn depth(listener: &TcpListener, taken: &mut Vec<OwnedFd>) {
+    several(listener, taken, calls::queued(listener));
+}
+
+/// With the crate's own rule of whether to count or to take one.
+pub fn guessing() -> impl FnMut(&TcpListener, &mut Vec<OwnedFd>) {
+    let mut predict = Predict::default();
+    move |listener, taken| {
+        if predict.counts() {
+            let before = taken.len();
+            depth(listener, taken);
+            predict.learn(u32::try_from(taken.len() - before).expect("no more than a queue holds"));
+        } else {
+            one(listener, taken);
+        }
+    }
+}
+
+/// One wake-up in so many counts what waits; the others take one.
+fn periodic(period: usize) -> impl FnMut(&TcpListener, &mut Vec<OwnedFd>) {
+    let mut wakes: usize = 0;
+    move |listener, taken| {
+        wakes += 1;
+        let due = if wakes % period == 0 { calls::queued(listener).min(BUDGET) } else { 1 };
+        several(listener, taken, due);
+    }
+}
+
+fn several(listener: &TcpListener, taken: &mut Vec<OwnedFd>, due: usize) {
+    for _ in 0..due {
+        taken.push(calls::accept(listener));
+    }
 }

@@ -1,23 +1,27 @@
-//! The loops whose costs are compared: this crate's acceptors, and the same loops by hand over libc.
+//! What the benches have in common: the loops whose costs are compared (this crate's acceptors, and loops by hand over
+//! libc), whoever connects to them, and how costs become ratios.
 //!
-//! Both wait, take what is queued, and close it; they make the same system calls in the same order, which
-//! `tests/costs` holds them to. So what one costs more than the other is what the crate's code costs.
+//! All of them wait, take what is queued, and close it. Those of `boxed` make the same system calls in the same order,
+//! which `tests/costs` holds them to. So what one costs more than the other is what the crate's code costs.
 #![allow(dead_code, reason = "no one binary uses all of it")]
 #![allow(unreachable_pub, reason = "several binaries share it")]
 
 pub mod abba;
 pub mod args;
 pub mod by_hand;
+pub mod calls;
 pub mod machine;
 pub mod net;
 pub mod ours;
+#[path = "../../src/drain/predict.rs"]
+mod predict;
 pub mod stats;
 
 use std::net::TcpListener;
+use std::os::fd::BorrowedFd;
 
 use epoll_acceptor::{Builder, EdgeTriggered, Exclusive, Gate, LevelTriggered};
 
-pub use by_hand::ByHand;
 pub use ours::Ours;
 
 /// How the listener is registered.
@@ -74,8 +78,12 @@ impl Who {
 
 /// An accept loop.
 pub trait Engine {
-    /// Waits and takes, until so many connections have been taken.
+    /// From asleep: waits and takes, until so many connections have been taken, and does everything else that comes
+    /// before the next wait that would block.
     fn take(&mut self, count: usize);
+
+    /// What was taken and is not closed yet.
+    fn taken(&self) -> Vec<BorrowedFd<'_>>;
 
     /// Closes what was taken.
     fn close(&mut self);
@@ -90,7 +98,7 @@ pub const LONE_PERIOD: usize = 31;
 /// Whoever it is, on this listener. `burst` is what the loop by hand is told and the acceptor finds out.
 pub fn boxed(who: Who, strategy: Strategy, burst: usize, listener: TcpListener) -> Box<dyn Engine> {
     match (who, strategy) {
-        (Who::ByHand, _) => Box::new(ByHand::new(listener, strategy, burst)),
+        (Who::ByHand, _) => Box::new(by_hand::told(listener, strategy, burst)),
         (_, Strategy::Level) => ours(who, LevelTriggered::on(listener), burst),
         (_, Strategy::Edge) => ours(who, EdgeTriggered::on(listener), burst),
         (_, Strategy::Exclusive) => ours(who, Exclusive::on(listener), burst),

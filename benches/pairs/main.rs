@@ -33,14 +33,11 @@
 #[path = "../engines/mod.rs"]
 mod engines;
 
-mod by_hand;
-mod engine;
 mod measure;
 mod options;
 mod ours;
 mod peers;
-#[path = "../../src/drain/predict.rs"]
-mod predict;
+mod plans;
 mod report;
 mod uring;
 mod verdict;
@@ -77,7 +74,7 @@ fn run() -> Result<bool, Box<dyn Error>> {
         out.write_all(HELP.as_bytes())?;
         return Ok(true);
     };
-    let plans = engine::all();
+    let plans = plans::all();
     if options.list {
         for plan in &plans {
             writeln!(out, "{}", plan.name)?;

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::sys::resource::{UsageWho, getrusage};
 
-use crate::engine::{Claim, Engine, Plan};
 use crate::engines::abba::{Block, Side};
-use crate::engines::net;
+use crate::engines::{Engine, net};
+use crate::plans::{Claim, Plan};
 use crate::work::{Pair, Work};
 
 /// The engines, each with a listener of its own, and whoever connects to them.
@@ -35,9 +35,11 @@ impl Bench {
     pub(crate) fn start(plans: &[Plan], skipped: impl Fn(&str, &io::Error)) -> Self {
         let mut engines = BTreeMap::new();
         for plan in plans {
-            match (plan.make)() {
+            let listener = net::listen();
+            listener.set_nonblocking(true).expect("a listener that does not block");
+            let address = listener.local_addr().expect("an address");
+            match (plan.make)(listener) {
                 Ok(engine) => {
-                    let address = engine.address();
                     let running = Running { engine: RefCell::new(engine), claim: plan.claim, address };
                     engines.insert(plan.name, running);
                 }
@@ -102,7 +104,7 @@ impl Bench {
             }
             // The clients first: they reset their connections, and nothing is left in TIME_WAIT.
             clients.clear();
-            engine.release();
+            engine.close();
         }
         (spent, interrupted)
     }

@@ -2,14 +2,15 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::task::Poll;
 
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::{Builder, Runtime};
 
-use crate::engine::{Engine, listen};
+use crate::engines::Engine;
+use crate::plans::ROOM;
 
 /// A blocking accept for each connection: no epoll, and nothing else that the thread could wait for.
 pub(crate) struct Std {
@@ -50,20 +51,15 @@ pub(crate) struct TokioFd {
 }
 
 impl Std {
-    pub(crate) fn boxed() -> io::Result<Box<dyn Engine>> {
-        let listener = listen()?;
+    pub(crate) fn boxed(listener: TcpListener) -> io::Result<Box<dyn Engine>> {
         listener.set_nonblocking(false)?;
         Ok(Box::new(Self { listener, taken: room() }))
     }
 }
 
 impl Engine for Std {
-    fn address(&self) -> SocketAddr {
-        self.listener.local_addr().expect("an address")
-    }
-
-    fn take(&mut self, burst: usize) {
-        for _ in 0..burst {
+    fn take(&mut self, count: usize) {
+        for _ in 0..count {
             self.taken.push(self.listener.accept().expect("a connection").0);
         }
     }
@@ -72,27 +68,23 @@ impl Engine for Std {
         self.taken.iter().map(AsFd::as_fd).collect()
     }
 
-    fn release(&mut self) {
+    fn close(&mut self) {
         self.taken.clear();
     }
 }
 
 impl Mio {
-    pub(crate) fn boxed() -> io::Result<Box<dyn Engine>> {
+    pub(crate) fn boxed(listener: TcpListener) -> io::Result<Box<dyn Engine>> {
         let poll = mio::Poll::new()?;
-        let mut listener = mio::net::TcpListener::from_std(listen()?);
+        let mut listener = mio::net::TcpListener::from_std(listener);
         poll.registry().register(&mut listener, mio::Token(1), mio::Interest::READABLE)?;
         Ok(Box::new(Self { poll, events: mio::Events::with_capacity(64), listener, taken: room() }))
     }
 }
 
 impl Engine for Mio {
-    fn address(&self) -> SocketAddr {
-        self.listener.local_addr().expect("an address")
-    }
-
-    fn take(&mut self, burst: usize) {
-        while self.taken.len() < burst {
+    fn take(&mut self, count: usize) {
+        while self.taken.len() < count {
             self.poll.poll(&mut self.events, None).expect("a wait");
             for event in &self.events {
                 assert_eq!(event.token(), mio::Token(1), "the listener is the only one");
@@ -107,7 +99,7 @@ impl Engine for Mio {
         self.taken.iter().map(AsFd::as_fd).collect()
     }
 
-    fn release(&mut self) {
+    fn close(&mut self) {
         self.taken.clear();
     }
 }
@@ -115,18 +107,17 @@ impl Engine for Mio {
 impl Polling {
     const KEY: usize = 1;
 
-    pub(crate) fn boxed() -> io::Result<Box<dyn Engine>> {
-        Self::start(false)
+    pub(crate) fn boxed(listener: TcpListener) -> io::Result<Box<dyn Engine>> {
+        Self::start(listener, false)
     }
 
-    pub(crate) fn draining() -> io::Result<Box<dyn Engine>> {
-        Self::start(true)
+    pub(crate) fn draining(listener: TcpListener) -> io::Result<Box<dyn Engine>> {
+        Self::start(listener, true)
     }
 
     #[allow(unsafe_code, reason = "the library asks for a promise about the listener's life")]
-    fn start(drains: bool) -> io::Result<Box<dyn Engine>> {
+    fn start(listener: TcpListener, drains: bool) -> io::Result<Box<dyn Engine>> {
         let poller = polling::Poller::new()?;
-        let listener = listen()?;
         // SAFETY: the destructor deletes it from the poller while it is open.
         unsafe { poller.add(&listener, polling::Event::readable(Self::KEY))? };
         Ok(Box::new(Self { poller, events: polling::Events::new(), listener, drains, taken: room() }))
@@ -134,12 +125,8 @@ impl Polling {
 }
 
 impl Engine for Polling {
-    fn address(&self) -> SocketAddr {
-        self.listener.local_addr().expect("an address")
-    }
-
-    fn take(&mut self, burst: usize) {
-        while self.taken.len() < burst {
+    fn take(&mut self, count: usize) {
+        while self.taken.len() < count {
             self.events.clear();
             self.poller.wait(&mut self.events, None).expect("a wait");
             for event in self.events.iter() {
@@ -161,7 +148,7 @@ impl Engine for Polling {
         self.taken.iter().map(AsFd::as_fd).collect()
     }
 
-    fn release(&mut self) {
+    fn close(&mut self) {
         self.taken.clear();
     }
 }
@@ -173,24 +160,20 @@ impl Drop for Polling {
 }
 
 impl Tokio {
-    pub(crate) fn boxed() -> io::Result<Box<dyn Engine>> {
+    pub(crate) fn boxed(listener: TcpListener) -> io::Result<Box<dyn Engine>> {
         let runtime = Builder::new_current_thread().enable_io().build()?;
         let listener = {
             let _inside = runtime.enter();
-            tokio::net::TcpListener::from_std(listen()?)?
+            tokio::net::TcpListener::from_std(listener)?
         };
         Ok(Box::new(Self { runtime, listener, taken: room() }))
     }
 }
 
 impl Engine for Tokio {
-    fn address(&self) -> SocketAddr {
-        self.listener.local_addr().expect("an address")
-    }
-
-    fn take(&mut self, burst: usize) {
+    fn take(&mut self, count: usize) {
         self.runtime.block_on(async {
-            for _ in 0..burst {
+            for _ in 0..count {
                 self.taken.push(self.listener.accept().await.expect("a connection").0);
             }
             // It still believes that more waits. Whoever awaits the next one finds out, and only then sleeps.
@@ -206,32 +189,28 @@ impl Engine for Tokio {
         self.taken.iter().map(AsFd::as_fd).collect()
     }
 
-    fn release(&mut self) {
+    fn close(&mut self) {
         self.taken.clear();
     }
 }
 
 impl TokioFd {
     #[allow(unsafe_code, reason = "the library asks for a promise about the listener's life")]
-    pub(crate) fn boxed() -> io::Result<Box<dyn Engine>> {
+    pub(crate) fn boxed(listener: TcpListener) -> io::Result<Box<dyn Engine>> {
         let runtime = Builder::new_current_thread().enable_io().build()?;
         let listener = {
             let _inside = runtime.enter();
             // SAFETY: a listener's descriptor is the same, and open, until it is dropped; nobody takes it out before.
-            unsafe { AsyncFd::register_with_interest(listen()?, tokio::io::Interest::READABLE) }?
+            unsafe { AsyncFd::register_with_interest(listener, tokio::io::Interest::READABLE) }?
         };
         Ok(Box::new(Self { runtime, listener, taken: room() }))
     }
 }
 
 impl Engine for TokioFd {
-    fn address(&self) -> SocketAddr {
-        self.listener.get_ref().local_addr().expect("an address")
-    }
-
-    fn take(&mut self, burst: usize) {
+    fn take(&mut self, count: usize) {
         self.runtime.block_on(async {
-            while self.taken.len() < burst {
+            while self.taken.len() < count {
                 let mut ready = self.listener.readable().await.expect("a wait");
                 while let Ok(accepted) = ready.try_io(|listener| listener.get_ref().accept()) {
                     self.taken.push(accepted.expect("a connection").0);
@@ -244,13 +223,13 @@ impl Engine for TokioFd {
         self.taken.iter().map(AsFd::as_fd).collect()
     }
 
-    fn release(&mut self) {
+    fn close(&mut self) {
         self.taken.clear();
     }
 }
 
 fn room<T>() -> Vec<T> {
-    Vec::with_capacity(4096)
+    Vec::with_capacity(ROOM)
 }
 
 fn taken_or_empty<T>(accepted: io::Result<T>) -> Option<T> {

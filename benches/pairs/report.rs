@@ -4,8 +4,8 @@ use std::io::{self, Write};
 
 use serde_json::json;
 
-use crate::engine::REFERENCE;
 use crate::engines::stats::Median;
+use crate::plans::REFERENCE;
 use crate::verdict;
 use crate::work::Pair;
 

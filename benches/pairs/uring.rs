@@ -7,12 +7,13 @@
 #![allow(unsafe_code, reason = "a ring takes raw entries")]
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use io_uring::{IoUring, cqueue, opcode, types};
 
-use crate::engine::{Engine, listen};
+use crate::engines::Engine;
+use crate::plans::ROOM;
 
 pub(crate) struct Uring {
     ring: IoUring,
@@ -21,10 +22,10 @@ pub(crate) struct Uring {
 }
 
 impl Uring {
-    pub(crate) fn boxed() -> io::Result<Box<dyn Engine>> {
+    pub(crate) fn boxed(listener: TcpListener) -> io::Result<Box<dyn Engine>> {
         let ring =
             IoUring::builder().setup_single_issuer().setup_defer_taskrun().setup_cqsize(8192).build(8)?;
-        let mut uring = Self { ring, listener: listen()?, taken: Vec::with_capacity(4096) };
+        let mut uring = Self { ring, listener, taken: Vec::with_capacity(ROOM) };
         uring.arm();
         uring.ring.submit()?;
         Ok(Box::new(uring))
@@ -41,13 +42,9 @@ impl Uring {
 }
 
 impl Engine for Uring {
-    fn address(&self) -> SocketAddr {
-        self.listener.local_addr().expect("an address")
-    }
-
-    fn take(&mut self, burst: usize) {
+    fn take(&mut self, count: usize) {
         assert!(self.ring.completion().is_empty(), "nothing was accepted outside of what is timed");
-        while self.taken.len() < burst {
+        while self.taken.len() < count {
             self.ring.submit_and_wait(1).expect("a wait");
             let mut armed = true;
             for completion in self.ring.completion() {
@@ -66,7 +63,7 @@ impl Engine for Uring {
         self.taken.iter().map(AsFd::as_fd).collect()
     }
 
-    fn release(&mut self) {
+    fn close(&mut self) {
         self.taken.clear();
     }
 }

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use crate::engine::{AGAIN, REFERENCE, URING};
+use crate::plans::{AGAIN, REFERENCE, URING};
 use crate::report::Row;
 use crate::work::Pair;
 

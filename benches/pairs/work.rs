@@ -1,6 +1,6 @@
 //! What is taken, and which engine is compared with which.
 
-use crate::engine::{Plan, REFERENCE, URING};
+use crate::plans::{Plan, REFERENCE, URING};
 
 /// Bursts to take one after the other.
 #[derive(Clone, Debug, PartialEq, Eq)]

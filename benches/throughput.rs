@@ -8,7 +8,8 @@
 //! `target/criterion`. criterion's own comparison with the last run says nothing on a shared machine; compare rows of one
 //! run, or take the bench `pairs`, which is made for that.
 
-use std::hint::black_box;
+mod engines;
+
 use std::io::Read;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
@@ -18,10 +19,11 @@ use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use epoll_acceptor::{
-    Acceptor, Admission, Builder, Connection, EdgeTriggered, Epoll, EpollAcceptor, Events, Exclusive, Gate,
-    LevelTriggered, Listener, Strategy, Token,
+    Acceptor, Admission, Builder, EdgeTriggered, Epoll, Events, Exclusive, Gate, LevelTriggered, Listener,
+    Strategy, Token,
 };
-use socket2::SockRef;
+
+use engines::{Engine, Ours, net};
 
 const BURSTS: [usize; 5] = [1, 4, 32, 512, 4096];
 
@@ -42,9 +44,7 @@ impl Family for TcpListener {
     type Client = TcpStream;
 
     fn listen() -> Self {
-        let listener = Self::bind("127.0.0.1:0").expect("a listener on loopback");
-        deepen(&listener);
-        listener
+        net::listen()
     }
 
     fn address(&self) -> SocketAddr {
@@ -52,10 +52,7 @@ impl Family for TcpListener {
     }
 
     fn connect(address: &SocketAddr) -> TcpStream {
-        let client = TcpStream::connect(address).expect("a connection");
-        // Closed by a reset: no TIME_WAIT is left to fill the table of ports.
-        SockRef::from(&client).set_linger(Some(Duration::ZERO)).expect("a linger");
-        client
+        net::connect(address)
     }
 }
 
@@ -69,7 +66,7 @@ impl Family for UnixListener {
         let name = format!("epoll-acceptor-bench-{}-{:?}", std::process::id(), Instant::now());
         let address = Self::Address::from_abstract_name(name).expect("a name");
         let listener = Self::bind_addr(&address).expect("a listener");
-        deepen(&listener);
+        net::deepen(&listener);
         listener
     }
 
@@ -82,51 +79,26 @@ impl Family for UnixListener {
     }
 }
 
-/// Room in the queue for the longest burst, as far as the system allows it.
-fn deepen(listener: &impl AsFd) {
-    SockRef::from(&listener.as_fd()).listen(8192).expect("a longer queue");
-}
-
 /// The time to take `burst` queued connections, over so many rounds.
 fn rounds<L: Family, S: Strategy, A: Admission>(
     acceptor: Builder<L, S, A>,
     burst: usize,
     n: u64,
 ) -> Duration {
-    let epoll = Epoll::new().expect("an epoll");
-    let mut acceptor = acceptor.register(&epoll, Token(0)).expect("a registration");
-    let mut events = Events::with_capacity(8).expect("a buffer");
-    let address = acceptor.listener().address();
-    let (mut clients, mut served) = (Vec::with_capacity(burst), Vec::with_capacity(burst));
+    let mut ours = Ours::new(acceptor, burst);
+    let address = ours.acceptor.listener().address();
+    let mut clients = Vec::with_capacity(burst);
     let mut spent = Duration::ZERO;
     for _ in 0..n {
         clients.extend((0..burst).map(|_| L::connect(&address)));
         let start = Instant::now();
-        take(&epoll, &mut events, &mut acceptor, burst, &mut served);
+        ours.take(burst);
         spent += start.elapsed();
-        assert_eq!(served.len(), burst, "all were taken");
+        assert_eq!(ours.served.len(), burst, "all were taken");
         clients.clear();
-        served.clear();
+        ours.close();
     }
     spent
-}
-
-type Served<L, A> = Vec<Connection<<L as Listener>::Stream, <A as Admission>::Permit>>;
-
-fn take<L: Family, S: Strategy, A: Admission>(
-    epoll: &Epoll,
-    events: &mut Events,
-    acceptor: &mut EpollAcceptor<L, S, A>,
-    burst: usize,
-    served: &mut Served<L, A>,
-) {
-    while served.len() < burst {
-        epoll.wait(events, None).expect("a wait");
-        for event in &mut *events {
-            black_box(event);
-            served.extend(acceptor.ready().map(|connection| connection.expect("a listener that listens")));
-        }
-    }
 }
 
 /// The time until `n` connections were served that a second thread makes, one after the other.

@@ -1,6 +1,7 @@
 //! Listeners with deep queues, and clients that leave no trace.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use socket2::SockRef;
@@ -8,8 +9,13 @@ use socket2::SockRef;
 /// A listener on loopback with as much room in its queue as the system allows.
 pub fn listen() -> TcpListener {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a listener on loopback");
-    SockRef::from(&listener).listen(8192).expect("a longer queue");
+    deepen(&listener);
     listener
+}
+
+/// Room in the queue for the longest burst, as far as the system allows it.
+pub fn deepen(listener: &impl AsFd) {
+    SockRef::from(&listener.as_fd()).listen(8192).expect("a longer queue");
 }
 
 /// Connected, and queued when this returns. Its close is a reset: no TIME_WAIT is left to fill the table of ports.

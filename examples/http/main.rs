@@ -74,7 +74,8 @@ async fn serve(address: SocketAddr, limit: u32) -> Result<(), Box<dyn Error>> {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut replace = signal(SignalKind::hangup())?;
         if inherited {
-            successor::confirm()?;
+            // Nobody need be there to hear it: a service manager, or a process that has ended meanwhile. This one serves.
+            let _ = successor::confirm();
         }
         println!("listening on {address}");
         loop {

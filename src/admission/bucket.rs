@@ -57,14 +57,12 @@ impl Bucket {
         Duration::from_nanos(lacking.saturating_sub(self.tolerance))
     }
 
-    /// Puts a token back, unless the bucket may have been full without it meanwhile: then there would be one too many.
+    /// Puts a token back, or what is left of it: whatever has come in since may have found the bucket full without it.
     pub(crate) fn put_back(&self, token: &Token, now: Duration) {
-        if nanoseconds(now) >= token.full_at {
-            return;
-        }
+        let left = token.full_at.saturating_sub(nanoseconds(now)).min(self.interval);
         let mut full_at = self.full_at.load(Ordering::Relaxed);
         loop {
-            let next = full_at.saturating_sub(self.interval);
+            let next = full_at.saturating_sub(left);
             match self.full_at.compare_exchange_weak(full_at, next, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => return,
                 Err(seen) => full_at = seen,

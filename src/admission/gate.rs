@@ -416,9 +416,9 @@ impl Inner {
 
     /// Takes back what was handed over and not fetched, as far as the limit was lowered since. What the word is then.
     fn keeps_no_more_than_the_limit(&self, line: &mut WaitingLine, now: Option<Word>) -> Option<Word> {
-        let (rules, mut now) = (self.rules(), now);
+        let mut now = now;
         while now.is_some_and(|word| word.in_use() > word.limit()) && line.take_back(false) {
-            now = self.update(|word| Some(Word(word.give().latched(rules).0 | Word::WAITING)));
+            now = self.update(|word| Some(Word(word.give().0 | Word::WAITING)));
         }
         now
     }

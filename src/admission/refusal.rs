@@ -19,11 +19,11 @@ use std::sync::Arc;
 #[derive(Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// Closed: the client reads end of file. What it has sent by then is thrown away, up to 64 KiB. This side keeps a
-    /// TIME_WAIT entry for a while.
+    /// Closed: the client reads end of file. What it has sent by then is thrown away, up to 64 KiB or 16
+    /// messages. This side keeps a TIME_WAIT entry for a while.
     Close,
-    /// Reset: the client's next call fails with ECONNRESET, and no TIME_WAIT is kept. On Unix sockets, as
-    /// [`Refusal::Close`].
+    /// Reset: the client's next call fails with ECONNRESET, and no TIME_WAIT is kept. On Unix sockets, a
+    /// plain close.
     Reset,
     /// Some last bytes, sent without blocking, and then closed as by [`Refusal::Close`] so that the client can read
     /// them. What does not fit into the socket's send buffer at once is not sent.

@@ -81,6 +81,9 @@ pub struct WindDown<P: Bar, S: Strategy, A: Admission> {
     /// When the queue was seen empty, with nothing taken from it since, and how much had been taken by then.
     quiet: Option<(Duration, u64)>,
     before: Counters,
+    /// How much had been taken at the last look, and whether it was as much at the look before.
+    seen: u64,
+    stuck: bool,
 }
 
 /// How long an empty queue is watched for handshakes that had begun, unless told otherwise: the round trip of nearly
@@ -106,7 +109,7 @@ impl<P: Bar, S: Strategy, A: Admission> WindDown<P, S, A> {
         if matches!(rest, Rest::Refuse(_)) && !drain.state.is_over() {
             drain.halt();
         }
-        Self { drain, rest, barred, until, settle: SETTLE, quiet: None, before }
+        Self { drain, rest, barred, until, settle: SETTLE, quiet: None, before, seen: 0, stuck: true }
     }
 
     /// How long an empty queue is watched for handshakes under way.
@@ -137,11 +140,12 @@ impl<P: Bar, S: Strategy, A: Admission> WindDown<P, S, A> {
             Rest::Serve(_) => matches!(self.drain.port.peek(), Peek::Empty | Peek::Shut),
             Rest::Refuse(refusal) => self.drain.refuse_queued(refusal, BATCH),
         };
+        let taken = self.taken();
+        self.stuck = std::mem::replace(&mut self.seen, taken) == taken;
         if !empty {
             self.quiet = None;
             return false;
         }
-        let taken = self.taken();
         let since = match self.quiet {
             Some((since, before)) if before == taken => since,
             _ => now,
@@ -158,8 +162,9 @@ impl<P: Bar, S: Strategy, A: Admission> WindDown<P, S, A> {
             (Some((since, _)), _) => left.min(since.saturating_add(self.watched()).saturating_sub(now)),
             // It listens to the kernel, and looks now and then whether somebody else has emptied the queue.
             (None, Rest::Serve(_)) => left.min(SETTLE),
-            // It does not listen: a full batch was refused, or nobody could be.
-            (None, Rest::Refuse(_)) => left.min(RETRY),
+            // It does not listen.
+            (None, Rest::Refuse(_)) if self.stuck => left.min(RETRY),
+            (None, Rest::Refuse(_)) => Duration::ZERO,
         }
     }
 

@@ -76,7 +76,7 @@ pub struct Drain<P: Port, S: Strategy, A: Admission> {
     pub(super) shut: bool,
     /// Attempts that were told to go on, since the last that took a connection.
     pub(super) fruitless: u32,
-    /// How often room came up while it was to fall asleep, since the last connection that was taken.
+    /// How often room came up while it was to fall asleep, since there was some.
     pub(super) retries: u32,
     /// The rate of refusals, and until when nothing is taken because it was reached.
     pub(super) refusals: Option<Bucket>,
@@ -243,6 +243,10 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
                 kept => kept,
             };
             let place = match answer {
+                room @ Some(Reserve::Room(_)) => {
+                    self.retries = 0;
+                    room
+                }
                 Some(Reserve::Full) => match self.fall_asleep(Why::Full) {
                     Slept::Over => return None,
                     Slept::Retry => {
@@ -343,7 +347,7 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
             Ok(_) => {
                 self.pass.took();
                 self.backoff.succeeded();
-                (self.fruitless, self.retries) = (0, 0);
+                self.fruitless = 0;
             }
             Err(errno) => self.attempt_failed(*errno),
         }
@@ -374,6 +378,7 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
                 // Somebody else was quicker, and the next has come already. But if that goes on, what filters the calls of
                 // this process says so, and the kernel will report the listener for ever.
                 Peek::Waiting if self.fruitless >= FRUITLESS_MAX => {
+                    self.fruitless = 0;
                     Err(self.end(End::Asleep(Why::Exhausted)))
                 }
                 Peek::Waiting => {

@@ -168,8 +168,6 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
         if retry.hopes {
             // Any place given back may have freed a descriptor. What is missed here the alarm makes good.
             let _ = self.stand(Until::Release);
-        } else {
-            self.leave_line();
         }
     }
 

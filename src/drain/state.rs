@@ -31,7 +31,8 @@ pub enum State {
     Open,
     /// It has connections waiting that come faster than they may, and will try again.
     Throttled,
-    /// It ran out of descriptors or memory and will try again: after 10 ms, then 20, and so on up to 200.
+    /// It ran out of descriptors or memory and will try again: after 10 ms, then 20, and so on up to 200; sooner
+    /// when a place comes back to its gate, but then no oftener than every 5 ms.
     Exhausted,
     /// It has connections waiting and no place for them.
     Full,

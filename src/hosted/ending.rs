@@ -62,6 +62,9 @@ enum Watched<L: Listener, S: Strategy, A: Admission> {
     ByNobody(Hosted<WindingDown<L, S, A>>),
 }
 
+/// No time that anybody waits for.
+const FAR: Duration = Duration::from_secs(86_400);
+
 impl<L: Listener, S: Strategy, A: Admission> AsyncAcceptor<EpollAcceptor<L, S, A>> {
     /// As [`EpollAcceptor::wind_down`]: keeps newcomers out, serves or refuses whoever is queued, and at last closes the
     /// listener. `within` bounds it; then whoever is still queued is refused.
@@ -112,6 +115,11 @@ impl<L: Listener, S: Strategy, A: Admission> AsyncWindingDown<L, S, A> {
     {
         let Watched::ByTokio(acceptor) = &mut self.watched else { return Poll::Ready(Ok(None)) };
         loop {
+            // The time may be over while connections are still to be had.
+            let hosted = acceptor.hosted_mut();
+            if hosted.timeout().is_zero() && hosted.is_over() {
+                return Poll::Ready(Ok(None));
+            }
             match acceptor.poll_accept(cx) {
                 Poll::Ready(Ok(None)) | Poll::Pending => {}
                 next => return next,
@@ -121,7 +129,8 @@ impl<L: Listener, S: Strategy, A: Admission> AsyncWindingDown<L, S, A> {
                 return Poll::Ready(Ok(None));
             }
             // Over or not depends on the time as well.
-            self.sleep.as_mut().reset(Instant::now() + hosted.timeout());
+            let until = Instant::now().checked_add(hosted.timeout());
+            self.sleep.as_mut().reset(until.unwrap_or_else(|| Instant::now() + FAR));
             ready!(self.sleep.as_mut().poll(cx));
         }
     }

@@ -186,7 +186,8 @@ impl<L: Listener, S: Strategy, A: Admission> Hosted<EpollAcceptor<L, S, A>> {
 /// # fn main() -> std::io::Result<()> {
 /// let hosted = LevelTriggered::on(TcpListener::bind("127.0.0.1:0")?).hosted()?;
 /// let mut ending = hosted.wind_down(Rest::Serve(Refusal::Reset), Duration::from_secs(5)).settle(Duration::ZERO);
-/// loop {
+/// // Over by its deadline too, however many are still to be had.
+/// while !(ending.timeout().is_zero() && ending.is_over()) {
 ///     match ending.turn()? {
 ///         Turn::Connection(connection) => println!("hello {:?}", connection.peer_addr()),
 ///         Turn::Again => {}
@@ -206,7 +207,8 @@ impl<L: Listener, S: Strategy, A: Admission> Hosted<EpollAcceptor<L, S, A>> {
     ///
     /// Take a turn at once, whatever the host has been told. From then on take turns as before, until one is
     /// [`Quiet`](Turn::Quiet) or [`Over`](Turn::Over); then ask whether it [`is_over`](Self::is_over), and if not, sleep,
-    /// but no longer than [`timeout`](Self::timeout).
+    /// but no longer than [`timeout`](Self::timeout). Ask before a turn, too, when the timeout has come down to zero: while
+    /// connections are to be had no turn is quiet.
     pub fn wind_down(self, rest: Rest, within: Duration) -> Hosted<WindingDown<L, S, A>> {
         let Self { turns, epoll, events } = self;
         Hosted { turns: Turns::new(turns.into_acceptor().wind_down(rest, within)), epoll, events }

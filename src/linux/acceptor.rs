@@ -220,8 +220,8 @@ impl<L: Listener, S: Strategy, A: Admission> Builder<L, S, A> {
     /// Keeps a descriptor in reserve, and when descriptors have run out (EMFILE, ENFILE) takes whoever waits with it,
     /// to refuse them so. Without this they wait in the queue until descriptors are to be had.
     ///
-    /// A pass refuses as many as its budget allows; then the acceptor backs off as it would without: for 10 ms,
-    /// doubling to 200 ms. The reserve is made again as soon as that is possible. If another thread is quicker to take
+    /// A pass refuses as many as its budget allows; if others wait still, the acceptor backs off as it would without: for
+    /// 10 ms, doubling to 200 ms. The reserve is made again as soon as that is possible. If another thread is quicker to take
     /// it, those who wait go on waiting.
     pub fn refuse_when_exhausted(mut self, refusal: Refusal) -> Self {
         self.plan.when_exhausted = Some(refusal);

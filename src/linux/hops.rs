@@ -19,9 +19,11 @@ impl Hops {
     /// Keeps everybody out who is not next door; what was asked for before. `None` if that cannot be had for every family
     /// that the socket takes: then nothing has changed.
     pub(super) fn bar(fd: BorrowedFd<'_>, ipv6: bool) -> Option<Self> {
-        let ttl = options::int(fd, libc::IPPROTO_IP, libc::IP_MINTTL).ok()?;
-        let hop_count = || options::int(fd, libc::IPPROTO_IPV6, libc::IPV6_MINHOPCOUNT);
-        let before = Self { ttl, hop_count: if ipv6 { Some(hop_count().ok()?) } else { None } };
+        // Another acceptor's bar on the same socket is not what its user asked for.
+        let asked = |level, option| options::int(fd, level, option).ok().map(|hops| hops % Self::MAX);
+        let ttl = asked(libc::IPPROTO_IP, libc::IP_MINTTL)?;
+        let hop_count = || asked(libc::IPPROTO_IPV6, libc::IPV6_MINHOPCOUNT);
+        let before = Self { ttl, hop_count: if ipv6 { Some(hop_count()?) } else { None } };
         let bar = Self { ttl: Self::MAX, hop_count: ipv6.then_some(Self::MAX) };
         if bar.set(fd).is_err() {
             let _ = before.set(fd);

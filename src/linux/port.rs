@@ -322,7 +322,8 @@ impl<L: Listener> Port for Watched<L> {
 fn hear_out(fd: BorrowedFd<'_>) {
     let mut buffer = [0; POLITE_READ];
     for _ in 0..POLITE_READS_MAX {
-        if !matches!(sys::recv_discard(fd, &mut buffer), Ok(POLITE_READ)) {
+        // Not before nothing is left: less than was asked for may be one message of several.
+        if !matches!(sys::recv_discard(fd, &mut buffer), Ok(1..)) {
             break;
         }
     }

@@ -239,6 +239,7 @@ impl Env {
                 for gate in 0..gates {
                     self.lock().ledger.changes_limit(gate, limit);
                     set.iter().for_each(|set| set(gate, limit));
+                    self.lock().looks_at_places(gate, false);
                 }
             }
             Act::Drop(acceptor) => {
@@ -411,13 +412,20 @@ impl Inner {
 
     pub(super) fn takes_place(&mut self, gate: usize) {
         self.ledger.takes_place(gate);
+        self.looks_at_places(gate, false);
+    }
+
+    /// After something has become of the places of a gate.
+    pub(super) fn looks_at_places(&mut self, gate: usize, unused: bool) {
         let in_use = self.in_use_of(gate);
-        self.ledger.places_are_out(gate, in_use);
+        self.ledger.places_are_out(gate, in_use, unused);
     }
 
     pub(super) fn place_comes_back(&mut self, gate: usize) {
         let in_use = self.in_use_of(gate);
-        self.ledger.places_are_out(gate, in_use);
+        // As it is, and as it will be before the place is handed to anybody.
+        self.ledger.places_are_out(gate, in_use, false);
+        self.ledger.places_are_out(gate, in_use.saturating_sub(1), false);
         if in_use <= self.ledger.gates[gate].limit {
             self.ledger.line_moves(gate);
         }

@@ -63,7 +63,7 @@ pub(super) struct Account {
     /// It ran out of something with connections queued, and neither time nor a ring nor a client has changed
     /// that.
     pub(super) exhausted: bool,
-    /// When it last ran out of something with connections queued, and the time before, without a success since.
+    /// When it last ran out of something with connections queued, and the time before, with nothing since that excuses it.
     shortages: [Option<Duration>; 2],
     pub(super) pass: PassAccount,
     pub(super) alarm: Option<Duration>,
@@ -83,15 +83,7 @@ pub(super) struct Places {
 impl Places {
     /// Whether there is room for one more.
     pub(super) fn has_room(self) -> bool {
-        self.free() > 0 && (!self.was_full || self.is_down())
-    }
-
-    const fn free(self) -> u32 {
-        self.limit.saturating_sub(self.taken)
-    }
-
-    const fn is_down(self) -> bool {
-        self.free() >= self.low_water || self.taken == 0
+        self.taken < self.limit && (self.low_water <= 1 || !self.was_full)
     }
 }
 
@@ -193,7 +185,9 @@ impl Ledger {
 
     /// Who ran out of something may try again.
     pub(super) fn excuse(&mut self) {
-        self.accounts.iter_mut().for_each(|account| account.exhausted = false);
+        for account in &mut self.accounts {
+            (account.exhausted, account.shortages) = (false, [None; 2]);
+        }
     }
 
     pub(super) fn command(&mut self, acceptor: usize, act: Act) {
@@ -246,9 +240,7 @@ impl Ledger {
 
     /// A lower limit takes places back that were handed over: the line begins anew.
     pub(super) fn changes_limit(&mut self, gate: usize, limit: u32) {
-        let places = &mut self.gates[gate];
-        places.limit = limit;
-        places.was_full = (places.was_full && !places.is_down()) || places.free() == 0;
+        self.gates[gate].limit = limit;
         for account in &mut self.accounts {
             (account.passed_over, account.shortages) = (0, [None; 2]);
         }
@@ -313,11 +305,15 @@ impl Ledger {
                 let account = &mut self.accounts[acceptor];
                 account.exhausted = queued > 0;
                 account.pass.exhausted += 1;
-                let [last, before] = account.shortages;
-                account.shortages = [(queued > 0).then_some(self.now), last];
-                if queued > 0 && before.is_some_and(|before| self.now - before < SHORTAGES_APART) {
-                    let what = format!("acceptor {acceptor} ran out of something three times in a moment");
-                    self.violate("P2", what);
+                // The reserve descriptor makes a second try of a pass that fails as well.
+                if queued > 0 && account.pass.exhausted == 1 {
+                    let [last, before] = account.shortages;
+                    account.shortages = [Some(self.now), last];
+                    if before.is_some_and(|before| self.now - before < SHORTAGES_APART) {
+                        let what =
+                            format!("acceptor {acceptor} ran out of something three times in a moment");
+                        self.violate("P2", what);
+                    }
                 }
             }
             Class::Empty => {
@@ -376,21 +372,15 @@ impl Ledger {
             Some(left) => places.taken = left,
             None => self.violate("P4", "a place was given back that nobody had"),
         }
-        let places = &mut self.gates[gate];
-        places.was_full &= !places.is_down();
     }
 
-    /// As [`gives_place`](Self::gives_place), of one for which nobody came, or nobody who might come in.
-    pub(super) fn has_no_use_for_place(&mut self, gate: usize) {
-        self.gives_place(gate);
+    /// So many places of a gate are out, those included that are kept for somebody in line. `unused`: one has come back for
+    /// which nobody came, or nobody who might come in.
+    pub(super) fn places_are_out(&mut self, gate: usize, in_use: u32, unused: bool) {
         let places = &mut self.gates[gate];
-        places.was_full &= places.free() == 0;
-    }
-
-    /// So many places of a gate are out, those included that are kept for somebody in line.
-    pub(super) fn places_are_out(&mut self, gate: usize, in_use: u32) {
-        let places = &mut self.gates[gate];
-        places.was_full |= in_use >= places.limit;
+        let free = places.limit.saturating_sub(in_use);
+        let is_down = unused || free >= places.low_water || in_use == 0;
+        places.was_full = free == 0 || (places.was_full && !is_down);
     }
 
     /// A place came back that leaves room: the line moves on by one.

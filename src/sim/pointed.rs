@@ -347,11 +347,13 @@ impl<A: Admission> Admission for PointedGate<A> {
         let gone = permit.visitor.take();
         if let Some(permit) = permit.permit.take() {
             let number = self.number();
-            self.env.lock().ledger.has_no_use_for_place(number);
+            self.env.lock().ledger.gives_place(number);
             let unwinding = Unwinding(&self.env);
             self.gate.cancel(permit);
             drop(unwinding);
-            self.env.lock().visitor_goes(gone);
+            let mut inner = self.env.lock();
+            inner.looks_at_places(number, true);
+            inner.visitor_goes(gone);
         }
         self.env.point();
     }
@@ -391,7 +393,10 @@ impl<P> Drop for PointedPermit<P> {
             self.env.point();
             self.env.lock().place_comes_back(self.gate);
             drop(permit);
-            self.env.lock().visitor_goes(self.visitor.take());
+            let mut inner = self.env.lock();
+            inner.looks_at_places(self.gate, false);
+            inner.visitor_goes(self.visitor.take());
+            drop(inner);
             self.env.point();
         }
     }

@@ -239,6 +239,30 @@ fn nobody_who_got_through_is_reset() {
     }
 }
 
+/// As if each worker wound down its own duplicate.
+#[test]
+fn a_second_bar_leaves_no_connection_deaf() {
+    let (mut owner, mut second) = (Owner::new(), Owner::new());
+    let (listener, door) = Kind::Tcp4.listen();
+    set(&listener, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, 20);
+    let copy = listener.try_clone().unwrap();
+    let [first, other] = [(&owner, listener), (&second, copy)]
+        .map(|(owner, listener)| accept_on(owner, listener, TRIGGERS[0], None));
+    let client = door.connect();
+    let mut endings =
+        [first, other].map(|acceptor| acceptor.wind_down(Rest::Serve(Refusal::Reset), LONG).settle(LONG / 2));
+    client.0.send(b"now").unwrap();
+    let mut taken = Vec::new();
+    until("it is served", || {
+        for (owner, ending) in [&mut owner, &mut second].into_iter().zip(&mut endings).rev() {
+            owner.wait(Duration::ZERO);
+            taken.extend(ending.ready().map(Result::unwrap));
+        }
+        !taken.is_empty()
+    });
+    assert_eq!(ttl_min(&*taken[0]), 0, "it hears its client");
+}
+
 #[test]
 fn who_is_queued_when_descriptors_run_out_meanwhile_is_refused_all_the_same() {
     if done_in_child("closing::who_is_queued_when_descriptors_run_out_meanwhile_is_refused_all_the_same") {

@@ -109,6 +109,48 @@ fn places_that_come_back_serve_the_rest_and_the_deadline_refuses_it() {
     });
 }
 
+/// As busy as a server may be: there is always one more to be had.
+#[test]
+fn the_deadline_comes_while_connections_are_still_to_be_had() {
+    on_each(|| async {
+        let (listener, address) = listen();
+        let acceptor = LevelTriggered::on(listener).into_async().unwrap();
+        let clients = connect_many(address, 100);
+        let rest = Rest::Serve(Refusal::last_word("too late"));
+        let mut ending = acceptor.wind_down(rest, Duration::from_millis(50));
+        let mut served = 0;
+        while let Some(connection) = ending.accept().await.unwrap() {
+            serve(&*connection);
+            served += 1;
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert!(ending.accept().await.unwrap().is_none(), "over is over");
+        assert!(served < 50, "each takes 10 ms, of 50");
+        assert_eq!(came_to(&ending.finish()), (served, 100 - served, Some(0)));
+        let served = usize::try_from(served).unwrap();
+        assert_all_served(&clients[..served]);
+        assert!(clients[served..].iter().all(|client| hear_all(client).unwrap() == b"too late"));
+    });
+}
+
+/// The longest there is, as for "until it is done".
+#[test]
+fn a_deadline_that_never_comes_is_none() {
+    on_each(|| async {
+        let (listener, address) = listen();
+        let clients = connect_many(address, 3);
+        let acceptor = LevelTriggered::on(listener).into_async().unwrap();
+        let mut ending = acceptor.wind_down(Rest::Serve(Refusal::Reset), Duration::MAX).settle(Duration::MAX);
+        for _ in 0..3 {
+            serve(&*ending.accept().await.unwrap().unwrap());
+        }
+        let more = tokio::time::timeout(Duration::from_millis(20), ending.accept()).await;
+        assert!(more.is_err(), "it settles for ever");
+        assert_eq!(came_to(&ending.finish()), (3, 0, Some(0)));
+        assert_all_served(&clients);
+    });
+}
+
 #[test]
 fn a_rest_to_refuse_is_refused_at_once() {
     on_each(|| async {

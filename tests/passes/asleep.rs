@@ -235,16 +235,16 @@ fn an_accept_that_tells_of_a_dead_listener_is_quoted_once() {
     }
 }
 
-/// Full whenever it is asked, and says that there is room when anyone stands in line.
-#[derive(Default)]
-struct Fickle(Arc<AtomicU32>);
+/// Full whenever it is asked, but for every so manieth time, and says that there is room when anyone stands in line.
+struct Fickle(Arc<AtomicU32>, u32);
 
 impl Admission for Fickle {
     type Permit = ();
 
     fn reserve(&self) -> Reserve<()> {
-        assert!(self.0.fetch_add(1, Ordering::Relaxed) < 1000, "P6: a pass without end");
-        Reserve::Full
+        let asked = self.0.fetch_add(1, Ordering::Relaxed) + 1;
+        assert!(asked < 1000, "P6: a pass without end");
+        if asked % self.1 == 0 { Reserve::Room(()) } else { Reserve::Full }
     }
 
     fn cancel(&self, (): ()) {}
@@ -306,7 +306,8 @@ fn who_never_waits_is_asked_when_a_connection_is_here_and_others_before() {
 fn a_policy_that_takes_back_its_word_is_asked_a_few_times_and_no_oftener_than_the_budget_says() {
     for (budget, most) in [(1, 1), (3, 3), (4, 4), (7, 4), (64, 4)] {
         let asked = Arc::default();
-        let mut desk = Desk::behind(Fickle(Arc::clone(&asked)), Trigger::Level, Proof::Eagain, budget);
+        let never = u32::MAX;
+        let mut desk = Desk::behind(Fickle(Arc::clone(&asked), never), Trigger::Level, Proof::Eagain, budget);
         desk.pass(1);
         assert_eq!(asked.load(Ordering::Relaxed), most, "P6, P2: budget {budget}");
         (0..100).for_each(|_| drop(desk.pass(0)));
@@ -322,4 +323,14 @@ fn a_policy_that_takes_back_its_word_is_asked_a_few_times_and_no_oftener_than_th
             );
         });
     }
+}
+
+#[test]
+fn who_was_given_room_in_between_is_asked_as_often_as_before() {
+    let mut desk = Desk::behind(Fickle(Arc::default(), 3), Trigger::Level, Proof::Peek, 64);
+    for round in 0..50 {
+        desk.pass(1);
+        assert_eq!(desk.acceptor.state(), State::Open, "P11: round {round}");
+    }
+    assert_eq!(desk.acceptor.counters().delivered, 50);
 }

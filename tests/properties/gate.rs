@@ -164,14 +164,39 @@ fn who_waits_until_all_have_left_is_woken_by_a_place_that_is_taken_back() {
     let permit = reserved(&gate);
     let owner = Owner::standing(&gate, Until::Room);
     drop(permit);
-    gate.set_limit(0);
     let waiter = {
         let gate = gate.clone();
-        thread::spawn(move || gate.wait_idle(Some(Duration::from_secs(20))))
+        thread::spawn(move || {
+            let begun = Instant::now();
+            (gate.wait_idle(Some(Duration::from_secs(20))), begun.elapsed() < Duration::from_secs(10))
+        })
     };
     thread::sleep(Duration::from_millis(20));
+    gate.set_limit(0);
+    assert_eq!(waiter.join().unwrap(), (true, true), "P4: woken, and not by its time");
     assert!(gate.leave(&owner.bell).is_none());
-    assert!(waiter.join().unwrap(), "P4");
+}
+
+/// A ring that changes the limit: the places of those who have been called and not been rung yet are taken back.
+#[test]
+fn a_place_that_is_taken_back_before_its_ring_is_waited_for_again() {
+    struct Lowers(Gate);
+    impl Ring for Lowers {
+        fn ring(&self) {
+            self.0.set_limit(1);
+        }
+    }
+    let gate = Gate::new(2);
+    let permits = [reserved(&gate), reserved(&gate)];
+    let first = Arc::new(Bell::new(Box::new(Lowers(gate.clone()))));
+    assert_eq!(gate.stand(&first, Until::Room), Line::Standing);
+    let second = Owner::standing(&gate, Until::Room);
+    gate.set_limit(0);
+    drop(permits);
+    gate.set_limit(2);
+    drop(gate.leave(&first).expect("its turn"));
+    assert_eq!(second.rings(), 1, "P11: once it is its turn");
+    assert!(fetch(&gate, &second).is_some());
 }
 
 #[test]

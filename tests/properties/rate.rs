@@ -145,6 +145,17 @@ fn a_token_that_comes_back_late_makes_no_burst() {
     assert!(matches!(limit.reserve(), Reserve::NotBefore(_)), "one in a tenth of a second");
     limit.cancel(other);
     assert!(matches!(limit.reserve(), Reserve::Room(_)));
+
+    // Two at once, and one of them comes back just before it would have come in again.
+    let clock = Hands::default();
+    let limit = RateLimit::with_clock(1, clock.clone()).burst(2);
+    let at_once = || std::iter::from_fn(|| matches!(limit.reserve(), Reserve::Room(_)).then_some(())).count();
+    let Reserve::Room(early) = limit.reserve() else { panic!("there are two") };
+    clock.pass(999_000_000);
+    let Reserve::Room(_used) = limit.reserve() else { panic!("there are two") };
+    limit.cancel(early);
+    clock.pass(2_000_000);
+    assert_eq!(at_once(), 1, "two in two milliseconds");
 }
 
 /// A timer of milliseconds could not keep a rate of more with a burst of one.

@@ -1,5 +1,6 @@
 //! An acceptor where axum wants a listener.
 
+use std::convert::Infallible;
 use std::future::pending;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -10,11 +11,16 @@ use epoll_acceptor::{
     AsyncAcceptor, AsyncWindingDown, Connection, EpollAcceptor, Gate, LevelTriggered, Refusal, Rest,
 };
 use tokio::net::TcpStream;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::guest::Guest;
 
 type Acceptor = AsyncAcceptor<EpollAcceptor<TcpListener, LevelTriggered, Gate>>;
 
 /// Hands axum connections that carry their permits: a place is free again when axum drops the connection.
+///
+/// When the service ends, axum closes at once what it has heard nothing of: those who had just come in, with their request
+/// on its way, would be reset. So the door says that it is over when each of them has been heard, or has been silent for long.
 pub(crate) struct Door {
     state: State,
     address: SocketAddr,
@@ -22,6 +28,8 @@ pub(crate) struct Door {
     refusal: Refusal,
     /// Whether the service is to end, and how.
     ends: watch::Receiver<Option<End>>,
+    /// Each connection that has not been heard yet has a copy of the first.
+    unheard: (Option<mpsc::Sender<Infallible>>, mpsc::Receiver<Infallible>),
     /// Told once, when no more connections will come. axum has no word for that, and would wait for ever.
     over: Option<oneshot::Sender<io::Result<()>>>,
 }
@@ -44,6 +52,8 @@ enum State {
 
 /// How long the queue may take to be served.
 const WITHIN: Duration = Duration::from_secs(5);
+/// How long a client that has come in may be silent when the service ends.
+const FIRST_WORDS: Duration = Duration::from_secs(5);
 
 impl Door {
     /// `ends` tells it to end; the other half of `over` hears that it has.
@@ -54,7 +64,9 @@ impl Door {
         over: oneshot::Sender<io::Result<()>>,
     ) -> io::Result<Self> {
         let address = acceptor.listener().local_addr()?;
-        Ok(Self { state: State::Open(acceptor), address, refusal, ends, over: Some(over) })
+        let (sender, receiver) = mpsc::channel(1);
+        let unheard = (Some(sender), receiver);
+        Ok(Self { state: State::Open(acceptor), address, refusal, ends, unheard, over: Some(over) })
     }
 
     /// The next connection, or `None` when there will be no more.
@@ -86,16 +98,18 @@ impl Door {
         }
     }
 
-    fn close(&mut self, why: io::Result<()>) {
+    async fn close(&mut self, why: io::Result<()>) {
         if let State::Ending(ending) = std::mem::replace(&mut self.state, State::Closed) {
             eprintln!("{:?}", ending.finish());
         }
+        self.unheard.0 = None;
+        let _ = tokio::time::timeout(FIRST_WORDS, self.unheard.1.recv()).await;
         let _ = self.over.take().map(|over| over.send(why));
     }
 }
 
 impl Listener for Door {
-    type Io = Connection<TcpStream>;
+    type Io = Guest;
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
@@ -104,11 +118,11 @@ impl Listener for Door {
                 Ok(Some(connection)) => {
                     // Without an address it was reset while it was queued: nobody is there.
                     if let Ok(address) = connection.peer_addr() {
-                        return (connection, address);
+                        return (Guest::new(connection, self.unheard.0.clone()), address);
                     }
                 }
-                Ok(None) => self.close(Ok(())),
-                Err(error) => self.close(Err(error)),
+                Ok(None) => self.close(Ok(())).await,
+                Err(error) => self.close(Err(error)).await,
             }
             if matches!(self.state, State::Closed) {
                 return pending().await;

@@ -7,6 +7,7 @@
 //! ```
 
 mod door;
+mod guest;
 mod successor;
 
 use std::error::Error;

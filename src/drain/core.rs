@@ -243,10 +243,6 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
                 kept => kept,
             };
             let place = match answer {
-                room @ Some(Reserve::Room(_)) => {
-                    self.retries = 0;
-                    room
-                }
                 Some(Reserve::Full) => match self.fall_asleep(Why::Full) {
                     Slept::Over => return None,
                     Slept::Retry => {
@@ -258,6 +254,7 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
                 Some(Reserve::NotBefore(wait)) => return self.end(End::Asleep(Why::Throttled(wait))),
                 place => place,
             };
+            self.retries = 0;
             match self.attempt() {
                 Ok((stream, peer)) => {
                     if let Some(connection) = self.let_in(stream, peer, place) {

@@ -210,9 +210,10 @@ impl Cause {
             }
             Self::FileTable => "Raise fs.file-max, or find out who has so many files open: lsof.",
             Self::Edge | Self::NestedEdge | Self::Exclusive | Self::Forgotten => {
-                "Now: restart the server; no newcomer will free it for good. Then mend the accept loop: it \
-                 must not return to its wait before accept4 says EAGAIN, also when it refuses a connection, \
-                 is at its limit or has failed; or register the listener level-triggered."
+                "Now: restart the server, unless it is only held at its limit; no newcomer will free it for good. \
+                 Then mend the accept loop: it must not return to its wait before accept4 says EAGAIN, also when \
+                 it refuses a connection, is at its limit or has failed; or register the listener \
+                 level-triggered."
             }
             Self::NotResumed => {
                 "Now: restart the server, or tell it to resume. Then mend it: whichever way a connection \

@@ -74,20 +74,20 @@ pub mod admission;
 
 #[doc(inline)]
 pub use admission::{
-    Admission, AllowedPeers, Both, Cause, Connection, Credentials, Denied, Gate, Line, Newcomer, PeerLimit,
-    PeerPermit, Permit, QueueDelay, RateLimit, Refusal, Reserve, Unlimited, Until, WhenFull,
+    Admission, AllowedUsers, Both, Cause, Connection, ConnectionInfo, Credentials, Gate, Line, PeerLimit,
+    PeerPermit, Permit, QueueDelay, RateLimit, Refusal, Rejection, Reserve, Unlimited, Until, WhenFull,
 };
 #[doc(inline)]
 pub use drain::{
-    Acceptor, Barred, Class, Control, Counters, Dead, EdgeTriggered, Errno, Exclusive, Farewell, Histogram,
-    LevelTriggered, Proof, Ready, Rest, State, Strategy, Trigger, UnknownTrigger,
+    Acceptor, Control, Counters, EdgeTriggered, EmptyCheck, Errno, ErrnoClass, Exclusive, Histogram, Intake,
+    LevelTriggered, ListenerClosed, Pending, Ready, ShutdownReport, State, Strategy, Trigger, UnknownTrigger,
 };
 #[cfg(feature = "tokio")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
 #[doc(inline)]
 pub use hosted::{AsyncAcceptor, AsyncWindingDown, IntoTokio};
 #[doc(inline)]
-pub use hosted::{Hosted, Turn};
+pub use hosted::{Hosted, Progress};
 #[cfg(feature = "group")]
 #[cfg_attr(docsrs, doc(cfg(feature = "group")))]
 #[doc(inline)]
@@ -98,8 +98,8 @@ pub use linux::group::{self, Group};
 pub use linux::handover;
 #[doc(inline)]
 pub use linux::{
-    AcceptError, AcceptFlags, AcceptQueue, AnyListener, Builder, BusyPoll, ControlError, Epoll,
-    EpollAcceptor, Event, Events, ExclusiveInterest, Interest, Listener, PeerAddr, RegisterError,
-    RegisterErrorKind, Registration, RegistrationError, SignalMask, Token, Waited, Waker, WindingDown,
-    accept, accept_queue, accept_with_peer, is_waiting, time_queued,
+    AcceptError, AcceptFlags, AcceptQueue, AddError, AnyListener, BuildError, BuildErrorKind, Builder,
+    BusyPoll, Epoll, EpollAcceptor, EpollCtlError, Event, Events, ExclusiveInterest, Interest, Listener,
+    PeerAddr, Registration, SignalMask, Token, WaitResult, Waker, WindingDown, accept, accept_queue,
+    accept_with_peer, has_pending, time_queued,
 };

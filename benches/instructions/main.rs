@@ -24,13 +24,13 @@ const BURSTS: [usize; 4] = [1, 4, 32, 512];
 
 /// One row: who, how, and how many are queued at once.
 #[derive(Clone, Copy, Debug)]
-struct Case {
+struct Setup {
     who: Who,
     strategy: Strategy,
     burst: usize,
 }
 
-impl Case {
+impl Setup {
     /// Whole periods of what an acceptor does, which repeats itself.
     fn rounds(self) -> usize {
         if self.burst == 1 { 4 * engines::LONE_PERIOD } else { 1024_usize.div_ceil(self.burst) }
@@ -78,7 +78,7 @@ fn counted(engine: &mut dyn engines::Engine, burst: usize) {
 }
 
 fn main() -> ExitCode {
-    if let Some(case) = std::env::var(callgrind::CASE).ok().as_deref().and_then(Case::from_name) {
+    if let Some(case) = std::env::var(callgrind::CASE).ok().as_deref().and_then(Setup::from_name) {
         case.play();
         return ExitCode::SUCCESS;
     }
@@ -123,7 +123,7 @@ struct Row {
 impl Row {
     fn measure(strategy: Strategy, burst: usize) -> Self {
         let [by_hand, free, gated] = Who::ALL.map(|who| {
-            let case = Case { who, strategy, burst };
+            let case = Setup { who, strategy, burst };
             let connections = u64::try_from(case.rounds() * burst).expect("a small number");
             callgrind::instructions(&case.name(), "*::counted").div_ceil(connections)
         });

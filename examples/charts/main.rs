@@ -46,10 +46,10 @@ pub(crate) struct Pages {
     tables: Vec<(&'static str, String)>,
 }
 
-type Maker = fn(&[Row]) -> Pages;
+type Factory = fn(&[Row]) -> Pages;
 
 /// Every bench that something is made of.
-const BENCHES: [(&str, Maker); 6] = [
+const BENCHES: [(&str, Factory); 6] = [
     ("close_wait", close_wait::pages),
     ("pairs", pairs::pages),
     ("growth", growth::pages),

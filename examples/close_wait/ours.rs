@@ -25,7 +25,7 @@ pub(crate) fn pause() -> WhenFull {
 
 /// Sends those who find the server full away with a word.
 pub(crate) fn shed() -> WhenFull {
-    WhenFull::Shed(Refusal::last_word(LAST_WORD))
+    WhenFull::Shed(Refusal::message(LAST_WORD))
 }
 
 /// Serves until it is told to stop.

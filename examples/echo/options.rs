@@ -97,7 +97,7 @@ impl Given {
         let when_full = match (self.when_full.as_deref(), &self.refusal) {
             (None | Some("pause"), None) => WhenFull::Pause,
             (Some("shed"), None) => WhenFull::Shed(Refusal::Close),
-            (Some("shed"), Some(text)) => WhenFull::Shed(Refusal::last_word(text)),
+            (Some("shed"), Some(text)) => WhenFull::Shed(Refusal::message(text)),
             (Some("reset"), None) => WhenFull::Shed(Refusal::Reset),
             (Some("pause" | "reset") | None, Some(_)) => {
                 return Err("--refusal wants --when-full shed".into());

@@ -21,7 +21,7 @@ where
 {
     let mut events = Events::with_capacity(1024)?;
     let mut connections = Connections { epoll, slab: Slab::new(), buffer: [0; CHUNK] };
-    while !acceptor.state().is_over() {
+    while !acceptor.state().is_terminal() {
         connections.epoll.wait(&mut events, None)?;
         for event in &mut events {
             match event.token() {

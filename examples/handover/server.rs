@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use epoll_acceptor::handover::{self, Listeners};
 use epoll_acceptor::{
-    Acceptor, Connection, Epoll, EpollAcceptor, Events, Interest, LevelTriggered, Refusal, Rest, Token,
+    Acceptor, Connection, Epoll, EpollAcceptor, Events, Interest, LevelTriggered, Pending, Refusal, Token,
     Trigger,
 };
 
@@ -66,7 +66,7 @@ pub(crate) fn run(mut arguments: lexopt::Parser) -> Result<(), Box<dyn Error>> {
     predecessor.set_read_timeout(Some(FORGOTTEN))?;
     let mut listeners = match way {
         Way::Rights => handover::receive(&predecessor)?,
-        _ => handover::inherited()?,
+        _ => handover::from_env()?,
     };
     let service = match way {
         Way::Rebind => TcpListener::bind(arguments.value()?.parse::<SocketAddr>()?)?,
@@ -188,7 +188,7 @@ impl Server {
     fn end(self, mut events: Events, mut asking: UnixStream) -> Result<(), Box<dyn Error>> {
         let Self { epoll, service, control, mut open, generation, .. } = self;
         drop(control.into_listener());
-        let mut ending = service.wind_down(Rest::Serve(Refusal::Reset), LAST_WORDS);
+        let mut ending = service.wind_down(Pending::Serve(Refusal::Reset), LAST_WORDS);
         while !ending.is_over() {
             epoll.wait(&mut events, Some(ending.timeout()))?;
             for event in &mut events {

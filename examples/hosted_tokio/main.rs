@@ -56,7 +56,7 @@ where
     let (served, ()) = tokio::join!(welcome(&mut acceptor), ends);
     served?;
     let hosted = acceptor.hosted();
-    println!("hosted_tokio: looks {}, sleeps {}, {}", hosted.looks(), hosted.sleeps(), hosted.counters());
+    println!("hosted_tokio: looks {}, sleeps {}, {}", hosted.polls(), hosted.idle_polls(), hosted.counters());
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::serve::Listener;
 use epoll_acceptor::{
-    AsyncAcceptor, AsyncWindingDown, Connection, EpollAcceptor, Gate, LevelTriggered, Refusal, Rest,
+    AsyncAcceptor, AsyncWindingDown, Connection, EpollAcceptor, Gate, LevelTriggered, Pending, Refusal,
 };
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -89,7 +89,7 @@ impl Door {
         if let State::Open(acceptor) = std::mem::replace(&mut self.state, State::Closed) {
             match end {
                 End::WindDown => {
-                    let rest = Rest::Serve(self.refusal.clone());
+                    let rest = Pending::Serve(self.refusal.clone());
                     self.state = State::Ending(acceptor.wind_down(rest, WITHIN));
                 }
                 // Deregistered, and closed here: the socket lives on in the other process.

@@ -56,9 +56,9 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 async fn serve(address: SocketAddr, limit: u32) -> Result<(), Box<dyn Error>> {
-    let busy = Refusal::last_word(BUSY);
+    let busy = Refusal::message(BUSY);
     let gate = Gate::new(limit).when_full(WhenFull::Shed(busy.clone()));
-    let (listener, inherited) = match successor::inherited()? {
+    let (listener, inherited) = match successor::from_env()? {
         Some(listener) => (listener, true),
         None => (TcpListener::bind(address)?, false),
     };

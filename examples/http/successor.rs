@@ -15,8 +15,8 @@ const NAME: &str = "http";
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The listener that this process was started with, if it is a successor.
-pub(crate) fn inherited() -> io::Result<Option<TcpListener>> {
-    let mut listeners = handover::inherited()?;
+pub(crate) fn from_env() -> io::Result<Option<TcpListener>> {
+    let mut listeners = handover::from_env()?;
     if listeners.is_empty() { Ok(None) } else { listeners.take_tcp(NAME).map(Some) }
 }
 

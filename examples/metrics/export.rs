@@ -61,12 +61,12 @@ impl Collector for Seen {
             let gauge = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
             ConstGauge::new(value).encode(gauge)
         };
-        gauge("in_service", "Places taken.", self.gate.in_use().into())?;
-        gauge("limit", "Places there are.", self.gate.limit().into())?;
+        gauge("in_service", "Capacity taken.", self.gate.in_use().into())?;
+        gauge("limit", "Capacity there are.", self.gate.limit().into())?;
         gauge(
             "open",
             "1 if it listens, 0 if it sleeps or is over.",
-            (self.control.state() == State::Open).into(),
+            (self.control.state() == State::Listening).into(),
         )?;
         if let Ok(queue) = accept_queue(&self.listener) {
             gauge("queued", "Connections in the accept queue.", queue.depth.into())?;

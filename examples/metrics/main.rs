@@ -74,7 +74,7 @@ fn run() -> Result<(), Box<dyn Error>> {
     let Some(options) = options()? else { return Ok(()) };
     let epoll = Epoll::new()?;
     let gate = Gate::new(options.limit.saturating_add(2)).reserved(2);
-    let busy = WhenFull::Shed(Refusal::last_word("busy\n"));
+    let busy = WhenFull::Shed(Refusal::message("busy\n"));
     let listener = TcpListener::bind(options.listen)?;
     let admin = TcpListener::bind(options.metrics)?;
     println!("listening on {}", listener.local_addr()?);

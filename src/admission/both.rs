@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::bell::Bell;
-use super::newcomer::Newcomer;
+use super::newcomer::ConnectionInfo;
 use super::policy::{Admission, Line, Reserve, Until};
-use super::refusal::Denied;
+use super::refusal::Rejection;
 use super::sync::Arc;
 
 /// Two policies that must both let a connection in: see [`Admission::and`].
@@ -61,7 +61,7 @@ impl<A: Admission, B: Admission> Admission for Both<A, B> {
     }
 
     #[inline]
-    fn admit(&self, newcomer: &dyn Newcomer, permit: &mut Self::Permit) -> Result<(), Denied> {
+    fn admit(&self, newcomer: &dyn ConnectionInfo, permit: &mut Self::Permit) -> Result<(), Rejection> {
         self.first.admit(newcomer, &mut permit.0)?;
         self.second.admit(newcomer, &mut permit.1)
     }

@@ -1,9 +1,9 @@
 //! Who may connect at all.
 
 use super::bell::Bell;
-use super::newcomer::Newcomer;
+use super::newcomer::ConnectionInfo;
 use super::policy::{Admission, Line, Reserve, Until};
-use super::refusal::{Cause, Denied, Refusal};
+use super::refusal::{Cause, Refusal, Rejection};
 use super::sync::Arc;
 
 /// Lets in who is one of these users or a member of one of these groups, over Unix sockets. Clones are the same.
@@ -11,9 +11,9 @@ use super::sync::Arc;
 /// Nobody is let in who was not named: not root either, nor the user of this process.
 ///
 /// ```
-/// use epoll_acceptor::{Admission, AllowedPeers, Gate};
+/// use epoll_acceptor::{Admission, AllowedUsers, Gate};
 ///
-/// let policy = Gate::new(100).and(AllowedPeers::nobody().user(0).user(1000).group(27));
+/// let policy = Gate::new(100).and(AllowedUsers::new().user(0).user(1000).group(27));
 /// # let _ = policy;
 /// ```
 ///
@@ -31,10 +31,10 @@ use super::sync::Arc;
 ///
 /// ## Elsewhere
 ///
-/// TCP has no credentials: everybody is refused, unless [`or_unknown`](Self::or_unknown) lets them in. A path's
+/// TCP has no credentials: everybody is refused, unless [`allow_unknown`](Self::allow_unknown) lets them in. A path's
 /// permissions keep out who may not write to the socket, before this; a name in the abstract namespace has none.
 #[derive(Clone, Debug)]
-pub struct AllowedPeers {
+pub struct AllowedUsers {
     rules: Arc<Rules>,
 }
 
@@ -42,16 +42,16 @@ pub struct AllowedPeers {
 struct Rules {
     users: Vec<u32>,
     groups: Vec<u32>,
-    or_unknown: bool,
+    allow_unknown: bool,
     refusal: Refusal,
 }
 
-impl AllowedPeers {
+impl AllowedUsers {
     /// Nobody yet.
     #[must_use]
-    pub fn nobody() -> Self {
+    pub fn new() -> Self {
         let rules =
-            Rules { users: Vec::new(), groups: Vec::new(), or_unknown: false, refusal: Refusal::Close };
+            Rules { users: Vec::new(), groups: Vec::new(), allow_unknown: false, refusal: Refusal::Close };
         Self { rules: Arc::new(rules) }
     }
 
@@ -70,8 +70,8 @@ impl AllowedPeers {
 
     /// And those of whom nobody knows who they are, such as TCP clients.
     #[must_use]
-    pub fn or_unknown(self) -> Self {
-        self.changed(|rules| rules.or_unknown = true)
+    pub fn allow_unknown(self) -> Self {
+        self.changed(|rules| rules.allow_unknown = true)
     }
 
     /// How the others are told: the connection is closed unless said otherwise.
@@ -86,15 +86,15 @@ impl AllowedPeers {
         Self { rules: Arc::new(rules) }
     }
 
-    fn allows(&self, newcomer: &dyn Newcomer) -> bool {
-        let Some(credentials) = newcomer.credentials() else { return self.rules.or_unknown };
+    fn allows(&self, newcomer: &dyn ConnectionInfo) -> bool {
+        let Some(credentials) = newcomer.credentials() else { return self.rules.allow_unknown };
         self.rules.users.contains(&credentials.uid)
             || self.rules.groups.contains(&credentials.gid)
             || self.rules.groups.iter().any(|gid| newcomer.is_in_group(*gid) == Some(true))
     }
 }
 
-impl Admission for AllowedPeers {
+impl Admission for AllowedUsers {
     type Permit = ();
 
     fn reserve(&self) -> Reserve<()> {
@@ -105,11 +105,11 @@ impl Admission for AllowedPeers {
         true
     }
 
-    fn admit(&self, newcomer: &dyn Newcomer, (): &mut ()) -> Result<(), Denied> {
+    fn admit(&self, newcomer: &dyn ConnectionInfo, (): &mut ()) -> Result<(), Rejection> {
         if self.allows(newcomer) {
             return Ok(());
         }
-        Err(Denied::new(Cause::Credentials, self.rules.refusal.clone()))
+        Err(Rejection::new(Cause::Credentials, self.rules.refusal.clone()))
     }
 
     fn cancel(&self, (): ()) {}

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use super::bell::Bell;
 use super::clock::{Clock, Monotonic};
-use super::newcomer::Newcomer;
+use super::newcomer::ConnectionInfo;
 use super::policy::{Admission, Line, Reserve, Until};
-use super::refusal::{Cause, Denied, Refusal};
+use super::refusal::{Cause, Refusal, Rejection};
 use super::sync::{Arc, AtomicU64, Ordering};
 
 /// Refuses those who have been queued for long while the server is overloaded, so that whoever is served was not.
@@ -20,14 +20,14 @@ use super::sync::{Arc, AtomicU64, Ordering};
 /// long, that the server gets through within the interval is not overload, and costs nobody its connection.
 ///
 /// What is measured is the time in the kernel's accept queue, of each connection that is accepted
-/// ([`Newcomer::queued`]). So it goes well with a gate that pauses: the gate keeps the server from taking more than it
+/// ([`ConnectionInfo::queued`]). So it goes well with a gate that pauses: the gate keeps the server from taking more than it
 /// can serve, and this keeps what waits for it short. Clones are the same; acceptors that share it share what they saw.
 ///
 /// ```
 /// use std::time::Duration;
 /// use epoll_acceptor::{Admission, Gate, QueueDelay};
 ///
-/// let policy = Gate::new(1_000).and(QueueDelay::new(Duration::from_millis(50)).cut_off(Duration::from_secs(5)));
+/// let policy = Gate::new(1_000).and(QueueDelay::new(Duration::from_millis(50)).max_delay(Duration::from_secs(5)));
 /// # let _ = policy;
 /// ```
 ///
@@ -55,7 +55,7 @@ pub struct QueueDelay<C = Monotonic> {
 struct Rules {
     target: Duration,
     interval: Duration,
-    cut_off: Option<Duration>,
+    max_delay: Option<Duration>,
     refusal: Refusal,
 }
 
@@ -88,7 +88,7 @@ impl<C: Clock> QueueDelay<C> {
         assert!(!target.is_zero(), "a target of 0 is missed by everybody: take some 20 ms or more");
         assert!(target <= INTERVAL_MAX / 4, "a target of {target:?} is no target: take less than 4 minutes");
         let interval = (4 * target).max(Duration::from_millis(100));
-        let rules = Rules { target, interval, cut_off: None, refusal: Refusal::Reset };
+        let rules = Rules { target, interval, max_delay: None, refusal: Refusal::Reset };
         Self { shared: Arc::new(Shared::default()), rules, clock }
     }
 
@@ -114,9 +114,12 @@ impl<C: Clock> QueueDelay<C> {
     ///
     /// If it is less than the target.
     #[must_use]
-    pub fn cut_off(self, cut_off: Duration) -> Self {
-        assert!(cut_off >= self.rules.target, "whoever has waited less than the target must not be refused");
-        Self { rules: Rules { cut_off: Some(cut_off), ..self.rules }, ..self }
+    pub fn max_delay(self, max_delay: Duration) -> Self {
+        assert!(
+            max_delay >= self.rules.target,
+            "whoever has waited less than the target must not be refused"
+        );
+        Self { rules: Rules { max_delay: Some(max_delay), ..self.rules }, ..self }
     }
 
     /// How they are told: by a reset unless said otherwise.
@@ -133,13 +136,14 @@ impl<C: Clock> QueueDelay<C> {
 
     /// Whether somebody was queued this long who must not be served.
     fn refuses(&self, queued: Duration) -> bool {
-        let Rules { target, interval, cut_off, .. } = self.rules;
+        let Rules { target, interval, max_delay, .. } = self.rules;
         // Asked for everybody: those who are refused say as much about the queue as those who are not.
         let overloaded = match queued > target {
             true => self.shared.high.rises(self.clock.now(), queued, interval),
             false => self.shared.high.ends(),
         };
-        (overloaded && queued > 2 * target - target / 5) || cut_off.is_some_and(|cut_off| queued > cut_off)
+        (overloaded && queued > 2 * target - target / 5)
+            || max_delay.is_some_and(|max_delay| queued > max_delay)
     }
 }
 
@@ -154,10 +158,10 @@ impl<C: Clock> Admission for QueueDelay<C> {
         true
     }
 
-    fn admit(&self, newcomer: &dyn Newcomer, (): &mut ()) -> Result<(), Denied> {
+    fn admit(&self, newcomer: &dyn ConnectionInfo, (): &mut ()) -> Result<(), Rejection> {
         match newcomer.queued() {
             Some(queued) if self.refuses(queued) => {
-                return Err(Denied::new(Cause::Delay, self.rules.refusal.clone()));
+                return Err(Rejection::new(Cause::Delay, self.rules.refusal.clone()));
             }
             Some(_) => {}
             None => {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::bell::Bell;
 use super::line::WaitingLine;
 use super::policy::{Admission, Line, Reserve, Until};
-use super::refusal::{Cause, Denied, Refusal};
+use super::refusal::{Cause, Refusal, Rejection};
 use super::sync::{Arc, AtomicU32, AtomicU64, Condvar, Mutex, Ordering, lock};
 use super::word::{Rules, Word};
 
@@ -79,7 +79,7 @@ pub struct Gate {
 /// use epoll_acceptor::{Gate, Refusal, WhenFull};
 ///
 /// let patient = Gate::new(10_000);
-/// let shedding = patient.clone().when_full(WhenFull::Shed(Refusal::last_word("503 try elsewhere\n")));
+/// let shedding = patient.clone().when_full(WhenFull::Shed(Refusal::message("503 try elsewhere\n")));
 /// let place = patient.try_acquire();
 /// assert_eq!(shedding.in_use(), 1, "one gate; the answer is each handle's own");
 /// # drop(place);
@@ -119,7 +119,7 @@ struct Inner {
     idle: Condvar,
     /// How many places have to be free before a gate that was full opens again; 0 and 1 are the same.
     low_water: AtomicU32,
-    /// Places that only privileged handles may take.
+    /// Capacity that only privileged handles may take.
     reserved: AtomicU32,
 }
 
@@ -252,7 +252,7 @@ impl Gate {
     fn full(&self) -> Reserve<Permit> {
         match &self.when_full {
             WhenFull::Pause => Reserve::Full,
-            WhenFull::Shed(refusal) => Reserve::Shed(Denied::new(Cause::Full, refusal.clone())),
+            WhenFull::Shed(refusal) => Reserve::Shed(Rejection::new(Cause::Full, refusal.clone())),
         }
     }
 

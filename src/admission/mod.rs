@@ -1,6 +1,6 @@
 //! Who may come in: the gate and its permits, and how those who may not are told.
 //!
-//! [`Admission`] is the question; [`Gate`], [`RateLimit`], [`PeerLimit`], [`QueueDelay`] and [`AllowedPeers`] are ready
+//! [`Admission`] is the question; [`Gate`], [`RateLimit`], [`PeerLimit`], [`QueueDelay`] and [`AllowedUsers`] are ready
 //! answers to it, and [`Admission::and`] puts them together. Which one helps when is told in
 //! [the guide to overload](crate::guide::overload).
 
@@ -31,11 +31,11 @@ pub use bell::{Bell, Ring, Wishes};
 pub use both::Both;
 pub use clock::{Clock, Monotonic};
 pub use connection::Connection;
-pub use credentials::AllowedPeers;
+pub use credentials::AllowedUsers;
 pub use delay::QueueDelay;
 pub use gate::{Gate, Permit, WhenFull};
-pub use newcomer::{Credentials, Newcomer};
+pub use newcomer::{ConnectionInfo, Credentials};
 pub use peers::{PeerLimit, PeerPermit};
 pub use policy::{Admission, Line, Reserve, Unlimited, Until};
 pub use rate::{RateLimit, RatePermit};
-pub use refusal::{Cause, Denied, Refusal};
+pub use refusal::{Cause, Refusal, Rejection};

@@ -9,12 +9,12 @@ use std::time::Duration;
 /// tests may implement it for whatever they like.
 ///
 /// ```
-/// use epoll_acceptor::Newcomer;
+/// use epoll_acceptor::ConnectionInfo;
 /// use std::net::SocketAddr;
 ///
 /// struct From(SocketAddr);
 ///
-/// impl Newcomer for From {
+/// impl ConnectionInfo for From {
 ///     fn peer(&self) -> Option<SocketAddr> {
 ///         Some(self.0)
 ///     }
@@ -22,7 +22,7 @@ use std::time::Duration;
 ///
 /// assert_eq!(From(([127, 0, 0, 1], 80).into()).queued(), None);
 /// ```
-pub trait Newcomer {
+pub trait ConnectionInfo {
     /// Its address, for TCP and MPTCP. A v4 peer of a dual-stack listener (`::ffff:a.b.c.d`) is given as v4: else one
     /// peer would have two names.
     ///

@@ -4,9 +4,9 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::bell::Bell;
-use super::newcomer::Newcomer;
+use super::newcomer::ConnectionInfo;
 use super::policy::{Admission, Line, Reserve, Until};
-use super::refusal::{Cause, Denied, Refusal};
+use super::refusal::{Cause, Refusal, Rejection};
 use super::sync::{Arc, AtomicU64, Mutex, Ordering, lock};
 use super::table::Table;
 
@@ -32,7 +32,7 @@ use super::table::Table;
 /// Only peers with connections in service are remembered, in a table that is allocated here and never grows: for 16,384
 /// peers unless [`capacity`](Self::capacity) says otherwise. Where a [`Gate`](super::Gate) limits the connections its
 /// limit is enough. The connection of a further peer is refused, or let in uncounted by
-/// [`or_uncounted`](Self::or_uncounted); [`crowded_out`](Self::crowded_out) counts them in either case. The table's
+/// [`allow_when_table_full`](Self::allow_when_table_full); [`table_full_count`](Self::table_full_count) counts them in either case. The table's
 /// hash is keyed, so that nobody can choose addresses that make it slow.
 ///
 /// ## An address is not a person
@@ -44,7 +44,7 @@ use super::table::Table;
 /// ## Those that nobody knows
 ///
 /// Peers without address and credentials (no listener of this crate has such) are one peer together, or
-/// [let in](Self::or_unknown).
+/// [let in](Self::allow_unknown).
 ///
 /// ## Builders begin anew
 ///
@@ -58,7 +58,7 @@ pub struct PeerLimit {
 struct Shared {
     rules: Rules,
     table: Mutex<Table<Peer>>,
-    crowded_out: AtomicU64,
+    table_full_count: AtomicU64,
 }
 
 #[derive(Clone, Debug)]
@@ -68,8 +68,8 @@ struct Rules {
     v6_prefix: u8,
     capacity: usize,
     exempt: Vec<(Peer, u8)>,
-    or_unknown: bool,
-    or_uncounted: bool,
+    allow_unknown: bool,
+    allow_when_table_full: bool,
     refusal: Refusal,
 }
 
@@ -101,8 +101,8 @@ impl PeerLimit {
             v6_prefix: 64,
             capacity: CAPACITY,
             exempt: Vec::new(),
-            or_unknown: false,
-            or_uncounted: false,
+            allow_unknown: false,
+            allow_when_table_full: false,
             refusal: Refusal::Reset,
         })
     }
@@ -171,14 +171,14 @@ impl PeerLimit {
 
     /// Lets peers in uncounted that nothing is known of, instead of taking them for one.
     #[must_use]
-    pub fn or_unknown(self) -> Self {
-        self.changed(|rules| rules.or_unknown = true)
+    pub fn allow_unknown(self) -> Self {
+        self.changed(|rules| rules.allow_unknown = true)
     }
 
     /// Lets peers in uncounted for whom the table has no room, instead of refusing them.
     #[must_use]
-    pub fn or_uncounted(self) -> Self {
-        self.changed(|rules| rules.or_uncounted = true)
+    pub fn allow_when_table_full(self) -> Self {
+        self.changed(|rules| rules.allow_when_table_full = true)
     }
 
     /// How whoever exceeds the limit is told: by a reset unless said otherwise, which leaves no TIME_WAIT behind on
@@ -202,20 +202,20 @@ impl PeerLimit {
 
     /// How many connections were refused, or let in uncounted, because the table had no room.
     #[must_use]
-    pub fn crowded_out(&self) -> u64 {
-        self.shared.crowded_out.load(Ordering::Relaxed)
+    pub fn table_full_count(&self) -> u64 {
+        self.shared.table_full_count.load(Ordering::Relaxed)
     }
 
     fn with(rules: Rules) -> Self {
         let table = Mutex::new(Table::new(rules.capacity));
-        Self { shared: Arc::new(Shared { rules, table, crowded_out: AtomicU64::new(0) }) }
+        Self { shared: Arc::new(Shared { rules, table, table_full_count: AtomicU64::new(0) }) }
     }
 
     fn changed(mut self, change: impl FnOnce(&mut Rules)) -> Self {
         // A permit holds the shared part as well: the only handle counts nobody.
         if let Some(shared) = Arc::get_mut(&mut self.shared) {
             change(&mut shared.rules);
-            shared.crowded_out = AtomicU64::new(0);
+            shared.table_full_count = AtomicU64::new(0);
             return self;
         }
         let mut rules = self.shared.rules.clone();
@@ -226,7 +226,7 @@ impl PeerLimit {
 
 impl Rules {
     /// Whose connection it is, if it is to be counted.
-    fn peer(&self, newcomer: &dyn Newcomer) -> Option<Peer> {
+    fn peer(&self, newcomer: &dyn ConnectionInfo) -> Option<Peer> {
         let peer = match newcomer.peer() {
             Some(address) => {
                 let ip = address.ip().to_canonical();
@@ -238,7 +238,7 @@ impl Rules {
             None => newcomer.credentials().map_or(Peer::Unknown, |credentials| Peer::User(credentials.uid)),
         };
         let exempt = self.exempt.iter().any(|(exempt, _)| *exempt == peer);
-        let exempt = exempt || (self.or_unknown && peer == Peer::Unknown);
+        let exempt = exempt || (self.allow_unknown && peer == Peer::Unknown);
         (!exempt).then_some(peer)
     }
 
@@ -268,8 +268,8 @@ impl Peer {
 
 impl Shared {
     /// Counts a connection of a peer, if it may come in. `Ok(false)` if it may and is not counted.
-    fn count(&self, peer: Peer) -> Result<bool, Denied> {
-        let denied = || Err(Denied::new(Cause::Peer, self.rules.refusal.clone()));
+    fn count(&self, peer: Peer) -> Result<bool, Rejection> {
+        let denied = || Err(Rejection::new(Cause::Peer, self.rules.refusal.clone()));
         let mut table = lock(&self.table);
         if table.count(peer) >= self.rules.limit {
             return denied();
@@ -278,8 +278,8 @@ impl Shared {
             return Ok(true);
         }
         drop(table);
-        self.crowded_out.fetch_add(1, Ordering::Relaxed);
-        if self.rules.or_uncounted { Ok(false) } else { denied() }
+        self.table_full_count.fetch_add(1, Ordering::Relaxed);
+        if self.rules.allow_when_table_full { Ok(false) } else { denied() }
     }
 }
 
@@ -294,7 +294,7 @@ impl Admission for PeerLimit {
         true
     }
 
-    fn admit(&self, newcomer: &dyn Newcomer, permit: &mut PeerPermit) -> Result<(), Denied> {
+    fn admit(&self, newcomer: &dyn ConnectionInfo, permit: &mut PeerPermit) -> Result<(), Rejection> {
         if let Some(peer) = self.shared.rules.peer(newcomer) {
             if self.shared.count(peer)? {
                 // What it held before, if anything, is given back.
@@ -334,7 +334,7 @@ impl fmt::Debug for PeerLimit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PeerLimit")
             .field("rules", &self.shared.rules)
-            .field("crowded_out", &self.crowded_out())
+            .field("table_full_count", &self.table_full_count())
             .finish_non_exhaustive()
     }
 }

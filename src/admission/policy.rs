@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::bell::Bell;
 use super::both::Both;
-use super::newcomer::Newcomer;
-use super::refusal::Denied;
+use super::newcomer::ConnectionInfo;
+use super::refusal::Rejection;
 use super::sync::Arc;
 
 /// Who may come in, asked in two phases: before each accept whether there is room ([`reserve`](Self::reserve)), and
@@ -30,7 +30,7 @@ use super::sync::Arc;
 /// use std::net::SocketAddr;
 /// use std::sync::Arc;
 /// use epoll_acceptor::admission::Bell;
-/// use epoll_acceptor::{Admission, Cause, Denied, Gate, Line, Newcomer, Refusal, Reserve, Until};
+/// use epoll_acceptor::{Admission, Cause, Rejection, Gate, Line, ConnectionInfo, Refusal, Reserve, Until};
 ///
 /// /// Lets in who comes from this machine.
 /// #[derive(Clone)]
@@ -51,10 +51,10 @@ use super::sync::Arc;
 ///         true
 ///     }
 ///
-///     fn admit(&self, newcomer: &dyn Newcomer, (): &mut ()) -> Result<(), Denied> {
+///     fn admit(&self, newcomer: &dyn ConnectionInfo, (): &mut ()) -> Result<(), Rejection> {
 ///         match newcomer.peer() {
 ///             Some(peer) if peer.ip().is_loopback() => Ok(()),
-///             _ => Err(Denied::new(Cause::Policy, Refusal::Reset)),
+///             _ => Err(Rejection::new(Cause::Policy, Refusal::Reset)),
 ///         }
 ///     }
 ///
@@ -71,7 +71,7 @@ use super::sync::Arc;
 ///
 /// struct From(SocketAddr);
 ///
-/// impl Newcomer for From {
+/// impl ConnectionInfo for From {
 ///     fn peer(&self) -> Option<SocketAddr> {
 ///         Some(self.0)
 ///     }
@@ -103,7 +103,7 @@ pub trait Admission: Send + Sync {
     ///
     /// How the connection is refused. The permit is [cancelled](Self::cancel) when it has been closed.
     #[inline]
-    fn admit(&self, newcomer: &dyn Newcomer, permit: &mut Self::Permit) -> Result<(), Denied> {
+    fn admit(&self, newcomer: &dyn ConnectionInfo, permit: &mut Self::Permit) -> Result<(), Rejection> {
         let _ = (newcomer, permit);
         Ok(())
     }
@@ -188,7 +188,7 @@ pub enum Reserve<P> {
     /// millisecond counts as one.
     NotBefore(Duration),
     /// There is none: take the connection and refuse it.
-    Shed(Denied),
+    Shed(Rejection),
 }
 
 /// What an acceptor in line waits for.

@@ -7,7 +7,7 @@ use super::bucket::{Bucket, Token};
 use super::clock::{Clock, Monotonic};
 use super::gate::WhenFull;
 use super::policy::{Admission, Line, Reserve, Until};
-use super::refusal::{Cause, Denied};
+use super::refusal::{Cause, Rejection};
 use super::sync::Arc;
 
 /// At most so many new connections a second, over all acceptors that share it. Clones are the same limit.
@@ -95,7 +95,7 @@ impl<C: Clock> Admission for RateLimit<C> {
         match (self.bucket.take(self.clock.now()), &self.when_exceeded) {
             (Ok(token), _) => Reserve::Room(RatePermit(token)),
             (Err(wait), WhenFull::Pause) => Reserve::NotBefore(wait),
-            (Err(_), WhenFull::Shed(refusal)) => Reserve::Shed(Denied::new(Cause::Rate, refusal.clone())),
+            (Err(_), WhenFull::Shed(refusal)) => Reserve::Shed(Rejection::new(Cause::Rate, refusal.clone())),
         }
     }
 

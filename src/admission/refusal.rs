@@ -27,7 +27,7 @@ pub enum Refusal {
     Reset,
     /// Some last bytes, sent without blocking, and then closed as by [`Refusal::Close`] so that the client can read
     /// them. What does not fit into the socket's send buffer at once is not sent.
-    LastWord(Arc<[u8]>),
+    Message(Arc<[u8]>),
 }
 
 impl Refusal {
@@ -36,22 +36,22 @@ impl Refusal {
     /// ```
     /// use epoll_acceptor::{Gate, Refusal, WhenFull};
     ///
-    /// let busy = Refusal::last_word("HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n");
+    /// let busy = Refusal::message("HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n");
     /// let gate = Gate::new(10_000).when_full(WhenFull::Shed(busy));
     /// ```
     #[must_use]
-    pub fn last_word(words: impl AsRef<[u8]>) -> Self {
-        Self::LastWord(words.as_ref().into())
+    pub fn message(words: impl AsRef<[u8]>) -> Self {
+        Self::Message(words.as_ref().into())
     }
 }
 
-/// `LastWord("-ERR\r\n")`, and so on.
+/// `Message("-ERR\r\n")`, and so on.
 impl fmt::Debug for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Close => f.write_str("Close"),
             Self::Reset => f.write_str("Reset"),
-            Self::LastWord(words) => write!(f, "LastWord(\"{}\")", words.escape_ascii()),
+            Self::Message(words) => write!(f, "Message(\"{}\")", words.escape_ascii()),
         }
     }
 }
@@ -71,7 +71,7 @@ pub enum Cause {
     /// Its peer is nobody who may connect.
     Credentials,
     /// Descriptors have run out, and it was taken with the one kept in reserve.
-    Shortage,
+    OutOfDescriptors,
     /// Its listener is being wound down.
     Closing,
     /// Any other reason of a policy, or a policy that panicked.
@@ -81,21 +81,21 @@ pub enum Cause {
 /// A refusal and its cause.
 ///
 /// ```
-/// use epoll_acceptor::{Cause, Denied, Refusal};
+/// use epoll_acceptor::{Cause, Rejection, Refusal};
 ///
-/// let full = Denied::new(Cause::Full, Refusal::Reset);
-/// assert_eq!(Denied::from(Refusal::Reset).cause, Cause::Policy, "unless said otherwise");
+/// let full = Rejection::new(Cause::Full, Refusal::Reset);
+/// assert_eq!(Rejection::from(Refusal::Reset).cause, Cause::Policy, "unless said otherwise");
 /// # let _ = full;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Denied {
+pub struct Rejection {
     /// Under which cause it is counted.
     pub cause: Cause,
     /// How the client is told.
     pub refusal: Refusal,
 }
 
-impl Denied {
+impl Rejection {
     /// Puts the two together.
     #[must_use]
     pub const fn new(cause: Cause, refusal: Refusal) -> Self {
@@ -104,7 +104,7 @@ impl Denied {
 }
 
 /// With [`Cause::Policy`].
-impl From<Refusal> for Denied {
+impl From<Refusal> for Rejection {
     fn from(refusal: Refusal) -> Self {
         Self::new(Cause::Policy, refusal)
     }

@@ -1,6 +1,6 @@
 //! The one word that a gate decides by, so that "full" and "somebody sleeps" cannot disagree.
 
-/// Places in use, limit, and a bit for each kind of sleeper and for the latch.
+/// Capacity in use, limit, and a bit for each kind of sleeper and for the latch.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Word(pub(super) u64);
 
@@ -9,7 +9,7 @@ pub(super) struct Word(pub(super) u64);
 pub(super) struct Rules {
     /// How many places have to be free before a gate that was full opens again.
     pub(super) low_water: u32,
-    /// Places that only privileged handles may take.
+    /// Capacity that only privileged handles may take.
     pub(super) reserved: u32,
 }
 

@@ -1,10 +1,10 @@
 //! The trait that user code is generic over, and its iterator.
 
+use super::backend::Backend;
 use super::core::{Drain, Step};
 use super::counters::Counters;
-use super::port::Port;
 use super::shared::Control;
-use super::state::{Dead, State};
+use super::state::{ListenerClosed, State};
 use super::strategy::Strategy;
 use crate::admission::connection::Connection;
 use crate::admission::policy::Admission;
@@ -53,7 +53,7 @@ pub trait Steps {
 /// # Only a dead listener is an error
 ///
 /// Running out of descriptors, interrupted calls and connections that went away are handled inside. The one
-/// error that a pass yields is [`Dead`], once, after everything that was still acceptable has been handed out:
+/// error that a pass yields is [`ListenerClosed`], once, after everything that was still acceptable has been handed out:
 /// `?` on it ends a server only when its listener is gone.
 ///
 /// # Waiting inside the loop body
@@ -74,9 +74,9 @@ pub trait Steps {
 ///
 /// ```
 /// use std::net::TcpStream;
-/// use epoll_acceptor::{Acceptor, Dead};
+/// use epoll_acceptor::{Acceptor, ListenerClosed};
 ///
-/// fn serve_all(acceptor: &mut impl Acceptor<Stream = TcpStream>) -> Result<usize, Dead> {
+/// fn serve_all(acceptor: &mut impl Acceptor<Stream = TcpStream>) -> Result<usize, ListenerClosed> {
 ///     let mut served = 0;
 ///     for connection in acceptor.ready() {
 ///         let connection = connection?;
@@ -101,11 +101,11 @@ pub trait Acceptor: Steps + Sized {
     ///
     /// # Errors
     ///
-    /// [`Dead`] when the listener is gone, once, after what was still acceptable.
+    /// [`ListenerClosed`] when the listener is gone, once, after what was still acceptable.
     fn drain(
         &mut self,
         mut serve: impl FnMut(Connection<Self::Stream, Self::Permit>),
-    ) -> Result<usize, Dead> {
+    ) -> Result<usize, ListenerClosed> {
         let mut served = 0;
         self.begin(true, Key(()));
         for connection in (Ready { acceptor: self }) {
@@ -144,7 +144,7 @@ pub struct Ready<'a, A> {
 }
 
 impl<A: Steps> Iterator for Ready<'_, A> {
-    type Item = Result<Connection<A::Stream, A::Permit>, Dead>;
+    type Item = Result<Connection<A::Stream, A::Permit>, ListenerClosed>;
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
@@ -154,7 +154,7 @@ impl<A: Steps> Iterator for Ready<'_, A> {
 
 impl<A: Steps> std::iter::FusedIterator for Ready<'_, A> {}
 
-impl<P: Port, S: Strategy, A: Admission> Steps for Drain<P, S, A> {
+impl<P: Backend, S: Strategy, A: Admission> Steps for Drain<P, S, A> {
     type Stream = P::Stream;
     type Permit = A::Permit;
 

@@ -8,10 +8,10 @@
 use std::time::Duration;
 
 use super::acceptor::{Key, Steps};
+use super::backend::{Backend, Peek};
 use super::core::{Drain, Step};
 use super::counters::Counters;
-use super::errno::Class;
-use super::port::{Peek, Port};
+use super::errno::ErrnoClass;
 use super::shared::Control;
 use super::strategy::Strategy;
 use crate::admission::policy::Admission;
@@ -21,7 +21,7 @@ use crate::admission::refusal::{Cause, Refusal};
 /// [`EpollAcceptor::wind_down`](crate::linux::EpollAcceptor::wind_down), which has an example.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Rest {
+pub enum Pending {
     /// They are served, as far as there is time and room, and refused like this then.
     Serve(Refusal),
     /// They are refused like this, at once.
@@ -35,19 +35,19 @@ pub enum Rest {
 /// K23 and K79 of [the kernel's rules](crate::guide::kernel).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Barred {
+pub enum Intake {
     /// Nobody can be queued any more (Unix sockets).
-    Fully,
+    Closed,
     /// Nobody can begin a handshake; those that had begun are still queued when they end (TCP).
-    ButHandshakes,
+    HandshakesOnly,
     /// Not at all: the kernel has no means for this socket (MPTCP, vsock).
-    No,
+    Open,
 }
 
 /// What became of a listener's last connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Farewell {
+pub struct ShutdownReport {
     /// Handed to the owner since the winding down began.
     pub served: u64,
     /// Refused since then.
@@ -58,15 +58,15 @@ pub struct Farewell {
     /// the kernel does not tell how many.
     pub left: Option<u32>,
     /// How far newcomers were kept out meanwhile.
-    pub barred: Barred,
+    pub barred: Intake,
 }
 
 /// The seam, for the end of a listener.
-pub trait Bar: Port {
+pub trait Bar: Backend {
     /// Keeps newcomers out, for everyone who holds the socket. What is queued stays acceptable.
-    fn bar(&self) -> Barred;
+    fn bar(&self) -> Intake;
 
-    /// Takes from an accepted connection that is to be served what it inherited of that. [`Port::refuse`] does so by itself.
+    /// Takes from an accepted connection that is to be served what it inherited of that. [`Backend::refuse`] does so by itself.
     fn unbar(&self, stream: &Self::Stream);
 }
 
@@ -74,8 +74,8 @@ pub trait Bar: Port {
 #[derive(Debug)]
 pub struct WindDown<P: Bar, S: Strategy, A: Admission> {
     drain: Drain<P, S, A>,
-    rest: Rest,
-    barred: Barred,
+    rest: Pending,
+    barred: Intake,
     until: Duration,
     settle: Duration,
     /// When the queue was seen empty, with nothing taken from it since, and how much had been taken by then.
@@ -100,13 +100,13 @@ const FRUITLESS_MAX: u32 = 64;
 
 impl<P: Bar, S: Strategy, A: Admission> WindDown<P, S, A> {
     /// Bars the listener and begins.
-    pub fn begin(mut drain: Drain<P, S, A>, rest: Rest, within: Duration) -> Self {
+    pub fn begin(mut drain: Drain<P, S, A>, rest: Pending, within: Duration) -> Self {
         let before = drain.control().counters();
         let until = drain.port.now().saturating_add(within);
         let barred = drain.port.bar();
         // Nobody is to be reset for want of a descriptor, if there is one now.
         let _ = drain.port.make_reserve();
-        if matches!(rest, Rest::Refuse(_)) && !drain.state.is_over() {
+        if matches!(rest, Pending::Refuse(_)) && !drain.state.is_terminal() {
             drain.halt();
         }
         Self { drain, rest, barred, until, settle: SETTLE, quiet: None, before, seen: 0, stuck: true }
@@ -118,7 +118,7 @@ impl<P: Bar, S: Strategy, A: Admission> WindDown<P, S, A> {
     }
 
     /// How far newcomers are kept out.
-    pub fn barred(&self) -> Barred {
+    pub fn barred(&self) -> Intake {
         self.barred
     }
 
@@ -136,9 +136,9 @@ impl<P: Bar, S: Strategy, A: Admission> WindDown<P, S, A> {
         }
         let empty = match &self.rest {
             // Stopped or dead, it serves nobody any more.
-            Rest::Serve(_) if self.drain.state.is_over() => return true,
-            Rest::Serve(_) => matches!(self.drain.port.peek(), Peek::Empty | Peek::Shut),
-            Rest::Refuse(refusal) => self.drain.refuse_queued(refusal, BATCH),
+            Pending::Serve(_) if self.drain.state.is_terminal() => return true,
+            Pending::Serve(_) => matches!(self.drain.port.peek(), Peek::Empty | Peek::Shut),
+            Pending::Refuse(refusal) => self.drain.refuse_queued(refusal, BATCH),
         };
         let taken = self.taken();
         self.stuck = std::mem::replace(&mut self.seen, taken) == taken;
@@ -161,21 +161,21 @@ impl<P: Bar, S: Strategy, A: Admission> WindDown<P, S, A> {
         match (self.quiet, &self.rest) {
             (Some((since, _)), _) => left.min(since.saturating_add(self.watched()).saturating_sub(now)),
             // It listens to the kernel, and looks now and then whether somebody else has emptied the queue.
-            (None, Rest::Serve(_)) => left.min(SETTLE),
+            (None, Pending::Serve(_)) => left.min(SETTLE),
             // It does not listen.
-            (None, Rest::Refuse(_)) if self.stuck => left.min(RETRY),
-            (None, Rest::Refuse(_)) => Duration::ZERO,
+            (None, Pending::Refuse(_)) if self.stuck => left.min(RETRY),
+            (None, Pending::Refuse(_)) => Duration::ZERO,
         }
     }
 
     /// Refuses whoever is queued, and leaves the listener. The acceptor comes back to be closed.
-    pub fn finish(mut self) -> (Drain<P, S, A>, Farewell) {
+    pub fn finish(mut self) -> (Drain<P, S, A>, ShutdownReport) {
         self.drain.retire();
-        let (Rest::Serve(refusal) | Rest::Refuse(refusal)) = &self.rest;
+        let (Pending::Serve(refusal) | Pending::Refuse(refusal)) = &self.rest;
         let empty = self.drain.refuse_queued(refusal, LAST);
         let left = if empty { Some(0) } else { self.drain.port.depth() };
         let (before, now) = (self.before, self.drain.control().counters());
-        let farewell = Farewell {
+        let farewell = ShutdownReport {
             served: now.delivered - before.delivered,
             refused: now.refused - before.refused,
             aborted: now.aborted - before.aborted,
@@ -188,9 +188,9 @@ impl<P: Bar, S: Strategy, A: Admission> WindDown<P, S, A> {
     /// How long an empty queue is to stay empty.
     fn watched(&self) -> Duration {
         match self.barred {
-            Barred::ButHandshakes => self.settle,
+            Intake::HandshakesOnly => self.settle,
             // Nobody can come; or anybody can, and to wait changes nothing about that.
-            Barred::Fully | Barred::No => Duration::ZERO,
+            Intake::Closed | Intake::Open => Duration::ZERO,
         }
     }
 
@@ -221,10 +221,14 @@ impl<P: Bar, S: Strategy, A: Admission> Drain<P, S, A> {
                     tally.failed(errno.class());
                     match errno.class() {
                         // A Unix listener that is shut says that something waits, for ever.
-                        Class::Empty | Class::Dead => return true,
-                        Class::Consumed | Class::Interrupted if fruitless < FRUITLESS_MAX => fruitless += 1,
-                        Class::Resource if errno.is_descriptors() && self.port.give_up_reserve() => {}
-                        Class::Consumed | Class::Interrupted | Class::Resource => return false,
+                        ErrnoClass::Empty | ErrnoClass::Fatal => return true,
+                        ErrnoClass::Consumed | ErrnoClass::Interrupted if fruitless < FRUITLESS_MAX => {
+                            fruitless += 1
+                        }
+                        ErrnoClass::Resource if errno.is_descriptors() && self.port.give_up_reserve() => {}
+                        ErrnoClass::Consumed | ErrnoClass::Interrupted | ErrnoClass::Resource => {
+                            return false;
+                        }
                     }
                 }
             }
@@ -248,7 +252,7 @@ impl<P: Bar, S: Strategy, A: Admission> Steps for WindDown<P, S, A> {
                 Some(Ok(connection))
             }
             // A listener that was shut to bar it and has been emptied is dead: as it should be.
-            Err(_) if self.barred == Barred::Fully => None,
+            Err(_) if self.barred == Intake::Closed => None,
             Err(dead) => Some(Err(dead)),
         }
     }

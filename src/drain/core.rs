@@ -12,15 +12,15 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::backend::{Backend, Peek};
 use super::backoff::Backoff;
-use super::errno::{Class, Errno};
+use super::errno::{Errno, ErrnoClass};
 use super::pass::{Known, Pass};
-use super::port::{Peek, Port};
 use super::predict::Predict;
 use super::shared::{Control, Published};
 use super::sleep::{Slept, Watch, Why};
-use super::state::{Dead, State};
-use super::strategy::{Proof, Strategy};
+use super::state::{ListenerClosed, State};
+use super::strategy::{EmptyCheck, Strategy};
 use crate::admission::bell::Bell;
 use crate::admission::bucket::Bucket;
 use crate::admission::connection::Connection;
@@ -34,7 +34,7 @@ pub struct Plan {
     /// Attempts per pass. Invariant: not 0.
     pub budget: u32,
     /// The proof asked for; `None` takes the best the listener has.
-    pub proof: Option<Proof>,
+    pub proof: Option<EmptyCheck>,
     /// At most so many refusals a second, and so many at once.
     pub refusals: Option<(u32, u32)>,
     /// How clients are told that descriptors have run out, instead of being left to wait.
@@ -49,17 +49,17 @@ impl Plan {
     }
 }
 
-/// An acceptor over any [`Port`]: what the acceptors on real listeners are made of, and what the simulated
+/// An acceptor over any [`Backend`]: what the acceptors on real listeners are made of, and what the simulated
 /// kernel drives. Not covered by semantic versioning.
 #[derive(Debug)]
-pub struct Drain<P: Port, S: Strategy, A: Admission> {
+pub struct Drain<P: Backend, S: Strategy, A: Admission> {
     pub(super) port: P,
     pub(super) strategy: S,
     pub(super) admission: A,
     pub(super) bell: Arc<Bell>,
     pub(super) published: Arc<Published>,
     pub(super) plan: Plan,
-    pub(super) proof: Proof,
+    pub(super) proof: EmptyCheck,
     pub(super) predict: Predict,
     pub(super) state: State,
     pub(super) watch: Watch,
@@ -103,10 +103,10 @@ pub(super) enum End {
 const FRUITLESS_MAX: u32 = 64;
 
 /// One step of a pass: a connection, the news that the listener is dead, or the end.
-pub type Step<S, P> = Option<Result<Connection<S, P>, Dead>>;
-pub(super) type StepOf<P, A> = Step<<P as Port>::Stream, <A as Admission>::Permit>;
+pub type Step<S, P> = Option<Result<Connection<S, P>, ListenerClosed>>;
+pub(super) type StepOf<P, A> = Step<<P as Backend>::Stream, <A as Admission>::Permit>;
 
-impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
+impl<P: Backend, S: Strategy, A: Admission> Drain<P, S, A> {
     /// An acceptor on `port`, which is armed.
     ///
     /// # Panics
@@ -116,15 +116,15 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
         assert!(plan.budget > 0, "a pass with a budget of 0 never accepts: take 1 or more");
         let measurable = port.depth().is_some();
         let proof = match plan.proof {
-            Some(Proof::Depth) | None if measurable => Proof::Depth,
-            Some(Proof::Eagain) => Proof::Eagain,
-            _ => Proof::Peek,
+            Some(EmptyCheck::QueueLength) | None if measurable => EmptyCheck::QueueLength,
+            Some(EmptyCheck::UntilEagain) => EmptyCheck::UntilEagain,
+            _ => EmptyCheck::Poll,
         };
         Self {
             published: Arc::default(),
             proof,
             predict: Predict::default(),
-            state: State::Open,
+            state: State::Listening,
             watch: Watch::Armed,
             in_line: false,
             called: false,
@@ -169,7 +169,7 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
         self.close_pass();
         self.published.tally.passes.add();
         let undoubted = self.watch == Watch::Armed && !self.rung_before;
-        if undoubted && self.state == State::Open && self.bell.is_quiet() {
+        if undoubted && self.state == State::Listening && self.bell.is_quiet() {
             self.pass = self.new_pass(false);
             self.rearm();
         } else {
@@ -189,7 +189,7 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
             // The last pass was forgotten.
             self.leave_line();
         }
-        if self.state.is_over() {
+        if self.state.is_terminal() {
             self.close_pass();
         } else if wishes.stop {
             self.halt();
@@ -249,7 +249,7 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
                         kept = self.fetch();
                         continue;
                     }
-                    Slept::Dead(dead) => return Some(Err(dead)),
+                    Slept::ListenerClosed(dead) => return Some(Err(dead)),
                 },
                 Some(Reserve::NotBefore(wait)) => return self.end(End::Asleep(Why::Throttled(wait))),
                 place => place,
@@ -262,7 +262,9 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
                     }
                 }
                 Err(errno) => match errno.class() {
-                    Class::Consumed | Class::Interrupted if self.fruitless < FRUITLESS_MAX => kept = place,
+                    ErrnoClass::Consumed | ErrnoClass::Interrupted if self.fruitless < FRUITLESS_MAX => {
+                        kept = place
+                    }
                     class => {
                         // Given up before falling asleep: in line, it would ring for its own place.
                         self.cancel(place);
@@ -355,18 +357,18 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
     pub(super) fn attempt_failed(&mut self, errno: Errno) {
         let class = errno.class();
         self.published.tally.failed(class);
-        self.fruitless += u32::from(matches!(class, Class::Consumed | Class::Interrupted));
-        if class == Class::Consumed {
+        self.fruitless += u32::from(matches!(class, ErrnoClass::Consumed | ErrnoClass::Interrupted));
+        if class == ErrnoClass::Consumed {
             self.pass.took();
         }
     }
 
     /// What an attempt that took nothing means for the pass: `Err` is its end.
-    fn failed(&mut self, class: Class, errno: Errno) -> Result<(), StepOf<P, A>> {
+    fn failed(&mut self, class: ErrnoClass, errno: Errno) -> Result<(), StepOf<P, A>> {
         match class {
-            Class::Empty if self.shut => Err(Some(Err(self.die(Some(errno))))),
+            ErrnoClass::Empty if self.shut => Err(Some(Err(self.die(Some(errno))))),
             // An empty queue that raised an event: look for a listener that is shut and says so for ever.
-            Class::Empty if self.pass.taken == 0 => match self.port.peek() {
+            ErrnoClass::Empty if self.pass.taken == 0 => match self.port.peek() {
                 Peek::ShutQueued => {
                     self.shut_with_queue();
                     Ok(())
@@ -384,10 +386,10 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
                 }
                 Peek::Empty => Err(self.end(End::Done)),
             },
-            Class::Empty => Err(self.end(End::Done)),
-            Class::Dead => Err(Some(Err(self.die(Some(errno))))),
+            ErrnoClass::Empty => Err(self.end(End::Done)),
+            ErrnoClass::Fatal => Err(Some(Err(self.die(Some(errno))))),
             // Of the last two far too many in a row: whatever it is, it does not pass by trying.
-            Class::Resource | Class::Consumed | Class::Interrupted => {
+            ErrnoClass::Resource | ErrnoClass::Consumed | ErrnoClass::Interrupted => {
                 self.refuse_for_shortage(errno);
                 Err(self.end(End::Asleep(Why::Exhausted)))
             }
@@ -401,7 +403,7 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
             End::Stop => self.halt(),
             End::Shut => return Some(Err(self.die(None))),
             End::Asleep(why) => {
-                if let Slept::Dead(dead) = self.fall_asleep(why) {
+                if let Slept::ListenerClosed(dead) = self.fall_asleep(why) {
                     return Some(Err(dead));
                 }
             }
@@ -424,8 +426,8 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
 
     fn new_pass(&mut self, doubt: bool) -> Pass {
         if self.shut {
-            Pass::all(self.plan.budget, doubt, Proof::Eagain)
-        } else if self.proof != Proof::Eagain && !self.predict.counts() {
+            Pass::all(self.plan.budget, doubt, EmptyCheck::UntilEagain)
+        } else if self.proof != EmptyCheck::UntilEagain && !self.predict.counts() {
             Pass::one(self.plan.budget, doubt)
         } else {
             Pass::all(self.plan.budget, doubt, self.proof)
@@ -445,7 +447,7 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
     }
 }
 
-impl<P: Port, S: Strategy, A: Admission> Drop for Drain<P, S, A> {
+impl<P: Backend, S: Strategy, A: Admission> Drop for Drain<P, S, A> {
     fn drop(&mut self) {
         self.retire();
         self.leave_line();

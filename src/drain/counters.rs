@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::errno::Class;
+use super::errno::ErrnoClass;
 use crate::admission::refusal::Cause;
 
 macro_rules! counters {
@@ -101,7 +101,7 @@ counters! {
     /// Because their peer is nobody who may connect.
     refused_credentials,
     /// Because descriptors had run out, and they were taken with the one in reserve.
-    refused_shortage,
+    refused_out_of_descriptors,
     /// Because their listener was being wound down.
     refused_closing,
     /// For any other reason of a policy.
@@ -119,23 +119,23 @@ counters! {
     /// How often the kernel was told to report the listener (again).
     rearms,
     /// How often the acceptor fell asleep with connections waiting, because it was full.
-    fulls,
+    full,
     /// How often it fell asleep with connections waiting, because they came, or were refused, too fast.
     throttles,
     /// How often it noticed that it was paused.
     pauses,
     /// How often it left the listener to others and had the kernel tell them ([`Exclusive`](super::Exclusive)).
-    announced,
+    rewakes,
 }
 
 impl Tally {
-    pub(super) fn failed(&self, class: Class) {
+    pub(super) fn failed(&self, class: ErrnoClass) {
         match class {
-            Class::Consumed => &self.aborted,
-            Class::Empty => &self.empty,
-            Class::Interrupted => &self.interrupted,
-            Class::Resource => &self.exhausted,
-            Class::Dead => &self.dead,
+            ErrnoClass::Consumed => &self.aborted,
+            ErrnoClass::Empty => &self.empty,
+            ErrnoClass::Interrupted => &self.interrupted,
+            ErrnoClass::Resource => &self.exhausted,
+            ErrnoClass::Fatal => &self.dead,
         }
         .add();
     }
@@ -148,7 +148,7 @@ impl Tally {
             Cause::Rate => &self.refused_rate,
             Cause::Delay => &self.refused_delay,
             Cause::Credentials => &self.refused_credentials,
-            Cause::Shortage => &self.refused_shortage,
+            Cause::OutOfDescriptors => &self.refused_out_of_descriptors,
             Cause::Closing => &self.refused_closing,
             Cause::Policy => &self.refused_policy,
         }
@@ -171,7 +171,7 @@ impl Counters {
             + self.refused_rate
             + self.refused_delay
             + self.refused_credentials
-            + self.refused_shortage
+            + self.refused_out_of_descriptors
             + self.refused_closing
             + self.refused_policy;
         let attempts = self.attempts

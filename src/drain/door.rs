@@ -3,18 +3,18 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::backend::{Backend, Peek};
 use super::core::{Drain, End};
 use super::counters::Tally;
-use super::errno::{Class, Errno};
-use super::port::{Peek, Port};
+use super::errno::{Errno, ErrnoClass};
 use super::sleep::Why;
 use super::strategy::Strategy;
 use crate::admission::connection::Connection;
-use crate::admission::newcomer::{Credentials, Newcomer};
+use crate::admission::newcomer::{ConnectionInfo, Credentials};
 use crate::admission::policy::{Admission, Reserve};
-use crate::admission::refusal::{Cause, Denied, Refusal};
+use crate::admission::refusal::{Cause, Refusal, Rejection};
 
-impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
+impl<P: Backend, S: Strategy, A: Admission> Drain<P, S, A> {
     /// Lets a connection in, or refuses it; without a place from the policy, it is asked for one now.
     #[inline]
     pub(super) fn let_in(
@@ -65,8 +65,8 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
             }
             Reserve::Shed(denied) => denied,
             // It said that it would not. The connection is here, and has no place.
-            Reserve::Full => Denied::new(Cause::Full, Refusal::Close),
-            Reserve::NotBefore(_) => Denied::new(Cause::Rate, Refusal::Close),
+            Reserve::Full => Rejection::new(Cause::Full, Refusal::Close),
+            Reserve::NotBefore(_) => Rejection::new(Cause::Rate, Refusal::Close),
         };
         here.refuse(&denied);
         drop(here);
@@ -126,14 +126,14 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
                 Ok(stream) => {
                     self.pass.took();
                     let mut here = self.unsettled(stream, None);
-                    here.refuse(&Denied::new(Cause::Shortage, refusal.clone()));
+                    here.refuse(&Rejection::new(Cause::OutOfDescriptors, refusal.clone()));
                     drop(here);
                     self.has_refused();
                     true
                 }
                 Err(errno) => {
                     self.attempt_failed(errno);
-                    matches!(errno.class(), Class::Consumed | Class::Interrupted)
+                    matches!(errno.class(), ErrnoClass::Consumed | ErrnoClass::Interrupted)
                 }
             };
             // Another thread may have been quicker: then the next pass that finds enough makes it.
@@ -146,14 +146,14 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
 }
 
 /// A connection that was taken, until it is counted: refused, if the policy panics.
-struct Unsettled<'a, P: Port> {
+struct Unsettled<'a, P: Backend> {
     port: &'a P,
     tally: &'a Tally,
     stream: Option<P::Stream>,
     peer: Option<SocketAddr>,
 }
 
-impl<P: Port> Unsettled<'_, P> {
+impl<P: Backend> Unsettled<'_, P> {
     #[inline]
     fn deliver(&mut self) -> Option<P::Stream> {
         self.tally.delivered.add();
@@ -161,7 +161,7 @@ impl<P: Port> Unsettled<'_, P> {
     }
 
     #[cold]
-    fn refuse(&mut self, denied: &Denied) {
+    fn refuse(&mut self, denied: &Rejection) {
         if let Some(stream) = self.stream.take() {
             self.tally.refused(denied.cause);
             self.port.refuse(stream, &denied.refusal);
@@ -169,7 +169,7 @@ impl<P: Port> Unsettled<'_, P> {
     }
 }
 
-impl<P: Port> Newcomer for Unsettled<'_, P> {
+impl<P: Backend> ConnectionInfo for Unsettled<'_, P> {
     fn peer(&self) -> Option<SocketAddr> {
         self.peer.or_else(|| self.port.peer(self.stream.as_ref()?))
     }
@@ -187,11 +187,11 @@ impl<P: Port> Newcomer for Unsettled<'_, P> {
     }
 }
 
-impl<P: Port> Drop for Unsettled<'_, P> {
+impl<P: Backend> Drop for Unsettled<'_, P> {
     #[inline]
     fn drop(&mut self) {
         if self.stream.is_some() {
-            self.refuse(&Denied::from(Refusal::Close));
+            self.refuse(&Rejection::from(Refusal::Close));
         }
     }
 }

@@ -20,7 +20,7 @@ pub struct Errno(i32);
 /// [accept(2)](https://man7.org/linux/man-pages/man2/accept.2.html), "Errors"; K50 to K52 of
 /// [the kernel's rules](crate::guide::kernel).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Class {
+pub enum ErrnoClass {
     /// One connection is gone from the queue: go on with the next.
     Consumed,
     /// Nothing waits: the one proof of emptiness that an error gives.
@@ -30,7 +30,7 @@ pub enum Class {
     /// The process or the system has run out of something; the queue is untouched: back off.
     Resource,
     /// The socket does not accept any more, or never did: give it up.
-    Dead,
+    Fatal,
 }
 
 impl Errno {
@@ -49,14 +49,14 @@ impl Errno {
     /// The class of this error when `accept4` returns it (accept(2), "ERRORS").
     ///
     /// ```
-    /// use epoll_acceptor::drain::{Class, Errno};
+    /// use epoll_acceptor::drain::{ErrnoClass, Errno};
     ///
-    /// assert_eq!(Errno::new(libc::EMFILE).class(), Class::Resource);
-    /// assert_eq!(Errno::new(12_345).class(), Class::Resource, "what is unknown backs off");
+    /// assert_eq!(Errno::new(libc::EMFILE).class(), ErrnoClass::Resource);
+    /// assert_eq!(Errno::new(12_345).class(), ErrnoClass::Resource, "what is unknown backs off");
     /// ```
     #[inline]
     #[must_use]
-    pub const fn class(self) -> Class {
+    pub const fn class(self) -> ErrnoClass {
         match self.0 {
             libc::ECONNABORTED
             | libc::EPROTO
@@ -66,12 +66,12 @@ impl Errno {
             | libc::ENONET
             | libc::EHOSTUNREACH
             | libc::ENETUNREACH
-            | libc::ETIMEDOUT => Class::Consumed,
-            libc::EAGAIN => Class::Empty,
-            libc::EINTR => Class::Interrupted,
-            libc::EBADF | libc::EINVAL | libc::ENOTSOCK | libc::EOPNOTSUPP => Class::Dead,
+            | libc::ETIMEDOUT => ErrnoClass::Consumed,
+            libc::EAGAIN => ErrnoClass::Empty,
+            libc::EINTR => ErrnoClass::Interrupted,
+            libc::EBADF | libc::EINVAL | libc::ENOTSOCK | libc::EOPNOTSUPP => ErrnoClass::Fatal,
             // EMFILE ENFILE ENOBUFS ENOMEM EPERM, and whatever comes one day: never "go on", never "fatal".
-            _ => Class::Resource,
+            _ => ErrnoClass::Resource,
         }
     }
 }

@@ -20,8 +20,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub(super) fn changed(from: State, to: State, tally: &Tally) {
     let (attempts, delivered) = (tally.attempts.read(), tally.delivered.read());
     match (from, to) {
-        (State::Paused, State::Open) => info!(target: TARGET, attempts, delivered, "resumed"),
-        (_, State::Open) => debug!(target: TARGET, attempts, delivered, from = %from, "open again"),
+        (State::Paused, State::Listening) => info!(target: TARGET, attempts, delivered, "resumed"),
+        (_, State::Listening) => debug!(target: TARGET, attempts, delivered, from = %from, "open again"),
         (_, State::Throttled) => debug!(target: TARGET, attempts, delivered, "throttled"),
         (_, State::Full) => debug!(target: TARGET, attempts, delivered, "full"),
         (_, State::Exhausted) => {
@@ -29,7 +29,9 @@ pub(super) fn changed(from: State, to: State, tally: &Tally) {
         }
         (_, State::Paused) => info!(target: TARGET, attempts, delivered, "paused"),
         (_, State::Stopped) => info!(target: TARGET, attempts, delivered, "stopped"),
-        (_, State::Dead) => error!(target: TARGET, attempts, delivered, "dead: the listener accepts no more"),
+        (_, State::Closed) => {
+            error!(target: TARGET, attempts, delivered, "dead: the listener accepts no more")
+        }
     }
 }
 
@@ -58,7 +60,7 @@ impl Told {
             rate = tally.refused_rate.read(),
             delay = tally.refused_delay.read(),
             credentials = tally.refused_credentials.read(),
-            shortage = tally.refused_shortage.read(),
+            shortage = tally.refused_out_of_descriptors.read(),
             closing = tally.refused_closing.read(),
             policy = tally.refused_policy.read(),
             "refused"

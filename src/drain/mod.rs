@@ -5,11 +5,11 @@
 //! [the promises](crate::guide::promises).
 
 // MUST be pure: no descriptor, no clock, no system call. Of `libc` it may name the errno constants, nothing else. The
-// world enters through `port::Port` alone. Imports from `admission` only.
+// world enters through `backend::Backend` alone. Imports from `admission` only.
 #![forbid(unsafe_code)]
 
 pub(crate) mod errno;
-pub(crate) mod port;
+pub(crate) mod backend;
 pub(crate) mod counters;
 pub(crate) mod state;
 mod backoff;
@@ -31,12 +31,12 @@ pub(crate) mod attendance;
 pub use self::core::{Drain, Plan, Step};
 pub use acceptor::{Acceptor, Ready};
 #[cfg(feature = "sim")]
-pub use closing::{Bar, WindDown};
-pub use closing::{Barred, Farewell, Rest};
-pub use counters::{Counters, Histogram};
-pub use errno::{Class, Errno};
+pub use backend::{Backend, Peek};
 #[cfg(feature = "sim")]
-pub use port::{Peek, Port};
+pub use closing::{Bar, WindDown};
+pub use closing::{Intake, Pending, ShutdownReport};
+pub use counters::{Counters, Histogram};
+pub use errno::{Errno, ErrnoClass};
 pub use shared::Control;
-pub use state::{Dead, State};
-pub use strategy::{EdgeTriggered, Exclusive, LevelTriggered, Proof, Strategy, Trigger, UnknownTrigger};
+pub use state::{ListenerClosed, State};
+pub use strategy::{EdgeTriggered, EmptyCheck, Exclusive, LevelTriggered, Strategy, Trigger, UnknownTrigger};

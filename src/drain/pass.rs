@@ -1,6 +1,6 @@
 //! One pass over the accept queue: how many attempts are left, and what is known of the queue.
 
-use super::strategy::Proof;
+use super::strategy::EmptyCheck;
 
 /// From one call of `ready` or `drain` to the end of it.
 #[derive(Clone, Debug)]
@@ -46,12 +46,12 @@ impl Pass {
 
     /// A pass that takes all that waits, within the budget.
     #[inline]
-    pub(super) const fn all(budget: u32, doubt: bool, proof: Proof) -> Self {
+    pub(super) const fn all(budget: u32, doubt: bool, proof: EmptyCheck) -> Self {
         let known = match proof {
-            Proof::Eagain => Known::UntilEagain,
-            Proof::Depth => Known::Count,
-            Proof::Peek if doubt => Known::Ask,
-            Proof::Peek => Known::Told,
+            EmptyCheck::UntilEagain => Known::UntilEagain,
+            EmptyCheck::QueueLength => Known::Count,
+            EmptyCheck::Poll if doubt => Known::Ask,
+            EmptyCheck::Poll => Known::Told,
         };
         Self { left: budget, known, over: false, ..Self::none() }
     }

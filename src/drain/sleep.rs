@@ -7,10 +7,10 @@
 
 use std::time::Duration;
 
+use super::backend::{Backend, Peek};
 use super::core::Drain;
 use super::errno::Errno;
-use super::port::{Peek, Port};
-use super::state::{Dead, State};
+use super::state::{ListenerClosed, State};
 use super::strategy::{Strategy, Trigger};
 use crate::admission::bell::Bell;
 use crate::admission::policy::{Admission, Line, Reserve, Until};
@@ -47,18 +47,18 @@ pub(super) enum Slept {
     Over,
     /// Room came up: awake again.
     Retry,
-    Dead(Dead),
+    ListenerClosed(ListenerClosed),
 }
 
-impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
+impl<P: Backend, S: Strategy, A: Admission> Drain<P, S, A> {
     /// Tells the kernel to report the listener, and ends every reason to sleep.
     pub(super) fn wake(&mut self) {
         if !self.rearm() {
             return;
         }
-        let slept = self.state != State::Open;
+        let slept = self.state != State::Listening;
         if slept {
-            self.set_state(State::Open);
+            self.set_state(State::Listening);
         }
         if !self.called {
             self.leave_line();
@@ -96,7 +96,7 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
     #[cold]
     pub(super) fn fall_asleep(&mut self, why: Why) -> Slept {
         match self.port.peek() {
-            Peek::Shut => return Slept::Dead(self.die(None)),
+            Peek::Shut => return Slept::ListenerClosed(self.die(None)),
             Peek::Empty if why != Why::Paused => {
                 // Nobody waits for a place or a descriptor. The next arrival will ask; or, asleep already, the alarm that
                 // is set, or the turn in line.
@@ -118,7 +118,7 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
                 }
                 Line::Standing => {
                     self.cancel_alarm();
-                    self.published.tally.fulls.add();
+                    self.published.tally.full.add();
                     self.set_state(State::Full);
                 }
             },
@@ -208,7 +208,7 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
     fn left(&mut self, watch: Watch) {
         let before = std::mem::replace(&mut self.watch, watch);
         if before == Watch::Armed && self.strategy.trigger() == Trigger::Exclusive {
-            self.published.tally.announced.add();
+            self.published.tally.rewakes.add();
             self.port.announce();
         }
     }
@@ -225,9 +225,9 @@ impl<P: Port, S: Strategy, A: Admission> Drain<P, S, A> {
         self.close(State::Stopped);
     }
 
-    pub(super) fn die(&mut self, errno: Option<Errno>) -> Dead {
-        self.close(State::Dead);
-        Dead::new(errno)
+    pub(super) fn die(&mut self, errno: Option<Errno>) -> ListenerClosed {
+        self.close(State::Closed);
+        ListenerClosed::new(errno)
     }
 
     pub(super) fn close(&mut self, state: State) {

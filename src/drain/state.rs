@@ -21,14 +21,14 @@ use super::errno::Errno;
 /// | stopped | [`Control::stop`](super::Control::stop) | nobody; the owner closes it or hands it on |
 /// | dead | the listener was shut down or closed | nobody; the owner was told once |
 ///
-/// Drawn in [the architecture](crate::guide::architecture#the-states); [`Control`](super::Control) and [`Dead`] have
+/// Drawn in [the architecture](crate::guide::architecture#the-states); [`Control`](super::Control) and [`ListenerClosed`] have
 /// examples.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum State {
     /// It listens.
     #[default]
-    Open,
+    Listening,
     /// It has connections waiting that come faster than they may, and will try again.
     Throttled,
     /// It ran out of descriptors or memory and will try again: after 10 ms, then 20, and so on up to 200; sooner
@@ -41,17 +41,24 @@ pub enum State {
     /// It was stopped, and has noticed: it is registered no more.
     Stopped,
     /// Its listener does not listen any more: it is registered no more.
-    Dead,
+    Closed,
 }
 
 impl State {
-    const ALL: [Self; 7] =
-        [Self::Open, Self::Throttled, Self::Exhausted, Self::Full, Self::Paused, Self::Stopped, Self::Dead];
+    const ALL: [Self; 7] = [
+        Self::Listening,
+        Self::Throttled,
+        Self::Exhausted,
+        Self::Full,
+        Self::Paused,
+        Self::Stopped,
+        Self::Closed,
+    ];
 
     /// Whether it will never accept again.
     #[must_use]
-    pub const fn is_over(self) -> bool {
-        matches!(self, Self::Stopped | Self::Dead)
+    pub const fn is_terminal(self) -> bool {
+        matches!(self, Self::Stopped | Self::Closed)
     }
 
     pub(super) fn from_code(code: u8) -> Self {
@@ -67,13 +74,13 @@ impl State {
 impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Open => "open",
+            Self::Listening => "listening",
             Self::Throttled => "throttled",
             Self::Exhausted => "exhausted",
             Self::Full => "full",
             Self::Paused => "paused",
             Self::Stopped => "stopped",
-            Self::Dead => "dead",
+            Self::Closed => "closed",
         })
     }
 }
@@ -97,18 +104,18 @@ impl fmt::Display for State {
 /// SockRef::from(acceptor.listener()).shutdown(Shutdown::Read)?;
 /// epoll.wait(&mut events, None)?;
 /// let dead = acceptor.drain(drop).unwrap_err();
-/// assert_eq!(acceptor.state(), State::Dead);
+/// assert_eq!(acceptor.state(), State::Closed);
 /// assert_eq!(acceptor.drain(drop), Ok(0), "it is told once");
 /// assert_eq!(io::Error::from(dead).kind(), io::ErrorKind::NotConnected);
 /// # Ok(())
 /// # }
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Dead {
+pub struct ListenerClosed {
     errno: Option<Errno>,
 }
 
-impl Dead {
+impl ListenerClosed {
     pub(super) const fn new(errno: Option<Errno>) -> Self {
         Self { errno }
     }
@@ -120,7 +127,7 @@ impl Dead {
     }
 }
 
-impl fmt::Display for Dead {
+impl fmt::Display for ListenerClosed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("the listener was shut down or closed and accepts no more")?;
         match self.errno {
@@ -130,11 +137,11 @@ impl fmt::Display for Dead {
     }
 }
 
-impl std::error::Error for Dead {}
+impl std::error::Error for ListenerClosed {}
 
 /// Of the kind [`NotConnected`](io::ErrorKind::NotConnected), with this error inside.
-impl From<Dead> for io::Error {
-    fn from(dead: Dead) -> Self {
+impl From<ListenerClosed> for io::Error {
+    fn from(dead: ListenerClosed) -> Self {
         Self::new(io::ErrorKind::NotConnected, dead)
     }
 }

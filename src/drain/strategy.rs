@@ -15,14 +15,14 @@ use thiserror::Error;
 /// for everything else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Proof {
+pub enum EmptyCheck {
     /// Accept until EAGAIN (K50). Works everywhere, and is the dearest.
-    Eagain,
+    UntilEagain,
     /// Ask poll(2) after each connection.
-    Peek,
+    Poll,
     /// Ask once how many wait (`tcpi_unacked` of tcp(7)'s `TCP_INFO`, K60), and take exactly that many. TCP and MPTCP;
-    /// where the kernel cannot say, [`Proof::Peek`] serves instead.
-    Depth,
+    /// where the kernel cannot say, [`EmptyCheck::Poll`] serves instead.
+    QueueLength,
 }
 
 /// How the listener is registered: [`LevelTriggered`], [`EdgeTriggered`], [`Exclusive`], or [`Trigger`] where

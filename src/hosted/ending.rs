@@ -13,7 +13,7 @@ use super::future::{AsyncAcceptor, IntoTokio};
 use super::host::Hosted;
 use crate::admission::connection::Connection;
 use crate::admission::policy::Admission;
-use crate::drain::closing::{Barred, Farewell, Rest};
+use crate::drain::closing::{Intake, Pending, ShutdownReport};
 use crate::drain::strategy::Strategy;
 use crate::linux::acceptor::EpollAcceptor;
 use crate::linux::closing::WindingDown;
@@ -26,7 +26,7 @@ use crate::linux::listener::Listener;
 ///
 /// ```
 /// use std::time::Duration;
-/// use epoll_acceptor::{LevelTriggered, Refusal, Rest};
+/// use epoll_acceptor::{LevelTriggered, Refusal, Pending};
 /// use tokio::io::AsyncReadExt;
 ///
 /// # #[tokio::main(flavor = "current_thread")]
@@ -36,7 +36,7 @@ use crate::linux::listener::Listener;
 /// let acceptor = LevelTriggered::on(listener).into_async()?;
 /// let mut last = tokio::net::TcpStream::connect(address).await?;
 ///
-/// let mut ending = acceptor.wind_down(Rest::Serve(Refusal::Reset), Duration::from_secs(5));
+/// let mut ending = acceptor.wind_down(Pending::Serve(Refusal::Reset), Duration::from_secs(5));
 /// while let Some(connection) = ending.accept().await? {
 ///     drop(connection); // or serve it
 /// }
@@ -75,7 +75,7 @@ impl<L: Listener, S: Strategy, A: Admission> AsyncAcceptor<EpollAcceptor<L, S, A
     /// # Panics
     ///
     /// Outside a tokio runtime, or in one that was built without `enable_time` and `enable_io`.
-    pub fn wind_down(self, rest: Rest, within: Duration) -> AsyncWindingDown<L, S, A> {
+    pub fn wind_down(self, rest: Pending, within: Duration) -> AsyncWindingDown<L, S, A> {
         let watched = match AsyncAcceptor::watch(self.into_hosted().wind_down(rest, within)) {
             Ok(acceptor) => Watched::ByTokio(acceptor),
             Err((hosted, _)) => Watched::ByNobody(hosted),
@@ -146,7 +146,7 @@ impl<L: Listener, S: Strategy, A: Admission> AsyncWindingDown<L, S, A> {
 
     /// How far newcomers are kept out.
     #[must_use]
-    pub fn barred(&self) -> Barred {
+    pub fn barred(&self) -> Intake {
         self.hosted().barred()
     }
 
@@ -160,7 +160,7 @@ impl<L: Listener, S: Strategy, A: Admission> AsyncWindingDown<L, S, A> {
 
     /// Refuses whoever is queued now, closes the listener, and tells what became of everyone. At any time: it need not be
     /// over.
-    pub fn finish(self) -> Farewell {
+    pub fn finish(self) -> ShutdownReport {
         match self.watched {
             Watched::ByTokio(acceptor) => acceptor.into_hosted().finish(),
             Watched::ByNobody(hosted) => hosted.finish(),

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::runtime::Handle;
 
 use super::host::Hosted;
-use super::turns::Turn;
+use super::turns::Progress;
 use crate::admission::connection::Connection;
 use crate::admission::policy::Admission;
 use crate::drain::acceptor::Acceptor;
@@ -21,7 +21,7 @@ use crate::drain::counters::Counters;
 use crate::drain::shared::Control;
 use crate::drain::state::State;
 use crate::drain::strategy::Strategy;
-use crate::linux::acceptor::{Builder, EpollAcceptor, RegisterError};
+use crate::linux::acceptor::{BuildError, Builder, EpollAcceptor};
 use crate::linux::listener::Listener;
 
 /// An acceptor in a tokio runtime: [`accept`](Self::accept) is a future.
@@ -168,12 +168,12 @@ impl<L: Listener, S: Strategy, A: Admission> Builder<L, S, A> {
     /// # Panics
     ///
     /// In a runtime that was built without `enable_io`.
-    pub fn into_async(self) -> Result<AsyncAcceptor<EpollAcceptor<L, S, A>>, RegisterError<L>> {
+    pub fn into_async(self) -> Result<AsyncAcceptor<EpollAcceptor<L, S, A>>, BuildError<L>> {
         if let Err(error) = Handle::try_current() {
             return Err(self.refused(io::Error::other(error)));
         }
         let watched = AsyncAcceptor::watch(self.hosted()?);
-        watched.map_err(|(hosted, error)| RegisterError::system(error, hosted.into_listener()))
+        watched.map_err(|(hosted, error)| BuildError::system(error, hosted.into_listener()))
     }
 }
 
@@ -201,7 +201,7 @@ impl<A: Acceptor> AsyncAcceptor<A> {
     ///
     /// # Errors
     ///
-    /// [`Dead`](crate::drain::Dead), once, when the listener is gone, or an error when the runtime is shutting down. No
+    /// [`ListenerClosed`](crate::drain::ListenerClosed), once, when the listener is gone, or an error when the runtime is shutting down. No
     /// client can cause one, nor can a want of descriptors.
     ///
     /// # Panics
@@ -275,12 +275,12 @@ impl<A: Acceptor> AsyncAcceptor<A> {
             // other tasks run in between.
             let mut told = ready!(self.fd.poll_read_ready_mut(cx))?;
             match told.get_inner_mut().turn()? {
-                Turn::Connection(connection) => return Poll::Ready(Ok(Some(connection))),
-                Turn::Again => {}
+                Progress::Connection(connection) => return Poll::Ready(Ok(Some(connection))),
+                Progress::Yield => {}
                 // Clears what was told before the turn. What has been told since stays.
-                Turn::Quiet => told.clear_ready(),
-                Turn::Dead(dead) => return Poll::Ready(Err(dead.into())),
-                Turn::Over => return Poll::Ready(Ok(None)),
+                Progress::Idle => told.clear_ready(),
+                Progress::ListenerClosed(dead) => return Poll::Ready(Err(dead.into())),
+                Progress::Stopped => return Poll::Ready(Ok(None)),
             }
         }
         // Everyone is refused. Not every executor counts, as tokio does.

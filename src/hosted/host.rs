@@ -4,15 +4,15 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
-use super::turns::{Turn, Turns};
+use super::turns::{Progress, Turns};
 use crate::admission::policy::Admission;
 use crate::drain::acceptor::Acceptor;
-use crate::drain::closing::{Barred, Farewell, Rest};
+use crate::drain::closing::{Intake, Pending, ShutdownReport};
 use crate::drain::counters::Counters;
 use crate::drain::shared::Control;
 use crate::drain::state::State;
 use crate::drain::strategy::Strategy;
-use crate::linux::acceptor::{Builder, EpollAcceptor, RegisterError};
+use crate::linux::acceptor::{BuildError, Builder, EpollAcceptor};
 use crate::linux::closing::WindingDown;
 use crate::linux::epoll::Epoll;
 use crate::linux::events::Events;
@@ -29,7 +29,7 @@ use crate::linux::token::Token;
 ///
 /// ## Sleep after `Quiet`, and never before
 ///
-/// A host that watches edges and sleeps after anything else but [`Turn::Quiet`] strands whoever is still
+/// A host that watches edges and sleeps after anything else but [`Progress::Idle`] strands whoever is still
 /// queued: see [the trap](super#the-trap-of-an-edge-triggered-host). Forget only the readiness that was seen
 /// *before* the turn that was quiet. One that watches levels (poll(2), an outer epoll without `EPOLLET`) may
 /// sleep whenever it wants.
@@ -44,7 +44,7 @@ use crate::linux::token::Token;
 ///
 /// ```
 /// use std::net::{TcpListener, TcpStream};
-/// use epoll_acceptor::{Epoll, Events, Interest, LevelTriggered, Token, Turn};
+/// use epoll_acceptor::{Epoll, Events, Interest, LevelTriggered, Token, Progress};
 ///
 /// # fn main() -> std::io::Result<()> {
 /// let listener = TcpListener::bind("127.0.0.1:0")?;
@@ -61,11 +61,11 @@ use crate::linux::token::Token;
 /// while events.next().is_some() {
 ///     loop {
 ///         match hosted.turn()? {
-///             Turn::Connection(connection) => served += usize::from(connection.peer_addr().is_ok()),
-///             Turn::Again => {} // a budget of two is used up: others could have their turn here
-///             Turn::Quiet => break,
-///             Turn::Dead(dead) => return Err(dead.into()),
-///             Turn::Over => return Ok(()),
+///             Progress::Connection(connection) => served += usize::from(connection.peer_addr().is_ok()),
+///             Progress::Yield => {} // a budget of two is used up: others could have their turn here
+///             Progress::Idle => break,
+///             Progress::ListenerClosed(dead) => return Err(dead.into()),
+///             Progress::Stopped => return Ok(()),
 ///         }
 ///     }
 /// }
@@ -98,7 +98,7 @@ impl<L: Listener, S: Strategy, A: Admission> Builder<L, S, A> {
     ///
     /// As [`register`](Self::register); out of descriptors, which takes four besides the listener. The
     /// listener comes back.
-    pub fn hosted(self) -> Result<Hosted<EpollAcceptor<L, S, A>>, RegisterError<L>> {
+    pub fn hosted(self) -> Result<Hosted<EpollAcceptor<L, S, A>>, BuildError<L>> {
         let made = Epoll::new().and_then(|epoll| Ok((epoll, Events::with_capacity(EVENTS)?)));
         let (epoll, events) = match made {
             Ok(made) => made,
@@ -117,7 +117,7 @@ impl<A: Acceptor> Hosted<A> {
     /// # Errors
     ///
     /// Those of [`Epoll::wait`](crate::linux::Epoll::wait): none that a correct program meets.
-    pub fn turn(&mut self) -> io::Result<Turn<A::Stream, A::Permit>> {
+    pub fn turn(&mut self) -> io::Result<Progress<A::Stream, A::Permit>> {
         let Self { turns, epoll, events } = self;
         turns.turn(|| {
             loop {
@@ -133,14 +133,14 @@ impl<A: Acceptor> Hosted<A> {
 
     /// How often it looked at its epoll: a wait with timeout zero each.
     #[must_use]
-    pub const fn looks(&self) -> u64 {
-        self.turns.looks()
+    pub const fn polls(&self) -> u64 {
+        self.turns.polls()
     }
 
-    /// How often a turn was [`Turn::Quiet`]. In a host that sleeps then, this is how often it was woken.
+    /// How often a turn was [`Progress::Idle`]. In a host that sleeps then, this is how often it was woken.
     #[must_use]
-    pub const fn sleeps(&self) -> u64 {
-        self.turns.sleeps()
+    pub const fn idle_polls(&self) -> u64 {
+        self.turns.idle_polls()
     }
 
     /// A handle to pause, resume, stop and observe the acceptor from any thread.
@@ -181,20 +181,20 @@ impl<L: Listener, S: Strategy, A: Admission> Hosted<EpollAcceptor<L, S, A>> {
 /// ```
 /// use std::net::TcpListener;
 /// use std::time::Duration;
-/// use epoll_acceptor::{LevelTriggered, Refusal, Rest, Turn};
+/// use epoll_acceptor::{LevelTriggered, Refusal, Pending, Progress};
 ///
 /// # fn main() -> std::io::Result<()> {
 /// let hosted = LevelTriggered::on(TcpListener::bind("127.0.0.1:0")?).hosted()?;
-/// let mut ending = hosted.wind_down(Rest::Serve(Refusal::Reset), Duration::from_secs(5)).settle(Duration::ZERO);
+/// let mut ending = hosted.wind_down(Pending::Serve(Refusal::Reset), Duration::from_secs(5)).settle(Duration::ZERO);
 /// // Over by its deadline too, however many are still to be had.
 /// while !(ending.timeout().is_zero() && ending.is_over()) {
 ///     match ending.turn()? {
-///         Turn::Connection(connection) => println!("hello {:?}", connection.peer_addr()),
-///         Turn::Again => {}
-///         Turn::Dead(dead) => return Err(dead.into()),
-///         Turn::Quiet | Turn::Over if ending.is_over() => break,
+///         Progress::Connection(connection) => println!("hello {:?}", connection.peer_addr()),
+///         Progress::Yield => {}
+///         Progress::ListenerClosed(dead) => return Err(dead.into()),
+///         Progress::Idle | Progress::Stopped if ending.is_over() => break,
 ///         // The host waits here until the descriptor is readable, at most for `ending.timeout()`.
-///         Turn::Quiet | Turn::Over => {}
+///         Progress::Idle | Progress::Stopped => {}
 ///     }
 /// }
 /// assert_eq!(ending.finish().left, Some(0));
@@ -206,10 +206,10 @@ impl<L: Listener, S: Strategy, A: Admission> Hosted<EpollAcceptor<L, S, A>> {
     /// listener.
     ///
     /// Take a turn at once, whatever the host has been told. From then on take turns as before, until one is
-    /// [`Quiet`](Turn::Quiet) or [`Over`](Turn::Over); then ask whether it [`is_over`](Self::is_over), and if not, sleep,
+    /// [`Quiet`](Progress::Idle) or [`Over`](Progress::Stopped); then ask whether it [`is_over`](Self::is_over), and if not, sleep,
     /// but no longer than [`timeout`](Self::timeout). Ask before a turn, too, when the timeout has come down to zero: while
     /// connections are to be had no turn is quiet.
-    pub fn wind_down(self, rest: Rest, within: Duration) -> Hosted<WindingDown<L, S, A>> {
+    pub fn wind_down(self, rest: Pending, within: Duration) -> Hosted<WindingDown<L, S, A>> {
         let Self { turns, epoll, events } = self;
         Hosted { turns: Turns::new(turns.into_acceptor().wind_down(rest, within)), epoll, events }
     }
@@ -240,12 +240,12 @@ impl<L: Listener, S: Strategy, A: Admission> Hosted<WindingDown<L, S, A>> {
 
     /// As [`WindingDown::barred`].
     #[must_use]
-    pub fn barred(&self) -> Barred {
+    pub fn barred(&self) -> Intake {
         self.turns.acceptor().barred()
     }
 
     /// As [`WindingDown::finish`].
-    pub fn finish(self) -> Farewell {
+    pub fn finish(self) -> ShutdownReport {
         self.turns.into_acceptor().finish()
     }
 }

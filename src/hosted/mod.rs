@@ -23,7 +23,7 @@
 //! 3. if it returned anything: a pass, and again from 1,
 //! 4. if nothing: forget what was remembered in 1, and only that. An edge that came after 1 must survive.
 //!
-//! [`Hosted::turn`] is steps 2 and 3; [`Turn::Quiet`] is its permission for step 4.
+//! [`Hosted::turn`] is steps 2 and 3; [`Progress::Idle`] is its permission for step 4.
 #![forbid(unsafe_code)]
 
 mod turns;
@@ -40,6 +40,6 @@ pub use ending::AsyncWindingDown;
 #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
 pub use future::{AsyncAcceptor, IntoTokio};
 pub use host::Hosted;
-pub use turns::Turn;
+pub use turns::Progress;
 #[cfg(feature = "sim")]
 pub use turns::Turns;

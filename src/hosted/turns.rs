@@ -3,22 +3,22 @@
 
 use crate::admission::connection::Connection;
 use crate::drain::acceptor::{Acceptor, Key};
-use crate::drain::state::Dead;
+use crate::drain::state::ListenerClosed;
 
 /// What came of one turn; what to do with each is shown at [`Hosted`](super::Hosted).
 #[derive(Debug)]
 #[must_use = "a connection that is dropped is closed, and a host may sleep after `Quiet` alone"]
-pub enum Turn<S, P> {
+pub enum Progress<S, P> {
     /// A connection. There may be more: take another turn.
     Connection(Connection<S, P>),
     /// A pass is over; there may be more. A good moment to let others run, and then to take another turn.
-    Again,
+    Yield,
     /// Nothing waits: forget the readiness that was seen before this turn, and sleep until there is more.
-    Quiet,
+    Idle,
     /// The listener is gone; told once, as by [`Ready`](crate::drain::Ready).
-    Dead(Dead),
+    ListenerClosed(ListenerClosed),
     /// The acceptor was stopped or is dead: it will never accept again.
-    Over,
+    Stopped,
 }
 
 /// An acceptor, its open pass, and whether it is over. Public behind `sim`; not covered by semantic
@@ -50,15 +50,15 @@ impl<A: Acceptor> Turns<A> {
     pub fn turn<E>(
         &mut self,
         look: impl FnOnce() -> Result<bool, E>,
-    ) -> Result<Turn<A::Stream, A::Permit>, E> {
+    ) -> Result<Progress<A::Stream, A::Permit>, E> {
         if self.over {
-            return Ok(Turn::Over);
+            return Ok(Progress::Stopped);
         }
         if !std::mem::take(&mut self.in_pass) {
             self.looks += 1;
             if !look()? {
                 self.sleeps += 1;
-                return Ok(Turn::Quiet);
+                return Ok(Progress::Idle);
             }
             self.acceptor.begin(true, Key::HOST);
         }
@@ -66,27 +66,27 @@ impl<A: Acceptor> Turns<A> {
         Ok(match self.acceptor.advance(Key::HOST) {
             Some(Ok(connection)) => {
                 self.in_pass = true;
-                Turn::Connection(connection)
+                Progress::Connection(connection)
             }
             Some(Err(dead)) => {
                 self.over = true;
-                Turn::Dead(dead)
+                Progress::ListenerClosed(dead)
             }
-            None if self.acceptor.state().is_over() => {
+            None if self.acceptor.state().is_terminal() => {
                 self.over = true;
-                Turn::Over
+                Progress::Stopped
             }
-            None => Turn::Again,
+            None => Progress::Yield,
         })
     }
 
     /// How often it looked at the inner epoll.
-    pub const fn looks(&self) -> u64 {
+    pub const fn polls(&self) -> u64 {
         self.looks
     }
 
     /// How often a look allowed the host to sleep.
-    pub const fn sleeps(&self) -> u64 {
+    pub const fn idle_polls(&self) -> u64 {
         self.sleeps
     }
 

@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use super::peer::PeerAddr;
 use super::sys;
-use crate::drain::errno::{Class, Errno};
+use crate::drain::errno::{Errno, ErrnoClass};
 
 /// How the accepted socket is made: by default non-blocking and close-on-exec.
 ///
@@ -73,7 +73,7 @@ impl fmt::Debug for AcceptFlags {
 /// ## An empty queue is the dearest answer
 ///
 /// Linux makes the descriptor, the inode and the file before it looks at the queue: an accept that finds
-/// nothing costs more than one that succeeds. [`is_waiting`](super::queue::is_waiting) looks for less; and
+/// nothing costs more than one that succeeds. [`has_pending`](super::queue::has_pending) looks for less; and
 /// for the same reason EMFILE says nothing about whether a connection waits.
 ///
 /// # Errors
@@ -85,7 +85,7 @@ impl fmt::Debug for AcceptFlags {
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// use std::net::{TcpListener, TcpStream};
-/// use epoll_acceptor::{AcceptFlags, Class, accept};
+/// use epoll_acceptor::{AcceptFlags, ErrnoClass, accept};
 ///
 /// let listener = TcpListener::bind("127.0.0.1:0")?;
 /// listener.set_nonblocking(true)?;
@@ -93,7 +93,7 @@ impl fmt::Debug for AcceptFlags {
 ///
 /// let stream = TcpStream::from(accept(&listener, AcceptFlags::default())?);
 /// assert_eq!(stream.peer_addr()?, client.local_addr()?);
-/// assert_eq!(accept(&listener, AcceptFlags::default()).unwrap_err().class(), Class::Empty);
+/// assert_eq!(accept(&listener, AcceptFlags::default()).unwrap_err().class(), ErrnoClass::Empty);
 /// # Ok(())
 /// # }
 /// ```
@@ -150,7 +150,7 @@ pub fn accept_with_peer(
 /// ```
 /// # fn main() -> std::io::Result<()> {
 /// use std::net::TcpListener;
-/// use epoll_acceptor::{AcceptFlags, Class, accept};
+/// use epoll_acceptor::{AcceptFlags, ErrnoClass, accept};
 ///
 /// let listener = TcpListener::bind("127.0.0.1:0")?;
 /// listener.set_nonblocking(true)?;
@@ -158,10 +158,10 @@ pub fn accept_with_peer(
 ///     match accept(&listener, AcceptFlags::default()) {
 ///         Ok(_socket) => {}
 ///         Err(error) => match error.class() {
-///             Class::Consumed | Class::Interrupted => {} // go on
-///             Class::Empty => break, // wait
-///             Class::Resource => break, // wait for a while, by a timer
-///             Class::Dead => return Err(error.into()),
+///             ErrnoClass::Consumed | ErrnoClass::Interrupted => {} // go on
+///             ErrnoClass::Empty => break, // wait
+///             ErrnoClass::Resource => break, // wait for a while, by a timer
+///             ErrnoClass::Fatal => return Err(error.into()),
 ///         },
 ///     }
 /// }
@@ -175,7 +175,7 @@ pub struct AcceptError(Errno);
 impl AcceptError {
     /// What the error did to the queue.
     #[must_use]
-    pub const fn class(&self) -> Class {
+    pub const fn class(&self) -> ErrnoClass {
         self.0.class()
     }
 
@@ -196,21 +196,21 @@ impl AcceptError {
             (libc::EMFILE, _) => "this process has as many descriptors as RLIMIT_NOFILE allows",
             (libc::ENFILE, _) => "the system has as many open files as it allows",
             (libc::EPERM | libc::EACCES, _) => "a firewall or a security module forbids it",
-            (_, Class::Consumed) => "the oldest one failed before it was accepted",
-            (_, Class::Empty) => "none is waiting",
-            (_, Class::Interrupted) => "a signal came first",
-            (_, Class::Resource) => "the kernel could not",
-            (_, Class::Dead) => "the descriptor is no socket that listens",
+            (_, ErrnoClass::Consumed) => "the oldest one failed before it was accepted",
+            (_, ErrnoClass::Empty) => "none is waiting",
+            (_, ErrnoClass::Interrupted) => "a signal came first",
+            (_, ErrnoClass::Resource) => "the kernel could not",
+            (_, ErrnoClass::Fatal) => "the descriptor is no socket that listens",
         }
     }
 
     const fn remedy(&self) -> &'static str {
         match self.class() {
-            Class::Consumed => "accept the next one",
-            Class::Empty => "wait until the listener is reported",
-            Class::Interrupted => "try again",
-            Class::Resource => "it is still queued: free some resources, and try again after a while",
-            Class::Dead => "give this listener up",
+            ErrnoClass::Consumed => "accept the next one",
+            ErrnoClass::Empty => "wait until the listener is reported",
+            ErrnoClass::Interrupted => "try again",
+            ErrnoClass::Resource => "it is still queued: free some resources, and try again after a while",
+            ErrnoClass::Fatal => "give this listener up",
         }
     }
 }

@@ -4,9 +4,9 @@ use std::fmt;
 use std::io;
 use std::os::fd::AsFd;
 
-use super::control::{ControlError, Tried};
+use super::control::{EpollCtlError, Tried};
 use super::listener::Listener;
-use super::port::{NotRegistered, Watched};
+use super::port::{EpollBackend, NotRegistered};
 use super::sys;
 use super::token::Token;
 use crate::admission::gate::Gate;
@@ -15,7 +15,7 @@ use crate::admission::refusal::Refusal;
 use crate::drain::acceptor::{Key, Steps};
 use crate::drain::core::{Drain, Plan, Step};
 use crate::drain::shared::Control;
-use crate::drain::strategy::{EdgeTriggered, Exclusive, LevelTriggered, Proof, Strategy, Trigger};
+use crate::drain::strategy::{EdgeTriggered, EmptyCheck, Exclusive, LevelTriggered, Strategy, Trigger};
 
 /// An [`Acceptor`](crate::drain::Acceptor) on a real listener and a real epoll.
 ///
@@ -35,7 +35,7 @@ use crate::drain::strategy::{EdgeTriggered, Exclusive, LevelTriggered, Proof, St
 /// deregisters it in whichever process. Processes are told apart by their id: not across pid namespaces.
 #[must_use = "dropping it closes the listener"]
 pub struct EpollAcceptor<L: Listener, S: Strategy = LevelTriggered, A: Admission = Unlimited> {
-    pub(super) drain: Drain<Watched<L>, S, A>,
+    pub(super) drain: Drain<EpollBackend<L>, S, A>,
 }
 
 /// What an acceptor is to be: its listener, trigger, budget, proof and admission.
@@ -44,7 +44,7 @@ pub struct EpollAcceptor<L: Listener, S: Strategy = LevelTriggered, A: Admission
 ///
 /// ```
 /// use std::net::TcpListener;
-/// use epoll_acceptor::{Admission, Epoll, Gate, LevelTriggered, PeerLimit, Proof, Refusal, Token};
+/// use epoll_acceptor::{Admission, Epoll, Gate, LevelTriggered, PeerLimit, EmptyCheck, Refusal, Token};
 ///
 /// # fn main() -> std::io::Result<()> {
 /// let epoll = Epoll::new()?;
@@ -52,7 +52,7 @@ pub struct EpollAcceptor<L: Listener, S: Strategy = LevelTriggered, A: Admission
 /// let acceptor = LevelTriggered::on(TcpListener::bind("127.0.0.1:0")?)
 ///     .admission(gate.clone().and(PeerLimit::new(50)))
 ///     .budget(16) // connections that are open wait for less
-///     .proof(Proof::Peek)
+///     .empty_check(EmptyCheck::Poll)
 ///     .refuse_at_most(1_000, 100)
 ///     .refuse_when_exhausted(Refusal::Reset)
 ///     .register(&epoll, Token(0))?;
@@ -72,26 +72,26 @@ pub struct Builder<L, S, A = Unlimited> {
 ///
 /// ```
 /// use std::net::TcpListener;
-/// use epoll_acceptor::{Epoll, LevelTriggered, RegisterErrorKind, Token};
+/// use epoll_acceptor::{Epoll, LevelTriggered, BuildErrorKind, Token};
 ///
 /// # fn main() -> std::io::Result<()> {
 /// let epoll = Epoll::new()?;
 /// let listener = TcpListener::bind("127.0.0.1:0")?;
 /// let refused = LevelTriggered::on(listener).budget(0).register(&epoll, Token(0)).unwrap_err();
-/// assert!(matches!(refused.kind(), RegisterErrorKind::ZeroBudget));
+/// assert!(matches!(refused.kind(), BuildErrorKind::ZeroBudget));
 /// let acceptor = LevelTriggered::on(refused.into_listener()).register(&epoll, Token(0))?;
 /// # Ok(())
 /// # }
 /// ```
-pub struct RegisterError<L> {
-    cause: RegisterErrorKind,
+pub struct BuildError<L> {
+    cause: BuildErrorKind,
     listener: L,
 }
 
 /// What was wrong with a registration.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum RegisterErrorKind {
+pub enum BuildErrorKind {
     /// The budget is 0.
     #[error("a budget of 0 would never accept: take 1 or more")]
     ZeroBudget,
@@ -198,7 +198,7 @@ impl<L: Listener, S: Strategy, A: Admission> Builder<L, S, A> {
     }
 
     /// How a pass knows that nothing more waits, instead of the best for the listener's family.
-    pub const fn proof(mut self, proof: Proof) -> Self {
+    pub const fn empty_check(mut self, proof: EmptyCheck) -> Self {
         self.plan.proof = Some(proof);
         self
     }
@@ -246,41 +246,37 @@ impl<L: Listener, S: Strategy, A: Admission> Builder<L, S, A> {
     ///
     /// # Errors
     ///
-    /// [`RegisterError`], which gives the listener back: the budget is 0, the descriptor does not listen, is
+    /// [`BuildError`], which gives the listener back: the budget is 0, the descriptor does not listen, is
     /// registered already, is closed, `epoll` is none, or descriptors, memory or `max_user_watches` have run
     /// out.
     ///
     /// # References
     ///
     /// [epoll_ctl(2)](https://man7.org/linux/man-pages/man2/epoll_ctl.2.html)
-    pub fn register(
-        self,
-        epoll: impl AsFd,
-        token: Token,
-    ) -> Result<EpollAcceptor<L, S, A>, RegisterError<L>> {
+    pub fn register(self, epoll: impl AsFd, token: Token) -> Result<EpollAcceptor<L, S, A>, BuildError<L>> {
         let Self { listener, strategy, admission, plan } = self;
         if let Err(cause) = check(&listener, plan.budget) {
-            return Err(RegisterError { cause, listener });
+            return Err(BuildError { cause, listener });
         }
-        match Watched::register(epoll.as_fd(), listener, token, strategy.trigger()) {
+        match EpollBackend::register(epoll.as_fd(), listener, token, strategy.trigger()) {
             Ok(port) => Ok(EpollAcceptor { drain: Drain::new(port, strategy, admission, plan) }),
-            Err((why, listener)) => Err(RegisterError { cause: RegisterErrorKind::of(why), listener }),
+            Err((why, listener)) => Err(BuildError { cause: BuildErrorKind::of(why), listener }),
         }
     }
 }
 
 impl<L: Listener, S: Strategy, A: Admission> Builder<L, S, A> {
     /// What [`register`](Self::register) says when there is not even an epoll to register on.
-    pub(crate) fn refused(self, why: io::Error) -> RegisterError<L> {
-        RegisterError::system(why, self.listener)
+    pub(crate) fn refused(self, why: io::Error) -> BuildError<L> {
+        BuildError::system(why, self.listener)
     }
 }
 
-fn check(listener: &impl Listener, budget: u32) -> Result<(), RegisterErrorKind> {
+fn check(listener: &impl Listener, budget: u32) -> Result<(), BuildErrorKind> {
     if budget == 0 {
-        return Err(RegisterErrorKind::ZeroBudget);
+        return Err(BuildErrorKind::ZeroBudget);
     }
-    if sys::is_listening(listener.as_fd()) { Ok(()) } else { Err(RegisterErrorKind::NotListening) }
+    if sys::is_listening(listener.as_fd()) { Ok(()) } else { Err(BuildErrorKind::NotListening) }
 }
 
 impl<L: Listener, S: Strategy, A: Admission> EpollAcceptor<L, S, A> {
@@ -343,15 +339,15 @@ impl<L: Listener + fmt::Debug, S: Strategy, A: Admission> fmt::Debug for EpollAc
     }
 }
 
-impl<L> RegisterError<L> {
+impl<L> BuildError<L> {
     /// What was wrong.
     #[must_use]
-    pub const fn kind(&self) -> &RegisterErrorKind {
+    pub const fn kind(&self) -> &BuildErrorKind {
         &self.cause
     }
 
     pub(crate) const fn system(why: io::Error, listener: L) -> Self {
-        Self { cause: RegisterErrorKind::System(why), listener }
+        Self { cause: BuildErrorKind::System(why), listener }
     }
 
     /// The listener, as it was given; it may have become non-blocking.
@@ -361,12 +357,12 @@ impl<L> RegisterError<L> {
     }
 }
 
-impl RegisterErrorKind {
+impl BuildErrorKind {
     fn of(why: NotRegistered) -> Self {
         match why {
             NotRegistered::Added(errno) if errno.number() == libc::EEXIST => Self::AlreadyRegistered,
             NotRegistered::Added(errno) if errno.number() == libc::EINVAL => Self::NotEpoll,
-            NotRegistered::Added(errno) => Self::System(ControlError::kernel(Tried::Add, errno).into()),
+            NotRegistered::Added(errno) => Self::System(EpollCtlError::kernel(Tried::Add, errno).into()),
             NotRegistered::Made(error) => Self::System(error),
         }
     }
@@ -377,28 +373,28 @@ impl RegisterErrorKind {
 ///
 /// [`AlreadyExists`](io::ErrorKind::AlreadyExists) if it was registered already, the system's own kind, or
 /// [`InvalidInput`](io::ErrorKind::InvalidInput).
-impl<L> From<RegisterError<L>> for io::Error {
-    fn from(error: RegisterError<L>) -> Self {
+impl<L> From<BuildError<L>> for io::Error {
+    fn from(error: BuildError<L>) -> Self {
         let kind = match &error.cause {
-            RegisterErrorKind::System(error) => error.kind(),
-            RegisterErrorKind::AlreadyRegistered => io::ErrorKind::AlreadyExists,
+            BuildErrorKind::System(error) => error.kind(),
+            BuildErrorKind::AlreadyRegistered => io::ErrorKind::AlreadyExists,
             _ => io::ErrorKind::InvalidInput,
         };
         Self::new(kind, error.cause)
     }
 }
 
-impl<L> fmt::Debug for RegisterError<L> {
+impl<L> fmt::Debug for BuildError<L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RegisterError").field("kind", &self.cause).finish_non_exhaustive()
+        f.debug_struct("BuildError").field("kind", &self.cause).finish_non_exhaustive()
     }
 }
 
-impl<L> fmt::Display for RegisterError<L> {
+impl<L> fmt::Display for BuildError<L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.cause.fmt(f)
     }
 }
 
 /// Its sentence says all: there is no source behind it.
-impl<L> std::error::Error for RegisterError<L> {}
+impl<L> std::error::Error for BuildError<L> {}

@@ -7,11 +7,11 @@ use std::time::Duration;
 use super::acceptor::EpollAcceptor;
 use super::hops::Hops;
 use super::listener::Listener;
-use super::port::Watched;
+use super::port::EpollBackend;
 use super::sys::{self, options};
 use crate::admission::policy::{Admission, Unlimited};
 use crate::drain::acceptor::{Key, Steps};
-use crate::drain::closing::{Bar, Barred, Farewell, Rest, WindDown};
+use crate::drain::closing::{Bar, Intake, Pending, ShutdownReport, WindDown};
 use crate::drain::core::Step;
 use crate::drain::shared::Control;
 use crate::drain::strategy::{LevelTriggered, Strategy};
@@ -23,7 +23,7 @@ use crate::drain::strategy::{LevelTriggered, Strategy};
 /// [`timeout`](Self::timeout), until it [`is_over`](Self::is_over); then [`finish`](Self::finish).
 #[must_use = "dropping it closes the listener at once, and resets whoever is queued"]
 pub struct WindingDown<L: Listener, S: Strategy = LevelTriggered, A: Admission = Unlimited> {
-    inner: WindDown<Watched<L>, S, A>,
+    inner: WindDown<EpollBackend<L>, S, A>,
 }
 
 impl<L: Listener, S: Strategy, A: Admission> EpollAcceptor<L, S, A> {
@@ -46,7 +46,7 @@ impl<L: Listener, S: Strategy, A: Admission> EpollAcceptor<L, S, A> {
     /// use std::io::Read;
     /// use std::net::{TcpListener, TcpStream};
     /// use std::time::Duration;
-    /// use epoll_acceptor::{Acceptor, Epoll, Events, LevelTriggered, Refusal, Rest, Token};
+    /// use epoll_acceptor::{Acceptor, Epoll, Events, LevelTriggered, Refusal, Pending, Token};
     ///
     /// # fn main() -> std::io::Result<()> {
     /// let epoll = Epoll::new()?;
@@ -56,7 +56,7 @@ impl<L: Listener, S: Strategy, A: Admission> EpollAcceptor<L, S, A> {
     /// let acceptor = LevelTriggered::on(listener).register(&epoll, Token(0))?;
     /// let mut last = TcpStream::connect(address)?;
     ///
-    /// let mut ending = acceptor.wind_down(Rest::Serve(Refusal::Reset), Duration::from_secs(5));
+    /// let mut ending = acceptor.wind_down(Pending::Serve(Refusal::Reset), Duration::from_secs(5));
     /// while !ending.is_over() {
     ///     epoll.wait(&mut events, Some(ending.timeout()))?;
     ///     for event in &mut events {
@@ -89,7 +89,7 @@ impl<L: Listener, S: Strategy, A: Admission> EpollAcceptor<L, S, A> {
     /// [ip(7)](https://man7.org/linux/man-pages/man7/ip.7.html)
     #[doc(alias = "IP_MINTTL")]
     #[doc(alias = "graceful shutdown")]
-    pub fn wind_down(self, rest: Rest, within: Duration) -> WindingDown<L, S, A> {
+    pub fn wind_down(self, rest: Pending, within: Duration) -> WindingDown<L, S, A> {
         WindingDown { inner: WindDown::begin(self.drain, rest, within) }
     }
 }
@@ -121,7 +121,7 @@ impl<L: Listener, S: Strategy, A: Admission> WindingDown<L, S, A> {
 
     /// How far newcomers are kept out.
     #[must_use]
-    pub fn barred(&self) -> Barred {
+    pub fn barred(&self) -> Intake {
         self.inner.barred()
     }
 
@@ -133,7 +133,7 @@ impl<L: Listener, S: Strategy, A: Admission> WindingDown<L, S, A> {
 
     /// Refuses whoever is queued now, deregisters and closes the listener, and tells what became of everyone. At any
     /// time: it need not be over.
-    pub fn finish(self) -> Farewell {
+    pub fn finish(self) -> ShutdownReport {
         let (drain, farewell) = self.inner.finish();
         drop(drain);
         farewell
@@ -166,25 +166,25 @@ impl<L: Listener + fmt::Debug, S: Strategy, A: Admission> fmt::Debug for Winding
     }
 }
 
-impl<L: Listener> Bar for Watched<L> {
-    fn bar(&self) -> Barred {
+impl<L: Listener> Bar for EpollBackend<L> {
+    fn bar(&self) -> Intake {
         let fd = self.listener().as_fd();
         let ask = |option| options::int(fd, libc::SOL_SOCKET, option).unwrap_or(0);
         match (ask(libc::SO_DOMAIN), ask(libc::SO_PROTOCOL)) {
             // On one that does not listen it would be no bar, and of no use.
-            _ if !sys::is_listening(fd) => Barred::Fully,
-            (libc::AF_UNIX, _) if options::shutdown_read(fd).is_ok() => Barred::Fully,
+            _ if !sys::is_listening(fd) => Intake::Closed,
+            (libc::AF_UNIX, _) if options::shutdown_read(fd).is_ok() => Intake::Closed,
             // Others take the option as well, and let everybody in.
             (domain @ (libc::AF_INET | libc::AF_INET6), libc::IPPROTO_TCP) => {
                 match Hops::bar(fd, domain == libc::AF_INET6) {
                     Some(before) => {
                         self.barred(before);
-                        Barred::ButHandshakes
+                        Intake::HandshakesOnly
                     }
-                    None => Barred::No,
+                    None => Intake::Open,
                 }
             }
-            _ => Barred::No,
+            _ => Intake::Open,
         }
     }
 

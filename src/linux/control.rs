@@ -30,7 +30,7 @@ use crate::drain::errno::Errno;
 /// ([`get_ref`](io::Error::get_ref)); its own `raw_os_error` is then `None`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("cannot {tried}: {cause}; {}", self.remedy())]
-pub struct ControlError {
+pub struct EpollCtlError {
     tried: Tried,
     cause: Cause,
 }
@@ -54,7 +54,7 @@ enum Cause {
     NotExclusive(Interest),
 }
 
-impl ControlError {
+impl EpollCtlError {
     pub(crate) const fn kernel(tried: Tried, errno: Errno) -> Self {
         Self { tried, cause: Cause::Kernel(errno) }
     }
@@ -101,8 +101,8 @@ impl ControlError {
     }
 }
 
-impl From<ControlError> for io::Error {
-    fn from(error: ControlError) -> Self {
+impl From<EpollCtlError> for io::Error {
+    fn from(error: EpollCtlError) -> Self {
         Self::new(error.kind(), error)
     }
 }

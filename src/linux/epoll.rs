@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::busy_poll::{self, BusyPoll};
-use super::control::{ControlError, Tried};
+use super::control::{EpollCtlError, Tried};
 use super::events::Events;
 use super::interest::{ExclusiveInterest, Interest};
-use super::registration::{Registration, RegistrationError};
+use super::registration::{AddError, Registration};
 use super::signal::SignalMask;
 use super::sys;
 use super::token::Token;
@@ -100,7 +100,7 @@ impl Epoll {
         fd: &(impl AsFd + ?Sized),
         token: Token,
         interest: Interest,
-    ) -> Result<(), ControlError> {
+    ) -> Result<(), EpollCtlError> {
         add(self.as_fd(), fd.as_fd(), token, interest)
     }
 
@@ -145,7 +145,7 @@ impl Epoll {
         fd: &(impl AsFd + ?Sized),
         token: Token,
         interest: ExclusiveInterest,
-    ) -> Result<(), ControlError> {
+    ) -> Result<(), EpollCtlError> {
         add_exclusive(self.as_fd(), fd.as_fd(), token, interest)
     }
 
@@ -167,7 +167,7 @@ impl Epoll {
         fd: &(impl AsFd + ?Sized),
         token: Token,
         interest: Interest,
-    ) -> Result<(), ControlError> {
+    ) -> Result<(), EpollCtlError> {
         modify(self.as_fd(), fd.as_fd(), token, interest)
     }
 
@@ -183,9 +183,9 @@ impl Epoll {
     ///
     /// [epoll_ctl(2)](https://man7.org/linux/man-pages/man2/epoll_ctl.2.html); K13 of [the kernel's rules](crate::guide::kernel).
     #[doc(alias = "EPOLL_CTL_DEL")]
-    pub fn delete(&self, fd: &(impl AsFd + ?Sized)) -> Result<(), ControlError> {
+    pub fn delete(&self, fd: &(impl AsFd + ?Sized)) -> Result<(), EpollCtlError> {
         sys::epoll_ctl_del(self.as_fd(), fd.as_fd())
-            .map_err(|errno| ControlError::kernel(Tried::Delete, errno))
+            .map_err(|errno| EpollCtlError::kernel(Tried::Delete, errno))
     }
 
     /// Watches a descriptor for as long as the returned registration lives.
@@ -198,7 +198,7 @@ impl Epoll {
         fd: F,
         token: Token,
         interest: Interest,
-    ) -> Result<Registration<F>, RegistrationError<F>> {
+    ) -> Result<Registration<F>, AddError<F>> {
         Registration::new(&self.fd, fd, |epoll, fd| add(epoll, fd, token, interest))
     }
 
@@ -212,7 +212,7 @@ impl Epoll {
         fd: F,
         token: Token,
         interest: ExclusiveInterest,
-    ) -> Result<Registration<F>, RegistrationError<F>> {
+    ) -> Result<Registration<F>, AddError<F>> {
         Registration::new(&self.fd, fd, |epoll, fd| add_exclusive(epoll, fd, token, interest))
     }
 
@@ -232,7 +232,7 @@ impl Epoll {
     ///
     /// ## Signals are no error
     ///
-    /// A wait that a signal ended returns no events and [says so](Waited::interrupted). Stopping and
+    /// A wait that a signal ended returns no events and [says so](WaitResult::interrupted). Stopping and
     /// continuing the process does that too (a debugger, `Ctrl-Z`), without any handler. What is left of the
     /// timeout is the caller's to reckon.
     ///
@@ -252,7 +252,7 @@ impl Epoll {
     #[doc(alias = "epoll_wait")]
     #[doc(alias = "epoll_pwait2")]
     #[inline]
-    pub fn wait(&self, events: &mut Events, timeout: Option<Duration>) -> io::Result<Waited> {
+    pub fn wait(&self, events: &mut Events, timeout: Option<Duration>) -> io::Result<WaitResult> {
         self.wait_with(events, timeout, None)
     }
 
@@ -302,7 +302,7 @@ impl Epoll {
         events: &mut Events,
         timeout: Option<Duration>,
         mask: &SignalMask,
-    ) -> io::Result<Waited> {
+    ) -> io::Result<WaitResult> {
         self.wait_with(events, timeout, Some(mask.as_raw()))
     }
 
@@ -351,31 +351,31 @@ impl Epoll {
         events: &mut Events,
         timeout: Option<Duration>,
         mask: Option<&libc::sigset_t>,
-    ) -> io::Result<Waited> {
+    ) -> io::Result<WaitResult> {
         if !events.is_empty() {
             return self.hand_out(events);
         }
         match events.refill(self.id, |buffer| wait::wait(self.as_fd(), buffer, timeout, mask)) {
-            Ok(count) => Ok(Waited { count, interrupted: false }),
+            Ok(count) => Ok(WaitResult { count, interrupted: false }),
             Err(errno) => interrupted(errno),
         }
     }
 
     /// Instead of a wait: what is unread.
     #[cold]
-    fn hand_out(&self, events: &Events) -> io::Result<Waited> {
+    fn hand_out(&self, events: &Events) -> io::Result<WaitResult> {
         if events.are_foreign_to(self.id) {
             let sentence = "the buffer holds unread events of another epoll: give each epoll one of its own";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, sentence));
         }
-        Ok(Waited { count: events.len(), interrupted: false })
+        Ok(WaitResult { count: events.len(), interrupted: false })
     }
 }
 
 #[cold]
-fn interrupted(errno: Errno) -> io::Result<Waited> {
+fn interrupted(errno: Errno) -> io::Result<WaitResult> {
     match errno.number() {
-        libc::EINTR => Ok(Waited { count: 0, interrupted: true }),
+        libc::EINTR => Ok(WaitResult { count: 0, interrupted: true }),
         _ => Err(errno.into()),
     }
 }
@@ -395,12 +395,12 @@ impl AsRawFd for Epoll {
 
 /// How a wait ended; made by [`Epoll::wait`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Waited {
+pub struct WaitResult {
     count: usize,
     interrupted: bool,
 }
 
-impl Waited {
+impl WaitResult {
     /// How many events can be read from the buffer now.
     #[must_use]
     pub const fn count(&self) -> usize {
@@ -419,10 +419,10 @@ pub(crate) fn add(
     fd: BorrowedFd<'_>,
     token: Token,
     interest: Interest,
-) -> Result<(), ControlError> {
+) -> Result<(), EpollCtlError> {
     not_exclusive(Tried::Add, interest)?;
     sys::epoll_ctl_add(epoll, fd, interest.bits(), token.0)
-        .map_err(|errno| ControlError::kernel(Tried::Add, errno))
+        .map_err(|errno| EpollCtlError::kernel(Tried::Add, errno))
 }
 
 fn add_exclusive(
@@ -430,10 +430,10 @@ fn add_exclusive(
     fd: BorrowedFd<'_>,
     token: Token,
     interest: ExclusiveInterest,
-) -> Result<(), ControlError> {
+) -> Result<(), EpollCtlError> {
     let mask = interest.interest() | Interest::EXCLUSIVE;
     sys::epoll_ctl_add(epoll, fd, mask.bits(), token.0)
-        .map_err(|errno| ControlError::kernel(Tried::AddExclusive, errno))
+        .map_err(|errno| EpollCtlError::kernel(Tried::AddExclusive, errno))
 }
 
 pub(crate) fn modify(
@@ -441,12 +441,12 @@ pub(crate) fn modify(
     fd: BorrowedFd<'_>,
     token: Token,
     interest: Interest,
-) -> Result<(), ControlError> {
+) -> Result<(), EpollCtlError> {
     not_exclusive(Tried::Modify, interest)?;
     sys::epoll_ctl_mod(epoll, fd, interest.bits(), token.0)
-        .map_err(|errno| ControlError::kernel(Tried::Modify, errno))
+        .map_err(|errno| EpollCtlError::kernel(Tried::Modify, errno))
 }
 
-fn not_exclusive(tried: Tried, interest: Interest) -> Result<(), ControlError> {
-    if interest.contains(Interest::EXCLUSIVE) { Err(ControlError::exclusive_flag(tried)) } else { Ok(()) }
+fn not_exclusive(tried: Tried, interest: Interest) -> Result<(), EpollCtlError> {
+    if interest.contains(Interest::EXCLUSIVE) { Err(EpollCtlError::exclusive_flag(tried)) } else { Ok(()) }
 }

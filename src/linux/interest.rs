@@ -6,7 +6,7 @@ use std::ops::{BitOr, BitOrAssign};
 
 use bitflags::bitflags;
 
-use super::control::ControlError;
+use super::control::EpollCtlError;
 
 bitflags! {
     /// The event bits of epoll(7): what a registration asks for, or what is ready.
@@ -161,13 +161,13 @@ impl BitOrAssign for ExclusiveInterest {
 }
 
 impl TryFrom<Interest> for ExclusiveInterest {
-    type Error = ControlError;
+    type Error = EpollCtlError;
 
     /// [`Interest::EXCLUSIVE`] itself may be there or not.
-    fn try_from(interest: Interest) -> Result<Self, ControlError> {
+    fn try_from(interest: Interest) -> Result<Self, EpollCtlError> {
         let flags = interest.difference(Interest::EXCLUSIVE);
         let illegal = flags.difference(ALLOWED);
-        if illegal.is_empty() { Ok(Self { flags }) } else { Err(ControlError::not_exclusive(illegal)) }
+        if illegal.is_empty() { Ok(Self { flags }) } else { Err(EpollCtlError::not_exclusive(illegal)) }
     }
 }
 

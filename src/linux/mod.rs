@@ -37,19 +37,19 @@ pub mod group;
 pub mod handover;
 
 pub use accept4::{AcceptError, AcceptFlags, accept, accept_with_peer};
-pub use acceptor::{Builder, EpollAcceptor, RegisterError, RegisterErrorKind};
+pub use acceptor::{BuildError, BuildErrorKind, Builder, EpollAcceptor};
 pub use busy_poll::BusyPoll;
 pub use closing::WindingDown;
-pub use control::ControlError;
-pub use epoll::{Epoll, Waited};
+pub use control::EpollCtlError;
+pub use epoll::{Epoll, WaitResult};
 pub use events::{Event, Events};
 pub use interest::{ExclusiveInterest, Interest};
 pub use listener::{AnyListener, Listener};
 pub use peer::PeerAddr;
 #[cfg(feature = "sim")]
-pub use port::Watched;
-pub use queue::{AcceptQueue, accept_queue, is_waiting, time_queued};
-pub use registration::{Registration, RegistrationError};
+pub use port::EpollBackend;
+pub use queue::{AcceptQueue, accept_queue, has_pending, time_queued};
+pub use registration::{AddError, Registration};
 pub use signal::SignalMask;
 pub use token::Token;
 pub use waker::Waker;

@@ -16,8 +16,8 @@ use super::{sys, who};
 use crate::admission::bell::Ring;
 use crate::admission::newcomer::Credentials;
 use crate::admission::refusal::Refusal;
+use crate::drain::backend::{Backend, Peek};
 use crate::drain::errno::Errno;
-use crate::drain::port::{Peek, Port};
 use crate::drain::strategy::Trigger;
 
 /// A listener registered on an epoll.
@@ -28,7 +28,7 @@ use crate::drain::strategy::Trigger;
 ///
 /// Public behind `sim`, to replay a script on the real kernel; not covered by semantic versioning.
 #[derive(Debug)]
-pub struct Watched<L: Listener> {
+pub struct EpollBackend<L: Listener> {
     /// Invariant: there until the listener is taken out, after which only the destructor runs.
     listener: Option<L>,
     epoll: OwnedFd,
@@ -68,7 +68,7 @@ const EDGE: u32 = (libc::EPOLLIN | libc::EPOLLET) as u32;
 const POLITE_READ: usize = 4096;
 const POLITE_READS_MAX: u32 = 16;
 
-impl<L: Listener> Watched<L> {
+impl<L: Listener> EpollBackend<L> {
     /// Registers a listener; on failure it comes back, registered nowhere.
     ///
     /// # Errors
@@ -181,7 +181,7 @@ const fn mask(trigger: Trigger) -> u32 {
     events as u32
 }
 
-impl<L: Listener> Port for Watched<L> {
+impl<L: Listener> Backend for EpollBackend<L> {
     type Stream = OwnedFd;
 
     fn accept(&self) -> Result<OwnedFd, Errno> {
@@ -228,7 +228,7 @@ impl<L: Listener> Port for Watched<L> {
             Refusal::Reset => {
                 let _ = sys::set_linger(fd, Some(0));
             }
-            Refusal::LastWord(words) => {
+            Refusal::Message(words) => {
                 hear_out(fd);
                 let _ = sys::send(fd, words);
                 let _ = sys::set_linger(fd, None);
@@ -329,7 +329,7 @@ fn hear_out(fd: BorrowedFd<'_>) {
     }
 }
 
-impl<L: Listener> Drop for Watched<L> {
+impl<L: Listener> Drop for EpollBackend<L> {
     fn drop(&mut self) {
         // Closing them would not do: a forked child, or a handle on another thread, keeps them open.
         if self.is_ours() {

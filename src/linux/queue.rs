@@ -72,13 +72,13 @@ pub fn accept_queue(listener: &(impl AsFd + ?Sized)) -> io::Result<AcceptQueue> 
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// use std::os::unix::net::{UnixListener, UnixStream};
-/// # let folder = std::env::temp_dir().join(format!("is_waiting-{}", std::process::id()));
+/// # let folder = std::env::temp_dir().join(format!("has_pending-{}", std::process::id()));
 /// # let path = folder.with_extension("socket");
 ///
 /// let listener = UnixListener::bind(&path)?;
-/// assert!(!epoll_acceptor::is_waiting(&listener)?);
+/// assert!(!epoll_acceptor::has_pending(&listener)?);
 /// let client = UnixStream::connect(&path)?;
-/// assert!(epoll_acceptor::is_waiting(&listener)?);
+/// assert!(epoll_acceptor::has_pending(&listener)?);
 /// # std::fs::remove_file(path)?;
 /// # Ok(())
 /// # }
@@ -88,7 +88,7 @@ pub fn accept_queue(listener: &(impl AsFd + ?Sized)) -> io::Result<AcceptQueue> 
 ///
 /// [poll(2)](https://man7.org/linux/man-pages/man2/poll.2.html)
 #[doc(alias = "poll")]
-pub fn is_waiting(listener: &(impl AsFd + ?Sized)) -> io::Result<bool> {
+pub fn has_pending(listener: &(impl AsFd + ?Sized)) -> io::Result<bool> {
     Ok(sys::poll(listener.as_fd(), libc::POLLIN)? & libc::POLLIN != 0)
 }
 
@@ -143,7 +143,7 @@ fn tcp_info(fd: BorrowedFd<'_>) -> io::Result<TcpInfo> {
     sys::tcp_info(fd).map_err(|errno| match errno.number() {
         libc::EOPNOTSUPP | libc::ENOPROTOOPT => io::Error::new(
             io::ErrorKind::Unsupported,
-            "only TCP and MPTCP sockets tell about their accept queue: use `is_waiting` for the others",
+            "only TCP and MPTCP sockets tell about their accept queue: use `has_pending` for the others",
         ),
         libc::ENOTSOCK => invalid("the descriptor is no socket and so has no accept queue"),
         _ => errno.into(),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use super::control::ControlError;
+use super::control::EpollCtlError;
 use super::epoll;
 use super::interest::Interest;
 use super::sys;
@@ -60,11 +60,11 @@ impl<F: AsFd> Registration<F> {
     pub(crate) fn new(
         epoll: &Arc<OwnedFd>,
         fd: F,
-        add: impl FnOnce(BorrowedFd<'_>, BorrowedFd<'_>) -> Result<(), ControlError>,
-    ) -> Result<Self, RegistrationError<F>> {
+        add: impl FnOnce(BorrowedFd<'_>, BorrowedFd<'_>) -> Result<(), EpollCtlError>,
+    ) -> Result<Self, AddError<F>> {
         match add(epoll.as_fd(), fd.as_fd()) {
             Ok(()) => Ok(Self { fd: Some(fd), epoll: Arc::clone(epoll), process: process::id() }),
-            Err(error) => Err(RegistrationError { fd, error }),
+            Err(error) => Err(AddError { fd, error }),
         }
     }
 
@@ -74,7 +74,7 @@ impl<F: AsFd> Registration<F> {
     ///
     /// As for [`Epoll::modify`](super::epoll::Epoll::modify): a registration that is exclusive cannot be
     /// modified.
-    pub fn modify(&self, token: Token, interest: Interest) -> Result<(), ControlError> {
+    pub fn modify(&self, token: Token, interest: Interest) -> Result<(), EpollCtlError> {
         epoll::modify(self.epoll.as_fd(), self.as_fd(), token, interest)
     }
 
@@ -134,14 +134,14 @@ impl<F: AsFd> AsFd for Registration<F> {
 /// A registration was refused; here is the descriptor back.
 #[derive(Clone, Copy, Error)]
 #[error("{error}")]
-pub struct RegistrationError<F> {
+pub struct AddError<F> {
     fd: F,
-    error: ControlError,
+    error: EpollCtlError,
 }
 
-impl<F> RegistrationError<F> {
+impl<F> AddError<F> {
     /// Why.
-    pub const fn error(&self) -> ControlError {
+    pub const fn error(&self) -> EpollCtlError {
         self.error
     }
 
@@ -153,23 +153,23 @@ impl<F> RegistrationError<F> {
 }
 
 // By hand: a descriptor need not be `Debug` for its error to be one.
-impl<F> fmt::Debug for RegistrationError<F> {
+impl<F> fmt::Debug for AddError<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RegistrationError").field("error", &self.error).finish_non_exhaustive()
+        f.debug_struct("AddError").field("error", &self.error).finish_non_exhaustive()
     }
 }
 
 /// Drops the descriptor, and so closes it if it is owned.
-impl<F> From<RegistrationError<F>> for ControlError {
-    fn from(refused: RegistrationError<F>) -> Self {
+impl<F> From<AddError<F>> for EpollCtlError {
+    fn from(refused: AddError<F>) -> Self {
         refused.error
     }
 }
 
-/// Drops the descriptor, and so closes it if it is owned: `?` does. [`into_inner`](RegistrationError::into_inner) gives
+/// Drops the descriptor, and so closes it if it is owned: `?` does. [`into_inner`](AddError::into_inner) gives
 /// it back.
-impl<F> From<RegistrationError<F>> for io::Error {
-    fn from(refused: RegistrationError<F>) -> Self {
+impl<F> From<AddError<F>> for io::Error {
+    fn from(refused: AddError<F>) -> Self {
         refused.error.into()
     }
 }

@@ -8,11 +8,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::ledger::{Ledger, Violation};
-use super::script::{Act, Script};
+use super::script::{Action, Script};
 use super::subject::{Handle, Subject};
 use super::visitors::Visitors;
-use crate::admission::refusal::Denied;
-use crate::drain::errno::{Class, Errno};
+use crate::admission::refusal::Rejection;
+use crate::drain::errno::{Errno, ErrnoClass};
 
 /// The kernel under an environment: the simulated one, or a real one that replays a script.
 pub trait Stage: Send {
@@ -47,7 +47,7 @@ pub(super) struct Inner {
     pub(super) stage: Box<dyn Stage>,
     pub(super) ledger: Ledger,
     pub(super) visitors: Visitors,
-    script: VecDeque<(u32, Act)>,
+    script: VecDeque<(u32, Action)>,
     /// The points passed; none before everything is built, nor after the run.
     point: Option<u32>,
     /// The point by which the pass that is going on has to be over.
@@ -75,7 +75,7 @@ type CountPlaces = Box<dyn Fn(usize) -> Option<u32> + Send>;
 /// Changes the limit of one of the gates.
 type SetLimit = dyn Fn(usize, u32) + Send + Sync;
 
-/// Thrown out of a pass that does not end.
+/// InjectedPanic out of a pass that does not end.
 struct Endless;
 
 /// Points within one pass, those of others in between counted: far more than any that ends.
@@ -183,56 +183,56 @@ impl Env {
     }
 
     /// Does one act.
-    pub(super) fn act(&self, act: Act) {
+    pub(super) fn act(&self, act: Action) {
         let mut inner = self.lock();
         inner.ledger.acted(act);
         match act {
-            Act::Connect(listener) => {
+            Action::Connect(listener) => {
                 if inner.stage.connect(listener) {
                     inner.ledger.arrived += 1;
                 }
             }
-            Act::Insert(listener) => {
+            Action::Insert(listener) => {
                 if inner.stage.insert(listener) {
                     inner.ledger.arrived += 1;
                     inner.ledger.untold += 1;
                 }
             }
-            Act::Tell(listener) => {
+            Action::Tell(listener) => {
                 if inner.stage.tell(listener) {
                     inner.ledger.untold -= 1;
                 }
             }
-            Act::Quit(listener) => inner.stage.quit(listener),
-            Act::Reset(listener) => inner.stage.reset(listener),
-            Act::Steal(listener) => {
+            Action::Quit(listener) => inner.stage.quit(listener),
+            Action::Reset(listener) => inner.stage.reset(listener),
+            Action::Steal(listener) => {
                 if inner.stage.steal(listener) {
                     inner.ledger.stolen += 1;
                 }
             }
-            Act::Shut(listener) => {
+            Action::Shut(listener) => {
                 inner.stage.shut(listener);
                 inner.ledger.shut.insert(listener);
             }
-            Act::Exhaust => {
+            Action::Exhaust => {
                 inner.descriptors_max = Some(inner.ledger.open());
                 inner.reserves_up = 0;
             }
-            Act::Relieve => inner.descriptors_max = None,
-            Act::Fail(errno) => {
-                inner.ledger.doomed |= errno.class() == Class::Dead;
+            Action::Relieve => inner.descriptors_max = None,
+            Action::Fail(errno) => {
+                inner.ledger.doomed |= errno.class() == ErrnoClass::Fatal;
                 inner.failures.push_back(errno);
             }
-            Act::Tick => {
+            Action::Tick => {
                 let by = inner.ledger.next_alarm().unwrap_or(A_WHILE);
                 inner.pass_time(by);
             }
-            Act::Free => {
+            Action::Free => {
                 let ended = inner.held.pop_front();
                 drop(inner);
                 drop(ended);
             }
-            Act::Limit(limit) => {
+            Action::Limit(limit) => {
                 let (set, gates) = (inner.set_limit.clone(), inner.ledger.gates.len());
                 drop(inner);
                 // One by one: whoever is rung may change them all in between.
@@ -242,33 +242,35 @@ impl Env {
                     self.lock().looks_at_places(gate, false);
                 }
             }
-            Act::Drop(acceptor) => {
+            Action::Drop(acceptor) => {
                 inner.leaving.insert(acceptor);
                 drop(inner);
                 self.leave(acceptor);
             }
-            Act::Pause(_) | Act::Resume(_) | Act::Stop(_) => {
+            Action::Pause(_) | Action::Resume(_) | Action::Stop(_) => {
                 drop(inner);
                 self.command(act);
             }
-            Act::Turn(acceptor) => {
+            Action::Turn(acceptor) => {
                 drop(inner);
                 self.turn(acceptor);
             }
         }
     }
 
-    fn command(&self, act: Act) {
-        let (Act::Pause(acceptor) | Act::Resume(acceptor) | Act::Stop(acceptor)) = act else { return };
+    fn command(&self, act: Action) {
+        let (Action::Pause(acceptor) | Action::Resume(acceptor) | Action::Stop(acceptor)) = act else {
+            return;
+        };
         let control = {
             let mut inner = self.lock();
             inner.ledger.command(acceptor, act);
             inner.controls.get(acceptor).cloned().flatten()
         };
         match (act, control) {
-            (Act::Pause(_), Some(control)) => control.pause(),
-            (Act::Resume(_), Some(control)) => control.resume(),
-            (Act::Stop(_), Some(control)) => control.stop(),
+            (Action::Pause(_), Some(control)) => control.pause(),
+            (Action::Resume(_), Some(control)) => control.resume(),
+            (Action::Stop(_), Some(control)) => control.stop(),
             _ => {}
         }
     }
@@ -340,7 +342,7 @@ impl Env {
     /// Whether the next accept fails without a look at the queue, as the kernel's does (K50, K51).
     pub(super) fn fails_first(&self) -> Option<Errno> {
         let mut inner = self.lock();
-        let failure = inner.failures.front().copied().filter(|errno| errno.class() != Class::Consumed);
+        let failure = inner.failures.front().copied().filter(|errno| errno.class() != ErrnoClass::Consumed);
         if failure.is_some() {
             inner.failures.pop_front();
             return failure;
@@ -353,7 +355,7 @@ impl Env {
     /// Whether an accept that found a connection loses it.
     pub(super) fn fails_after(&self) -> Option<Errno> {
         let mut inner = self.lock();
-        let errno = inner.failures.front().copied().filter(|errno| errno.class() == Class::Consumed)?;
+        let errno = inner.failures.front().copied().filter(|errno| errno.class() == ErrnoClass::Consumed)?;
         inner.failures.pop_front();
         Some(errno)
     }
@@ -391,7 +393,7 @@ impl Env {
 
 impl Inner {
     /// A policy said whether what an acceptor has in hand may come in. Whom it let in, if the case has a rule for that.
-    pub(super) fn answers(&mut self, acceptor: usize, answer: &Result<(), Denied>) -> Option<u64> {
+    pub(super) fn answers(&mut self, acceptor: usize, answer: &Result<(), Rejection>) -> Option<u64> {
         let now = self.ledger.now();
         match answer {
             Ok(()) => self.visitors.lets_in(acceptor, now),

@@ -2,8 +2,8 @@
 
 use super::ledger::Violation;
 use super::run::{Limited, Report, run};
-use super::script::{Act, Case, Script};
-use super::subject::Maker;
+use super::script::{Action, Script, Setup};
+use super::subject::Factory;
 
 /// What an exploration covered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,9 +22,9 @@ pub struct Explored {
 ///
 /// The first script that broke a promise, and the promise. It has no more acts than any other that breaks one.
 pub fn explore<G: Limited>(
-    case: &Case,
-    maker: &impl Maker,
-    acts: &[Act],
+    case: &Setup,
+    maker: &impl Factory,
+    acts: &[Action],
     acts_max: u32,
 ) -> Result<Explored, (Script, Violation)> {
     let mut explored = Explored::default();
@@ -44,14 +44,14 @@ pub fn explore<G: Limited>(
 }
 
 /// The script with one act more, at each point from its last act on.
-fn extensions<'a>(script: &'a Script, points: u32, acts: &'a [Act]) -> impl Iterator<Item = Script> + 'a {
+fn extensions<'a>(script: &'a Script, points: u32, acts: &'a [Action]) -> impl Iterator<Item = Script> + 'a {
     let from = script.last_point().unwrap_or(0);
     (from..points).flat_map(move |point| acts.iter().map(move |act| script.clone().at(point, *act)))
 }
 
 /// Leaves out acts as long as the script breaks a promise without them.
 #[must_use]
-pub fn shrink<G: Limited>(case: &Case, maker: &impl Maker, mut script: Script) -> Script {
+pub fn shrink<G: Limited>(case: &Setup, maker: &impl Factory, mut script: Script) -> Script {
     let mut act = 0;
     while act < script.acts().len() {
         let shorter = script.without(act);

@@ -4,17 +4,17 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::env::Env;
-use super::script::Extra;
+use super::script::Policy;
 use crate::admission::bell::Bell;
 use crate::admission::clock::Clock;
-use crate::admission::credentials::AllowedPeers;
+use crate::admission::credentials::AllowedUsers;
 use crate::admission::delay::QueueDelay;
 use crate::admission::gate::WhenFull;
-use crate::admission::newcomer::Newcomer;
+use crate::admission::newcomer::ConnectionInfo;
 use crate::admission::peers::{PeerLimit, PeerPermit};
 use crate::admission::policy::{Admission, Line, Reserve, Until};
 use crate::admission::rate::{RateLimit, RatePermit};
-use crate::admission::refusal::{Cause, Denied, Refusal};
+use crate::admission::refusal::{Cause, Refusal, Rejection};
 use crate::admission::sync::Arc;
 
 /// The time of a run.
@@ -35,19 +35,19 @@ impl Clock for SimClock {
 
 /// One policy, as an acceptor has it.
 #[derive(Clone)]
-pub(super) struct PointedExtra {
-    policy: Policy,
+pub(super) struct InstrumentedPolicy {
+    policy: Kind,
     env: Env,
     acceptor: usize,
 }
 
 #[derive(Clone)]
-enum Policy {
+enum Kind {
     Rate(RateLimit<SimClock>),
     Choosy,
     Peers(PeerLimit),
     Delay(QueueDelay<SimClock>),
-    Allowed(AllowedPeers),
+    Allowed(AllowedUsers),
 }
 
 /// What a connection holds of it.
@@ -76,31 +76,31 @@ pub(super) fn is_disliked(peer: Option<SocketAddr>) -> bool {
     peer.is_some_and(|peer| peer.port() % 3 == 1)
 }
 
-impl PointedExtra {
+impl InstrumentedPolicy {
     /// The policies of a case; clones are for each of its acceptors.
-    pub(super) fn all(extra: Extra, env: &Env) -> (Option<Self>, Option<Self>) {
-        let choosy = matches!(extra, Extra::PeersThenChoosy(_)).then_some(Policy::Choosy);
+    pub(super) fn all(extra: Policy, env: &Env) -> (Option<Self>, Option<Self>) {
+        let choosy = matches!(extra, Policy::PeersThenChoosy(_)).then_some(Kind::Choosy);
         let made = |policy| Self { policy, env: env.clone(), acceptor: 0 };
         (Self::policy(extra, env).map(made), choosy.map(made))
     }
 
-    fn policy(extra: Extra, env: &Env) -> Option<Policy> {
+    fn policy(extra: Policy, env: &Env) -> Option<Kind> {
         let clock = || SimClock::of(env);
-        let rate = |burst| RateLimit::with_clock(Extra::PER_SECOND, clock()).burst(burst);
+        let rate = |burst| RateLimit::with_clock(Policy::PER_SECOND, clock()).burst(burst);
         Some(match extra {
-            Extra::Nothing => return None,
-            Extra::Rate(burst) => Policy::Rate(rate(burst)),
-            Extra::ShedRate(burst) => Policy::Rate(rate(burst).when_exceeded(WhenFull::Shed(Refusal::Close))),
-            Extra::Choosy => Policy::Choosy,
-            Extra::Peers(limit) | Extra::PeersThenChoosy(limit) => {
-                Policy::Peers(PeerLimit::new(limit).capacity(8))
+            Policy::Nothing => return None,
+            Policy::Rate(burst) => Kind::Rate(rate(burst)),
+            Policy::ShedRate(burst) => Kind::Rate(rate(burst).when_exceeded(WhenFull::Shed(Refusal::Close))),
+            Policy::Choosy => Kind::Choosy,
+            Policy::Peers(limit) | Policy::PeersThenChoosy(limit) => {
+                Kind::Peers(PeerLimit::new(limit).capacity(8))
             }
-            Extra::Delay => Policy::Delay(
-                QueueDelay::with_clock(Extra::TARGET, clock())
-                    .interval(Extra::INTERVAL)
-                    .cut_off(Extra::CUT_OFF),
+            Policy::Delay => Kind::Delay(
+                QueueDelay::with_clock(Policy::TARGET, clock())
+                    .interval(Policy::INTERVAL)
+                    .max_delay(Policy::MAX_DELAY),
             ),
-            Extra::Allowed => Policy::Allowed(AllowedPeers::nobody().user(Extra::USER).group(Extra::GROUP)),
+            Policy::Allowed => Kind::Allowed(AllowedUsers::new().user(Policy::USER).group(Policy::GROUP)),
         })
     }
 
@@ -110,7 +110,7 @@ impl PointedExtra {
 
     fn ask(&self) -> Reserve<ExtraPermit> {
         match &self.policy {
-            Policy::Rate(rate) => match rate.reserve() {
+            Kind::Rate(rate) => match rate.reserve() {
                 Reserve::Room(token) => {
                     self.env.lock().ledger.takes_token();
                     Reserve::Room(ExtraPermit::Token(token))
@@ -122,7 +122,7 @@ impl PointedExtra {
                 Reserve::Shed(denied) => Reserve::Shed(denied),
                 Reserve::Full => Reserve::Full,
             },
-            Policy::Peers(peers) => match peers.reserve() {
+            Kind::Peers(peers) => match peers.reserve() {
                 Reserve::Room(permit) => Reserve::Room(ExtraPermit::Place(CountedPlace {
                     permit: Some(permit),
                     visitor: None,
@@ -130,23 +130,23 @@ impl PointedExtra {
                 })),
                 _ => Reserve::Full,
             },
-            Policy::Choosy | Policy::Delay(_) | Policy::Allowed(_) => Reserve::Room(ExtraPermit::Nothing),
+            Kind::Choosy | Kind::Delay(_) | Kind::Allowed(_) => Reserve::Room(ExtraPermit::Nothing),
         }
     }
 
     /// What the policy says, and then, with nothing in between, what the books say to that.
-    fn answer(&self, newcomer: &dyn Newcomer, permit: &mut ExtraPermit) -> Result<(), Denied> {
+    fn answer(&self, newcomer: &dyn ConnectionInfo, permit: &mut ExtraPermit) -> Result<(), Rejection> {
         let answer = match (&self.policy, &mut *permit) {
-            (Policy::Peers(peers), ExtraPermit::Place(CountedPlace { permit: Some(permit), .. })) => {
+            (Kind::Peers(peers), ExtraPermit::Place(CountedPlace { permit: Some(permit), .. })) => {
                 peers.admit(newcomer, permit)
             }
-            (Policy::Delay(delay), _) => delay.admit(newcomer, &mut ()),
-            (Policy::Allowed(allowed), _) => allowed.admit(newcomer, &mut ()),
-            (Policy::Choosy, _) if is_disliked(newcomer.peer()) => {
-                Err(Denied::new(Cause::Policy, Refusal::Close))
+            (Kind::Delay(delay), _) => delay.admit(newcomer, &mut ()),
+            (Kind::Allowed(allowed), _) => allowed.admit(newcomer, &mut ()),
+            (Kind::Choosy, _) if is_disliked(newcomer.peer()) => {
+                Err(Rejection::new(Cause::Policy, Refusal::Close))
             }
             // Behind another it has no books of its own.
-            (Policy::Choosy | Policy::Rate(_) | Policy::Peers(_), _) => return Ok(()),
+            (Kind::Choosy | Kind::Rate(_) | Kind::Peers(_), _) => return Ok(()),
         };
         let mut inner = self.env.lock();
         let visitor = inner.answers(self.acceptor, &answer);
@@ -158,7 +158,7 @@ impl PointedExtra {
     }
 }
 
-impl Admission for PointedExtra {
+impl Admission for InstrumentedPolicy {
     type Permit = ExtraPermit;
 
     fn reserve(&self) -> Reserve<ExtraPermit> {
@@ -170,15 +170,15 @@ impl Admission for PointedExtra {
 
     fn never_waits(&self) -> bool {
         match &self.policy {
-            Policy::Rate(rate) => rate.never_waits(),
-            Policy::Choosy => false,
-            Policy::Peers(peers) => peers.never_waits(),
-            Policy::Delay(delay) => delay.never_waits(),
-            Policy::Allowed(allowed) => allowed.never_waits(),
+            Kind::Rate(rate) => rate.never_waits(),
+            Kind::Choosy => false,
+            Kind::Peers(peers) => peers.never_waits(),
+            Kind::Delay(delay) => delay.never_waits(),
+            Kind::Allowed(allowed) => allowed.never_waits(),
         }
     }
 
-    fn admit(&self, newcomer: &dyn Newcomer, permit: &mut ExtraPermit) -> Result<(), Denied> {
+    fn admit(&self, newcomer: &dyn ConnectionInfo, permit: &mut ExtraPermit) -> Result<(), Rejection> {
         self.env.point();
         let answer = self.answer(newcomer, permit);
         self.env.point();
@@ -187,22 +187,22 @@ impl Admission for PointedExtra {
 
     fn wants_peer(&self) -> bool {
         match &self.policy {
-            Policy::Rate(rate) => rate.wants_peer(),
-            Policy::Choosy => true,
-            Policy::Peers(peers) => peers.wants_peer(),
-            Policy::Delay(delay) => delay.wants_peer(),
-            Policy::Allowed(allowed) => allowed.wants_peer(),
+            Kind::Rate(rate) => rate.wants_peer(),
+            Kind::Choosy => true,
+            Kind::Peers(peers) => peers.wants_peer(),
+            Kind::Delay(delay) => delay.wants_peer(),
+            Kind::Allowed(allowed) => allowed.wants_peer(),
         }
     }
 
     fn cancel(&self, permit: ExtraPermit) {
         self.env.point();
         match (&self.policy, permit) {
-            (Policy::Rate(rate), ExtraPermit::Token(token)) => {
+            (Kind::Rate(rate), ExtraPermit::Token(token)) => {
                 self.env.lock().ledger.gives_token();
                 rate.cancel(token);
             }
-            (Policy::Peers(peers), ExtraPermit::Place(mut place)) => {
+            (Kind::Peers(peers), ExtraPermit::Place(mut place)) => {
                 place.permit.take().into_iter().for_each(|permit| peers.cancel(permit));
             }
             _ => {}
@@ -212,12 +212,12 @@ impl Admission for PointedExtra {
 
     fn stand(&self, bell: &Arc<Bell>, until: Until) -> Line {
         match (&self.policy, until) {
-            (Policy::Rate(rate), _) => rate.stand(bell, until),
-            (Policy::Peers(peers), _) => peers.stand(bell, until),
-            (Policy::Delay(delay), _) => delay.stand(bell, until),
-            (Policy::Allowed(allowed), _) => allowed.stand(bell, until),
-            (Policy::Choosy, Until::Room) => Line::Room,
-            (Policy::Choosy, Until::Release) => Line::Standing,
+            (Kind::Rate(rate), _) => rate.stand(bell, until),
+            (Kind::Peers(peers), _) => peers.stand(bell, until),
+            (Kind::Delay(delay), _) => delay.stand(bell, until),
+            (Kind::Allowed(allowed), _) => allowed.stand(bell, until),
+            (Kind::Choosy, Until::Room) => Line::Room,
+            (Kind::Choosy, Until::Release) => Line::Standing,
         }
     }
 

@@ -5,10 +5,10 @@ use std::fmt;
 use std::time::Duration;
 
 use super::refusals::Refuses;
-use super::script::{Act, Case};
+use super::script::{Action, Setup};
 use crate::drain::counters::Counters;
-use crate::drain::errno::{Class, Errno};
-use crate::drain::strategy::Proof;
+use crate::drain::errno::{Errno, ErrnoClass};
+use crate::drain::strategy::EmptyCheck;
 
 /// A broken promise.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub struct Violation {
 
 /// What one acceptor did, as seen through the seam.
 #[derive(Debug, Default)]
-pub(super) struct Account {
+pub(super) struct Expected {
     pub(super) attempts: u64,
     pub(super) delivered: u64,
     pub(super) refused: u64,
@@ -56,7 +56,7 @@ pub(super) struct Account {
     pub(super) detached: bool,
     /// It stands in line for room, and has not been rung since.
     in_line: bool,
-    /// Places that came back while it stood in line.
+    /// Capacity that came back while it stood in line.
     passed_over: u32,
     /// Somebody has rung since its last pass began.
     rung: bool,
@@ -71,7 +71,7 @@ pub(super) struct Account {
 
 /// The places of one gate.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Places {
+pub(super) struct Capacity {
     pub(super) limit: u32,
     pub(super) taken: u32,
     /// Once full, it opens again when so many are free.
@@ -80,7 +80,7 @@ pub(super) struct Places {
     pub(super) was_full: bool,
 }
 
-impl Places {
+impl Capacity {
     /// Whether there is room for one more.
     pub(super) fn has_room(self) -> bool {
         self.taken < self.limit && (self.low_water <= 1 || !self.was_full)
@@ -112,7 +112,7 @@ const PATIENCE: u32 = 64;
 
 #[derive(Default)]
 pub(super) struct Ledger {
-    pub(super) accounts: Vec<Account>,
+    pub(super) accounts: Vec<Expected>,
     /// Connections that clients made.
     pub(super) arrived: u64,
     /// Of these, at most so many have not been told of.
@@ -125,7 +125,7 @@ pub(super) struct Ledger {
     pub(super) doomed: bool,
     taken: u64,
     closed: u64,
-    pub(super) gates: Vec<Places>,
+    pub(super) gates: Vec<Capacity>,
     /// Tokens of the rate that are used up.
     pub(super) tokens: u64,
     /// The most that any account was passed over.
@@ -141,12 +141,12 @@ impl Ledger {
         self.violation.get_or_insert_with(|| Violation { promise, what: what.into() });
     }
 
-    pub(super) fn add_account(&mut self, case: &Case) {
-        let tries_in_vain = case.proof == Some(Proof::Eagain);
+    pub(super) fn add_account(&mut self, case: &Setup) {
+        let tries_in_vain = case.proof == Some(EmptyCheck::UntilEagain);
         let gate = self.accounts.len() % case.gates();
         let refuses = Refuses::of(case);
         let budget = case.budget;
-        self.accounts.push(Account { budget, gate, tries_in_vain, refuses, ..Account::default() });
+        self.accounts.push(Expected { budget, gate, tries_in_vain, refuses, ..Expected::default() });
     }
 
     /// The gate an acceptor stands before.
@@ -155,7 +155,7 @@ impl Ledger {
     }
 
     /// The places an acceptor takes its own from.
-    pub(super) fn places_of(&self, acceptor: usize) -> Places {
+    pub(super) fn places_of(&self, acceptor: usize) -> Capacity {
         self.gates[self.gate_of(acceptor)]
     }
 
@@ -174,11 +174,14 @@ impl Ledger {
         account.alarm = None;
     }
 
-    pub(super) fn acted(&mut self, act: Act) {
+    pub(super) fn acted(&mut self, act: Action) {
         // Clients that come, go or quit never make a good acceptor try in vain. These others may.
-        self.disturbed |= !matches!(act, Act::Connect(_) | Act::Quit(_) | Act::Reset(_) | Act::Free);
+        self.disturbed |=
+            !matches!(act, Action::Connect(_) | Action::Quit(_) | Action::Reset(_) | Action::Free);
         // An event of its own, or nothing left to wait for: who failed before may try.
-        if let Act::Connect(_) | Act::Insert(_) | Act::Tell(_) | Act::Steal(_) | Act::Shut(_) = act {
+        if let Action::Connect(_) | Action::Insert(_) | Action::Tell(_) | Action::Steal(_) | Action::Shut(_) =
+            act
+        {
             self.excuse();
         }
     }
@@ -190,13 +193,13 @@ impl Ledger {
         }
     }
 
-    pub(super) fn command(&mut self, acceptor: usize, act: Act) {
+    pub(super) fn command(&mut self, acceptor: usize, act: Action) {
         let Some(account) = self.accounts.get_mut(acceptor) else { return };
         let was_silent = account.paused || account.stopped;
         match act {
-            Act::Pause(_) => account.paused = true,
+            Action::Pause(_) => account.paused = true,
             // Who resumes it has it try.
-            Act::Resume(_) => (account.paused, account.shortages) = (false, [None; 2]),
+            Action::Resume(_) => (account.paused, account.shortages) = (false, [None; 2]),
             _ => account.stopped = true,
         }
         if !was_silent {
@@ -296,12 +299,12 @@ impl Ledger {
     /// An accept failed; `queued` is how many connections it left behind.
     pub(super) fn fails(&mut self, acceptor: usize, errno: Errno, queued: u32) {
         match errno.class() {
-            Class::Consumed => {
+            ErrnoClass::Consumed => {
                 self.aborted += 1;
                 self.accounts[acceptor].hitch();
             }
-            Class::Interrupted => self.accounts[acceptor].hitch(),
-            Class::Resource => {
+            ErrnoClass::Interrupted => self.accounts[acceptor].hitch(),
+            ErrnoClass::Resource => {
                 let account = &mut self.accounts[acceptor];
                 account.exhausted = queued > 0;
                 account.pass.exhausted += 1;
@@ -316,13 +319,13 @@ impl Ledger {
                     }
                 }
             }
-            Class::Empty => {
+            ErrnoClass::Empty => {
                 self.accounts[acceptor].empty += 1;
                 if !self.disturbed && self.accounts.len() == 1 && !self.accounts[acceptor].tries_in_vain {
                     self.violate("P14", format!("acceptor {acceptor} called accept on an empty queue"));
                 }
             }
-            Class::Dead => {}
+            ErrnoClass::Fatal => {}
         }
     }
 
@@ -360,7 +363,7 @@ impl Ledger {
     pub(super) fn takes_place(&mut self, gate: usize) {
         let places = &mut self.gates[gate];
         places.taken += 1;
-        let Places { limit, taken, .. } = *places;
+        let Capacity { limit, taken, .. } = *places;
         if taken > limit {
             self.violate("P3", format!("{taken} places are taken of {limit}"));
         }
@@ -480,7 +483,7 @@ impl Ledger {
     }
 }
 
-impl Account {
+impl Expected {
     fn hitch(&mut self) {
         self.pass.hitches += 1;
         self.in_vain += 1;

@@ -1,12 +1,12 @@
 //! The pretended kernel, and everything that is proved on it.
 //!
 //! Pure and deterministic: no descriptor, no clock, no thread. It stands behind the same trait as the real kernel,
-//! [`Port`](crate::drain::Port), so that the acceptor that is explored is the one that runs in production. Not covered
+//! [`Backend`](crate::drain::Backend), so that the acceptor that is explored is the one that runs in production. Not covered
 //! by semantic versioning.
 //!
 //! # What a run is
 //!
-//! A [`Case`] says what is built: the trigger, the budget, the gate, how many acceptors, how their owners leave the
+//! A [`Setup`] says what is built: the trigger, the budget, the gate, how many acceptors, how their owners leave the
 //! loop. A [`Script`] says what the environment does and when: clients come, quit and reset, permits come back,
 //! descriptors run out, another process takes connections. [`run`](run()) plays both and checks the promises of
 //! [the guide](crate::guide::promises) on the way; [`explore`](explore()) plays every script up to a number of acts, the shortest first.
@@ -14,14 +14,14 @@
 //! # Test your own policy
 //!
 //! An admission policy or a whole accept loop of your own goes through the same: implement
-//! [`Admission`](crate::admission::Admission) and [`Limited`] for the policy, or [`Subject`] and [`Maker`] for the loop:
+//! [`Admission`](crate::admission::Admission) and [`Limited`] for the policy, or [`Subject`] and [`Factory`] for the loop:
 //! [the guide to testing](crate::guide::testing). This policy counts places in an atomic, and
 //! forgets that somebody may be waiting:
 //!
 //! ```
 //! use std::sync::{Arc, atomic::{AtomicU32, Ordering::SeqCst}};
 //! use epoll_acceptor::admission::Bell;
-//! use epoll_acceptor::sim::{Act, Case, GateMode, Limited, Real, explore};
+//! use epoll_acceptor::sim::{Action, Setup, GateMode, Limited, Real, explore};
 //! use epoll_acceptor::{Admission, Line, Reserve, Until, WhenFull};
 //!
 //! #[derive(Clone)]
@@ -50,8 +50,8 @@
 //!     fn change_limit(&self, _: u32) {}
 //! }
 //!
-//! let case = Case { gate: GateMode::Pause(1), queued: 2, ..Case::plain() };
-//! let (script, violation) = explore::<Counter>(&case, &Real, &[Act::Free], 1).unwrap_err();
+//! let case = Setup { gate: GateMode::Pause(1), queued: 2, ..Setup::plain() };
+//! let (script, violation) = explore::<Counter>(&case, &Real, &[Action::Free], 1).unwrap_err();
 //! assert_eq!(violation.promise, "P1", "the second client is stranded");
 //! assert!(script.acts().is_empty(), "and nothing special has to happen for that");
 //! ```
@@ -80,7 +80,7 @@ pub mod explore;
 pub use env::{Env, Stage};
 pub use explore::{Explored, explore};
 pub use ledger::Violation;
-pub use pointed::{PointedGate, PointedPermit, PointedPort, Tracked};
+pub use pointed::{InstrumentedBackend, InstrumentedGate, InstrumentedPermit, Tracked};
 pub use run::{Limited, Report, run};
-pub use script::{Act, Case, Extra, GateMode, Leave, Script};
-pub use subject::{Handle, Maker, Real, Subject, Thrown};
+pub use script::{Action, GateMode, Leave, Policy, Script, Setup};
+pub use subject::{Factory, Handle, InjectedPanic, Real, Subject};

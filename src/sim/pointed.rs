@@ -6,18 +6,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::env::Env;
-use super::script::Extra;
+use super::script::Policy;
 use super::visitors::Visitor;
 use crate::admission::bell::{Bell, Ring};
-use crate::admission::newcomer::{Credentials, Newcomer};
+use crate::admission::newcomer::{ConnectionInfo, Credentials};
 use crate::admission::policy::{Admission, Line, Reserve, Until};
-use crate::admission::refusal::{Denied, Refusal};
+use crate::admission::refusal::{Refusal, Rejection};
 use crate::admission::sync::Arc;
+use crate::drain::backend::{Backend, Peek};
 use crate::drain::errno::Errno;
-use crate::drain::port::{Peek, Port};
 
 /// A port around whose calls the environment acts, and whose failures it chooses.
-pub struct PointedPort<P> {
+pub struct InstrumentedBackend<P> {
     port: P,
     env: Env,
     acceptor: usize,
@@ -40,7 +40,7 @@ struct PointedRing {
     acceptor: usize,
 }
 
-impl<P> PointedPort<P> {
+impl<P> InstrumentedBackend<P> {
     pub(super) fn new(port: P, env: Env, acceptor: usize) -> Self {
         Self { port, env, acceptor, reserve: AtomicBool::new(false) }
     }
@@ -53,7 +53,7 @@ impl<P> PointedPort<P> {
     }
 }
 
-impl<P: Port> PointedPort<P> {
+impl<P: Backend> InstrumentedBackend<P> {
     fn accept_by(
         &self,
         call: impl FnOnce(&P) -> Result<(P::Stream, Option<SocketAddr>), Errno>,
@@ -90,7 +90,7 @@ impl<P: Port> PointedPort<P> {
             let visitor = Visitor {
                 peer: peer.or_else(|| self.port.peer(&stream)).map(|peer| peer.ip()),
                 credentials: self.port.credentials(&stream),
-                in_group: self.port.is_in_group(&stream, Extra::GROUP),
+                in_group: self.port.is_in_group(&stream, Policy::GROUP),
                 queued: self.port.age(&stream),
             };
             inner.visitors.comes(self.acceptor, serial, visitor);
@@ -111,7 +111,7 @@ impl<S> Tracked<S> {
     }
 }
 
-impl<P: Port> Port for PointedPort<P> {
+impl<P: Backend> Backend for InstrumentedBackend<P> {
     type Stream = Tracked<P::Stream>;
 
     fn accept(&self) -> Result<Self::Stream, Errno> {
@@ -241,7 +241,7 @@ impl<S> Drop for Tracked<S> {
 
 /// An admission around whose operations the environment acts, and whose places are counted.
 #[derive(Clone)]
-pub struct PointedGate<A> {
+pub struct InstrumentedGate<A> {
     gate: A,
     env: Env,
     acceptor: usize,
@@ -271,8 +271,8 @@ impl Drop for LosesTurn<'_> {
     }
 }
 
-/// A permit of a [`PointedGate`].
-pub struct PointedPermit<P> {
+/// A permit of a [`InstrumentedGate`].
+pub struct InstrumentedPermit<P> {
     permit: Option<P>,
     env: Env,
     gate: usize,
@@ -280,7 +280,7 @@ pub struct PointedPermit<P> {
     visitor: Option<u64>,
 }
 
-impl<A> PointedGate<A> {
+impl<A> InstrumentedGate<A> {
     pub(super) fn new(gate: A, env: Env, acceptor: usize, brings_extra: bool) -> Self {
         Self { gate, env, acceptor, brings_extra }
     }
@@ -291,9 +291,9 @@ impl<A> PointedGate<A> {
     }
 }
 
-impl<A: Admission> PointedGate<A> {
+impl<A: Admission> InstrumentedGate<A> {
     /// An answer as the books see it.
-    fn noted(&self, answer: Reserve<A::Permit>) -> Reserve<PointedPermit<A::Permit>> {
+    fn noted(&self, answer: Reserve<A::Permit>) -> Reserve<InstrumentedPermit<A::Permit>> {
         match answer {
             Reserve::Room(permit) => Reserve::Room(self.counted(permit)),
             Reserve::Full => Reserve::Full,
@@ -306,17 +306,17 @@ impl<A: Admission> PointedGate<A> {
     }
 
     /// A place as the books see it: taken when an acceptor has it.
-    fn counted(&self, permit: A::Permit) -> PointedPermit<A::Permit> {
+    fn counted(&self, permit: A::Permit) -> InstrumentedPermit<A::Permit> {
         let gate = self.number();
         let mut inner = self.env.lock();
         inner.takes_place(gate);
         inner.ledger.stands(self.acceptor, false);
-        PointedPermit { permit: Some(permit), env: self.env.clone(), gate, visitor: None }
+        InstrumentedPermit { permit: Some(permit), env: self.env.clone(), gate, visitor: None }
     }
 }
 
-impl<A: Admission> Admission for PointedGate<A> {
-    type Permit = PointedPermit<A::Permit>;
+impl<A: Admission> Admission for InstrumentedGate<A> {
+    type Permit = InstrumentedPermit<A::Permit>;
 
     fn reserve(&self) -> Reserve<Self::Permit> {
         self.env.point();
@@ -329,7 +329,7 @@ impl<A: Admission> Admission for PointedGate<A> {
         self.gate.never_waits()
     }
 
-    fn admit(&self, newcomer: &dyn Newcomer, permit: &mut Self::Permit) -> Result<(), Denied> {
+    fn admit(&self, newcomer: &dyn ConnectionInfo, permit: &mut Self::Permit) -> Result<(), Rejection> {
         let Some(place) = &mut permit.permit else { return Ok(()) };
         let answer = self.gate.admit(newcomer, place);
         if self.brings_extra {
@@ -387,7 +387,7 @@ impl<A: Admission> Admission for PointedGate<A> {
     }
 }
 
-impl<P> Drop for PointedPermit<P> {
+impl<P> Drop for InstrumentedPermit<P> {
     fn drop(&mut self) {
         if let Some(permit) = self.permit.take() {
             self.env.point();
@@ -402,9 +402,9 @@ impl<P> Drop for PointedPermit<P> {
     }
 }
 
-impl<P> fmt::Debug for PointedPort<P> {
+impl<P> fmt::Debug for InstrumentedBackend<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PointedPort").field("acceptor", &self.acceptor).finish_non_exhaustive()
+        f.debug_struct("InstrumentedBackend").field("acceptor", &self.acceptor).finish_non_exhaustive()
     }
 }
 
@@ -414,14 +414,14 @@ impl<S> fmt::Debug for Tracked<S> {
     }
 }
 
-impl<A: fmt::Debug> fmt::Debug for PointedGate<A> {
+impl<A: fmt::Debug> fmt::Debug for InstrumentedGate<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PointedGate").field("gate", &self.gate).finish_non_exhaustive()
+        f.debug_struct("InstrumentedGate").field("gate", &self.gate).finish_non_exhaustive()
     }
 }
 
-impl<P> fmt::Debug for PointedPermit<P> {
+impl<P> fmt::Debug for InstrumentedPermit<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PointedPermit").finish_non_exhaustive()
+        f.debug_struct("InstrumentedPermit").finish_non_exhaustive()
     }
 }

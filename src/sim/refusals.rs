@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::ledger::Ledger;
-use super::script::{Case, Extra, GateMode};
+use super::script::{GateMode, Policy, Setup};
 use crate::drain::counters::Counters;
 
 impl Ledger {
@@ -46,7 +46,7 @@ impl Ledger {
     pub(super) fn takes_token(&mut self) {
         self.tokens += 1;
         let burst = self.accounts.first().map_or(0, |account| account.refuses.burst);
-        let most = u64::from(burst) + self.so_far(Extra::PER_SECOND);
+        let most = u64::from(burst) + self.so_far(Policy::PER_SECOND);
         if self.tokens > most {
             let what = format!("{} came in by a rate that has allowed {most} so far", self.tokens);
             self.violate("P3", what);
@@ -84,20 +84,20 @@ pub(super) struct Refuses {
 }
 
 impl Refuses {
-    pub(super) fn of(case: &Case) -> Self {
+    pub(super) fn of(case: &Setup) -> Self {
         Self {
             full: matches!(case.gate, GateMode::Shed(_)),
-            rated: matches!(case.extra, Extra::ShedRate(_)),
+            rated: matches!(case.extra, Policy::ShedRate(_)),
             // A gate that panics when it is asked after the accept counts as well.
-            peer: matches!(case.extra, Extra::Peers(_) | Extra::PeersThenChoosy(_)),
-            delay: case.extra == Extra::Delay,
-            credentials: case.extra == Extra::Allowed,
-            policy: matches!(case.extra, Extra::Choosy | Extra::PeersThenChoosy(_))
+            peer: matches!(case.extra, Policy::Peers(_) | Policy::PeersThenChoosy(_)),
+            delay: case.extra == Policy::Delay,
+            credentials: case.extra == Policy::Allowed,
+            policy: matches!(case.extra, Policy::Choosy | Policy::PeersThenChoosy(_))
                 || matches!(case.gate, GateMode::Shed(_)),
             shortage: case.reserve,
             rate: case.refusals,
             burst: match case.extra {
-                Extra::Rate(burst) | Extra::ShedRate(burst) => burst,
+                Policy::Rate(burst) | Policy::ShedRate(burst) => burst,
                 _ => 0,
             },
         }
@@ -111,7 +111,7 @@ impl Refuses {
             (self.delay, counters.refused_delay),
             (self.credentials, counters.refused_credentials),
             (self.policy, counters.refused_policy),
-            (self.shortage, counters.refused_shortage),
+            (self.shortage, counters.refused_out_of_descriptors),
         ];
         let told: u64 = allowed.iter().map(|(_, count)| count).sum();
         told == counters.refused && allowed.iter().all(|(may, count)| *may || *count == 0)

@@ -8,17 +8,17 @@
 use std::sync::Arc;
 
 use super::env::{Env, Stage};
-use super::extra::{PointedExtra, SimClock};
-use super::ledger::{Places, Violation};
-use super::pointed::{PointedGate, PointedPort};
-use super::script::{Act, Case, Extra, GateMode, Script};
+use super::extra::{InstrumentedPolicy, SimClock};
+use super::ledger::{Capacity, Violation};
+use super::pointed::{InstrumentedBackend, InstrumentedGate};
+use super::script::{Action, GateMode, Policy, Script, Setup};
 use super::stage::SimStage;
-use super::subject::Maker;
+use super::subject::Factory;
 use crate::admission::clock::Clock;
 use crate::admission::gate::{Gate, WhenFull};
 use crate::admission::policy::{Admission, Unlimited};
 use crate::admission::refusal::Refusal;
-use crate::drain::port::Port;
+use crate::drain::backend::Backend;
 use crate::drain::strategy::Trigger;
 
 /// An admission with a connection limit, as a run makes and changes it.
@@ -38,7 +38,7 @@ pub trait Limited: Admission<Permit: Send> + Clone + 'static {
     }
     /// The same with the policy that a case has besides its gate, if it brings that itself: then no other is made, and
     /// the books look at its answers. For policies of one's own, and the faults they may have.
-    fn with_extra(&self, _extra: Extra, _clock: &Arc<dyn Clock>) -> Option<Self> {
+    fn with_extra(&self, _extra: Policy, _clock: &Arc<dyn Clock>) -> Option<Self> {
         None
     }
 }
@@ -85,7 +85,7 @@ const ROUNDS_MAX: u32 = 300;
 /// # Errors
 ///
 /// The first promise that was broken.
-pub fn run<G: Limited>(case: &Case, script: &Script, maker: &impl Maker) -> Result<Report, Violation> {
+pub fn run<G: Limited>(case: &Setup, script: &Script, maker: &impl Factory) -> Result<Report, Violation> {
     let stage = SimStage::new(case);
     let ports = stage.clone();
     run_on::<G, _>(case, script, maker, Box::new(stage), |listener, acceptor, trigger| {
@@ -98,10 +98,10 @@ pub fn run<G: Limited>(case: &Case, script: &Script, maker: &impl Maker) -> Resu
 /// # Errors
 ///
 /// The first promise that was broken.
-pub fn run_on<G: Limited, P: Port + 'static>(
-    case: &Case,
+pub fn run_on<G: Limited, P: Backend + 'static>(
+    case: &Setup,
     script: &Script,
-    maker: &impl Maker,
+    maker: &impl Factory,
     stage: Box<dyn Stage>,
     port: impl Fn(usize, usize, Trigger) -> P,
 ) -> Result<Report, Violation>
@@ -112,7 +112,7 @@ where
     let env = Env::new(stage, script, case.one_listener);
     match case.gate {
         GateMode::Open => {
-            env.lock().ledger.gates = vec![Places { limit: u32::MAX, ..Places::default() }; case.gates()];
+            env.lock().ledger.gates = vec![Capacity { limit: u32::MAX, ..Capacity::default() }; case.gates()];
             build(case, maker, &env, |_| Unlimited, port, false);
         }
         GateMode::Pause(limit) | GateMode::Batch(limit, _) | GateMode::Shed(limit) => {
@@ -127,7 +127,7 @@ where
             let gates: Vec<G> = (0..case.gates())
                 .map(|_| gate().with_extra(case.extra, &clock).unwrap_or_else(&gate))
                 .collect();
-            env.lock().ledger.gates = vec![Places { limit, low_water, ..Places::default() }; gates.len()];
+            env.lock().ledger.gates = vec![Capacity { limit, low_water, ..Capacity::default() }; gates.len()];
             let (handles, counted) = (gates.clone(), gates.clone());
             build(case, maker, &env, |gate| gates[gate].clone(), port, brings_extra);
             env.on_limit(Arc::new(move |gate, limit| handles[gate].change_limit(limit)));
@@ -141,27 +141,28 @@ where
 }
 
 fn build<P, A>(
-    case: &Case,
-    maker: &impl Maker,
+    case: &Setup,
+    maker: &impl Factory,
     env: &Env,
     admission: impl Fn(usize) -> A,
     port: impl Fn(usize, usize, Trigger) -> P,
     brings_extra: bool,
 ) where
-    P: Port + 'static,
+    P: Backend + 'static,
     P::Stream: Send,
     A: Admission<Permit: Send> + Clone + 'static,
 {
     let (extra, second) = match brings_extra {
         true => (None, None),
-        false => PointedExtra::all(case.extra, env),
+        false => InstrumentedPolicy::all(case.extra, env),
     };
     env.lock().visitors.watch(case.extra);
     for acceptor in 0..case.acceptors {
         let listener = if case.one_listener { 0 } else { acceptor };
-        let case = &Case { trigger: case.trigger_of(acceptor), ..case.clone() };
-        let port = PointedPort::new(port(listener, acceptor, case.trigger), env.clone(), acceptor);
-        let gate = PointedGate::new(admission(acceptor % case.gates()), env.clone(), acceptor, brings_extra);
+        let case = &Setup { trigger: case.trigger_of(acceptor), ..case.clone() };
+        let port = InstrumentedBackend::new(port(listener, acceptor, case.trigger), env.clone(), acceptor);
+        let gate =
+            InstrumentedGate::new(admission(acceptor % case.gates()), env.clone(), acceptor, brings_extra);
         env.lock().ledger.add_account(case);
         let subject = match (&extra, &second) {
             (None, _) => maker.make(port, gate, case),
@@ -174,10 +175,10 @@ fn build<P, A>(
     }
 }
 
-fn play(case: &Case, env: &Env) -> Result<Report, Violation> {
+fn play(case: &Setup, env: &Env) -> Result<Report, Violation> {
     let listeners = if case.one_listener { 1 } else { case.acceptors };
     for listener in 0..listeners {
-        (0..case.queued).for_each(|_| env.act(Act::Connect(listener)));
+        (0..case.queued).for_each(|_| env.act(Action::Connect(listener)));
     }
     let mut rests = 0;
     let mut rounds = ROUNDS_MAX;
@@ -204,7 +205,7 @@ fn play(case: &Case, env: &Env) -> Result<Report, Violation> {
 }
 
 /// Everyone has a turn; tells how many had an event.
-fn turns(case: &Case, env: &Env) -> Result<u32, Violation> {
+fn turns(case: &Setup, env: &Env) -> Result<u32, Violation> {
     let mut awake = 0;
     for acceptor in 0..case.acceptors {
         awake += u32::from(env.turn(acceptor));
@@ -215,7 +216,7 @@ fn turns(case: &Case, env: &Env) -> Result<u32, Violation> {
 
 /// Everyone answers events until everyone sleeps. Nothing can happen meanwhile that was not there before, so the
 /// number of wake-ups is bounded by what was.
-fn until_rest(case: &Case, env: &Env) -> Result<(), Violation> {
+fn until_rest(case: &Setup, env: &Env) -> Result<(), Violation> {
     let bound = {
         let inner = env.lock();
         let queued: u32 = (0..case.acceptors).map(|listener| inner.queued_at(listener)).sum();
@@ -234,7 +235,7 @@ fn until_rest(case: &Case, env: &Env) -> Result<(), Violation> {
 /// Nobody has an event. Whoever has clients waiting, and room for them, must have an alarm set; whoever was
 /// stopped must be out of its epoll; every connection is in service with a place, and every place has its
 /// connection.
-fn at_rest(case: &Case, env: &Env) -> Result<(), Violation> {
+fn at_rest(case: &Setup, env: &Env) -> Result<(), Violation> {
     let (in_use, in_service) = (env.in_use(), env.held() as u64);
     let mut inner = env.lock();
     for acceptor in 0..case.acceptors {
@@ -270,16 +271,16 @@ fn at_rest(case: &Case, env: &Env) -> Result<(), Violation> {
 }
 
 /// No client comes any more. Everyone who is queued is served, one free place and one alarm at a time.
-fn wind_up(case: &Case, env: &Env, listeners: usize) -> Result<(), Violation> {
+fn wind_up(case: &Setup, env: &Env, listeners: usize) -> Result<(), Violation> {
     env.calm();
     for acceptor in 0..case.acceptors {
         // Only who is paused: to resume is to ring, which would wake a sleeper that nobody else wakes.
         if env.lock().ledger.accounts[acceptor].paused {
-            env.act(Act::Resume(acceptor));
+            env.act(Action::Resume(acceptor));
         }
     }
     if env.lock().ledger.gates.iter().any(|places| places.limit == 0) {
-        env.act(Act::Limit(1));
+        env.act(Action::Limit(1));
     }
     // Every round serves a connection, ends one, or lets an alarm go off; back-off ends with the first success.
     let mut rounds = 32 + 8 * env.lock().ledger.arrived;
@@ -287,9 +288,9 @@ fn wind_up(case: &Case, env: &Env, listeners: usize) -> Result<(), Violation> {
         until_rest(case, env)?;
         let alarmed = env.lock().ledger.next_alarm().is_some();
         if alarmed {
-            env.act(Act::Tick);
+            env.act(Action::Tick);
         } else if env.held() > 0 {
-            env.act(Act::Free);
+            env.act(Action::Free);
         } else {
             break;
         }
@@ -315,7 +316,7 @@ fn wind_up(case: &Case, env: &Env, listeners: usize) -> Result<(), Violation> {
 }
 
 /// The books at the end.
-fn settle(case: &Case, env: &Env, listeners: usize) -> Result<(), Violation> {
+fn settle(case: &Setup, env: &Env, listeners: usize) -> Result<(), Violation> {
     for acceptor in 0..case.acceptors {
         let mut inner = env.lock();
         let counters = inner.subjects[acceptor].as_ref().and_then(|subject| subject.counters());
@@ -324,7 +325,7 @@ fn settle(case: &Case, env: &Env, listeners: usize) -> Result<(), Violation> {
         }
         let control = inner.subjects[acceptor].as_ref().and_then(|subject| subject.control());
         let state = control.and_then(|control| control.state());
-        if inner.ledger.accounts[acceptor].stopped && state.is_some_and(|state| !state.is_over()) {
+        if inner.ledger.accounts[acceptor].stopped && state.is_some_and(|state| !state.is_terminal()) {
             inner.ledger.violate("P9", format!("acceptor {acceptor} was stopped, and is {state:?}"));
         }
         let listener = inner.listener_of(acceptor);

@@ -6,17 +6,17 @@ use std::time::Duration;
 use crate::admission::refusal::Refusal;
 use crate::drain::core::Plan;
 use crate::drain::errno::Errno;
-use crate::drain::strategy::{Proof, Trigger};
+use crate::drain::strategy::{EmptyCheck, Trigger};
 
 /// What is built before a run.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Case {
+pub struct Setup {
     /// How the acceptors are registered.
     pub trigger: Trigger,
     /// How every second acceptor is, if not as the others.
     pub second: Option<Trigger>,
     /// How a pass knows the end of the queue; `None` is what the acceptor takes by itself.
-    pub proof: Option<Proof>,
+    pub proof: Option<EmptyCheck>,
     /// Whether the kernel tells the depth of the queue: TCP does, Unix does not.
     pub measurable: bool,
     /// Attempts per pass.
@@ -26,7 +26,7 @@ pub struct Case {
     /// Whether each acceptor has a gate of its own, or all share one.
     pub own_gates: bool,
     /// What else stands before them all.
-    pub extra: Extra,
+    pub extra: Policy,
     /// The rate of refusals: so many a second, and so many at once.
     pub refusals: Option<(u32, u32)>,
     /// Whether clients are refused with a reserve descriptor when descriptors have run out.
@@ -56,10 +56,10 @@ pub enum GateMode {
 
 /// A policy behind the gate of a case, one for all its acceptors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Extra {
+pub enum Policy {
     /// None.
     Nothing,
-    /// At most [`PER_SECOND`](Extra::PER_SECOND) connections a second and so many at once; the others wait.
+    /// At most [`PER_SECOND`](Policy::PER_SECOND) connections a second and so many at once; the others wait.
     Rate(u32),
     /// The same; the others are refused.
     ShedRate(u32),
@@ -69,13 +69,13 @@ pub enum Extra {
     Peers(u32),
     /// The same, and one of three that it lets in is refused after it.
     PeersThenChoosy(u32),
-    /// A target of [`TARGET`](Extra::TARGET) for the time in the queue.
+    /// A target of [`TARGET`](Policy::TARGET) for the time in the queue.
     Delay,
-    /// Nobody but [`USER`](Extra::USER) and the members of [`GROUP`](Extra::GROUP).
+    /// Nobody but [`USER`](Policy::USER) and the members of [`GROUP`](Policy::GROUP).
     Allowed,
 }
 
-impl Extra {
+impl Policy {
     /// The rate of the policies that have one: a connection every 5 ms.
     pub const PER_SECOND: u32 = 200;
     /// How long one should be queued at the most.
@@ -83,7 +83,7 @@ impl Extra {
     /// For how long everybody has to be queued longer until somebody is refused.
     pub const INTERVAL: Duration = Duration::from_millis(4);
     /// Nobody is served who was queued longer.
-    pub const CUT_OFF: Duration = Duration::from_millis(9);
+    pub const MAX_DELAY: Duration = Duration::from_millis(9);
     /// A user who may come.
     pub const USER: u32 = 1000;
     /// A group whose members may.
@@ -107,7 +107,7 @@ pub enum Leave {
 
 /// What the environment does at a point of a run. Numbers name listeners or acceptors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Act {
+pub enum Action {
     /// A client connects.
     Connect(usize),
     /// A client connects, first step: its connection is queued and can be accepted.
@@ -116,7 +116,7 @@ pub enum Act {
     Tell(usize),
     /// The client that waits longest quits, or resets its connection.
     Quit(usize),
-    /// See [`Act::Quit`].
+    /// See [`Action::Quit`].
     Reset(usize),
     /// Another process takes a connection.
     Steal(usize),
@@ -153,7 +153,7 @@ pub enum Act {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Script {
     /// Invariant: in order of the points.
-    acts: Vec<(u32, Act)>,
+    acts: Vec<(u32, Action)>,
 }
 
 impl Script {
@@ -165,7 +165,7 @@ impl Script {
 
     /// The script with one act more. Acts at one point are done in the order in which they were added.
     #[must_use]
-    pub fn at(mut self, point: u32, act: Act) -> Self {
+    pub fn at(mut self, point: u32, act: Action) -> Self {
         let place = self.acts.partition_point(|(earlier, _)| *earlier <= point);
         self.acts.insert(place, (point, act));
         self
@@ -173,14 +173,14 @@ impl Script {
 
     /// The script with one more act, which comes so many points after the last one.
     #[must_use]
-    pub fn after(self, points: u32, act: Act) -> Self {
+    pub fn after(self, points: u32, act: Action) -> Self {
         let last = self.last_point().unwrap_or(0);
         self.at(last.saturating_add(points), act)
     }
 
     /// The acts in order.
     #[must_use]
-    pub fn acts(&self) -> &[(u32, Act)] {
+    pub fn acts(&self) -> &[(u32, Action)] {
         &self.acts
     }
 
@@ -200,18 +200,18 @@ impl Script {
 
     /// A script from arbitrary bytes, two for each act: how many points later, and which act.
     #[must_use]
-    pub fn from_bytes(bytes: &[u8], case: &Case) -> Self {
-        let acts = Act::all(case);
+    pub fn from_bytes(bytes: &[u8], case: &Setup) -> Self {
+        let acts = Action::all(case);
         bytes.chunks_exact(2).fold(Self::new(), |script, pair| {
             script.after(u32::from(pair[0] % 32), acts[usize::from(pair[1]) % acts.len()])
         })
     }
 }
 
-impl Act {
+impl Action {
     /// Every act that can matter in a case.
     #[must_use]
-    pub fn all(case: &Case) -> Vec<Self> {
+    pub fn all(case: &Setup) -> Vec<Self> {
         let listeners = if case.one_listener { 1 } else { case.acceptors };
         let mut acts = vec![Self::Free, Self::Exhaust, Self::Relieve, Self::Tick];
         acts.extend([libc::EINTR, libc::ECONNABORTED, libc::ENOBUFS].map(|n| Self::Fail(Errno::new(n))));
@@ -243,16 +243,16 @@ impl fmt::Display for Script {
     }
 }
 
-impl fmt::Display for Act {
+impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Fail(errno) => write!(f, "Act::Fail(Errno::new(libc::{errno:?}))"),
-            other => write!(f, "Act::{other:?}"),
+            Self::Fail(errno) => write!(f, "Action::Fail(Errno::new(libc::{errno:?}))"),
+            other => write!(f, "Action::{other:?}"),
         }
     }
 }
 
-impl Case {
+impl Setup {
     /// What its acceptors are built by.
     #[must_use]
     pub fn plan(&self) -> Plan {
@@ -275,7 +275,7 @@ impl Case {
             budget: 64,
             gate: GateMode::Open,
             own_gates: false,
-            extra: Extra::Nothing,
+            extra: Policy::Nothing,
             refusals: None,
             reserve: false,
             acceptors: 1,
@@ -308,8 +308,12 @@ impl Case {
         let case = Self {
             trigger: TRIGGERS[usize::from(choice(0, 3))],
             second: (choice(0, u8::MAX) >= 128).then_some(TRIGGERS[usize::from(choice(0, 9) / 3)]),
-            proof: [None, Some(Proof::Eagain), Some(Proof::Peek), Some(Proof::Depth)]
-                [usize::from(choice(1, 4))],
+            proof: [
+                None,
+                Some(EmptyCheck::UntilEagain),
+                Some(EmptyCheck::Poll),
+                Some(EmptyCheck::QueueLength),
+            ][usize::from(choice(1, 4))],
             measurable: choice(1, 8) < 4,
             budget: 1 + number(2, 65),
             gate: match choice(3, 17) {
@@ -320,19 +324,19 @@ impl Case {
             },
             own_gates: choice(5, u8::MAX) >= 128,
             extra: match choice(7, u8::MAX) / 32 {
-                1 => Extra::Rate(1),
-                2 => Extra::Rate(3),
-                3 => Extra::ShedRate(1),
-                4 => Extra::Choosy,
+                1 => Policy::Rate(1),
+                2 => Policy::Rate(3),
+                3 => Policy::ShedRate(1),
+                4 => Policy::Choosy,
                 5 => match choice(2, 4) {
-                    0 => Extra::Peers(1),
-                    1 => Extra::PeersThenChoosy(1),
-                    2 => Extra::Delay,
-                    _ => Extra::Allowed,
+                    0 => Policy::Peers(1),
+                    1 => Policy::PeersThenChoosy(1),
+                    2 => Policy::Delay,
+                    _ => Policy::Allowed,
                 },
-                _ => Extra::Nothing,
+                _ => Policy::Nothing,
             },
-            refusals: (choice(6, u8::MAX) >= 192).then_some((Extra::PER_SECOND, 2)),
+            refusals: (choice(6, u8::MAX) >= 192).then_some((Policy::PER_SECOND, 2)),
             reserve: choice(4, u8::MAX) >= 192,
             acceptors: 1 + usize::from(choice(4, 3)),
             one_listener: choice(5, 2) == 1,

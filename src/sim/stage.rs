@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use super::env::Stage;
 use super::kernel::{ConnId, Family, Fd, Kernel, Mask, Shut, Sleep, Thread};
-use super::script::{Case, Extra};
+use super::script::{Policy, Setup};
 use crate::admission::bell::Ring;
 use crate::admission::newcomer::Credentials;
 use crate::admission::refusal::Refusal;
-use crate::drain::closing::{Bar, Barred};
+use crate::drain::backend::{Backend, Peek};
+use crate::drain::closing::{Bar, Intake};
 use crate::drain::errno::Errno;
-use crate::drain::port::{Peek, Port};
 use crate::drain::strategy::Trigger;
 
 /// A simulated kernel with the listeners and epolls of one case. Clones are the same.
@@ -66,7 +66,7 @@ const BACKLOG: i32 = 4096;
 impl SimStage {
     /// The kernel of a case.
     #[must_use]
-    pub fn new(case: &Case) -> Self {
+    pub fn new(case: &Setup) -> Self {
         let mut kernel = Kernel::new();
         let family = if case.measurable { Family::Tcp4 } else { Family::Unix };
         let listeners = if case.one_listener { 1 } else { case.acceptors };
@@ -237,7 +237,7 @@ impl Stage for SimStage {
         let epoll = world.epolls[acceptor];
         // Asleep between its turns, which is what an exclusive registration is about.
         let thread = Thread(u32::try_from(acceptor).unwrap_or(u32::MAX));
-        let slept = match world.kernel.is_waiting(thread) {
+        let slept = match world.kernel.has_pending(thread) {
             true => world.kernel.run(thread),
             false => world.kernel.sleep(epoll, thread, 16, None),
         };
@@ -286,10 +286,10 @@ fn address(id: ConnId) -> SocketAddr {
 /// The peer of a connection where there are no addresses: one of two users, by the same turns.
 fn credentials(id: ConnId) -> Credentials {
     let other = id.0 / 2 % 2;
-    Credentials { uid: Extra::USER + other, gid: 100 + other, pid: 1 + id.0 }
+    Credentials { uid: Policy::USER + other, gid: 100 + other, pid: 1 + id.0 }
 }
 
-impl Port for SimPort {
+impl Backend for SimPort {
     type Stream = SimStream;
 
     fn accept(&self) -> Result<SimStream, Errno> {
@@ -315,7 +315,7 @@ impl Port for SimPort {
     /// Every third is in the group besides its own.
     fn is_in_group(&self, stream: &SimStream, gid: u32) -> Option<bool> {
         let own = self.credentials(stream)?.gid;
-        Some(gid == own || (gid == Extra::GROUP && stream.id.0 % 3 == 2))
+        Some(gid == own || (gid == Policy::GROUP && stream.id.0 % 3 == 2))
     }
 
     fn make_reserve(&self) -> bool {
@@ -380,13 +380,13 @@ impl Port for SimPort {
 }
 
 impl Bar for SimPort {
-    fn bar(&self) -> Barred {
+    fn bar(&self) -> Intake {
         if self.kernel(|kernel| kernel.bar(self.listener)).is_ok() {
-            return Barred::ButHandshakes;
+            return Intake::HandshakesOnly;
         }
         match self.kernel(|kernel| kernel.shutdown(self.listener, Shut::RD)) {
-            Ok(()) => Barred::Fully,
-            Err(_) => Barred::No,
+            Ok(()) => Intake::Closed,
+            Err(_) => Intake::Open,
         }
     }
 

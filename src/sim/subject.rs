@@ -5,15 +5,15 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use super::pointed::{PointedPermit, PointedPort, Tracked};
-use super::script::{Case, Leave};
+use super::pointed::{InstrumentedBackend, InstrumentedPermit, Tracked};
+use super::script::{Leave, Setup};
 use crate::admission::bell::Bell;
 use crate::admission::connection::Connection;
 use crate::admission::policy::Admission;
 use crate::drain::acceptor::{Acceptor, Steps};
+use crate::drain::backend::Backend;
 use crate::drain::core::Drain;
 use crate::drain::counters::Counters;
-use crate::drain::port::Port;
 use crate::drain::shared::Control;
 use crate::drain::state::State;
 use crate::drain::strategy::Strategy;
@@ -83,14 +83,14 @@ impl Handle for Bell {
 }
 
 /// A connection as a subject delivers it.
-pub type Delivered<P, A> = Connection<Tracked<P>, PointedPermit<A>>;
+pub type Delivered<P, A> = Connection<Tracked<P>, InstrumentedPermit<A>>;
 
 /// Makes the subject of a run.
-pub trait Maker {
+pub trait Factory {
     /// Builds an accept loop on a port, behind an admission.
-    fn make<P, A>(&self, port: PointedPort<P>, admission: A, case: &Case) -> Box<dyn Subject>
+    fn make<P, A>(&self, port: InstrumentedBackend<P>, admission: A, case: &Setup) -> Box<dyn Subject>
     where
-        P: Port + 'static,
+        P: Backend + 'static,
         P::Stream: Send,
         A: Admission + Clone + 'static,
         A::Permit: Send;
@@ -101,16 +101,16 @@ pub trait Maker {
 pub struct Real;
 
 /// An acceptor of this crate, driven by an owner who leaves the loop as the case says.
-struct Owner<P: Port, S: Strategy, A: Admission> {
-    acceptor: Drain<PointedPort<P>, S, A>,
+struct Owner<P: Backend, S: Strategy, A: Admission> {
+    acceptor: Drain<InstrumentedBackend<P>, S, A>,
     leave: Leave,
     skipped: bool,
 }
 
-impl Maker for Real {
-    fn make<P, A>(&self, port: PointedPort<P>, admission: A, case: &Case) -> Box<dyn Subject>
+impl Factory for Real {
+    fn make<P, A>(&self, port: InstrumentedBackend<P>, admission: A, case: &Setup) -> Box<dyn Subject>
     where
-        P: Port + 'static,
+        P: Backend + 'static,
         P::Stream: Send,
         A: Admission + Clone + 'static,
         A::Permit: Send,
@@ -126,11 +126,11 @@ impl Maker for Real {
 /// The panic of [`Leave::Panic`], and of whatever else a case wants the owner of an acceptor to survive:
 /// throw it with `std::panic::resume_unwind`.
 #[derive(Clone, Copy, Debug)]
-pub struct Thrown;
+pub struct InjectedPanic;
 
 impl<P, S, A> Subject for Owner<P, S, A>
 where
-    P: Port,
+    P: Backend,
     P::Stream: Send + 'static,
     S: Strategy,
     A: Admission,
@@ -162,12 +162,12 @@ where
             }
             match leave {
                 Leave::Forget(_) => std::mem::forget(pass),
-                Leave::Panic(_) => std::panic::resume_unwind(Box::new(Thrown)),
+                Leave::Panic(_) => std::panic::resume_unwind(Box::new(InjectedPanic)),
                 _ => {}
             }
         }));
         if let Err(thrown) = body {
-            if !thrown.is::<Thrown>() {
+            if !thrown.is::<InjectedPanic>() {
                 std::panic::resume_unwind(thrown);
             }
         }

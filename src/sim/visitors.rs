@@ -6,9 +6,9 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::ledger::Violation;
-use super::script::Extra;
+use super::script::Policy;
 use crate::admission::newcomer::Credentials;
-use crate::admission::refusal::{Cause, Denied};
+use crate::admission::refusal::{Cause, Rejection};
 
 /// A connection that was taken.
 #[derive(Clone, Debug)]
@@ -39,7 +39,7 @@ struct Inside {
 /// All who came and have not gone, and how long they were queued. Knows nothing where the case has no rule for it.
 #[derive(Debug, Default)]
 pub(super) struct Visitors {
-    extra: Option<Extra>,
+    extra: Option<Policy>,
     inside: BTreeMap<u64, Inside>,
     /// What each acceptor took last.
     in_hand: BTreeMap<usize, u64>,
@@ -49,9 +49,9 @@ pub(super) struct Visitors {
 }
 
 impl Visitors {
-    pub(super) fn watch(&mut self, extra: Extra) {
+    pub(super) fn watch(&mut self, extra: Policy) {
         let has_rules =
-            matches!(extra, Extra::Peers(_) | Extra::PeersThenChoosy(_) | Extra::Delay | Extra::Allowed);
+            matches!(extra, Policy::Peers(_) | Policy::PeersThenChoosy(_) | Policy::Delay | Policy::Allowed);
         self.extra = has_rules.then_some(extra);
     }
 
@@ -70,9 +70,9 @@ impl Visitors {
     pub(super) fn lets_in(&mut self, acceptor: usize, now: Duration) -> Option<u64> {
         let serial = *self.in_hand.get(&acceptor)?;
         let visitor = self.inside.get(&serial)?.visitor.clone();
-        if let (Some(Extra::Delay), Some(queued)) = (self.extra, visitor.queued) {
+        if let (Some(Policy::Delay), Some(queued)) = (self.extra, visitor.queued) {
             let high = self.has_been_high(now, queued);
-            if high == Some(true) && queued > 2 * Extra::TARGET {
+            if high == Some(true) && queued > 2 * Policy::TARGET {
                 self.violate(
                     "P5",
                     format!("one that was queued {queued:?} was let in by an overloaded policy"),
@@ -87,28 +87,28 @@ impl Visitors {
     }
 
     /// A policy refused what an acceptor took last.
-    pub(super) fn denies(&mut self, acceptor: usize, now: Duration, denied: &Denied) {
+    pub(super) fn denies(&mut self, acceptor: usize, now: Duration, denied: &Rejection) {
         let Some(inside) = self.in_hand.get(&acceptor).and_then(|serial| self.inside.get(serial)) else {
             return;
         };
         let visitor = inside.visitor.clone();
         match (denied.cause, self.extra) {
-            (Cause::Peer, Some(Extra::Peers(limit) | Extra::PeersThenChoosy(limit))) => {
+            (Cause::Peer, Some(Policy::Peers(limit) | Policy::PeersThenChoosy(limit))) => {
                 let peer = visitor.counts_as();
                 let places = self.count(peer, |inside| inside.has_place);
                 if places < limit {
                     self.violate("P4", format!("{peer:?} has {places} of {limit} places, and was refused"));
                 }
             }
-            (Cause::Delay, Some(Extra::Delay)) => {
+            (Cause::Delay, Some(Policy::Delay)) => {
                 let Some(queued) = visitor.queued else {
                     return self
                         .violate("P5", "one was refused of which nobody knows how long it was queued");
                 };
                 let high = self.has_been_high(now, queued);
-                if queued <= 2 * Extra::TARGET {
+                if queued <= 2 * Policy::TARGET {
                     self.violate("P5", format!("one that was queued {queued:?} was refused"));
-                } else if high == Some(false) && queued <= Extra::CUT_OFF {
+                } else if high == Some(false) && queued <= Policy::MAX_DELAY {
                     self.violate(
                         "P5",
                         format!("one that was queued {queued:?} was refused without overload"),
@@ -116,7 +116,7 @@ impl Visitors {
                 }
                 self.sees(now, queued);
             }
-            (Cause::Credentials, Some(Extra::Allowed)) => {
+            (Cause::Credentials, Some(Policy::Allowed)) => {
                 if visitor.is_allowed() {
                     self.violate("P5", format!("{visitor:?} may come in, and was refused"));
                 }
@@ -132,7 +132,7 @@ impl Visitors {
         inside.delivered = true;
         let visitor = inside.visitor.clone();
         match self.extra {
-            Some(Extra::Peers(limit) | Extra::PeersThenChoosy(limit)) => {
+            Some(Policy::Peers(limit) | Policy::PeersThenChoosy(limit)) => {
                 let peer = visitor.counts_as();
                 let served = self.count(peer, |inside| inside.delivered && inside.open);
                 if served > limit {
@@ -142,10 +142,10 @@ impl Visitors {
                     );
                 }
             }
-            Some(Extra::Delay) if visitor.queued.is_some_and(|queued| queued > Extra::CUT_OFF) => {
+            Some(Policy::Delay) if visitor.queued.is_some_and(|queued| queued > Policy::MAX_DELAY) => {
                 self.violate("P5", format!("one that was queued {:?} was delivered", visitor.queued));
             }
-            Some(Extra::Allowed) if !visitor.is_allowed() => {
+            Some(Policy::Allowed) if !visitor.is_allowed() => {
                 self.violate("P5", format!("{visitor:?} may not come in, and was delivered"));
             }
             _ => {}
@@ -182,7 +182,7 @@ impl Visitors {
     }
 
     fn sees(&mut self, now: Duration, queued: Duration) {
-        if queued > Extra::TARGET {
+        if queued > Policy::TARGET {
             self.high.push((now, queued));
         } else {
             self.high.clear();
@@ -192,12 +192,12 @@ impl Visitors {
     /// Whether every wait was above the target for an interval, up to one that is seen now: `None` if one might see it
     /// so or not, because for a while nobody came.
     fn has_been_high(&self, now: Duration, queued: Duration) -> Option<bool> {
-        if queued <= Extra::TARGET {
+        if queued <= Policy::TARGET {
             return Some(false);
         }
         let lasted = now.saturating_sub(self.high.first().map_or(now, |(seen, _)| *seen));
         // A policy may cut off what is no whole millisecond.
-        if lasted + Duration::from_millis(1) <= Extra::INTERVAL {
+        if lasted + Duration::from_millis(1) <= Policy::INTERVAL {
             return Some(false);
         }
         let this = (now, queued);
@@ -206,8 +206,8 @@ impl Visitors {
             .high
             .iter()
             .zip(next)
-            .all(|((seen, _), (next, queued))| *next - *seen <= Extra::INTERVAL.max(*queued));
-        (steady && lasted >= Extra::INTERVAL + Duration::from_millis(1)).then_some(true)
+            .all(|((seen, _), (next, queued))| *next - *seen <= Policy::INTERVAL.max(*queued));
+        (steady && lasted >= Policy::INTERVAL + Duration::from_millis(1)).then_some(true)
     }
 
     fn violate(&mut self, promise: &'static str, what: impl Into<String>) {
@@ -224,7 +224,7 @@ impl Visitor {
     }
 
     fn is_allowed(&self) -> bool {
-        self.credentials.is_some_and(|credentials| credentials.uid == Extra::USER)
+        self.credentials.is_some_and(|credentials| credentials.uid == Policy::USER)
             || self.in_group == Some(true)
     }
 }

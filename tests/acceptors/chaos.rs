@@ -275,7 +275,7 @@ fn chaos(kind: Kind, triggers: [Trigger; 2], with_signals: bool, without_descrip
     weather(&gate, &controls, Dice(seed + 9), without_descriptors);
     // Every client that waits is served, without any new one after the last.
     assert!(clients.wait().unwrap().success(), "somebody was not served: {controls:?} {gate:?}");
-    crate::support::until("an empty queue", || !epoll_acceptor::is_waiting(&listener).unwrap());
+    crate::support::until("an empty queue", || !epoll_acceptor::has_pending(&listener).unwrap());
     quiet.store(true, Ordering::Relaxed);
     if let Some(signaller) = signaller {
         signaller.join().unwrap();
@@ -286,7 +286,7 @@ fn chaos(kind: Kind, triggers: [Trigger; 2], with_signals: bool, without_descrip
     assert!(gate.wait_idle(Some(Duration::ZERO)), "{gate:?}");
     for (mut owner, mut acceptor) in workers {
         owner.settle(&mut acceptor);
-        assert_eq!(acceptor.state(), State::Open);
+        assert_eq!(acceptor.state(), State::Listening);
         let counters = acceptor.counters();
         println!("{counters}");
         assert!(counters.is_balanced(), "{counters}");

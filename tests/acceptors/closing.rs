@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use epoll_acceptor::{
-    Acceptor, AnyListener, Barred, Farewell, Gate, LevelTriggered, Refusal, Rest, WindingDown,
+    Acceptor, AnyListener, Gate, Intake, LevelTriggered, Pending, Refusal, ShutdownReport, WindingDown,
 };
 use epoll_acceptor::{Admission, Listener, Strategy};
 use socket2::Socket;
@@ -21,7 +21,7 @@ use crate::support::{
 fn end<L: Listener, S: Strategy, A: Admission>(
     owner: &mut Owner,
     mut ending: WindingDown<L, S, A>,
-) -> Farewell {
+) -> ShutdownReport {
     while !ending.is_over() {
         let timeout = ending.timeout();
         for _ in 0..owner.wait(timeout) {
@@ -31,11 +31,11 @@ fn end<L: Listener, S: Strategy, A: Admission>(
     ending.finish()
 }
 
-fn barred(kind: Kind) -> Barred {
+fn barred(kind: Kind) -> Intake {
     match kind {
-        Kind::Tcp4 | Kind::Tcp6 => Barred::ButHandshakes,
-        Kind::Mptcp => Barred::No,
-        Kind::UnixStream | Kind::UnixSeqpacket => Barred::Fully,
+        Kind::Tcp4 | Kind::Tcp6 => Intake::HandshakesOnly,
+        Kind::Mptcp => Intake::Open,
+        Kind::UnixStream | Kind::UnixSeqpacket => Intake::Closed,
     }
 }
 
@@ -61,9 +61,9 @@ fn who_is_queued_is_served_and_who_comes_is_kept_out() {
             let copy = listener.try_clone().unwrap();
             let clients = door.connect_many(70);
             let ending = accept_on(&owner, listener.try_clone().unwrap(), trigger, None)
-                .wind_down(Rest::Serve(Refusal::Reset), LONG);
+                .wind_down(Pending::Serve(Refusal::Reset), LONG);
             assert_eq!(ending.barred(), barred(door.kind), "{:?}", door.kind);
-            if ending.barred() != Barred::No {
+            if ending.barred() != Intake::Open {
                 assert_kept_out(&door);
             }
             let farewell = end(&mut owner, ending);
@@ -86,7 +86,7 @@ fn every_trigger_winds_down() {
             let mut owner = Owner::new();
             let acceptor = accept_on(&owner, listener, trigger, None);
             let clients = door.connect_many(5);
-            let ending = acceptor.wind_down(Rest::Serve(Refusal::Reset), LONG).settle(Duration::ZERO);
+            let ending = acceptor.wind_down(Pending::Serve(Refusal::Reset), LONG).settle(Duration::ZERO);
             assert_eq!(end(&mut owner, ending).served, 5, "{kind:?} {trigger:?}");
             assert_all_served(&clients);
         }
@@ -99,7 +99,7 @@ fn who_is_queued_is_refused_if_that_is_wanted() {
         let mut owner = Owner::new();
         let acceptor = accept_on(&owner, listener, TRIGGERS[0], None);
         let clients = door.connect_many(70);
-        let ending = acceptor.wind_down(Rest::Refuse(Refusal::last_word(HELLO)), LONG);
+        let ending = acceptor.wind_down(Pending::Refuse(Refusal::message(HELLO)), LONG);
         let farewell = end(&mut owner, ending);
         assert_eq!((farewell.served, farewell.refused, farewell.left), (0, 70, Some(0)), "{farewell:?}");
         for client in clients {
@@ -120,7 +120,7 @@ fn at_the_deadline_the_rest_is_refused() {
         let clients = door.connect_many(5);
         let _kept = owner.take(&mut acceptor, 2);
         let mut ending =
-            acceptor.wind_down(Rest::Serve(Refusal::last_word("full")), Duration::from_millis(50));
+            acceptor.wind_down(Pending::Serve(Refusal::message("full")), Duration::from_millis(50));
         while !ending.is_over() {
             for _ in 0..owner.wait(ending.timeout()) {
                 assert_eq!(ending.drain(drop).unwrap(), 0, "there is no room");
@@ -140,7 +140,7 @@ fn a_stopped_acceptor_has_only_a_rest_to_refuse() {
     acceptor.control().stop();
     owner.settle(&mut acceptor);
     let client = door.connect();
-    let mut ending = acceptor.wind_down(Rest::Serve(Refusal::Close), LONG);
+    let mut ending = acceptor.wind_down(Pending::Serve(Refusal::Close), LONG);
     assert!(ending.is_over());
     let farewell = ending.finish();
     assert_eq!((farewell.served, farewell.refused, farewell.left), (0, 1, Some(0)));
@@ -176,7 +176,7 @@ fn a_handshake_that_had_begun_is_served_and_hears_its_client() {
         let mut owner = Owner::new();
         let acceptor = accept_on(&owner, listener, TRIGGERS[1], None);
         let client = door.connect();
-        let mut ending = acceptor.wind_down(Rest::Serve(Refusal::Reset), LONG).settle(LONG / 2);
+        let mut ending = acceptor.wind_down(Pending::Serve(Refusal::Reset), LONG).settle(LONG / 2);
         assert!(!ending.is_over(), "it may be under way");
         client.0.send(b"now").unwrap();
         let (mut taken, control) = (Vec::new(), ending.control());
@@ -227,7 +227,7 @@ fn nobody_who_got_through_is_reset() {
             };
             owner.until("somebody is served", pass, || control.counters().delivered > 0);
             let before = acceptor.counters().delivered;
-            let rest = Rest::Serve(Refusal::Reset);
+            let rest = Pending::Serve(Refusal::Reset);
             let ending = acceptor.wind_down(rest, LONG).settle(Duration::from_millis(30));
             let farewell = end(&mut owner, ending);
             over.store(true, Ordering::Relaxed);
@@ -249,8 +249,8 @@ fn a_second_bar_leaves_no_connection_deaf() {
     let [first, other] = [(&owner, listener), (&second, copy)]
         .map(|(owner, listener)| accept_on(owner, listener, TRIGGERS[0], None));
     let client = door.connect();
-    let mut endings =
-        [first, other].map(|acceptor| acceptor.wind_down(Rest::Serve(Refusal::Reset), LONG).settle(LONG / 2));
+    let mut endings = [first, other]
+        .map(|acceptor| acceptor.wind_down(Pending::Serve(Refusal::Reset), LONG).settle(LONG / 2));
     client.0.send(b"now").unwrap();
     let mut taken = Vec::new();
     until("it is served", || {
@@ -274,7 +274,7 @@ fn who_is_queued_when_descriptors_run_out_meanwhile_is_refused_all_the_same() {
             let owner = Owner::new();
             let acceptor = accept_on(&owner, listener, trigger, None);
             let clients = door.connect_many(4);
-            let ending = acceptor.wind_down(Rest::Refuse(Refusal::Close), LONG);
+            let ending = acceptor.wind_down(Pending::Refuse(Refusal::Close), LONG);
             let full = NoDescriptors::now();
             let farewell = ending.finish();
             drop(full);
@@ -301,12 +301,12 @@ fn a_reserve_descriptor_serves_while_the_listener_is_wound_down() {
             .register(&owner.epoll, LISTENER)
             .unwrap();
         let clients = door.connect_many(4);
-        let mut ending = acceptor.wind_down(Rest::Serve(Refusal::Reset), LONG);
+        let mut ending = acceptor.wind_down(Pending::Serve(Refusal::Reset), LONG);
         let full = NoDescriptors::now();
         let control = ending.control();
         owner.until("refusals", || assert_eq!(ending.ready().count(), 0), || control.counters().refused >= 4);
         drop(full);
-        assert_eq!(control.counters().refused_shortage, 4, "{}", control.counters());
+        assert_eq!(control.counters().refused_out_of_descriptors, 4, "{}", control.counters());
         for client in clients {
             assert_eq!(client.read_within(LONG), Read::End, "{kind:?}");
         }
@@ -324,7 +324,7 @@ fn for_want_of_descriptors_some_are_left_and_it_says_how_many() {
     let clients = door.connect_many(4);
     // Before there could be one in reserve.
     let full = NoDescriptors::now();
-    let mut ending = acceptor.wind_down(Rest::Refuse(Refusal::Close), Duration::from_millis(20));
+    let mut ending = acceptor.wind_down(Pending::Refuse(Refusal::Close), Duration::from_millis(20));
     assert!(!ending.is_over());
     let farewell = ending.finish();
     drop(full);

@@ -29,7 +29,7 @@ fn each(check: impl Fn(&mut Owner, &mut Any, &Door)) {
 /// The next case finds the queue empty.
 fn take_the_rest(acceptor: Any) {
     let listener = acceptor.into_listener();
-    while epoll_acceptor::is_waiting(&listener).unwrap() {
+    while epoll_acceptor::has_pending(&listener).unwrap() {
         drop(listener.0.accept().unwrap());
     }
 }
@@ -57,7 +57,7 @@ fn paused_from_another_thread_it_serves_nobody_until_it_is_resumed() {
         elsewhere(&control, Control::resume);
         owner.serve(acceptor, 3);
         assert_all_served(&clients);
-        assert_eq!(acceptor.state(), State::Open);
+        assert_eq!(acceptor.state(), State::Listening);
         assert_eq!(acceptor.counters().pauses, 1);
     });
 }
@@ -268,7 +268,7 @@ fn state_and_counters_can_be_read_from_another_thread_while_it_works() {
     assert_all_served(&clients);
     let shown = acceptor.counters().to_string();
     assert!(shown.contains("delivered 200"), "{shown}");
-    assert_eq!(acceptor.control().state(), State::Open);
+    assert_eq!(acceptor.control().state(), State::Listening);
 }
 
 #[test]
@@ -307,7 +307,7 @@ fn pauses_and_resumes_from_two_threads_at_any_moment_strand_nobody() {
                 meddler.join().unwrap();
             }
             owner.settle(&mut acceptor);
-            assert_eq!(acceptor.state(), State::Open);
+            assert_eq!(acceptor.state(), State::Listening);
             assert_balanced(&acceptor);
         }
     }

@@ -3,7 +3,7 @@
 
 use std::thread;
 
-use epoll_acceptor::{Acceptor, Admission, AllowedPeers, AnyListener, Gate, Refusal};
+use epoll_acceptor::{Acceptor, Admission, AllowedUsers, AnyListener, Gate, Refusal};
 use nix::unistd::{getegid, geteuid};
 
 use crate::support::{Client, Door, Kind, LISTENER, LONG, Owner, Read, assert_balanced, serve};
@@ -13,7 +13,7 @@ const OTHER: u32 = 54_321;
 const GROUP: u32 = 54_322;
 
 /// What clients read that this policy is asked about, of these listeners.
-fn ask(kind: Kind, policy: &AllowedPeers, connect: impl Fn(&Door) -> Client) -> Read {
+fn ask(kind: Kind, policy: &AllowedUsers, connect: impl Fn(&Door) -> Client) -> Read {
     let (listener, door) = kind.listen();
     let mut owner = Owner::new();
     let mut acceptor = epoll_acceptor::Trigger::Level
@@ -33,15 +33,15 @@ fn ask(kind: Kind, policy: &AllowedPeers, connect: impl Fn(&Door) -> Client) -> 
 #[test]
 fn who_was_named_is_let_in_and_nobody_else() {
     let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
-    let nobody = AllowedPeers::nobody;
+    let nobody = AllowedUsers::new;
     for kind in [Kind::UnixStream, Kind::UnixSeqpacket] {
         for allowed in [nobody().user(uid), nobody().group(gid), nobody().user(OTHER).user(uid)] {
             assert_eq!(ask(kind, &allowed, Door::connect), Read::Served, "{allowed:?}");
         }
-        for other in [nobody(), nobody().user(OTHER), nobody().group(GROUP), nobody().or_unknown()] {
+        for other in [nobody(), nobody().user(OTHER), nobody().group(GROUP), nobody().allow_unknown()] {
             assert_eq!(ask(kind, &other, Door::connect), Read::End, "{other:?}");
         }
-        let says = nobody().refusal(Refusal::last_word("served"));
+        let says = nobody().refusal(Refusal::message("served"));
         assert_eq!(ask(kind, &says, Door::connect), Read::Served, "which is what its last word is here");
     }
 }
@@ -50,8 +50,8 @@ fn who_was_named_is_let_in_and_nobody_else() {
 fn tcp_has_no_credentials() {
     let uid = geteuid().as_raw();
     for kind in [Kind::Tcp4, Kind::Tcp6] {
-        assert_eq!(ask(kind, &AllowedPeers::nobody().user(uid), Door::connect), Read::End);
-        assert_eq!(ask(kind, &AllowedPeers::nobody().or_unknown(), Door::connect), Read::Served);
+        assert_eq!(ask(kind, &AllowedUsers::new().user(uid), Door::connect), Read::End);
+        assert_eq!(ask(kind, &AllowedUsers::new().allow_unknown(), Door::connect), Read::Served);
     }
 }
 
@@ -78,7 +78,7 @@ fn another_user_is_who_it_is() {
         eprintln!("SKIPPED: only root can become another user");
         return;
     }
-    let nobody = AllowedPeers::nobody;
+    let nobody = AllowedUsers::new;
     for kind in [Kind::UnixStream, Kind::UnixSeqpacket] {
         for allowed in [nobody().user(OTHER), nobody().group(OTHER), nobody().group(GROUP)] {
             assert_eq!(ask(kind, &allowed, connect_as_other), Read::Served, "{allowed:?}");
@@ -95,5 +95,5 @@ fn root_is_not_let_in_for_being_root() {
         eprintln!("SKIPPED: this is not root");
         return;
     }
-    assert_eq!(ask(Kind::UnixStream, &AllowedPeers::nobody().user(OTHER), Door::connect), Read::End);
+    assert_eq!(ask(Kind::UnixStream, &AllowedUsers::new().user(OTHER), Door::connect), Read::End);
 }

@@ -20,7 +20,7 @@ fn assert_over(owner: &mut Owner, acceptor: &mut impl Acceptor) {
         assert_eq!(owner.wait(Duration::ZERO), 0, "woken for a dead listener");
     }
     owner.settle(acceptor);
-    assert_eq!(acceptor.state(), State::Dead);
+    assert_eq!(acceptor.state(), State::Closed);
     assert_eq!(owner.registrations().len(), 2, "the bell and the alarm");
     assert_balanced(acceptor);
 }
@@ -159,7 +159,7 @@ fn under_pause_the_death_of_a_tcp_listener_is_told() {
                 assert_over(&mut owner, &mut acceptor);
                 acceptor.control().resume();
                 owner.settle(&mut acceptor);
-                assert_eq!(acceptor.state(), State::Dead);
+                assert_eq!(acceptor.state(), State::Closed);
             }
         }
     }
@@ -278,7 +278,7 @@ fn shutting_down_the_writing_half_is_no_death() {
             owner.serve(&mut acceptor, 2);
             assert_all_served(&clients);
             owner.settle(&mut acceptor);
-            assert_eq!(acceptor.state(), State::Open);
+            assert_eq!(acceptor.state(), State::Listening);
         }
     }
 }

@@ -42,7 +42,7 @@ fn whoever_was_queued_longer_than_the_cut_off_is_refused() {
     for kind in [Kind::Tcp4, Kind::Tcp6] {
         for trigger in TRIGGERS {
             let (listener, door) = kind.listen();
-            let policy = QueueDelay::new(TARGET).cut_off(2 * TARGET).refusal(Refusal::Close);
+            let policy = QueueDelay::new(TARGET).max_delay(2 * TARGET).refusal(Refusal::Close);
             let mut owner = Owner::new();
             let mut acceptor = trigger
                 .on(AnyListener(listener))

@@ -171,12 +171,12 @@ fn who_left_comes_back_and_is_told_again() {
         owner.settle(&mut first);
         other.serve(&mut second, 1);
         client.assert_served();
-        assert_eq!((first.state(), first.counters().announced), (State::Full, 1));
+        assert_eq!((first.state(), first.counters().rewakes), (State::Full, 1));
         other.settle(&mut second);
 
         drop(place);
         owner.settle(&mut first);
-        assert_eq!(first.state(), State::Open);
+        assert_eq!(first.state(), State::Listening);
         // Added anew it stands behind the second now.
         let client = told_to_one(&other, &mut owner, &door);
         second.control().pause();
@@ -193,7 +193,7 @@ fn who_left_comes_back_and_is_told_again() {
             for _ in 0..other.wait(Duration::ZERO) {
                 second.drain(|connection| serve(&connection)).unwrap();
             }
-            !epoll_acceptor::is_waiting(first.listener()).unwrap()
+            !epoll_acceptor::has_pending(first.listener()).unwrap()
         });
         assert_all_served(&clients);
     }
@@ -210,7 +210,7 @@ fn an_acceptor_that_is_awake_makes_no_call_for_its_registration() {
         assert_all_served(&clients);
     }
     let counters = acceptor.counters();
-    assert_eq!((counters.rearms, counters.announced), (0, 0));
+    assert_eq!((counters.rearms, counters.rewakes), (0, 0));
 }
 
 /// Both asleep, one client at a time: the first of them is woken for each, and nobody in vain.
@@ -266,7 +266,7 @@ impl Worker {
             let mut owner = Owner::new();
             let mut acceptor = accept_on(&owner, listener, Trigger::Exclusive, None);
             tell.send((nix::unistd::gettid(), acceptor.control())).unwrap();
-            while !acceptor.state().is_over() {
+            while !acceptor.state().is_terminal() {
                 for _ in 0..owner.wait(LONG) {
                     acceptor.drain(|connection| serve(&connection)).unwrap();
                 }

@@ -55,7 +55,7 @@ fn out_of_descriptors_it_does_not_spin_and_comes_back_by_its_timer() {
                 owner.serve(&mut acceptor, 5);
                 assert_all_served(&clients);
                 owner.settle(&mut acceptor);
-                assert_eq!(acceptor.state(), State::Open);
+                assert_eq!(acceptor.state(), State::Listening);
                 assert_balanced(&acceptor);
             }
         }
@@ -97,7 +97,7 @@ fn a_permit_given_back_wakes_it_before_its_timer() {
             assert_all_served(&late);
             drop(kept);
             owner.settle(&mut acceptor);
-            assert_eq!((gate.in_use(), acceptor.state()), (0, State::Open));
+            assert_eq!((gate.in_use(), acceptor.state()), (0, State::Listening));
             assert_balanced(&acceptor);
         }
     }
@@ -118,7 +118,7 @@ fn with_nothing_queued_it_neither_tries_nor_sleeps() {
             for _ in 0..50 {
                 assert_eq!(acceptor.ready().count(), 0);
             }
-            assert_eq!(acceptor.state(), State::Open);
+            assert_eq!(acceptor.state(), State::Listening);
             assert_eq!(owner.wait(SHORT), 0);
             drop(none);
             let client = door.connect();

@@ -70,7 +70,7 @@ fn a_full_acceptor_with_nothing_queued_stays_open_and_falls_asleep_at_the_next_a
         let first = door.connect();
         let kept = owner.take(acceptor, 1);
         owner.settle(acceptor);
-        assert_eq!(acceptor.state(), State::Open, "nobody waits for a place");
+        assert_eq!(acceptor.state(), State::Listening, "nobody waits for a place");
         let second = door.connect();
         assert_eq!(owner.wait(SHORT), 1);
         assert_eq!(acceptor.ready().count(), 0);

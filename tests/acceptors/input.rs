@@ -8,8 +8,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use epoll_acceptor::{
-    Acceptor, AnyListener, Epoll, Events, ExclusiveInterest, Gate, Interest, LevelTriggered, Listener,
-    RegisterError, RegisterErrorKind, Token, Waker,
+    Acceptor, AnyListener, BuildError, BuildErrorKind, Epoll, Events, ExclusiveInterest, Gate, Interest,
+    LevelTriggered, Listener, Token, Waker,
 };
 use socket2::{Domain, Socket, Type};
 
@@ -29,7 +29,7 @@ fn assert_works(listener: &Socket, door: &Door) {
     }
 }
 
-fn refused<L: Listener, T>(answer: Result<T, RegisterError<L>>) -> RegisterError<L> {
+fn refused<L: Listener, T>(answer: Result<T, BuildError<L>>) -> BuildError<L> {
     match answer {
         Ok(_) => panic!("registered"),
         Err(error) => error,
@@ -43,7 +43,7 @@ fn a_budget_of_zero_is_refused_and_the_listener_comes_back() {
         let early = door.connect_many(1);
         let error =
             refused(LevelTriggered::on(AnyListener(listener)).budget(0).register(&owner.epoll, LISTENER));
-        assert!(matches!(error.kind(), RegisterErrorKind::ZeroBudget));
+        assert!(matches!(error.kind(), BuildErrorKind::ZeroBudget));
         assert!(error.to_string().contains("take 1 or more"), "{error}");
         assert_eq!(owner.registrations(), []);
         let listener = error.into_listener().0;
@@ -69,7 +69,7 @@ fn a_buffer_for_no_events_is_refused_and_says_what_to_give() {
 fn what_does_not_listen_is_refused_and_comes_back() {
     fn check(what: &str, epoll: &Epoll, fd: impl AsFd + Send + Sync) {
         let error = refused(LevelTriggered::on(AnyListener(fd)).register(epoll, LISTENER));
-        assert!(matches!(error.kind(), RegisterErrorKind::NotListening), "{what}: {error:?}");
+        assert!(matches!(error.kind(), BuildErrorKind::NotListening), "{what}: {error:?}");
         assert!(error.to_string().contains("call listen on it first"), "{what}: {error}");
         // It came back open.
         error.into_listener().0.as_fd().try_clone_to_owned().unwrap();
@@ -105,10 +105,10 @@ impl AsFd for Closed {
 fn a_closed_descriptor_is_refused_as_listener_and_as_epoll() {
     let owner = Owner::new();
     let error = refused(LevelTriggered::on(AnyListener(Closed)).register(&owner.epoll, LISTENER));
-    assert!(matches!(error.kind(), RegisterErrorKind::NotListening), "{error:?}");
+    assert!(matches!(error.kind(), BuildErrorKind::NotListening), "{error:?}");
     let (listener, door) = Kind::Tcp4.listen();
     let error = refused(LevelTriggered::on(AnyListener(listener)).register(Closed, LISTENER));
-    let RegisterErrorKind::System(cause) = error.kind() else { panic!("{error:?}") };
+    let BuildErrorKind::System(cause) = error.kind() else { panic!("{error:?}") };
     assert_eq!(cause.raw_os_error(), Some(libc::EBADF));
     assert_works(&error.into_listener().0, &door);
 }
@@ -122,7 +122,7 @@ fn what_is_no_epoll_is_refused_and_named() {
     let file = std::fs::File::open("/dev/null").unwrap();
     for strange in [stream.0.as_fd(), other.as_fd(), file.as_fd()] {
         let error = refused(LevelTriggered::on(listener).register(strange, LISTENER));
-        assert!(matches!(error.kind(), RegisterErrorKind::NotEpoll), "{error:?}");
+        assert!(matches!(error.kind(), BuildErrorKind::NotEpoll), "{error:?}");
         assert!(error.to_string().contains("pass one from epoll_create1"), "{error}");
         listener = error.into_listener();
     }
@@ -141,7 +141,7 @@ fn the_same_descriptor_twice_is_refused_and_the_first_registration_lives() {
         let mut first = LevelTriggered::on(AnyListener(&listener)).register(&owner.epoll, LISTENER).unwrap();
         let before = owner.registrations();
         let error = refused(LevelTriggered::on(AnyListener(&listener)).register(&owner.epoll, Token(8)));
-        assert!(matches!(error.kind(), RegisterErrorKind::AlreadyRegistered), "{error:?}");
+        assert!(matches!(error.kind(), BuildErrorKind::AlreadyRegistered), "{error:?}");
         assert!(error.to_string().contains("duplicate the listener"), "{error}");
         assert_eq!(io::Error::from(error).kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(owner.registrations(), before);
@@ -164,7 +164,7 @@ fn a_listener_that_the_user_watches_already_is_refused_and_stays_watched() {
     let mut owner = Owner::new();
     owner.epoll.add(&listener, LISTENER, Interest::IN).unwrap();
     let error = refused(LevelTriggered::on(AnyListener(&listener)).register(&owner.epoll, Token(8)));
-    assert!(matches!(error.kind(), RegisterErrorKind::AlreadyRegistered), "{error:?}");
+    assert!(matches!(error.kind(), BuildErrorKind::AlreadyRegistered), "{error:?}");
     let _client = door.connect();
     assert_eq!(owner.wait(SHORT), 1, "it was watched before, and is still");
 }
@@ -182,7 +182,7 @@ fn illegal_exclusive_combinations_are_refused_and_say_what_to_do() {
     assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
     assert!(error.to_string().contains("delete"), "it names the remedy: {error}");
     let error = refused(LevelTriggered::on(AnyListener(&listener)).register(&owner.epoll, Token(8)));
-    assert!(matches!(error.kind(), RegisterErrorKind::AlreadyRegistered), "{error:?}");
+    assert!(matches!(error.kind(), BuildErrorKind::AlreadyRegistered), "{error:?}");
 }
 
 #[test]
@@ -245,7 +245,7 @@ fn without_descriptors_a_registration_fails_whole_and_the_listener_comes_back() 
         let none = NoDescriptors::all_but(left);
         let error = refused(LevelTriggered::on(listener).register(&owner.epoll, LISTENER));
         drop(none);
-        let RegisterErrorKind::System(cause) = error.kind() else { panic!("{error:?}") };
+        let BuildErrorKind::System(cause) = error.kind() else { panic!("{error:?}") };
         assert_eq!(cause.raw_os_error(), Some(libc::EMFILE));
         listener = error.into_listener();
         assert_eq!(open_descriptors(), before);

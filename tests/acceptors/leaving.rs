@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-use epoll_acceptor::{Acceptor, Dead, EdgeTriggered, LevelTriggered, Proof, Trigger};
+use epoll_acceptor::{Acceptor, EdgeTriggered, EmptyCheck, LevelTriggered, ListenerClosed, Trigger};
 
 use crate::support::{
     Client, Door, Kind, LISTENER, Owner, PROOFS, SHORT, TRIGGERS, accept_on, assert_all_served,
@@ -258,7 +258,7 @@ fn a_pass_ends_at_its_budget_and_the_next_wait_reports_the_rest() {
                 let mut owner = Owner::new();
                 let mut builder = trigger.on(epoll_acceptor::AnyListener(listener.try_clone().unwrap()));
                 if let Some(proof) = proof {
-                    builder = builder.proof(proof);
+                    builder = builder.empty_check(proof);
                 }
                 let mut acceptor = builder.budget(3).register(&owner.epoll, LISTENER).unwrap();
                 let clients = door.connect_many(10);
@@ -293,7 +293,7 @@ fn connections_come_in_the_order_of_the_queue() {
 }
 
 /// What a user writes: generic over the strategy.
-fn serve_one<A: Acceptor>(acceptor: &mut A) -> Result<Option<A::Stream>, Dead>
+fn serve_one<A: Acceptor>(acceptor: &mut A) -> Result<Option<A::Stream>, ListenerClosed>
 where
     A::Permit: Into<()>,
 {
@@ -337,7 +337,8 @@ fn each_listener_of_std_gives_its_own_stream_which_is_non_blocking_and_close_on_
     is_typed(&mut owner, tcp, &door, |stream: &TcpStream| flags(stream));
     let (socket, door) = Kind::UnixStream.listen();
     let unix = UnixListener::from(OwnedFd::from(socket));
-    let unix = EdgeTriggered::on(unix).proof(Proof::Peek).register(&owner.epoll, LISTENER).unwrap();
+    let unix =
+        EdgeTriggered::on(unix).empty_check(EmptyCheck::Poll).register(&owner.epoll, LISTENER).unwrap();
     is_typed(&mut owner, unix, &door, |stream: &UnixStream| flags(stream));
     let (socket, door) = Kind::UnixSeqpacket.listen();
     let plain = Trigger::Level.on(OwnedFd::from(socket)).register(&owner.epoll, LISTENER).unwrap();

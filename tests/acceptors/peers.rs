@@ -41,7 +41,7 @@ fn a_flood_from_one_address_leaves_room_for_the_others() {
         let flood: Vec<_> = flood.into_iter().map(|client| (client.read_within(LONG), client)).collect();
         assert_eq!(flood.iter().filter(|(read, _)| *read == Read::Served).count(), 3);
         assert_eq!(flood.iter().filter(|(read, _)| *read == Read::Reset).count(), 497);
-        assert_eq!((peers.peers(), gate.in_use(), peers.crowded_out()), (11, 13, 0));
+        assert_eq!((peers.peers(), gate.in_use(), peers.table_full_count()), (11, 13, 0));
         assert_eq!(acceptor.counters().refused_peer, 497);
         assert_balanced(&acceptor);
         // Whoever leaves makes room for another of the same address.

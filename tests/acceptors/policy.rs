@@ -112,7 +112,7 @@ fn run(kind: Kind, trigger: epoll_acceptor::Trigger, call: Call, nth: u32, after
         }
         let _ = catch_unwind(AssertUnwindSafe(|| acceptor.drain(drop)));
     }
-    assert_eq!(acceptor.state(), State::Open);
+    assert_eq!(acceptor.state(), State::Listening);
 }
 
 #[test]

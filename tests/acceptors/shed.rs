@@ -66,7 +66,7 @@ fn above_the_limit_clients_are_closed_and_below_it_served_again() {
         for client in &late {
             assert_eq!(client.read_within(LONG), Read::End);
         }
-        assert_eq!(acceptor.state(), State::Open);
+        assert_eq!(acceptor.state(), State::Listening);
         drop(kept);
         let later = door.connect_many(1);
         owner.serve(acceptor, 1);
@@ -94,7 +94,7 @@ fn a_reset_is_a_reset() {
 #[test]
 fn a_last_word_is_read_whole_by_a_client_that_has_sent_its_request() {
     let word = "HTTP/1.1 503 Service Unavailable\r\n".repeat(20);
-    each(0, &Refusal::last_word(&word), |owner, acceptor, door| {
+    each(0, &Refusal::message(&word), |owner, acceptor, door| {
         let clients = door.connect_many(5);
         for client in &clients {
             (&client.0).write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
@@ -111,7 +111,7 @@ fn a_last_word_is_read_whole_by_a_client_that_has_sent_its_request() {
 #[test]
 fn a_last_word_is_read_whole_by_a_client_that_has_sent_more_than_anyone_reads() {
     let word = "-ERR max number of clients reached\r\n";
-    each(0, &Refusal::last_word(word), |owner, acceptor, door| {
+    each(0, &Refusal::message(word), |owner, acceptor, door| {
         if door.kind == Kind::UnixSeqpacket {
             return; // One message is one read.
         }
@@ -124,7 +124,7 @@ fn a_last_word_is_read_whole_by_a_client_that_has_sent_more_than_anyone_reads() 
 
 #[test]
 fn who_has_sent_something_reads_an_orderly_end() {
-    for refusal in [Refusal::Close, Refusal::last_word("-ERR")] {
+    for refusal in [Refusal::Close, Refusal::message("-ERR")] {
         each(0, &refusal, |owner, acceptor, door| {
             // Of a socket of messages each is a read.
             for (messages, size) in [(1, 1), (1, 4096), (3, 10), (2, 4096), (5, 4097)] {
@@ -142,7 +142,7 @@ fn who_has_sent_something_reads_an_orderly_end() {
 fn no_refusal_waits_for_an_inherited_linger() {
     // More than a client takes that does not read.
     let huge = vec![b'!'; 4 << 20];
-    for refusal in [Refusal::Close, Refusal::Reset, Refusal::last_word("-ERR"), Refusal::last_word(huge)] {
+    for refusal in [Refusal::Close, Refusal::Reset, Refusal::message("-ERR"), Refusal::message(huge)] {
         for kind in [Kind::Tcp4, Kind::Mptcp] {
             let (listener, door) = kind.listen();
             SockRef::from(&listener).set_linger(Some(Duration::from_secs(10))).unwrap();

@@ -46,7 +46,7 @@ fn who_comes_while_descriptors_are_out_is_refused_and_who_comes_after_is_served(
             owner.until(
                 "five refusals",
                 || assert_eq!(acceptor.drain(drop).unwrap(), 0),
-                || control.counters().refused_shortage == 5,
+                || control.counters().refused_out_of_descriptors == 5,
             );
             for client in &clients {
                 assert_eq!(client.read_within(LONG), Read::End);
@@ -84,13 +84,13 @@ fn a_turn_refuses_no_more_than_its_budget_and_then_backs_off() {
             assert!(owner.wait(LONG) > 0);
             assert_eq!(acceptor.ready().count(), 0);
             // One attempt told that descriptors are out.
-            assert_eq!(acceptor.counters().refused_shortage, 3);
+            assert_eq!(acceptor.counters().refused_out_of_descriptors, 3);
             assert_eq!((acceptor.counters().attempts, acceptor.state()), (4, State::Exhausted));
             let (begin, control) = (Instant::now(), acceptor.control());
             owner.until(
                 "twelve refusals",
                 || assert_eq!(acceptor.drain(drop).unwrap(), 0),
-                || control.counters().refused_shortage == 12,
+                || control.counters().refused_out_of_descriptors == 12,
             );
             let most = 10 + begin.elapsed().as_millis() / 150;
             assert!(u128::from(owner.wakes) <= most, "{} wakes: {}", owner.wakes, control.counters());
@@ -120,12 +120,12 @@ fn a_reserve_that_another_takes_is_made_again_when_it_can_be() {
         let (begin, long) = (Instant::now(), Duration::from_millis(500));
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                while begin.elapsed() < long && other.counters().refused_shortage < 200 {
+                while begin.elapsed() < long && other.counters().refused_out_of_descriptors < 200 {
                     // Who was not refused was taken with the descriptor that the other had given up.
                     other.drain(drop).unwrap();
                 }
             });
-            while begin.elapsed() < long && acceptor.counters().refused_shortage < 200 {
+            while begin.elapsed() < long && acceptor.counters().refused_out_of_descriptors < 200 {
                 acceptor.drain(drop).unwrap();
             }
         });
@@ -146,9 +146,9 @@ fn a_reserve_that_another_takes_is_made_again_when_it_can_be() {
         for (acceptor, door) in [(&mut acceptor, &door), (&mut other, &other_door)] {
             let client = door.connect();
             let none = NoDescriptors::now();
-            let refused = acceptor.counters().refused_shortage;
+            let refused = acceptor.counters().refused_out_of_descriptors;
             let begin = Instant::now();
-            while acceptor.counters().refused_shortage == refused {
+            while acceptor.counters().refused_out_of_descriptors == refused {
                 assert!(begin.elapsed() < LONG, "{}", acceptor.counters());
                 owner.wait(Duration::from_millis(5));
                 assert_eq!(acceptor.ready().count(), 0);

@@ -10,7 +10,9 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use epoll_acceptor::{Acceptor, AnyListener, Connection, Dead, Epoll, Events, Proof, Token, Trigger};
+use epoll_acceptor::{
+    Acceptor, AnyListener, Connection, EmptyCheck, Epoll, Events, ListenerClosed, Token, Trigger,
+};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 /// More than any of these tests takes, even on a machine that is busy with others.
@@ -24,8 +26,8 @@ pub(crate) const HELLO: &[u8] = b"served";
 
 pub(crate) const TRIGGERS: [Trigger; 3] = [Trigger::Level, Trigger::Edge, Trigger::Exclusive];
 /// The default, and each by name.
-pub(crate) const PROOFS: [Option<Proof>; 4] =
-    [None, Some(Proof::Eagain), Some(Proof::Peek), Some(Proof::Depth)];
+pub(crate) const PROOFS: [Option<EmptyCheck>; 4] =
+    [None, Some(EmptyCheck::UntilEagain), Some(EmptyCheck::Poll), Some(EmptyCheck::QueueLength)];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -244,7 +246,7 @@ impl Owner {
     }
 
     /// Passes until the listener's death is told.
-    pub(crate) fn told(&mut self, acceptor: &mut impl Acceptor<Stream: AsFd>) -> (usize, Dead) {
+    pub(crate) fn told(&mut self, acceptor: &mut impl Acceptor<Stream: AsFd>) -> (usize, ListenerClosed) {
         let begin = Instant::now();
         let mut served = 0;
         loop {
@@ -270,10 +272,10 @@ impl Owner {
 /// An acceptor on any listener, the trigger chosen at run time.
 pub(crate) type Any = epoll_acceptor::EpollAcceptor<AnyListener<Socket>, Trigger>;
 
-pub(crate) fn accept_on(owner: &Owner, socket: Socket, trigger: Trigger, proof: Option<Proof>) -> Any {
+pub(crate) fn accept_on(owner: &Owner, socket: Socket, trigger: Trigger, proof: Option<EmptyCheck>) -> Any {
     let mut builder = trigger.on(AnyListener(socket));
     if let Some(proof) = proof {
-        builder = builder.proof(proof);
+        builder = builder.empty_check(proof);
     }
     builder.register(&owner.epoll, LISTENER).unwrap()
 }

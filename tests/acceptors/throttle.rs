@@ -3,7 +3,9 @@
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use epoll_acceptor::{Acceptor, Admission, AnyListener, Gate, Newcomer, RateLimit, Refusal, State, WhenFull};
+use epoll_acceptor::{
+    Acceptor, Admission, AnyListener, ConnectionInfo, Gate, RateLimit, Refusal, State, WhenFull,
+};
 
 use crate::support::{
     Kind, LISTENER, LONG, Owner, Read, TRIGGERS, assert_all_served, assert_balanced, listeners,
@@ -132,7 +134,7 @@ fn a_gate_and_a_rate_hold_together() {
         }
         assert_all_served(&clients);
         owner.settle(&mut acceptor);
-        assert_eq!((gate.in_use(), acceptor.state()), (0, State::Open));
+        assert_eq!((gate.in_use(), acceptor.state()), (0, State::Listening));
         assert_balanced(&acceptor);
     }
 }
@@ -190,9 +192,9 @@ impl Admission for Curious {
 
     fn admit(
         &self,
-        newcomer: &dyn Newcomer,
+        newcomer: &dyn ConnectionInfo,
         permit: &mut Self::Permit,
-    ) -> Result<(), epoll_acceptor::Denied> {
+    ) -> Result<(), epoll_acceptor::Rejection> {
         let user = newcomer.credentials().map(|credentials| credentials.uid);
         *permit = Some((newcomer.peer(), newcomer.queued(), user));
         Ok(())

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use epoll_acceptor::admission::{Bell, Wishes};
 use epoll_acceptor::admission::{Ring, Until};
-use epoll_acceptor::drain::{Class, Errno, Peek, Port};
-use epoll_acceptor::sim::{Case, Handle, Maker, PointedPort, Subject};
+use epoll_acceptor::drain::{Backend, Errno, ErrnoClass, Peek};
+use epoll_acceptor::sim::{Factory, Handle, InstrumentedBackend, Setup, Subject};
 use epoll_acceptor::{Admission, Counters, Line, Reserve, Trigger};
 
 use crate::parting::Parting;
@@ -23,7 +23,7 @@ pub(crate) enum Next {
     Again,
     Leave,
     /// Leave, and tell the owner that the listener is dead.
-    Dead,
+    ListenerClosed,
 }
 
 /// Why a loop falls silent.
@@ -83,7 +83,7 @@ pub(crate) trait Logic: Send {
         };
         self.leaves(at);
         at.hand_on();
-        next == Next::Dead
+        next == Next::ListenerClosed
     }
 
     /// Whether this pass accepts.
@@ -183,16 +183,16 @@ pub(crate) trait Logic: Send {
         at.world.cancel(place);
     }
 
-    fn class(&self, errno: Errno) -> Class {
+    fn class(&self, errno: Errno) -> ErrnoClass {
         errno.class()
     }
 
     fn failed(&mut self, at: &mut Pass<'_>, errno: Errno) -> Next {
         match self.class(errno) {
-            Class::Consumed | Class::Interrupted => Next::Again,
-            Class::Empty => self.empty(at),
-            Class::Resource => self.exhausted(at),
-            Class::Dead => self.dead(at),
+            ErrnoClass::Consumed | ErrnoClass::Interrupted => Next::Again,
+            ErrnoClass::Empty => self.empty(at),
+            ErrnoClass::Resource => self.exhausted(at),
+            ErrnoClass::Fatal => self.dead(at),
         }
     }
 
@@ -375,7 +375,7 @@ impl Desk {
 
     pub(crate) fn die(&mut self) -> Next {
         self.stop();
-        Next::Dead
+        Next::ListenerClosed
     }
 
     /// One call of accept, counted.
@@ -389,11 +389,11 @@ impl Desk {
                 self.delay = DELAY_MIN;
             }
             Err(errno) => match errno.class() {
-                Class::Consumed => counters.aborted += 1,
-                Class::Interrupted => counters.interrupted += 1,
-                Class::Empty => counters.empty += 1,
-                Class::Resource => counters.exhausted += 1,
-                Class::Dead => counters.dead += 1,
+                ErrnoClass::Consumed => counters.aborted += 1,
+                ErrnoClass::Interrupted => counters.interrupted += 1,
+                ErrnoClass::Empty => counters.empty += 1,
+                ErrnoClass::Resource => counters.exhausted += 1,
+                ErrnoClass::Fatal => counters.dead += 1,
             },
         }
         accepted
@@ -444,10 +444,10 @@ struct Hand {
     handle: Arc<dyn Handle>,
 }
 
-impl Maker for Hands {
-    fn make<P, A>(&self, port: PointedPort<P>, admission: A, case: &Case) -> Box<dyn Subject>
+impl Factory for Hands {
+    fn make<P, A>(&self, port: InstrumentedBackend<P>, admission: A, case: &Setup) -> Box<dyn Subject>
     where
-        P: Port + 'static,
+        P: Backend + 'static,
         P::Stream: Send,
         A: Admission + Clone + 'static,
         A::Permit: Send,

@@ -1,7 +1,7 @@
 //! Gates with one piece wrong, behind the acceptors of this crate.
 
 use epoll_acceptor::admission::Until;
-use epoll_acceptor::sim::{Act, Case};
+use epoll_acceptor::sim::{Action, Setup};
 
 use crate::hall::{Flaw, Rung, Sound, State, Waiter};
 use crate::hunt::{Mutant, level, limit, none, once, shed, two};
@@ -10,7 +10,7 @@ pub(crate) fn mutants() -> Vec<Mutant> {
     let eagain = level;
     vec![
         Mutant::of_gate::<RateSwallowsRelease>(&["S13"], "P1", limit(1, queued(3)), none()),
-        Mutant::of_gate::<ClearsWhileOver>(&["S14"], "P1", limit(2, queued(3)), once(&[Act::Limit(1)])),
+        Mutant::of_gate::<ClearsWhileOver>(&["S14"], "P1", limit(2, queued(3)), once(&[Action::Limit(1)])),
         Mutant::of_gate::<CountsElsewhere>(&["S17"], "P4", limit(2, queued(1)), none()),
         Mutant::of_gate::<NoWorkerIdleYet>(&["S18"], "P1", limit(1, queued(1)), none()),
         Mutant::of_gate::<RaisesInSilence>(&["S19"], "P1", limit(0, queued(1)), none()),
@@ -18,13 +18,18 @@ pub(crate) fn mutants() -> Vec<Mutant> {
         Mutant::of_gate::<ChecksBeforeItCounts>(&["S23"], "P1", limit(1, queued(2)), none()),
         Mutant::of_gate::<StartsAtOne>(&["S24"], "P1", limit(1, queued(2)), none()),
         Mutant::of_gate::<StartsAtOne>(&["M6"], "P1", limit(2, queued(3)), none()),
-        Mutant::of_gate::<RollbackIsSilent>(&["S25"], "P11", limit(2, two(eagain(1))), once(&[Act::Turn(1)])),
-        Mutant::of_gate::<WakesOne>(&["S29"], "P11", limit(1, two(queued(2))), once(&[Act::Steal(0)])),
+        Mutant::of_gate::<RollbackIsSilent>(
+            &["S25"],
+            "P11",
+            limit(2, two(eagain(1))),
+            once(&[Action::Turn(1)]),
+        ),
+        Mutant::of_gate::<WakesOne>(&["S29"], "P11", limit(1, two(queued(2))), once(&[Action::Steal(0)])),
         Mutant::of_gate::<NoRollback>(&["L2"], "P4", limit(1, queued(2)), none()),
         Mutant::of_gate::<ClosedTwice>(&["L4"], "P4", limit(2, queued(2)), none()),
         Mutant::of_gate::<NeverCounted>(&["L7"], "P4", shed(1, queued(2)), none()),
         Mutant::of_gate::<CancelledTwice>(&["L10"], "P4", limit(2, eagain(1)), none()),
-        Mutant::of_gate::<CheckThenTake>(&["L11"], "P3", limit(1, two(queued(1))), once(&[Act::Turn(1)])),
+        Mutant::of_gate::<CheckThenTake>(&["L11"], "P3", limit(1, two(queued(1))), once(&[Action::Turn(1)])),
         Mutant::of_gate::<PublishedUncounted>(&["M7"], "P4", limit(1, queued(1)), none()),
         Mutant::of_gate::<OneTooMany>(&["L12"], "P3", limit(1, queued(2)), none()),
         Mutant::of_gate::<LatchNotRebuilt>(&["F17"], "P3", limit(0, queued(2)), none()),
@@ -33,12 +38,17 @@ pub(crate) fn mutants() -> Vec<Mutant> {
         Mutant::of_gate::<NinetyPercent>(&["M11"], "P1", limit(1, queued(2)), none()),
         Mutant::of_gate::<NobodyIsTold>(&["M35"], "P1", limit(1, queued(2)), none()),
         Mutant::of_gate::<LastWakerOnly>(&["M49"], "P11", limit(1, two(queued(2))), none()),
-        Mutant::of_gate::<SkipsEveryOther>(&["M50"], "P11", limit(1, two(queued(2))), once(&[Act::Steal(0)])),
+        Mutant::of_gate::<SkipsEveryOther>(
+            &["M50"],
+            "P11",
+            limit(1, two(queued(2))),
+            once(&[Action::Steal(0)]),
+        ),
     ]
 }
 
-fn queued(queued: u32) -> Case {
-    Case { queued, ..Case::plain() }
+fn queued(queued: u32) -> Setup {
+    Setup { queued, ..Setup::plain() }
 }
 
 /// A release wakes nobody while the rate limit holds; that would end by a timer, which was not set.

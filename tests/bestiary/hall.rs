@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use epoll_acceptor::admission::Bell;
 use epoll_acceptor::admission::Until;
 use epoll_acceptor::sim::Limited;
-use epoll_acceptor::{Admission, Cause, Denied, Line, Reserve, WhenFull};
+use epoll_acceptor::{Admission, Cause, Line, Rejection, Reserve, WhenFull};
 
 /// What is known under the lock.
 #[derive(Default)]
@@ -123,7 +123,7 @@ pub(crate) struct Sound;
 
 impl Flaw for Sound {}
 
-/// Thrown by who would wait for itself.
+/// InjectedPanic by who would wait for itself.
 pub(crate) struct Deadlock;
 
 /// A gate with one piece replaced. Clones are the same gate, seen by another acceptor.
@@ -206,7 +206,7 @@ impl<F: Flaw> Admission for Hall<F> {
         match &self.when_full {
             WhenFull::Shed(refusal) => {
                 F::refused(&mut state);
-                Reserve::Shed(Denied::new(Cause::Full, refusal.clone()))
+                Reserve::Shed(Rejection::new(Cause::Full, refusal.clone()))
             }
             _ => Reserve::Full,
         }

@@ -7,8 +7,8 @@ use std::fmt::Write as _;
 
 use epoll_acceptor::drain::Errno;
 use epoll_acceptor::sim::explore::shrink;
-use epoll_acceptor::sim::{Act, Case, GateMode, Limited, Maker, Real, Script, Violation, run};
-use epoll_acceptor::{Gate, Proof, Trigger};
+use epoll_acceptor::sim::{Action, Factory, GateMode, Limited, Real, Script, Setup, Violation, run};
+use epoll_acceptor::{EmptyCheck, Gate, Trigger};
 
 use crate::desk::{Hands, Logic, Right};
 use crate::hall::{Flaw, Hall, Sound};
@@ -41,14 +41,14 @@ pub(crate) struct Controls {
 }
 
 /// What may happen first, second, and so on.
-pub(crate) type Steps = Vec<Vec<Act>>;
+pub(crate) type Steps = Vec<Vec<Action>>;
 
 impl Mutant {
     /// A loop with one piece replaced, and up to so many of these acts.
     pub(crate) fn of_loop<L: Logic + Default + 'static>(
         rows: &'static [&'static str],
         promise: &'static str,
-        case: Case,
+        case: Setup,
         steps: Steps,
     ) -> Self {
         let maker = || Hands(|| Box::<L>::default());
@@ -64,7 +64,7 @@ impl Mutant {
     pub(crate) fn of_gate<F: Flaw>(
         rows: &'static [&'static str],
         promise: &'static str,
-        case: Case,
+        case: Setup,
         steps: Steps,
     ) -> Self {
         let hunt = move |controls: &mut Controls| {
@@ -110,23 +110,24 @@ impl Mutant {
 impl Controls {
     fn check<G: Limited>(
         &mut self,
-        case: &Case,
+        case: &Setup,
         steps: &Steps,
-        maker: &impl Maker,
+        maker: &impl Factory,
         who: &str,
     ) -> Result<(), String> {
         if !self.passed.insert(format!("{who} {case:?} {steps:?}")) {
             return Ok(());
         }
         // Any act at all, once, on top of those that the mutant is offered.
-        match search::<G>(case, steps, maker).or_else(|| search::<G>(case, &once(&Act::all(case)), maker)) {
+        match search::<G>(case, steps, maker).or_else(|| search::<G>(case, &once(&Action::all(case)), maker))
+        {
             None => Ok(()),
             Some((script, violation)) => Err(format!("{who} fails as well: {violation}\n{case:?}\n{script}")),
         }
     }
 }
 
-fn hunt<G: Limited>(case: &Case, steps: &Steps, maker: &impl Maker) -> Result<Kill, String> {
+fn hunt<G: Limited>(case: &Setup, steps: &Steps, maker: &impl Factory) -> Result<Kill, String> {
     let (script, _) = search::<G>(case, steps, maker).ok_or("it survives")?;
     let script = shrink::<G>(case, maker, script);
     match run::<G>(case, &script, maker) {
@@ -139,7 +140,7 @@ fn hunt<G: Limited>(case: &Case, steps: &Steps, maker: &impl Maker) -> Result<Ki
 }
 
 /// The first script that breaks a promise; the fewest acts first, the n-th of them one of the n-th step.
-fn search<G: Limited>(case: &Case, steps: &Steps, maker: &impl Maker) -> Option<(Script, Violation)> {
+fn search<G: Limited>(case: &Setup, steps: &Steps, maker: &impl Factory) -> Option<(Script, Violation)> {
     let mut scripts = vec![Script::new()];
     for depth in 0..=steps.len() {
         let mut longer = Vec::new();
@@ -159,14 +160,14 @@ fn search<G: Limited>(case: &Case, steps: &Steps, maker: &impl Maker) -> Option<
 }
 
 /// `edge, 2 queued, limit 1`.
-fn describe(case: &Case) -> String {
+fn describe(case: &Setup) -> String {
     let mut text = format!("{:?}, {} queued", case.trigger, case.queued).to_lowercase();
     if case.one_listener {
         let _ = write!(text, ", {} on one listener", case.acceptors);
     } else if case.acceptors > 1 {
         let _ = write!(text, " at each of {}", case.acceptors);
     }
-    if case.budget != Case::plain().budget {
+    if case.budget != Setup::plain().budget {
         let _ = write!(text, ", budget {}", case.budget);
     }
     match case.gate {
@@ -189,8 +190,8 @@ fn describe(case: &Case) -> String {
 
 /// `Free at 12, Turn(1) at 14`.
 fn tell(script: &Script) -> String {
-    let act = |(point, act): &(u32, Act)| match act {
-        Act::Fail(errno) => format!("Fail({errno:?}) at {point}"),
+    let act = |(point, act): &(u32, Action)| match act {
+        Action::Fail(errno) => format!("Fail({errno:?}) at {point}"),
         other => format!("{other:?} at {point}"),
     };
     match script.acts() {
@@ -204,52 +205,52 @@ pub(crate) fn short(path: &'static str) -> &'static str {
 }
 
 /// An edge-triggered loop that accepts until EAGAIN, with so many queued.
-pub(crate) fn edge(queued: u32) -> Case {
-    Case { trigger: Trigger::Edge, ..level(queued) }
+pub(crate) fn edge(queued: u32) -> Setup {
+    Setup { trigger: Trigger::Edge, ..level(queued) }
 }
 
 /// A level-triggered one.
-pub(crate) fn level(queued: u32) -> Case {
-    Case { proof: Some(Proof::Eagain), queued, ..Case::plain() }
+pub(crate) fn level(queued: u32) -> Setup {
+    Setup { proof: Some(EmptyCheck::UntilEagain), queued, ..Setup::plain() }
 }
 
 /// With a connection limit.
-pub(crate) fn limit(limit: u32, case: Case) -> Case {
-    Case { gate: GateMode::Pause(limit), ..case }
+pub(crate) fn limit(limit: u32, case: Setup) -> Setup {
+    Setup { gate: GateMode::Pause(limit), ..case }
 }
 
 /// With a connection limit above which connections are refused.
-pub(crate) fn shed(limit: u32, case: Case) -> Case {
-    Case { gate: GateMode::Shed(limit), ..case }
+pub(crate) fn shed(limit: u32, case: Setup) -> Setup {
+    Setup { gate: GateMode::Shed(limit), ..case }
 }
 
-pub(crate) fn budget(budget: u32, case: Case) -> Case {
-    Case { budget, ..case }
+pub(crate) fn budget(budget: u32, case: Setup) -> Setup {
+    Setup { budget, ..case }
 }
 
 /// Two acceptors, each with its own listener.
-pub(crate) fn two(case: Case) -> Case {
-    Case { acceptors: 2, ..case }
+pub(crate) fn two(case: Setup) -> Setup {
+    Setup { acceptors: 2, ..case }
 }
 
 /// Two exclusive acceptors on one listener, and nobody queued.
-pub(crate) fn exclusive() -> Case {
-    Case { trigger: Trigger::Exclusive, one_listener: true, ..two(level(0)) }
+pub(crate) fn exclusive() -> Setup {
+    Setup { trigger: Trigger::Exclusive, one_listener: true, ..two(level(0)) }
 }
 
 pub(crate) fn none() -> Steps {
     Vec::new()
 }
 
-pub(crate) fn once(acts: &[Act]) -> Steps {
+pub(crate) fn once(acts: &[Action]) -> Steps {
     vec![acts.to_vec()]
 }
 
-pub(crate) fn twice(acts: &[Act]) -> Steps {
+pub(crate) fn twice(acts: &[Action]) -> Steps {
     vec![acts.to_vec(); 2]
 }
 
 /// The next accept fails with this errno.
-pub(crate) fn fail(errno: i32) -> Act {
-    Act::Fail(Errno::new(errno))
+pub(crate) fn fail(errno: i32) -> Action {
+    Action::Fail(Errno::new(errno))
 }

@@ -20,7 +20,7 @@ use std::collections::BTreeSet;
 use std::io::Write as _;
 
 use epoll_acceptor::Gate;
-use epoll_acceptor::sim::{Act, Case, Real, Script, explore, run};
+use epoll_acceptor::sim::{Action, Real, Script, Setup, explore, run};
 
 use desk::{Hands, Right};
 use hunt::{Controls, Mutant, edge, shed};
@@ -83,10 +83,10 @@ fn no_row_is_missing_or_told_twice() {
 fn the_loop_of_the_outage_strands_its_clients_in_four_steps() {
     let case = shed(1, edge(0));
     let (script, violation) =
-        explore::<Gate>(&case, &Hands(|| Box::new(Outage)), &[Act::Connect(0)], 4).unwrap_err();
+        explore::<Gate>(&case, &Hands(|| Box::new(Outage)), &[Action::Connect(0)], 4).unwrap_err();
     assert_eq!(violation.promise, "P1", "{violation}");
     assert!(script.acts().len() <= 4, "{script}");
-    for right in [case.clone(), Case { proof: None, ..case }] {
+    for right in [case.clone(), Setup { proof: None, ..case }] {
         run::<Gate>(&right, &script, &Real).unwrap();
         run::<Gate>(&right, &script, &Hands(|| Box::new(Right))).map(drop).unwrap_or_else(|violation| {
             assert!(right.proof.is_none(), "{violation}");
@@ -98,8 +98,8 @@ fn the_loop_of_the_outage_strands_its_clients_in_four_steps() {
 /// It is the return that does it: by level, or going on, the same server is well.
 #[test]
 fn the_outage_has_two_cures() {
-    let script = (0..4).fold(Script::new(), |script, _| script.at(0, Act::Connect(0)));
-    let by_level = Case { trigger: epoll_acceptor::Trigger::Level, ..shed(1, edge(0)) };
+    let script = (0..4).fold(Script::new(), |script, _| script.at(0, Action::Connect(0)));
+    let by_level = Setup { trigger: epoll_acceptor::Trigger::Level, ..shed(1, edge(0)) };
     run::<Gate>(&by_level, &script, &Hands(|| Box::new(Outage))).unwrap();
     run::<Gate>(&shed(1, edge(0)), &script, &Hands(|| Box::new(Right))).unwrap();
 }

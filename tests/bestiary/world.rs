@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use epoll_acceptor::admission::Bell;
 use epoll_acceptor::admission::{Ring, Until};
-use epoll_acceptor::drain::{Errno, Peek, Port};
-use epoll_acceptor::sim::{PointedPort, Tracked};
+use epoll_acceptor::drain::{Backend, Errno, Peek};
+use epoll_acceptor::sim::{InstrumentedBackend, Tracked};
 use epoll_acceptor::{Admission, Line, Refusal, Reserve};
 
 /// A place, whatever its type.
@@ -43,7 +43,7 @@ pub(crate) trait World: Send + Sync {
 
 /// The two, of one type each.
 pub(crate) struct Wired<P, A> {
-    pub(crate) port: PointedPort<P>,
+    pub(crate) port: InstrumentedBackend<P>,
     pub(crate) admission: A,
 }
 
@@ -59,7 +59,7 @@ impl<S: Send + 'static> Taken for Tracked<S> {
 
 impl<P, A> World for Wired<P, A>
 where
-    P: Port + 'static,
+    P: Backend + 'static,
     P::Stream: Send,
     A: Admission<Permit: Send> + 'static,
 {

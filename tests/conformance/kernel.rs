@@ -3,7 +3,7 @@
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
-use epoll_acceptor::{Epoll, Events, Interest, Token, accept_queue, is_waiting};
+use epoll_acceptor::{Epoll, Events, Interest, Token, accept_queue, has_pending};
 
 use crate::cases::{Trigger, World};
 
@@ -47,7 +47,7 @@ impl World for Linux {
     }
 
     fn is_readable(&mut self, epoll: usize) -> bool {
-        is_waiting(&self.epolls[epoll]).unwrap()
+        has_pending(&self.epolls[epoll]).unwrap()
     }
 
     fn woken(&mut self, epoll: usize, threads: usize, max: usize, connect: &[usize]) -> usize {

@@ -57,7 +57,7 @@ impl World for Model {
             let Some(thread) = self.kernel.runnable().next() else { break };
             assert!(self.kernel.run(thread).is_ok());
         }
-        threads().filter(|thread| !self.kernel.is_waiting(*thread)).count()
+        threads().filter(|thread| !self.kernel.has_pending(*thread)).count()
     }
 }
 

@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use epoll_acceptor::sim::{Case, Real, Script, run};
+use epoll_acceptor::sim::{Real, Script, Setup, run};
 use epoll_acceptor::{Epoll, Events, ExclusiveInterest, Gate, Interest, PeerAddr, Token, Trigger};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
@@ -12,9 +12,9 @@ const ACTS_MAX: usize = 48;
 
 /// A case and a script, on the simulated kernel, by each trigger.
 pub(crate) fn script(bytes: &[u8]) {
-    let (case, rest) = Case::from_bytes(bytes);
+    let (case, rest) = Setup::from_bytes(bytes);
     for trigger in [Trigger::Level, Trigger::Edge, Trigger::Exclusive] {
-        let case = Case { trigger, ..case.clone() };
+        let case = Setup { trigger, ..case.clone() };
         let script = Script::from_bytes(&rest[..rest.len().min(2 * ACTS_MAX)], &case);
         if let Err(violation) = run::<Gate>(&case, &script, &Real) {
             panic!("{violation}\nin {case:?}\nafter\n{script}");

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use allocation_counter::{AllocationInfo, measure};
 use epoll_acceptor::{
-    Acceptor, Admission, AllowedPeers, Epoll, Events, Gate, Newcomer, PeerLimit, QueueDelay, RateLimit,
+    Acceptor, Admission, AllowedUsers, ConnectionInfo, Epoll, Events, Gate, PeerLimit, QueueDelay, RateLimit,
     Reserve, Token, Trigger,
 };
 
@@ -70,7 +70,7 @@ fn a_connection_that_several_policies_look_at_costs_no_allocation() {
             let (gate, peers) = (Gate::new(1_000_000), PeerLimit::new(few).capacity(1000));
             let policy = gate.clone().and(peers.clone()).and(RateLimit::per_second(4_000_000_000));
             let delay = QueueDelay::new(Duration::from_secs(1));
-            let policy = policy.and(delay.clone()).and(AllowedPeers::nobody().user(0).or_unknown());
+            let policy = policy.and(delay.clone()).and(AllowedUsers::new().user(0).allow_unknown());
             let listener = net::listen();
             let address = listener.local_addr().unwrap();
             let (epoll, mut events) = (Epoll::new().unwrap(), Events::with_capacity(16).unwrap());
@@ -103,7 +103,7 @@ fn a_connection_that_several_policies_look_at_costs_no_allocation() {
 fn a_million_peers_cost_no_allocation() {
     struct From(u32);
 
-    impl Newcomer for From {
+    impl ConnectionInfo for From {
         fn peer(&self) -> Option<SocketAddr> {
             Some((Ipv4Addr::from_bits(self.0), 1).into())
         }
@@ -126,7 +126,7 @@ fn a_million_peers_cost_no_allocation() {
         }
     });
     assert_none(&allocated, "a million peers");
-    assert_eq!((peers.peers(), peers.crowded_out() > 900_000), (CAPACITY, true));
+    assert_eq!((peers.peers(), peers.table_full_count() > 900_000), (CAPACITY, true));
 }
 
 /// The acceptor falls asleep at a full gate, and is rung for by the other thread, again and again.
@@ -160,8 +160,8 @@ fn falling_asleep_and_being_woken_costs_no_allocation_after_the_first_time() {
         }
         drop(give);
         assert_none(&other.join().unwrap(), "ringing");
-        let fulls = engine.acceptor.counters().fulls;
-        assert!(fulls >= 39, "it fell asleep {fulls} times only");
+        let full = engine.acceptor.counters().full;
+        assert!(full >= 39, "it fell asleep {full} times only");
         drop(clients);
     }
 }

@@ -1,6 +1,6 @@
 //! Every errno of accept(2), at every call in turn.
 
-use epoll_acceptor::{Acceptor, Class, Dead, Errno, Proof, State, Trigger};
+use epoll_acceptor::{Acceptor, EmptyCheck, Errno, ErrnoClass, ListenerClosed, State, Trigger};
 
 use crate::interpose::{Call, Cost, Plan, plan};
 use crate::support::{
@@ -42,16 +42,16 @@ const PASSING: [i32; 2] = [libc::EAGAIN, libc::EINTR];
 const KINDS: [Kind; 2] = [Kind::Tcp4, Kind::UnixStream];
 const BURST: usize = 3;
 
-struct Case {
+struct Setup {
     owner: Owner,
     acceptor: Any,
     clients: Vec<Client>,
-    told: Option<Dead>,
+    told: Option<ListenerClosed>,
 }
 
-impl Case {
+impl Setup {
     /// A burst is queued, and the acceptor's calls fail by plan.
-    fn new(kind: Kind, trigger: Trigger, proof: Option<Proof>, plans: [Option<Plan>; 2]) -> Self {
+    fn new(kind: Kind, trigger: Trigger, proof: Option<EmptyCheck>, plans: [Option<Plan>; 2]) -> Self {
         let (listener, door) = kind.listen();
         let owner = Owner::new();
         let acceptor = accept_on(&owner, listener, trigger, proof);
@@ -84,7 +84,7 @@ impl Case {
         plan([None; 2]);
         if self.told.is_none() {
             self.owner.settle(&mut self.acceptor);
-            assert_eq!(self.acceptor.state(), State::Open);
+            assert_eq!(self.acceptor.state(), State::Listening);
         }
         assert_balanced(&self.acceptor);
     }
@@ -116,7 +116,7 @@ impl Case {
 }
 
 /// Every kind under every trigger and proof; afterwards nothing more is open than before.
-fn each(proofs: &[Option<Proof>], check: impl Fn(Kind, Trigger, Option<Proof>)) {
+fn each(proofs: &[Option<EmptyCheck>], check: impl Fn(Kind, Trigger, Option<EmptyCheck>)) {
     let before = open_descriptors();
     for kind in KINDS {
         for trigger in TRIGGERS {
@@ -128,7 +128,7 @@ fn each(proofs: &[Option<Proof>], check: impl Fn(Kind, Trigger, Option<Proof>)) 
     assert_eq!(open_descriptors(), before);
 }
 
-fn class(errno: i32) -> Class {
+fn class(errno: i32) -> ErrnoClass {
     Errno::new(errno).class()
 }
 
@@ -139,17 +139,17 @@ fn an_errno_that_costs_a_connection_costs_no_other() {
     }
     each(&PROOFS, |kind, trigger, proof| {
         for errno in CONSUMED {
-            assert_eq!(class(errno), Class::Consumed);
+            assert_eq!(class(errno), ErrnoClass::Consumed);
             for nth in 1..=3 {
                 let cost = Cost::OneConnection;
                 let plan = Plan { call: Call::Accept, nth, times: 1, errno, cost };
-                let mut case = Case::new(kind, trigger, proof, [Some(plan), None]);
+                let mut case = Setup::new(kind, trigger, proof, [Some(plan), None]);
                 case.run(BURST);
                 case.assert_served(1);
                 let counters = case.acceptor.counters();
                 assert_eq!(counters.aborted, 1);
                 // It is known to be gone, and not looked for.
-                assert!(counters.empty == 0 || proof == Some(Proof::Eagain), "{counters}");
+                assert!(counters.empty == 0 || proof == Some(EmptyCheck::UntilEagain), "{counters}");
             }
         }
     });
@@ -164,7 +164,7 @@ fn an_errno_that_should_have_cost_a_connection_and_did_not_strands_nobody() {
         for errno in CONSUMED {
             for nth in 1..=3 {
                 let plan = Plan::once(Call::Accept, nth, errno);
-                let mut case = Case::new(kind, trigger, proof, [Some(plan), None]);
+                let mut case = Setup::new(kind, trigger, proof, [Some(plan), None]);
                 case.run(BURST);
                 case.assert_served(0);
             }
@@ -183,7 +183,7 @@ fn an_errno_that_says_empty_or_interrupted_strands_nobody() {
                 for times in [1, 2] {
                     let cost = Cost::Nothing;
                     let plan = Plan { call: Call::Accept, nth, times, errno, cost };
-                    let mut case = Case::new(kind, trigger, proof, [Some(plan), None]);
+                    let mut case = Setup::new(kind, trigger, proof, [Some(plan), None]);
                     case.run(BURST);
                     case.assert_served(0);
                     let counters = case.acceptor.counters();
@@ -232,7 +232,7 @@ fn errors_that_say_go_on_for_ever_end_in_back_off_and_strand_nobody() {
         for errno in [libc::EINTR, libc::ECONNABORTED] {
             let cost = Cost::Nothing;
             let plan = Plan { call: Call::Accept, nth: 2, times: 250, errno, cost };
-            let mut case = Case::new(kind, trigger, proof, [Some(plan), None]);
+            let mut case = Setup::new(kind, trigger, proof, [Some(plan), None]);
             case.run_within(BURST, 280);
             case.assert_served(0);
             assert!(case.acceptor.counters().rearms >= 3, "it slept: {}", case.acceptor.counters());
@@ -245,12 +245,12 @@ fn an_errno_of_want_backs_off_and_strands_nobody() {
     if done_in_child("accepting::an_errno_of_want_backs_off_and_strands_nobody") {
         return;
     }
-    each(&[None, Some(Proof::Eagain), Some(Proof::Peek)], |kind, trigger, proof| {
+    each(&[None, Some(EmptyCheck::UntilEagain), Some(EmptyCheck::Poll)], |kind, trigger, proof| {
         for errno in RESOURCE {
-            assert_eq!(class(errno), Class::Resource);
+            assert_eq!(class(errno), ErrnoClass::Resource);
             for nth in 1..=3 {
                 let plan = Plan::once(Call::Accept, nth, errno);
-                let mut case = Case::new(kind, trigger, proof, [Some(plan), None]);
+                let mut case = Setup::new(kind, trigger, proof, [Some(plan), None]);
                 case.run(BURST);
                 case.assert_served(0);
                 assert_eq!(case.acceptor.counters().exhausted, 1);
@@ -268,7 +268,7 @@ fn lasting_want_costs_one_attempt_a_timer() {
         for errno in [libc::ENFILE, libc::ENOBUFS] {
             let cost = Cost::Nothing;
             let plan = Plan { call: Call::Accept, nth: 2, times: 5, errno, cost };
-            let mut case = Case::new(kind, trigger, proof, [Some(plan), None]);
+            let mut case = Setup::new(kind, trigger, proof, [Some(plan), None]);
             case.run(BURST);
             case.assert_served(0);
             assert_eq!(case.acceptor.counters().exhausted, 5);
@@ -285,15 +285,15 @@ fn an_errno_of_a_dead_listener_is_told_once_and_the_queue_is_there_for_the_next(
     }
     each(&PROOFS, |kind, trigger, proof| {
         for errno in DEAD {
-            assert_eq!(class(errno), Class::Dead);
+            assert_eq!(class(errno), ErrnoClass::Fatal);
             for nth in 1..=3 {
                 let plan = Plan::once(Call::Accept, nth, errno);
-                let mut case = Case::new(kind, trigger, proof, [Some(plan), None]);
+                let mut case = Setup::new(kind, trigger, proof, [Some(plan), None]);
                 case.run(BURST);
                 let dead = case.told.expect("told");
                 assert_eq!(dead.errno(), Some(Errno::new(errno)));
                 assert!(dead.to_string().contains(&format!("{:?}", Errno::new(errno))), "{dead}");
-                assert_eq!(case.acceptor.state(), State::Dead);
+                assert_eq!(case.acceptor.state(), State::Closed);
                 case.owner.settle(&mut case.acceptor);
                 let before = usize::try_from(case.acceptor.counters().delivered).unwrap();
                 assert_eq!(before + 1, usize::try_from(nth).unwrap());
@@ -322,7 +322,7 @@ fn want_and_then_a_failing_modification_strand_nobody() {
                         Some(Plan::once(Call::Accept, nth, libc::EMFILE)),
                         Some(Plan::once(Call::Modify, nth_modify, errno)),
                     ];
-                    let mut case = Case::new(kind, trigger, proof, plans);
+                    let mut case = Setup::new(kind, trigger, proof, plans);
                     case.run(BURST);
                     case.assert_served(0);
                 }
@@ -341,7 +341,7 @@ fn a_look_that_fails_strands_nobody() {
             for errno in [libc::ENOMEM, libc::EINTR, libc::ENOBUFS] {
                 for nth in 1..=3 {
                     let plans = [Some(Plan::once(call, nth, errno)), None];
-                    let mut case = Case::new(kind, trigger, proof, plans);
+                    let mut case = Setup::new(kind, trigger, proof, plans);
                     case.run(BURST);
                     case.assert_served(0);
                 }

@@ -1,6 +1,6 @@
 //! How many system calls a connection costs its acceptor, besides the wait.
 
-use epoll_acceptor::{Acceptor, Proof, Trigger};
+use epoll_acceptor::{Acceptor, EmptyCheck, Trigger};
 
 use crate::interpose::{Call, count};
 use crate::support::{Client, Door, Kind, LONG, Owner, accept_on, assert_all_served};
@@ -35,7 +35,7 @@ impl Since {
 }
 
 /// Bursts of one size, each after the other; what the calls were.
-fn bursts(kind: Kind, trigger: Trigger, proof: Option<Proof>, size: usize, rounds: usize) -> Since {
+fn bursts(kind: Kind, trigger: Trigger, proof: Option<EmptyCheck>, size: usize, rounds: usize) -> Since {
     let (listener, door) = kind.listen();
     let mut owner = Owner::new();
     let mut acceptor = accept_on(&owner, listener, trigger, proof);
@@ -48,7 +48,7 @@ fn bursts(kind: Kind, trigger: Trigger, proof: Option<Proof>, size: usize, round
         burst(&mut owner, &mut acceptor, &door, size);
     }
     let counters = acceptor.counters();
-    assert!(proof == Some(Proof::Eagain) || counters.empty == 0, "{counters}");
+    assert!(proof == Some(EmptyCheck::UntilEagain) || counters.empty == 0, "{counters}");
     // The clients' side calls none of these; the rest must not be counted.
     std::mem::forget(acceptor);
     since
@@ -123,8 +123,8 @@ fn a_burst_costs_one_accept_a_connection_and_few_calls_a_burst() {
 
 #[test]
 fn only_the_dearest_proof_meets_an_empty_queue() {
-    let since = bursts(Kind::Tcp4, Trigger::Edge, Some(Proof::Eagain), 4, 100);
+    let since = bursts(Kind::Tcp4, Trigger::Edge, Some(EmptyCheck::UntilEagain), 4, 100);
     assert_eq!(since.of(Call::Accept), 500);
-    let since = bursts(Kind::Tcp4, Trigger::Edge, Some(Proof::Peek), 4, 100);
+    let since = bursts(Kind::Tcp4, Trigger::Edge, Some(EmptyCheck::Poll), 4, 100);
     assert_eq!(since.of(Call::Accept), 400);
 }

@@ -61,7 +61,11 @@ fn live(owner: &mut Owner, acceptor: &mut Gated, door: &Door, gate: &Gate) {
     assert!(owner.wakes < 60, "{} wakes: {}", owner.wakes, acceptor.counters());
     // A failure in the last pass of all is made good by the alarm.
     let control = acceptor.control();
-    owner.until("open", || assert_eq!(acceptor.drain(drop).unwrap(), 0), || control.state() == State::Open);
+    owner.until(
+        "open",
+        || assert_eq!(acceptor.drain(drop).unwrap(), 0),
+        || control.state() == State::Listening,
+    );
     owner.settle(acceptor);
     assert_eq!(gate.in_use(), 0);
     assert_balanced(acceptor);

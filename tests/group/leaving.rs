@@ -8,8 +8,8 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::Duration;
 
-use epoll_acceptor::group::{Attendance, Leaving};
-use epoll_acceptor::{Acceptor, Group, Refusal, Rest};
+use epoll_acceptor::group::{LeaveOutcome, MemberHealth};
+use epoll_acceptor::{Acceptor, Group, Pending, Refusal};
 
 use crate::support::{LONG, Worker, attended, connect_many, retransmissions, serve, serve_all};
 
@@ -37,7 +37,7 @@ fn one_leaves(group: &Group, worker: Worker, others: &mut [Worker]) {
     let own = worker.depth();
     let Worker { epoll, mut events, acceptor } = worker;
     let index = acceptor.listener().index();
-    let Leaving::Winding(leaving) = acceptor.leave_group(Rest::Serve(Refusal::Reset), LONG) else {
+    let LeaveOutcome::Winding(leaving) = acceptor.leave_group(Pending::Serve(Refusal::Reset), LONG) else {
         panic!("queues do not migrate here");
     };
     let mut leaving = leaving.settle(Duration::from_millis(10));
@@ -52,7 +52,7 @@ fn one_leaves(group: &Group, worker: Worker, others: &mut [Worker]) {
     }
     let farewell = leaving.finish();
     assert_eq!((farewell.served, farewell.refused, farewell.left), (own.into(), 0, Some(0)));
-    assert_eq!(group.report()[index].attendance, Attendance::Closed);
+    assert_eq!(group.report()[index].attendance, MemberHealth::Closed);
     serve(others, 120 - served);
     for mut client in early.into_iter().chain(late) {
         client.read_exact(&mut [0]).unwrap();
@@ -72,16 +72,16 @@ fn all_may_leave_and_the_last_one_refuses_the_rest() {
     let clients = connect_many(group.local_addr(), 30);
     let mut done = 0;
     while let Some(Worker { acceptor, .. }) = workers.pop() {
-        done += match acceptor.leave_group(Rest::Refuse(Refusal::Close), LONG) {
-            Leaving::Winding(leaving) => leaving.settle(Duration::ZERO).finish().refused,
-            Leaving::Migrated(_) => 0,
+        done += match acceptor.leave_group(Pending::Refuse(Refusal::Close), LONG) {
+            LeaveOutcome::Winding(leaving) => leaving.settle(Duration::ZERO).finish().refused,
+            LeaveOutcome::Migrated(_) => 0,
         };
     }
     assert_eq!(done, 30);
     for mut client in clients {
         assert_eq!(client.read(&mut [0]).unwrap(), 0, "an orderly end");
     }
-    assert!(group.report().iter().all(|member| member.attendance == Attendance::Closed));
+    assert!(group.report().iter().all(|member| member.attendance == MemberHealth::Closed));
 }
 
 /// Runs this test once more, in a network of its own in which queues migrate, since that setting is the network's. Whether
@@ -124,9 +124,9 @@ fn two_who_leave_at_once_lose_nobody() {
             for Worker { acceptor, .. } in workers {
                 scope.spawn(|| {
                     start.wait();
-                    match acceptor.leave_group(Rest::Refuse(Refusal::last_word("!")), LONG) {
-                        Leaving::Winding(leaving) => assert_eq!(leaving.finish().left, Some(0)),
-                        Leaving::Migrated(_) => {}
+                    match acceptor.leave_group(Pending::Refuse(Refusal::message("!")), LONG) {
+                        LeaveOutcome::Winding(leaving) => assert_eq!(leaving.finish().left, Some(0)),
+                        LeaveOutcome::Migrated(_) => {}
                     }
                 });
             }
@@ -148,9 +148,9 @@ fn where_queues_migrate_the_others_serve_them() {
         let clients = connect_many(group.local_addr(), 90);
         let left = workers.remove(leaves);
         let own = left.depth();
-        match left.acceptor.leave_group(Rest::Serve(Refusal::Reset), LONG) {
-            Leaving::Migrated(waiting) => assert_eq!(waiting, own),
-            Leaving::Winding(_) => panic!("queues migrate here"),
+        match left.acceptor.leave_group(Pending::Serve(Refusal::Reset), LONG) {
+            LeaveOutcome::Migrated(waiting) => assert_eq!(waiting, own),
+            LeaveOutcome::Winding(_) => panic!("queues migrate here"),
         }
         assert_eq!(workers.iter().map(Worker::depth).sum::<u32>(), 90, "nobody is lost");
         serve_all(&mut workers, clients);
@@ -161,9 +161,9 @@ fn where_queues_migrate_the_others_serve_them() {
         let last = workers.pop().unwrap();
         drop(workers);
         let clients = connect_many(group.local_addr(), 10);
-        match last.acceptor.leave_group(Rest::Refuse(Refusal::Close), LONG) {
-            Leaving::Winding(leaving) => assert_eq!(leaving.finish().refused, 10),
-            Leaving::Migrated(_) => panic!("to whom?"),
+        match last.acceptor.leave_group(Pending::Refuse(Refusal::Close), LONG) {
+            LeaveOutcome::Winding(leaving) => assert_eq!(leaving.finish().refused, 10),
+            LeaveOutcome::Migrated(_) => panic!("to whom?"),
         }
         drop(clients);
     }

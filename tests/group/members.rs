@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::net::TcpListener;
 use std::thread;
 
-use epoll_acceptor::group::{Attendance, Steer};
+use epoll_acceptor::group::{MemberHealth, Steering};
 use epoll_acceptor::{Acceptor, Group, State, accept_queue};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
@@ -47,32 +47,32 @@ fn each_member_gets_its_share_and_all_are_served() {
     assert_eq!(shares.iter().sum::<u32>(), 400);
     assert!(shares.iter().all(|share| *share > 0), "{shares:?}");
     serve_all(&mut workers, clients);
-    assert_eq!(group.unattended(), []);
+    assert_eq!(group.unserved(), []);
 }
 
 #[test]
 fn a_member_that_nobody_serves_is_reported() {
     let mut group = Group::builder(local("127.0.0.1:0")).bind(3).unwrap();
     let (mut one, two) = (Worker::on(group.take().unwrap()), Worker::on(group.take().unwrap()));
-    group.attend(one.acceptor.listener(), one.acceptor.control());
+    group.set_control(one.acceptor.listener(), one.acceptor.control());
     let attendance =
         |group: &Group| -> Vec<_> { group.report().into_iter().map(|member| member.attendance).collect() };
     // The second has an acceptor of which the group was not told, the third was not even taken.
-    let missing: Vec<_> = group.unattended().iter().map(|member| member.index).collect();
+    let missing: Vec<_> = group.unserved().iter().map(|member| member.index).collect();
     assert_eq!(missing, [1, 2]);
-    group.attend(two.acceptor.listener(), two.acceptor.control());
-    assert_eq!(attendance(&group)[1], Attendance::Attended, "nobody waits there");
+    group.set_control(two.acceptor.listener(), two.acceptor.control());
+    assert_eq!(attendance(&group)[1], MemberHealth::Served, "nobody waits there");
     drop(group.take());
-    assert_eq!(attendance(&group)[2], Attendance::Closed);
+    assert_eq!(attendance(&group)[2], MemberHealth::Closed);
 
     // Clients come, and only the first one's owner answers.
     let clients = connect_many(group.local_addr(), 100);
-    assert_eq!(attendance(&group)[..2], [Attendance::Attended; 2], "there was no time yet");
+    assert_eq!(attendance(&group)[..2], [MemberHealth::Served; 2], "there was no time yet");
     while one.depth() > 0 {
         one.turn();
     }
-    assert_eq!(attendance(&group)[..2], [Attendance::Attended, Attendance::Stalled]);
-    let stalled = group.unattended();
+    assert_eq!(attendance(&group)[..2], [MemberHealth::Served, MemberHealth::Stalled]);
+    let stalled = group.unserved();
     assert_eq!(stalled.len(), 1);
     assert_eq!((stalled[0].index, stalled[0].queue.unwrap().depth), (1, two.depth()));
 
@@ -82,19 +82,19 @@ fn a_member_that_nobody_serves_is_reported() {
         workers[1].turn();
     }
     drop(clients);
-    assert_eq!(group.unattended(), []);
+    assert_eq!(group.unserved(), []);
     control.pause();
     workers[1].turn();
-    assert_eq!(attendance(&group)[1], Attendance::Asleep(State::Paused));
+    assert_eq!(attendance(&group)[1], MemberHealth::Asleep(State::Paused));
     control.stop();
     workers[1].turn();
-    assert_eq!(attendance(&group)[1], Attendance::Abandoned(State::Stopped));
-    assert_eq!(group.unattended().len(), 1, "it is open, and gets its share");
+    assert_eq!(attendance(&group)[1], MemberHealth::Abandoned(State::Stopped));
+    assert_eq!(group.unserved().len(), 1, "it is open, and gets its share");
     let [one, two] = workers;
     drop(two);
-    assert_eq!(attendance(&group)[1], Attendance::Closed);
+    assert_eq!(attendance(&group)[1], MemberHealth::Closed);
     drop(one);
-    assert_eq!(group.unattended(), []);
+    assert_eq!(group.unserved(), []);
 }
 
 /// A client that connects on a CPU is sent to that CPU's member.
@@ -107,7 +107,7 @@ fn by_cpu_each_goes_to_the_member_of_its_cpu() {
         return;
     }
     let members = 2;
-    let mut group = Group::builder(local("127.0.0.1:0")).steer(Steer::ByCpu).bind(members).unwrap();
+    let mut group = Group::builder(local("127.0.0.1:0")).steer(Steering::ByCpu).bind(members).unwrap();
     let workers: Vec<_> = std::iter::from_fn(|| group.take()).map(Worker::on).collect();
     let address = group.local_addr();
     for (number, cpu) in cpus.into_iter().enumerate().take(4) {
@@ -132,5 +132,5 @@ fn by_cpu_each_goes_to_the_member_of_its_cpu() {
 fn a_stranger_is_not_attended() {
     let (group, _workers) = attended(1);
     let (_other, strangers) = attended(1);
-    group.attend(strangers[0].acceptor.listener(), strangers[0].acceptor.control());
+    group.set_control(strangers[0].acceptor.listener(), strangers[0].acceptor.control());
 }

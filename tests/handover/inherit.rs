@@ -17,8 +17,8 @@ const CHILD: &str = "inherit::a_child_serves_each_listener_by_its_name";
 
 /// Serves one client on each listener that it has inherited, and tells it the listener's name.
 fn serve_what_was_inherited() {
-    let listeners = handover::inherited().unwrap();
-    let again = handover::inherited().unwrap_err();
+    let listeners = handover::from_env().unwrap();
+    let again = handover::from_env().unwrap_err();
     assert_eq!(again.kind(), ErrorKind::AlreadyExists, "{again}");
     for (name, received) in listeners {
         let fd = match received {
@@ -40,7 +40,7 @@ fn serve_what_was_inherited() {
 fn a_child_serves_each_listener_by_its_name() {
     match role().as_deref() {
         Some("child") => return serve_what_was_inherited(),
-        Some("grandchild") => return assert!(handover::inherited().unwrap().is_empty()),
+        Some("grandchild") => return assert!(handover::from_env().unwrap().is_empty()),
         _ => {}
     }
     let listeners = listeners();
@@ -109,6 +109,6 @@ fn the_childs_environment_is_ours_with_the_commands_changes() {
 #[test]
 fn without_the_variables_nothing_is_inherited() {
     if role().is_none() {
-        assert!(handover::inherited().unwrap().is_empty());
+        assert!(handover::from_env().unwrap().is_empty());
     }
 }

@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::io;
 use std::task::{Poll, ready};
 
-use epoll_acceptor::{Acceptor, Hosted, Trigger, Turn, accept_queue};
+use epoll_acceptor::{Acceptor, Hosted, Progress, Trigger, accept_queue};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::Builder;
@@ -21,10 +21,10 @@ async fn naive<A: Acceptor>(fd: &mut AsyncFd<Hosted<A>>, kept: &mut Vec<A::Strea
         loop {
             let mut told = ready!(fd.poll_read_ready_mut(cx))?;
             match told.get_inner_mut().turn()? {
-                Turn::Connection(connection) => kept.push(connection.into_parts().0),
-                Turn::Again | Turn::Quiet => told.clear_ready(),
-                Turn::Dead(dead) => return Poll::Ready(Err(dead.into())),
-                Turn::Over => return Poll::Ready(Ok(())),
+                Progress::Connection(connection) => kept.push(connection.into_parts().0),
+                Progress::Yield | Progress::Idle => told.clear_ready(),
+                Progress::ListenerClosed(dead) => return Poll::Ready(Err(dead.into())),
+                Progress::Stopped => return Poll::Ready(Ok(())),
             }
         }
     })
@@ -99,7 +99,7 @@ fn a_lone_client_costs_one_wake_up() {
                     serve(&connection);
                     told.send(()).await.unwrap();
                 }
-                (acceptor.counters(), acceptor.hosted().looks(), acceptor.hosted().sleeps())
+                (acceptor.counters(), acceptor.hosted().polls(), acceptor.hosted().idle_polls())
             });
             for _ in 0..CLIENTS {
                 let clients = connect_many(address, 1);

@@ -99,7 +99,7 @@ fn a_place_that_comes_back_elsewhere_wakes_it() {
                 thread.join().unwrap();
             }
             assert_all_served(&clients);
-            let sleeps = acceptor.hosted().sleeps();
+            let sleeps = acceptor.hosted().idle_polls();
             assert!(sleeps <= 4 * CLIENTS as u64, "{trigger:?}: {sleeps} sleeps");
             assert_eq!(acceptor.counters().empty, 0);
         }
@@ -111,7 +111,7 @@ fn refusals_are_made_while_it_is_asked() {
     const CLIENTS: usize = 40;
     on_each(|| async {
         let (listener, address) = listen();
-        let gate = Gate::new(1).when_full(WhenFull::Shed(Refusal::last_word("busy")));
+        let gate = Gate::new(1).when_full(WhenFull::Shed(Refusal::message("busy")));
         let mut acceptor = LevelTriggered::on(listener).budget(3).gate(&gate).into_async().unwrap();
         let clients = connect_many(address, 1 + CLIENTS);
         let first = acceptor.accept().await.unwrap().unwrap();

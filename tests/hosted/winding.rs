@@ -5,14 +5,14 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Duration;
 
-use epoll_acceptor::{Barred, Farewell, Gate, LevelTriggered, Refusal, Rest, Trigger};
+use epoll_acceptor::{Gate, Intake, LevelTriggered, Pending, Refusal, ShutdownReport, Trigger};
 use tokio::runtime::Builder;
 
 use crate::support::{LONG, assert_all_served, connect_many, listen, on_each, serve};
 
 const TRIGGERS: [Trigger; 3] = [Trigger::Level, Trigger::Edge, Trigger::Exclusive];
 
-fn came_to(farewell: &Farewell) -> (u64, u64, Option<u32>) {
+fn came_to(farewell: &ShutdownReport) -> (u64, u64, Option<u32>) {
     (farewell.served, farewell.refused, farewell.left)
 }
 
@@ -37,8 +37,8 @@ fn who_is_queued_is_served_and_who_comes_is_kept_out() {
             let clients = connect_many(address, 70);
             let acceptor = trigger.on(listener).into_async().unwrap();
             let mut ending =
-                acceptor.wind_down(Rest::Serve(Refusal::Reset), LONG).settle(Duration::from_millis(20));
-            assert_eq!(ending.barred(), Barred::ButHandshakes);
+                acceptor.wind_down(Pending::Serve(Refusal::Reset), LONG).settle(Duration::from_millis(20));
+            assert_eq!(ending.barred(), Intake::HandshakesOnly);
             assert_kept_out(address);
             while let Some(connection) = ending.accept().await.unwrap() {
                 serve(&*connection);
@@ -72,7 +72,8 @@ fn it_may_begin_in_the_middle_of_a_pass_or_after_all_were_quiet() {
                     let more = tokio::time::timeout(Duration::from_millis(5), acceptor.accept()).await;
                     assert!(more.is_err());
                 }
-                let mut ending = acceptor.wind_down(Rest::Serve(Refusal::Reset), LONG).settle(Duration::ZERO);
+                let mut ending =
+                    acceptor.wind_down(Pending::Serve(Refusal::Reset), LONG).settle(Duration::ZERO);
                 drop(kept);
                 while let Some(connection) = ending.accept().await.unwrap() {
                     serve(&*connection);
@@ -92,7 +93,7 @@ fn places_that_come_back_serve_the_rest_and_the_deadline_refuses_it() {
         let gate = Gate::new(1);
         let acceptor = LevelTriggered::on(listener).gate(&gate).into_async().unwrap();
         let clients = connect_many(address, 5);
-        let rest = Rest::Serve(Refusal::last_word("too late"));
+        let rest = Pending::Serve(Refusal::message("too late"));
         let mut ending = acceptor.wind_down(rest, Duration::from_millis(400));
         for _ in 0..3 {
             // Dropped before the next is asked for.
@@ -116,7 +117,7 @@ fn the_deadline_comes_while_connections_are_still_to_be_had() {
         let (listener, address) = listen();
         let acceptor = LevelTriggered::on(listener).into_async().unwrap();
         let clients = connect_many(address, 100);
-        let rest = Rest::Serve(Refusal::last_word("too late"));
+        let rest = Pending::Serve(Refusal::message("too late"));
         let mut ending = acceptor.wind_down(rest, Duration::from_millis(50));
         let mut served = 0;
         while let Some(connection) = ending.accept().await.unwrap() {
@@ -140,7 +141,8 @@ fn a_deadline_that_never_comes_is_none() {
         let (listener, address) = listen();
         let clients = connect_many(address, 3);
         let acceptor = LevelTriggered::on(listener).into_async().unwrap();
-        let mut ending = acceptor.wind_down(Rest::Serve(Refusal::Reset), Duration::MAX).settle(Duration::MAX);
+        let mut ending =
+            acceptor.wind_down(Pending::Serve(Refusal::Reset), Duration::MAX).settle(Duration::MAX);
         for _ in 0..3 {
             serve(&*ending.accept().await.unwrap().unwrap());
         }
@@ -158,7 +160,7 @@ fn a_rest_to_refuse_is_refused_at_once() {
         let acceptor = LevelTriggered::on(listener).into_async().unwrap();
         let clients = connect_many(address, 100);
         let mut ending = acceptor
-            .wind_down(Rest::Refuse(Refusal::last_word("bye")), LONG)
+            .wind_down(Pending::Refuse(Refusal::message("bye")), LONG)
             .settle(Duration::from_millis(10));
         assert!(ending.accept().await.unwrap().is_none());
         assert_eq!(came_to(&ending.finish()), (0, 100, Some(0)));
@@ -173,8 +175,8 @@ fn a_unix_listener_refuses_newcomers_and_is_over_when_its_queue_is_empty() {
         let _ = std::fs::remove_file(&path);
         let acceptor = LevelTriggered::on(UnixListener::bind(&path).unwrap()).into_async().unwrap();
         let clients: Vec<_> = (0..5).map(|_| UnixStream::connect(&path).unwrap()).collect();
-        let mut ending = acceptor.wind_down(Rest::Serve(Refusal::Reset), LONG);
-        assert_eq!(ending.barred(), Barred::Fully);
+        let mut ending = acceptor.wind_down(Pending::Serve(Refusal::Reset), LONG);
+        assert_eq!(ending.barred(), Intake::Closed);
         assert_eq!(UnixStream::connect(&path).unwrap_err().kind(), ErrorKind::ConnectionRefused);
         let mut served = 0;
         while let Some(connection) = ending.accept().await.unwrap() {
@@ -194,7 +196,7 @@ fn it_may_be_finished_at_any_time() {
         let (listener, address) = listen();
         let clients = connect_many(address, 3);
         let acceptor = LevelTriggered::on(listener).into_async().unwrap();
-        let ending = acceptor.wind_down(Rest::Serve(Refusal::last_word("bye")), LONG);
+        let ending = acceptor.wind_down(Pending::Serve(Refusal::message("bye")), LONG);
         assert_eq!(came_to(&ending.finish()), (0, 3, Some(0)));
         assert!(clients.iter().all(|client| hear_all(client).unwrap() == b"bye"));
     });
@@ -210,7 +212,7 @@ fn in_a_runtime_that_has_ended_nobody_is_served_and_nobody_reset() {
     let other = Builder::new_current_thread().enable_all().build().unwrap();
     let mut ending = {
         let _entered = other.enter();
-        acceptor.wind_down(Rest::Serve(Refusal::last_word("bye")), LONG)
+        acceptor.wind_down(Pending::Serve(Refusal::message("bye")), LONG)
     };
     // In the other it serves: it was taken out of the one that has ended.
     let first = other.block_on(ending.accept()).unwrap().unwrap();

@@ -51,7 +51,7 @@ pub(crate) struct Faulty {
 
 struct Inner {
     fault: Fault,
-    /// Places in use in the low half, the limit above, and whether somebody waits in the highest bit.
+    /// Capacity in use in the low half, the limit above, and whether somebody waits in the highest bit.
     word: AtomicU64,
     line: Mutex<VecDeque<Arc<Bell>>>,
     waiting_apart: AtomicBool,

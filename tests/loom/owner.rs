@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use epoll_acceptor::admission::Ring;
-use epoll_acceptor::drain::{Drain, Errno, Peek, Plan, Port};
+use epoll_acceptor::drain::{Backend, Drain, Errno, Peek, Plan};
 use epoll_acceptor::{Acceptor, Admission, Connection, Control, Refusal, State, Trigger};
 use loom::sync::{Arc, Condvar, Mutex};
 
@@ -135,7 +135,7 @@ impl Ring for Pull {
     }
 }
 
-impl Port for FakePort {
+impl Backend for FakePort {
     type Stream = ();
 
     fn accept(&self) -> Result<(), Errno> {

@@ -1,6 +1,6 @@
 //! A limit for each peer, counted by several threads at once.
 
-use epoll_acceptor::{Admission, Newcomer, PeerLimit, PeerPermit, Reserve};
+use epoll_acceptor::{Admission, ConnectionInfo, PeerLimit, PeerPermit, Reserve};
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU32, Ordering};
 use loom::thread;
@@ -10,7 +10,7 @@ use crate::scenarios::join;
 
 struct From(u8);
 
-impl Newcomer for From {
+impl ConnectionInfo for From {
     fn peer(&self) -> Option<std::net::SocketAddr> {
         Some(([10, 0, 0, self.0], 1).into())
     }
@@ -62,7 +62,11 @@ fn a_place_that_comes_back_is_there() {
         let permit = enter(&peers, 1).expect("the first");
         let release = thread::spawn(move || drop(permit));
         let next = enter(&peers, 2);
-        assert_eq!(u64::from(next.is_none()), peers.crowded_out(), "refused only while the first is there");
+        assert_eq!(
+            u64::from(next.is_none()),
+            peers.table_full_count(),
+            "refused only while the first is there"
+        );
         join(release);
         drop(next);
         assert_eq!(peers.peers(), 0, "P4");

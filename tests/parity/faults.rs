@@ -89,8 +89,8 @@ faults! {
     ShutdownIsSilent: fn shutdown_tells(_how: Shut) -> bool { false }
     ShutForWritingEnds: fn shutdown_ends(family: Family, _how: Shut) -> bool { family != Family::Unix }
     ShutdownEndsUnix: fn shutdown_ends(_family: Family, how: Shut) -> bool { how.contains(Shut::RD) }
-    NothingIsInherited: fn inherited(_family: Family, _shut: Shut) -> Shut { Shut::empty() }
-    MptcpInherits: fn inherited(family: Family, shut: Shut) -> Shut {
+    NothingIsInherited: fn from_env(_family: Family, _shut: Shut) -> Shut { Shut::empty() }
+    MptcpInherits: fn from_env(family: Family, shut: Shut) -> Shut {
         if family == Family::Unix { Shut::empty() } else { shut }
     }
     CapacityIsBacklog: fn capacity(backlog: u32) -> usize { backlog.max(1) as usize }

@@ -78,7 +78,7 @@ pub(crate) fn on_model<R: Rules>(rules: R, setup: Setup, scenes: &[Scene]) -> Ve
         let mut returned = Vec::new();
         let outcome = match *scene {
             Scene::Call(op) => model.apply(step, op),
-            Scene::Sleep { thread, .. } if model.kernel.is_waiting(Thread(thread)) => Outcome::Absent,
+            Scene::Sleep { thread, .. } if model.kernel.has_pending(Thread(thread)) => Outcome::Absent,
             Scene::Sleep { thread, epoll, max } => {
                 sleeps_in[thread as usize] = Some(epoll);
                 let slept = model.kernel.sleep(Fd(epoll), Thread(thread), max, None);

@@ -341,12 +341,12 @@ pub(crate) fn epoll_sleep(epoll: c_int, max: usize) -> Result<Vec<(u64, u32)>> {
 }
 
 /// What /proc tells of a thread: how it is, and the system call it is in.
-pub(crate) struct Watched {
+pub(crate) struct EpollBackend {
     state: c_int,
     call: c_int,
 }
 
-impl Watched {
+impl EpollBackend {
     /// Watches a thread of this process, out of the way of the sequences' own descriptors.
     pub(crate) fn new(thread: c_int, least: c_int) -> Self {
         let open = |file| {

@@ -22,7 +22,7 @@ pub(crate) struct Workers {
 struct Worker {
     commands: Sender<Command>,
     id: i32,
-    watched: sys::Watched,
+    watched: sys::EpollBackend,
 }
 
 enum Command {
@@ -103,6 +103,6 @@ impl Worker {
             }
         });
         let id = id.recv().unwrap();
-        Self { commands, id, watched: sys::Watched::new(id, WORKERS) }
+        Self { commands, id, watched: sys::EpollBackend::new(id, WORKERS) }
     }
 }

@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use epoll_acceptor::admission::Bell;
 use epoll_acceptor::{
-    Acceptor, Admission, Errno, Gate, Line, Proof, Refusal, Reserve, State, Trigger, Until,
+    Acceptor, Admission, EmptyCheck, Errno, Gate, Line, Refusal, Reserve, State, Trigger, Until,
 };
 
 use crate::{Desk, Queue};
 
 fn desk() -> Desk {
-    Desk::new(Trigger::Level, Proof::Peek, 64)
+    Desk::new(Trigger::Level, EmptyCheck::Poll, 64)
 }
 
 impl<A: Admission> Desk<A> {
@@ -36,24 +36,24 @@ fn a_paused_acceptor_falls_silent_whether_or_not_anyone_waits() {
         assert_eq!(desk.acceptor.counters().pauses, 1, "P9: it was paused once");
         desk.acceptor.control().resume();
         assert!(desk.pass(1).starts_with("arm peek accept"));
-        assert_eq!(desk.acceptor.state(), State::Open, "P9");
+        assert_eq!(desk.acceptor.state(), State::Listening, "P9");
     }
 }
 
 #[test]
 fn a_full_acceptor_falls_silent_only_if_anyone_waits() {
     let gate = Gate::new(1);
-    let mut desk = Desk::behind(gate.clone(), Trigger::Level, Proof::Peek, 64);
+    let mut desk = Desk::behind(gate.clone(), Trigger::Level, EmptyCheck::Poll, 64);
     let permit = gate.try_acquire();
     for found in ["before the first event", "for whom the event came, has gone"] {
         assert_eq!(desk.pass(0), "peek", "nobody: {found}");
-        assert_eq!(desk.acceptor.state(), State::Open);
+        assert_eq!(desk.acceptor.state(), State::Listening);
     }
     assert_eq!(desk.pass(1), "peek disarm");
-    assert_eq!((desk.acceptor.state(), desk.acceptor.counters().fulls), (State::Full, 1));
+    assert_eq!((desk.acceptor.state(), desk.acceptor.counters().full), (State::Full, 1));
     drop(permit);
     assert_eq!(desk.pass(0), "arm peek accept peek");
-    assert_eq!(desk.acceptor.state(), State::Open);
+    assert_eq!(desk.acceptor.state(), State::Listening);
 }
 
 #[test]
@@ -75,7 +75,7 @@ fn out_of_descriptors_it_falls_silent_and_sets_its_alarm() {
     assert_eq!(desk.pass(0), "alarm peek", "P2: the second back-off is longer");
     desk.wait(1);
     assert_eq!(desk.pass(0), "arm no-alarm peek accept peek");
-    assert_eq!((desk.acceptor.state(), desk.acceptor.counters().exhausted), (State::Open, 2));
+    assert_eq!((desk.acceptor.state(), desk.acceptor.counters().exhausted), (State::Listening, 2));
 }
 
 #[test]
@@ -88,14 +88,14 @@ fn out_of_descriptors_with_nobody_queued_it_sleeps_on() {
     assert_eq!(desk.acceptor.state(), State::Exhausted, "its alarm will wake it");
     desk.wait(10);
     assert_eq!(desk.pass(0), "arm no-alarm peek");
-    assert_eq!(desk.acceptor.state(), State::Open);
+    assert_eq!(desk.acceptor.state(), State::Listening);
 }
 
 /// A gate may count work that holds no descriptor, too.
 #[test]
 fn what_is_given_back_to_no_use_is_not_hoped_for_again_at_once() {
     let gate = Gate::new(100);
-    let mut desk = Desk::behind(gate.clone(), Trigger::Level, Proof::Peek, 64);
+    let mut desk = Desk::behind(gate.clone(), Trigger::Level, EmptyCheck::Poll, 64);
     let rings = |desk: &Desk<Gate>| desk.queue.rings.swap(0, Ordering::Relaxed);
     let give_back = || drop(gate.try_acquire());
     desk.fail(libc::EMFILE);
@@ -129,7 +129,7 @@ fn a_queue_that_says_that_somebody_waits_and_gives_nobody_is_a_shortage() {
     desk.fail(libc::EAGAIN);
     let tries = (0..1000).take_while(|nth| {
         desk.pass(u32::from(*nth == 0));
-        desk.acceptor.state() == State::Open
+        desk.acceptor.state() == State::Listening
     });
     assert_eq!(tries.count(), 64, "P2");
     assert_eq!(desk.acceptor.state(), State::Exhausted);
@@ -142,7 +142,7 @@ fn a_queue_that_says_that_somebody_waits_and_gives_nobody_is_a_shortage() {
 fn awake_it_stands_in_no_line() {
     let gate = Gate::new(2);
     for asleep in [State::Exhausted, State::Full] {
-        let mut desk = Desk::behind(gate.clone(), Trigger::Level, Proof::Peek, 64);
+        let mut desk = Desk::behind(gate.clone(), Trigger::Level, EmptyCheck::Poll, 64);
         let rings = |desk: &Desk<Gate>| desk.queue.rings.swap(0, Ordering::Relaxed);
         let permit = gate.try_acquire();
         if asleep == State::Exhausted {
@@ -160,7 +160,7 @@ fn awake_it_stands_in_no_line() {
         desk.fail(0);
         desk.wait(1000);
         desk.pass(1);
-        assert_eq!((desk.acceptor.state(), rings(&desk)), (State::Open, 0));
+        assert_eq!((desk.acceptor.state(), rings(&desk)), (State::Listening, 0));
         drop(gate.try_acquire());
         assert_eq!(rings(&desk), 0, "P2: awake, {asleep} no more");
         gate.set_limit(2);
@@ -170,7 +170,7 @@ fn awake_it_stands_in_no_line() {
 #[test]
 fn dropped_it_stands_in_no_line() {
     let gate = Gate::new(1);
-    let mut desk = Desk::behind(gate.clone(), Trigger::Level, Proof::Peek, 64);
+    let mut desk = Desk::behind(gate.clone(), Trigger::Level, EmptyCheck::Poll, 64);
     let permit = gate.try_acquire();
     desk.pass(1);
     assert_eq!(desk.acceptor.state(), State::Full);
@@ -187,7 +187,7 @@ fn dropped_it_stands_in_no_line() {
 #[test]
 fn after_sixty_four_attempts_in_vain_it_backs_off_as_if_out_of_descriptors() {
     for errno in [libc::EINTR, libc::ECONNABORTED] {
-        let mut desk = Desk::new(Trigger::Level, Proof::Eagain, 100);
+        let mut desk = Desk::new(Trigger::Level, EmptyCheck::UntilEagain, 100);
         desk.fail(errno);
         assert_eq!(desk.pass(1), "accept ".repeat(64) + "peek disarm alarm", "P2");
         desk.wait(10);
@@ -215,7 +215,7 @@ fn backing_off_doubles_to_a_fifth_of_a_second_and_begins_anew_after_a_success() 
         desk.fail(0);
         desk.wait(200);
         desk.pass(0);
-        assert_eq!(desk.acceptor.state(), State::Open);
+        assert_eq!(desk.acceptor.state(), State::Listening);
     }
 }
 
@@ -231,7 +231,7 @@ fn an_accept_that_tells_of_a_dead_listener_is_quoted_once() {
             format!("the listener was shut down or closed and accepts no more ({:?})", Errno::new(errno));
         assert_eq!(dead.to_string(), told + ": open a new one");
         assert_eq!(desk.pass(1), "", "P7: told once, and left alone");
-        assert_eq!((desk.acceptor.state(), desk.acceptor.counters().dead), (State::Dead, 1));
+        assert_eq!((desk.acceptor.state(), desk.acceptor.counters().dead), (State::Closed, 1));
     }
 }
 
@@ -297,7 +297,7 @@ fn who_never_waits_is_asked_when_a_connection_is_here_and_others_before() {
     ] {
         let queue = Arc::new(Queue::default());
         let admission = Asking { queue: Arc::clone(&queue), waits };
-        let mut desk = Desk::on(queue, admission, Trigger::Level, Proof::Eagain, 64);
+        let mut desk = Desk::on(queue, admission, Trigger::Level, EmptyCheck::UntilEagain, 64);
         assert_eq!(desk.pass(3), calls);
     }
 }
@@ -307,7 +307,8 @@ fn a_policy_that_takes_back_its_word_is_asked_a_few_times_and_no_oftener_than_th
     for (budget, most) in [(1, 1), (3, 3), (4, 4), (7, 4), (64, 4)] {
         let asked = Arc::default();
         let never = u32::MAX;
-        let mut desk = Desk::behind(Fickle(Arc::clone(&asked), never), Trigger::Level, Proof::Eagain, budget);
+        let mut desk =
+            Desk::behind(Fickle(Arc::clone(&asked), never), Trigger::Level, EmptyCheck::UntilEagain, budget);
         desk.pass(1);
         assert_eq!(asked.load(Ordering::Relaxed), most, "P6, P2: budget {budget}");
         (0..100).for_each(|_| drop(desk.pass(0)));
@@ -327,10 +328,10 @@ fn a_policy_that_takes_back_its_word_is_asked_a_few_times_and_no_oftener_than_th
 
 #[test]
 fn who_was_given_room_in_between_is_asked_as_often_as_before() {
-    let mut desk = Desk::behind(Fickle(Arc::default(), 3), Trigger::Level, Proof::Peek, 64);
+    let mut desk = Desk::behind(Fickle(Arc::default(), 3), Trigger::Level, EmptyCheck::Poll, 64);
     for round in 0..50 {
         desk.pass(1);
-        assert_eq!(desk.acceptor.state(), State::Open, "P11: round {round}");
+        assert_eq!(desk.acceptor.state(), State::Listening, "P11: round {round}");
     }
     assert_eq!(desk.acceptor.counters().delivered, 50);
 }

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use epoll_acceptor::admission::Ring;
-use epoll_acceptor::drain::{Drain, Peek, Plan, Port};
-use epoll_acceptor::{Acceptor, Admission, Errno, Proof, Refusal, Trigger, Unlimited};
+use epoll_acceptor::drain::{Backend, Drain, Peek, Plan};
+use epoll_acceptor::{Acceptor, Admission, EmptyCheck, Errno, Refusal, Trigger, Unlimited};
 
 /// A queue, and what was asked of it.
 #[derive(Default)]
@@ -39,7 +39,7 @@ impl Queue {
     }
 }
 
-impl Port for Asked {
+impl Backend for Asked {
     type Stream = ();
 
     fn accept(&self) -> Result<(), Errno> {
@@ -109,17 +109,17 @@ struct Desk<A: Admission = Unlimited> {
 }
 
 impl Desk {
-    fn new(trigger: Trigger, proof: Proof, budget: u32) -> Self {
+    fn new(trigger: Trigger, proof: EmptyCheck, budget: u32) -> Self {
         Self::behind(Unlimited, trigger, proof, budget)
     }
 }
 
 impl<A: Admission> Desk<A> {
-    fn behind(admission: A, trigger: Trigger, proof: Proof, budget: u32) -> Self {
+    fn behind(admission: A, trigger: Trigger, proof: EmptyCheck, budget: u32) -> Self {
         Self::on(Arc::default(), admission, trigger, proof, budget)
     }
 
-    fn on(queue: Arc<Queue>, admission: A, trigger: Trigger, proof: Proof, budget: u32) -> Self {
+    fn on(queue: Arc<Queue>, admission: A, trigger: Trigger, proof: EmptyCheck, budget: u32) -> Self {
         let plan = Plan { proof: Some(proof), ..Plan::with_budget(budget) };
         let acceptor = Drain::new(Asked(Arc::clone(&queue)), trigger, admission, plan);
         Self { queue, acceptor }
@@ -143,7 +143,7 @@ impl<A: Admission> Desk<A> {
 
 #[test]
 fn a_pass_by_depth_counts_and_takes_what_it_counted() {
-    let mut desk = Desk::new(Trigger::Level, Proof::Depth, 64);
+    let mut desk = Desk::new(Trigger::Level, EmptyCheck::QueueLength, 64);
     assert_eq!(desk.pass(5), "depth accept accept accept accept accept");
     assert_eq!(desk.pass(0), "depth peek", "zero is looked at once more");
     assert_eq!(desk.pass(1), "depth accept");
@@ -151,14 +151,14 @@ fn a_pass_by_depth_counts_and_takes_what_it_counted() {
 
 #[test]
 fn a_pass_by_peek_looks_after_each_and_first_only_in_doubt() {
-    let mut desk = Desk::new(Trigger::Level, Proof::Peek, 64);
+    let mut desk = Desk::new(Trigger::Level, EmptyCheck::Poll, 64);
     assert_eq!(desk.pass(3), "peek accept peek accept peek accept peek", "before the first event");
     assert_eq!(desk.pass(3), "accept peek accept peek accept peek");
 }
 
 #[test]
 fn a_pass_until_eagain_asks_nothing() {
-    let mut desk = Desk::new(Trigger::Level, Proof::Eagain, 64);
+    let mut desk = Desk::new(Trigger::Level, EmptyCheck::UntilEagain, 64);
     assert_eq!(desk.pass(2), "accept accept accept");
     assert_eq!(desk.pass(0), "accept peek", "an event without anybody: is the listener shut?");
 }
@@ -166,9 +166,9 @@ fn a_pass_until_eagain_asks_nothing() {
 #[test]
 fn an_edge_is_settled_before_anything_is_taken() {
     for (proof, calls) in [
-        (Proof::Depth, "arm depth accept accept"),
-        (Proof::Peek, "arm accept peek accept peek"),
-        (Proof::Eagain, "arm accept accept accept"),
+        (EmptyCheck::QueueLength, "arm depth accept accept"),
+        (EmptyCheck::Poll, "arm accept peek accept peek"),
+        (EmptyCheck::UntilEagain, "arm accept accept accept"),
     ] {
         let mut desk = Desk::new(Trigger::Edge, proof, 64);
         desk.pass(5);
@@ -178,7 +178,7 @@ fn an_edge_is_settled_before_anything_is_taken() {
 
 #[test]
 fn an_exclusive_acceptor_pays_for_nothing_but_leaving() {
-    let mut desk = Desk::new(Trigger::Exclusive, Proof::Depth, 64);
+    let mut desk = Desk::new(Trigger::Exclusive, EmptyCheck::QueueLength, 64);
     assert_eq!(desk.pass(5), "depth accept accept accept accept accept");
     let control = desk.acceptor.control();
     control.pause();
@@ -189,13 +189,13 @@ fn an_exclusive_acceptor_pays_for_nothing_but_leaving() {
     control.stop();
     assert_eq!(desk.pass(0), "detach announce");
     assert_eq!(desk.end(), "", "it has left already");
-    assert_eq!(Desk::new(Trigger::Exclusive, Proof::Depth, 64).end(), "detach announce");
+    assert_eq!(Desk::new(Trigger::Exclusive, EmptyCheck::QueueLength, 64).end(), "detach announce");
 }
 
 #[test]
 fn nobody_else_announces() {
     for trigger in [Trigger::Level, Trigger::Edge] {
-        let mut desk = Desk::new(trigger, Proof::Depth, 64);
+        let mut desk = Desk::new(trigger, EmptyCheck::QueueLength, 64);
         desk.pass(5);
         desk.acceptor.control().pause();
         assert_eq!(desk.pass(3), "peek disarm");
@@ -205,7 +205,7 @@ fn nobody_else_announces() {
 
 #[test]
 fn a_forked_childs_copy_leaves_without_a_call() {
-    let mut desk = Desk::new(Trigger::Exclusive, Proof::Depth, 64);
+    let mut desk = Desk::new(Trigger::Exclusive, EmptyCheck::QueueLength, 64);
     desk.queue.foreign.store(true, Ordering::Relaxed);
     desk.pass(1);
     assert_eq!(desk.end(), "");
@@ -213,14 +213,14 @@ fn a_forked_childs_copy_leaves_without_a_call() {
 
 #[test]
 fn a_budget_ends_a_pass_without_a_further_call() {
-    let mut desk = Desk::new(Trigger::Level, Proof::Depth, 2);
+    let mut desk = Desk::new(Trigger::Level, EmptyCheck::QueueLength, 2);
     assert_eq!(desk.pass(3), "depth accept accept");
     assert_eq!(desk.pass(0), "depth accept");
 }
 
 #[test]
 fn a_pass_that_was_rung_for_in_vain_teaches_nothing() {
-    let mut desk = Desk::new(Trigger::Level, Proof::Peek, 64);
+    let mut desk = Desk::new(Trigger::Level, EmptyCheck::Poll, 64);
     assert_eq!(desk.pass(1), "peek accept peek", "one: the next two are taken unasked");
     desk.acceptor.control().resume();
     assert_eq!(desk.pass(0), "peek");
@@ -237,8 +237,9 @@ fn a_level_triggered_acceptor_counts_when_the_rule_says_so() {
         bursts.extend([3, 20, 70].map(|count| lone(count, &[burst])));
     }
     bursts.push(lone(300, &[u32::MAX - 400]));
-    for (proof, bursts) in
-        [Proof::Depth, Proof::Peek].into_iter().flat_map(|proof| bursts.iter().map(move |b| (proof, b)))
+    for (proof, bursts) in [EmptyCheck::QueueLength, EmptyCheck::Poll]
+        .into_iter()
+        .flat_map(|proof| bursts.iter().map(move |b| (proof, b)))
     {
         let mut desk = Desk::new(Trigger::Level, proof, 64);
         let mut rule = Rule { sure: 0, until: 0 };
@@ -264,14 +265,14 @@ struct Rule {
 }
 
 impl Rule {
-    fn wake(&mut self, proof: Proof, waiting: u32, doubt: bool) -> String {
+    fn wake(&mut self, proof: EmptyCheck, waiting: u32, doubt: bool) -> String {
         if self.until > 0 {
             self.until -= 1;
             return "accept".into();
         }
         let taken = waiting.min(64);
         let (calls, found) = match proof {
-            Proof::Depth => (format!("depth{}", " accept".repeat(taken as usize)), Some(waiting)),
+            EmptyCheck::QueueLength => (format!("depth{}", " accept".repeat(taken as usize)), Some(waiting)),
             // Who looks after each knows how many there were if it came to the end.
             _ if taken < 64 => ("accept peek ".repeat(taken as usize), Some(taken)),
             _ => ("accept peek ".repeat(taken as usize - 1) + "accept", None),
@@ -280,7 +281,7 @@ impl Rule {
             self.learn(i64::from(found));
         }
         let calls = calls.trim_end().to_owned();
-        if doubt && proof == Proof::Peek { format!("peek {calls}") } else { calls }
+        if doubt && proof == EmptyCheck::Poll { format!("peek {calls}") } else { calls }
     }
 
     fn learn(&mut self, found: i64) {

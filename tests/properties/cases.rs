@@ -1,7 +1,7 @@
 //! The cases: what is built, in all combinations or in pairs.
 
-use epoll_acceptor::sim::{Case, Extra, GateMode, Leave};
-use epoll_acceptor::{Proof, Trigger};
+use epoll_acceptor::sim::{GateMode, Leave, Policy, Setup};
+use epoll_acceptor::{EmptyCheck, Trigger};
 
 /// All of one kind, or the second of another.
 const TRIGGERS: [(Trigger, Option<Trigger>); 5] = [
@@ -12,12 +12,12 @@ const TRIGGERS: [(Trigger, Option<Trigger>); 5] = [
     (Trigger::Exclusive, Some(Trigger::Edge)),
 ];
 /// With whether the kernel tells the depth: TCP does, Unix does not.
-const PROOFS: [(Option<Proof>, bool); 5] = [
+const PROOFS: [(Option<EmptyCheck>, bool); 5] = [
     (None, true),
     (None, false),
-    (Some(Proof::Eagain), true),
-    (Some(Proof::Eagain), false),
-    (Some(Proof::Peek), true),
+    (Some(EmptyCheck::UntilEagain), true),
+    (Some(EmptyCheck::UntilEagain), false),
+    (Some(EmptyCheck::Poll), true),
 ];
 const GATES: [GateMode; 8] = [
     GateMode::Open,
@@ -42,12 +42,12 @@ const SIZES: [usize; 7] =
     [TRIGGERS.len(), PROOFS.len(), GATES.len(), CROWDS.len(), LEAVES.len(), BUDGETS.len(), QUEUED.len()];
 
 /// The case with these choices.
-pub(crate) fn case(choice: [usize; 7]) -> Case {
+pub(crate) fn case(choice: [usize; 7]) -> Setup {
     let [trigger, proof, gate, crowd, leave, budget, queued] = choice;
     let (proof, measurable) = PROOFS[proof];
     let (acceptors, one_listener, own_gates) = CROWDS[crowd];
     let (trigger, second) = TRIGGERS[trigger];
-    Case {
+    Setup {
         trigger,
         second,
         proof,
@@ -59,40 +59,40 @@ pub(crate) fn case(choice: [usize; 7]) -> Case {
         one_listener,
         leave: LEAVES[leave],
         queued: QUEUED[queued],
-        ..Case::plain()
+        ..Setup::plain()
     }
 }
 
 /// What may stand before an acceptor besides its gate: a policy, a rate of refusals, a reserve descriptor.
-const EXTRAS: [(Extra, bool, bool); 14] = [
-    (Extra::Rate(1), false, false),
-    (Extra::Choosy, false, false),
-    (Extra::Nothing, false, true),
-    (Extra::ShedRate(1), true, false),
-    (Extra::Rate(3), false, true),
-    (Extra::Nothing, true, false),
-    (Extra::Choosy, true, true),
-    (Extra::ShedRate(2), false, false),
-    (Extra::Peers(1), false, false),
-    (Extra::PeersThenChoosy(1), false, false),
-    (Extra::Delay, false, false),
-    (Extra::Allowed, false, false),
-    (Extra::Peers(2), true, true),
-    (Extra::Delay, true, true),
+const EXTRAS: [(Policy, bool, bool); 14] = [
+    (Policy::Rate(1), false, false),
+    (Policy::Choosy, false, false),
+    (Policy::Nothing, false, true),
+    (Policy::ShedRate(1), true, false),
+    (Policy::Rate(3), false, true),
+    (Policy::Nothing, true, false),
+    (Policy::Choosy, true, true),
+    (Policy::ShedRate(2), false, false),
+    (Policy::Peers(1), false, false),
+    (Policy::PeersThenChoosy(1), false, false),
+    (Policy::Delay, false, false),
+    (Policy::Allowed, false, false),
+    (Policy::Peers(2), true, true),
+    (Policy::Delay, true, true),
 ];
 
 /// How many of these there are.
 pub(crate) const EXTRAS_COUNT: usize = EXTRAS.len();
 
 /// The case with the n-th of them.
-pub(crate) fn with_extra(case: &Case, n: usize) -> Case {
+pub(crate) fn with_extra(case: &Setup, n: usize) -> Setup {
     let (extra, refuses_slowly, reserve) = EXTRAS[n];
-    let refusals = refuses_slowly.then_some((Extra::PER_SECOND, 2));
-    Case { extra, refusals, reserve, ..case.clone() }
+    let refusals = refuses_slowly.then_some((Policy::PER_SECOND, 2));
+    Setup { extra, refusals, reserve, ..case.clone() }
 }
 
 /// The n-th of all cases.
-pub(crate) fn nth(mut n: usize) -> Case {
+pub(crate) fn nth(mut n: usize) -> Setup {
     case(SIZES.map(|size| {
         let choice = n % size;
         n /= size;
@@ -101,7 +101,7 @@ pub(crate) fn nth(mut n: usize) -> Case {
 }
 
 /// Whether a case has an exclusive acceptor, or more than a pair behind one gate.
-pub(crate) fn is_crowded(case: &Case) -> bool {
+pub(crate) fn is_crowded(case: &Setup) -> bool {
     case.trigger == Trigger::Exclusive || case.own_gates || case.acceptors > 2
 }
 
@@ -112,7 +112,7 @@ pub(crate) fn count() -> usize {
 
 /// A set of cases in which every two choices of two dimensions meet (greedily: the case that brings most new pairs
 /// is next).
-pub(crate) fn in_pairs() -> Vec<Case> {
+pub(crate) fn in_pairs() -> Vec<Setup> {
     let mut missing = std::collections::BTreeSet::new();
     for (a, first) in SIZES.into_iter().enumerate() {
         for (b, second) in SIZES.into_iter().enumerate().skip(a + 1) {

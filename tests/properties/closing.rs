@@ -5,7 +5,7 @@
 //! * Whoever ended a handshake within the time to settle is among them, and no connection that is served is deaf.
 //! * Nobody new is let in.
 //! * It ends: by its deadline, and before it as soon as nobody is left; and it does not spin until then.
-//! * `Rest::Serve` refuses nobody whom there was time and room to serve; `Rest::Refuse` serves nobody.
+//! * `Pending::Serve` refuses nobody whom there was time and room to serve; `Pending::Refuse` serves nobody.
 //! * The counters balance, and say what was seen.
 //!
 //! All that for an owner that waits on the acceptor's own epoll, and for a host that watches that one edge-triggered.
@@ -14,16 +14,18 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use epoll_acceptor::admission::Ring;
-use epoll_acceptor::drain::{Bar, Drain, Peek, Plan, Port, WindDown};
-use epoll_acceptor::hosted::{Turn, Turns};
+use epoll_acceptor::drain::{Backend, Bar, Drain, Peek, Plan, WindDown};
+use epoll_acceptor::hosted::{Progress, Turns};
 use epoll_acceptor::sim::kernel::{Fd, Mask};
 use epoll_acceptor::sim::stage::{SimPort, SimStage, SimStream};
-use epoll_acceptor::sim::{Case, Stage};
-use epoll_acceptor::{Acceptor, Barred, Connection, Errno, Farewell, Gate, Permit, Refusal, Rest, Trigger};
+use epoll_acceptor::sim::{Setup, Stage};
+use epoll_acceptor::{
+    Acceptor, Connection, Errno, Gate, Intake, Pending, Permit, Refusal, ShutdownReport, Trigger,
+};
 
 /// What the environment does between two turns of the owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Act {
+enum Action {
     /// A client tries to connect.
     Connect,
     /// A handshake that had begun before ends.
@@ -38,7 +40,8 @@ enum Act {
     Turn,
 }
 
-const ACTS: [Act; 6] = [Act::Connect, Act::EndHandshake, Act::Quit, Act::Free, Act::Pass, Act::Turn];
+const ACTS: [Action; 6] =
+    [Action::Connect, Action::EndHandshake, Action::Quit, Action::Free, Action::Pass, Action::Turn];
 const WITHIN: Duration = Duration::from_secs(2);
 const WHILE: Duration = Duration::from_millis(100);
 
@@ -62,7 +65,7 @@ struct Faulty {
     fault: Fault,
 }
 
-impl Port for Faulty {
+impl Backend for Faulty {
     type Stream = SimStream;
 
     fn accept(&self) -> Result<SimStream, Errno> {
@@ -104,12 +107,12 @@ impl Port for Faulty {
 }
 
 impl Bar for Faulty {
-    fn bar(&self) -> Barred {
+    fn bar(&self) -> Intake {
         match self.fault {
-            Fault::NoBar => Barred::Fully,
+            Fault::NoBar => Intake::Closed,
             Fault::TakesTcpForUnix => {
                 self.port.bar();
-                Barred::Fully
+                Intake::Closed
             }
             Fault::None | Fault::LeavesDeaf | Fault::SleepsAfterThePass => self.port.bar(),
         }
@@ -158,12 +161,12 @@ struct Host {
 }
 
 impl Scene {
-    fn rest(&self) -> Rest {
-        if self.serve { Rest::Serve(Refusal::Reset) } else { Rest::Refuse(Refusal::Close) }
+    fn rest(&self) -> Pending {
+        if self.serve { Pending::Serve(Refusal::Reset) } else { Pending::Refuse(Refusal::Close) }
     }
 
     fn begin(&self) -> Play {
-        let case = Case { trigger: self.trigger, measurable: self.tcp, ..Case::plain() };
+        let case = Setup { trigger: self.trigger, measurable: self.tcp, ..Setup::plain() };
         let mut stage = SimStage::new(&case);
         let port = Faulty { port: stage.port(0, 0, self.trigger), fault: self.fault };
         let gate = Gate::new(self.limit);
@@ -190,7 +193,7 @@ impl Scene {
     }
 
     /// Plays the script, and then the calm until it is over.
-    fn play(&self, script: &[Act]) -> Result<(), String> {
+    fn play(&self, script: &[Action]) -> Result<(), String> {
         let mut play = self.begin();
         for act in script {
             play.act(*act)?;
@@ -229,7 +232,7 @@ impl Scene {
         }
         let early = now - begun < WITHIN;
         let (drain, farewell) = acceptor.finish();
-        let Farewell { refused, left, .. } = farewell;
+        let ShutdownReport { refused, left, .. } = farewell;
         if stage.connect(0) {
             return Err("somebody comes in between the last accept and the close".into());
         }
@@ -259,16 +262,16 @@ impl Scene {
 }
 
 impl Play {
-    fn act(&mut self, act: Act) -> Result<(), String> {
+    fn act(&mut self, act: Action) -> Result<(), String> {
         match act {
-            Act::Connect if self.stage.connect(0) => return Err("somebody new is let in".into()),
-            Act::Connect => {}
-            Act::EndHandshake => self.came += u64::from(self.stage.end_handshake(0)),
-            Act::Quit => self.stage.quit(0),
-            Act::Free if self.open.is_empty() => {}
-            Act::Free => drop(self.open.remove(0)),
-            Act::Pass => self.pass(WHILE),
-            Act::Turn => drop(self.turn()?),
+            Action::Connect if self.stage.connect(0) => return Err("somebody new is let in".into()),
+            Action::Connect => {}
+            Action::EndHandshake => self.came += u64::from(self.stage.end_handshake(0)),
+            Action::Quit => self.stage.quit(0),
+            Action::Free if self.open.is_empty() => {}
+            Action::Free => drop(self.open.remove(0)),
+            Action::Pass => self.pass(WHILE),
+            Action::Turn => drop(self.turn()?),
         }
         Ok(())
     }
@@ -314,11 +317,11 @@ impl Play {
         while host.told {
             let Self { acceptor, stage, .. } = self;
             match acceptor.turn(|| Ok::<_, Infallible>(wait(stage, inner) > 0)).expect("infallible") {
-                Turn::Connection(connection) => self.serve(connection)?,
-                Turn::Again => host.told = !host.sleeps_after_the_pass,
-                Turn::Quiet => host.told = false,
-                Turn::Dead(dead) => return Err(dead.to_string()),
-                Turn::Over => break,
+                Progress::Connection(connection) => self.serve(connection)?,
+                Progress::Yield => host.told = !host.sleeps_after_the_pass,
+                Progress::Idle => host.told = false,
+                Progress::ListenerClosed(dead) => return Err(dead.to_string()),
+                Progress::Stopped => break,
             }
         }
         Ok(())
@@ -364,7 +367,7 @@ fn scenes(fault: Fault) -> Vec<Scene> {
 }
 
 /// Every script of so many acts.
-fn scripts(acts: u32) -> impl Iterator<Item = Vec<Act>> {
+fn scripts(acts: u32) -> impl Iterator<Item = Vec<Action>> {
     (0..ACTS.len().pow(acts)).map(move |mut number| {
         let mut next = || {
             let act = ACTS[number % ACTS.len()];

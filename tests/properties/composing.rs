@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use epoll_acceptor::admission::Bell;
-use epoll_acceptor::sim::{Act, Case, GateMode, Limited, Real, Script, Violation, explore};
+use epoll_acceptor::sim::{Action, GateMode, Limited, Real, Script, Setup, Violation, explore};
 use epoll_acceptor::{Admission, Both, Gate, Line, Permit, Reserve, Until, WhenFull};
 
 use crate::say;
@@ -211,12 +211,13 @@ impl Limited for AlwaysLater {
     fn change_limit(&self, _: u32) {}
 }
 
-fn broken<G: Limited>() -> Option<(Case, Script, Violation)> {
+fn broken<G: Limited>() -> Option<(Setup, Script, Violation)> {
     // One value only: a change of two gates is not one step, and another in between would be mixed with it.
-    let acts = [Act::Limit(1), Act::Free, Act::Pause(0), Act::Stop(0), Act::Drop(0), Act::Tick];
+    let acts =
+        [Action::Limit(1), Action::Free, Action::Pause(0), Action::Stop(0), Action::Drop(0), Action::Tick];
     [GateMode::Pause(1), GateMode::Pause(2), GateMode::Pause(100)].into_iter().find_map(|gate| {
         [(1, 3), (2, 1), (2, 2)].into_iter().find_map(|(acceptors, queued)| {
-            let case = Case { gate, acceptors, queued, ..Case::plain() };
+            let case = Setup { gate, acceptors, queued, ..Setup::plain() };
             let (script, violation) = explore::<G>(&case, &Real, &acts, 2).err()?;
             Some((case, script, violation))
         })

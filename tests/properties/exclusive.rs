@@ -1,7 +1,7 @@
 //! Several acceptors on one listener, exclusively: whoever is told and leaves, by whatever way and for whatever
 //! reason, leaves nobody behind.
 
-use epoll_acceptor::sim::{Act, Case, GateMode, Leave, Real, Script, run};
+use epoll_acceptor::sim::{Action, GateMode, Leave, Real, Script, Setup, run};
 use epoll_acceptor::{Errno, Gate, Trigger};
 
 use crate::exhaustive::explore_all;
@@ -11,13 +11,13 @@ use crate::{cases, say, thorough};
 fn every_promise_holds_in_a_crowd_after_one_act_anywhere() {
     let step = if thorough() { 1 } else { 53 };
     let cases = (0..cases::count()).map(cases::nth).filter(cases::is_crowded).step_by(step);
-    explore_all("a crowd, one act", cases, 1, Act::all);
+    explore_all("a crowd, one act", cases, 1, Action::all);
 }
 
 #[test]
 fn every_promise_holds_between_exclusive_acceptors_after_two_acts() {
     let cases = pairs().into_iter();
-    explore_all("exclusive, two acts", cases, 2, if thorough() { Act::all } else { parting });
+    explore_all("exclusive, two acts", cases, 2, if thorough() { Action::all } else { parting });
 }
 
 #[test]
@@ -28,24 +28,38 @@ fn every_promise_holds_between_exclusive_acceptors_after_three_acts() {
 }
 
 /// The ways in which the one that was told can leave, and what brings it back.
-fn parting(case: &Case) -> Vec<Act> {
+fn parting(case: &Setup) -> Vec<Action> {
     let mut acts = leaving(case);
-    acts.extend([Act::Relieve, Act::Tick, Act::Resume(0), Act::Pause(1), Act::Stop(1), Act::Drop(1)]);
-    acts.extend([Act::Connect(0), Act::Steal(0), Act::Turn(1), Act::Shut(0)]);
+    acts.extend([
+        Action::Relieve,
+        Action::Tick,
+        Action::Resume(0),
+        Action::Pause(1),
+        Action::Stop(1),
+        Action::Drop(1),
+    ]);
+    acts.extend([Action::Connect(0), Action::Steal(0), Action::Turn(1), Action::Shut(0)]);
     acts
 }
 
-fn decisive(_: &Case) -> Vec<Act> {
-    vec![Act::Pause(0), Act::Drop(0), Act::Free, Act::Insert(0), Act::Tell(0)]
+fn decisive(_: &Setup) -> Vec<Action> {
+    vec![Action::Pause(0), Action::Drop(0), Action::Free, Action::Insert(0), Action::Tell(0)]
 }
 
-fn leaving(_: &Case) -> Vec<Act> {
-    let acts = [Act::Pause(0), Act::Stop(0), Act::Drop(0), Act::Free, Act::Exhaust, Act::Insert(0)];
-    acts.into_iter().chain([Act::Tell(0), Act::Fail(Errno::new(libc::ENOBUFS))]).collect()
+fn leaving(_: &Setup) -> Vec<Action> {
+    let acts = [
+        Action::Pause(0),
+        Action::Stop(0),
+        Action::Drop(0),
+        Action::Free,
+        Action::Exhaust,
+        Action::Insert(0),
+    ];
+    acts.into_iter().chain([Action::Tell(0), Action::Fail(Errno::new(libc::ENOBUFS))]).collect()
 }
 
 /// Two or three on one listener, with one gate or one each, told before anybody sleeps or after.
-fn pairs() -> Vec<Case> {
+fn pairs() -> Vec<Setup> {
     let mut cases = Vec::new();
     for (acceptors, own_gates) in [(2, false), (2, true), (3, true)] {
         for gate in [GateMode::Open, GateMode::Pause(1)] {
@@ -56,8 +70,8 @@ fn pairs() -> Vec<Case> {
             ] {
                 let trigger = Trigger::Exclusive;
                 let case =
-                    Case { trigger, measurable, queued, budget, leave, gate, own_gates, ..Case::plain() };
-                cases.push(Case { acceptors, one_listener: true, ..case });
+                    Setup { trigger, measurable, queued, budget, leave, gate, own_gates, ..Setup::plain() };
+                cases.push(Setup { acceptors, one_listener: true, ..case });
             }
         }
     }
@@ -68,8 +82,8 @@ fn pairs() -> Vec<Case> {
 /// client it is full, and that one is the other's.
 #[test]
 fn who_is_full_leaves_the_rest_to_the_other() {
-    let case = Case { gate: GateMode::Pause(1), own_gates: true, ..pair() };
-    let script = Script::new().at(ASLEEP, Act::Connect(0)).after(100, Act::Connect(0));
+    let case = Setup { gate: GateMode::Pause(1), own_gates: true, ..pair() };
+    let script = Script::new().at(ASLEEP, Action::Connect(0)).after(100, Action::Connect(0));
     let report = run::<Gate>(&case, &script, &Real).unwrap_or_else(|violation| panic!("{violation}"));
     // The first is told twice, the second once; at the end the first is rung for its place, and once more for a pass
     // that might have been forgotten.
@@ -81,10 +95,10 @@ fn who_is_full_leaves_the_rest_to_the_other() {
 #[test]
 fn two_that_are_exhausted_do_not_wake_each_other_for_ever() {
     for acceptors in 2..=3 {
-        let case = Case { acceptors, queued: 1, ..pair() };
-        let mut script = Script::new().at(0, Act::Exhaust);
+        let case = Setup { acceptors, queued: 1, ..pair() };
+        let mut script = Script::new().at(0, Action::Exhaust);
         for _ in 0..20 {
-            script = script.after(40, Act::Tick);
+            script = script.after(40, Action::Tick);
         }
         let report = run::<Gate>(&case, &script, &Real).unwrap_or_else(|violation| panic!("{violation}"));
         say(&format!("{acceptors} exhausted acceptors, 20 ticks: {} wake-ups", report.wakes));
@@ -95,8 +109,8 @@ fn two_that_are_exhausted_do_not_wake_each_other_for_ever() {
     }
 }
 
-fn pair() -> Case {
-    Case { trigger: Trigger::Exclusive, acceptors: 2, one_listener: true, ..Case::plain() }
+fn pair() -> Setup {
+    Setup { trigger: Trigger::Exclusive, acceptors: 2, one_listener: true, ..Setup::plain() }
 }
 
 /// The first point at which everybody has gone to sleep.

@@ -1,7 +1,7 @@
 //! Every script of the environment up to a bound, the fewest acts first.
 
 use epoll_acceptor::sim::explore::{Explored, explore};
-use epoll_acceptor::sim::{Act, Case, Real};
+use epoll_acceptor::sim::{Action, Real, Setup};
 use epoll_acceptor::{Errno, Gate};
 
 use crate::{cases, say, thorough};
@@ -11,37 +11,44 @@ fn every_promise_holds_after_one_act_anywhere() {
     // Every n-th of all cases and, thoroughly, each; n shares no factor with the number of choices.
     let step = if thorough() { 1 } else { 11 };
     let cases = (0..cases::count()).map(cases::nth).filter(|case| !cases::is_crowded(case)).step_by(step);
-    explore_all("one act", cases, 1, Act::all);
+    explore_all("one act", cases, 1, Action::all);
 }
 
 #[test]
 fn every_promise_holds_in_every_pair_of_choices() {
-    explore_all("pairs of choices, one act", cases::in_pairs().into_iter(), 1, Act::all);
+    explore_all("pairs of choices, one act", cases::in_pairs().into_iter(), 1, Action::all);
 }
 
 #[test]
 fn every_promise_holds_after_two_acts_anywhere() {
     let cases = cases::in_pairs();
     let most = if thorough() { cases.len() } else { 20 };
-    let acts = if thorough() { Act::all } else { decisive };
+    let acts = if thorough() { Action::all } else { decisive };
     explore_all("two acts", cases.into_iter().take(most), 2, acts);
 }
 
 /// The acts that put an acceptor to sleep and wake it.
-fn decisive(case: &Case) -> Vec<Act> {
-    let mut acts = vec![Act::Free, Act::Exhaust, Act::Relieve, Act::Tick, Act::Connect(0), Act::Pause(0)];
-    acts.extend([Act::Resume(0), Act::Fail(Errno::new(libc::ENOBUFS)), Act::Shut(0)]);
+fn decisive(case: &Setup) -> Vec<Action> {
+    let mut acts = vec![
+        Action::Free,
+        Action::Exhaust,
+        Action::Relieve,
+        Action::Tick,
+        Action::Connect(0),
+        Action::Pause(0),
+    ];
+    acts.extend([Action::Resume(0), Action::Fail(Errno::new(libc::ENOBUFS)), Action::Shut(0)]);
     if case.acceptors > 1 {
-        acts.push(Act::Turn(1));
+        acts.push(Action::Turn(1));
     }
     acts
 }
 
 pub(crate) fn explore_all(
     what: &str,
-    cases: impl Iterator<Item = Case>,
+    cases: impl Iterator<Item = Setup>,
     acts_max: u32,
-    acts: fn(&Case) -> Vec<Act>,
+    acts: fn(&Setup) -> Vec<Action>,
 ) {
     let mut total = Explored::default();
     let mut explored = 0;

@@ -7,15 +7,15 @@ use std::time::Duration;
 use epoll_acceptor::admission::Bell;
 use epoll_acceptor::admission::Ring;
 use epoll_acceptor::{
-    Acceptor, Class, Connection, Counters, Dead, EdgeTriggered, Epoll, Errno, Events, Exclusive, Gate,
-    LevelTriggered, State, Strategy, Token, Trigger,
+    Acceptor, Connection, Counters, EdgeTriggered, Epoll, Errno, ErrnoClass, Events, Exclusive, Gate,
+    LevelTriggered, ListenerClosed, State, Strategy, Token, Trigger,
 };
 
 #[test]
 fn every_errno_of_accept_has_its_class() {
-    let table: &[(Class, &[i32])] = &[
+    let table: &[(ErrnoClass, &[i32])] = &[
         (
-            Class::Consumed,
+            ErrnoClass::Consumed,
             &[
                 libc::ECONNABORTED,
                 libc::EPROTO,
@@ -28,10 +28,10 @@ fn every_errno_of_accept_has_its_class() {
                 libc::ETIMEDOUT,
             ],
         ),
-        (Class::Empty, &[libc::EAGAIN]),
-        (Class::Interrupted, &[libc::EINTR]),
-        (Class::Resource, &[libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM, libc::EPERM, 4095]),
-        (Class::Dead, &[libc::EBADF, libc::EINVAL, libc::ENOTSOCK, libc::EOPNOTSUPP]),
+        (ErrnoClass::Empty, &[libc::EAGAIN]),
+        (ErrnoClass::Interrupted, &[libc::EINTR]),
+        (ErrnoClass::Resource, &[libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM, libc::EPERM, 4095]),
+        (ErrnoClass::Fatal, &[libc::EBADF, libc::EINVAL, libc::ENOTSOCK, libc::EOPNOTSUPP]),
     ];
     for (class, numbers) in table {
         for number in *numbers {
@@ -65,7 +65,7 @@ fn counters_balance_or_do_not() {
     counters.attempts = 36;
     counters.refused = 36;
     (counters.refused_full, counters.refused_peer, counters.refused_rate) = (1, 2, 3);
-    (counters.refused_delay, counters.refused_credentials, counters.refused_shortage) = (4, 5, 6);
+    (counters.refused_delay, counters.refused_credentials, counters.refused_out_of_descriptors) = (4, 5, 6);
     (counters.refused_policy, counters.refused_closing) = (7, 8);
     assert!(counters.is_balanced());
     counters.refused_delay = 5;
@@ -93,15 +93,15 @@ fn a_strategy_is_one_of_three() {
 #[test]
 fn states_print_their_names() {
     let named = [
-        (State::Open, "open", false),
+        (State::Listening, "open", false),
         (State::Exhausted, "exhausted", false),
         (State::Full, "full", false),
         (State::Paused, "paused", false),
         (State::Stopped, "stopped", true),
-        (State::Dead, "dead", true),
+        (State::Closed, "dead", true),
     ];
     for (state, name, over) in named {
-        assert_eq!((state.to_string().as_str(), state.is_over()), (name, over));
+        assert_eq!((state.to_string().as_str(), state.is_terminal()), (name, over));
     }
 }
 
@@ -199,7 +199,7 @@ fn a_dead_listener_says_why_and_what_to_do() {
     let other = listener.try_clone().unwrap();
     let mut acceptor = LevelTriggered::on(listener).register(&epoll, Token(1)).unwrap();
     socket2::SockRef::from(&other).shutdown(std::net::Shutdown::Both).unwrap();
-    let dead: Dead = acceptor.drain(drop).unwrap_err();
+    let dead: ListenerClosed = acceptor.drain(drop).unwrap_err();
     assert_eq!(dead.errno(), None, "it was seen, not tried");
     assert_eq!(
         std::io::Error::from(dead).to_string(),

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use epoll_acceptor::admission::Bell;
 use epoll_acceptor::admission::Clock;
-use epoll_acceptor::sim::{Act, Case, Extra, GateMode, Limited, Real, Script, Violation, explore, run};
+use epoll_acceptor::sim::{Action, GateMode, Limited, Policy, Real, Script, Setup, Violation, explore, run};
 use epoll_acceptor::{
-    Admission, Cause, Denied, Gate, Line, Newcomer, Permit, QueueDelay, Refusal, Reserve, Until, WhenFull,
+    Admission, Cause, ConnectionInfo, Gate, Line, Permit, QueueDelay, Refusal, Rejection, Reserve, Until,
+    WhenFull,
 };
 
 /// A policy that only says after the accept who may come in.
@@ -17,8 +18,8 @@ trait Doorman: Clone + Send + Sync + 'static {
     /// What a connection holds of it.
     type Place: Default + Send;
 
-    fn new(extra: Extra, clock: Arc<dyn Clock>) -> Self;
-    fn admit(&self, newcomer: &dyn Newcomer, place: &mut Self::Place) -> Result<(), Denied>;
+    fn new(extra: Policy, clock: Arc<dyn Clock>) -> Self;
+    fn admit(&self, newcomer: &dyn ConnectionInfo, place: &mut Self::Place) -> Result<(), Rejection>;
     fn cancel(&self, place: Self::Place) {
         drop(place);
     }
@@ -43,7 +44,7 @@ impl<D: Doorman> Admission for Behind<D> {
         }
     }
 
-    fn admit(&self, newcomer: &dyn Newcomer, (_, place): &mut Self::Permit) -> Result<(), Denied> {
+    fn admit(&self, newcomer: &dyn ConnectionInfo, (_, place): &mut Self::Permit) -> Result<(), Rejection> {
         self.doorman.as_ref().map_or(Ok(()), |doorman| doorman.admit(newcomer, place))
     }
 
@@ -76,7 +77,7 @@ impl<D: Doorman> Limited for Behind<D> {
         self.gate.set_limit(limit);
     }
 
-    fn with_extra(&self, extra: Extra, clock: &Arc<dyn Clock>) -> Option<Self> {
+    fn with_extra(&self, extra: Policy, clock: &Arc<dyn Clock>) -> Option<Self> {
         Some(Self { gate: self.gate.clone(), doorman: Some(D::new(extra, Arc::clone(clock))) })
     }
 }
@@ -124,16 +125,16 @@ impl<const FAULT: u8> Drop for PeerPlace<FAULT> {
 impl<const FAULT: u8> Doorman for Peers<FAULT> {
     type Place = PeerPlace<FAULT>;
 
-    fn new(extra: Extra, _: Arc<dyn Clock>) -> Self {
+    fn new(extra: Policy, _: Arc<dyn Clock>) -> Self {
         let (limit, then_choosy) = match extra {
-            Extra::Peers(limit) => (limit, false),
-            Extra::PeersThenChoosy(limit) => (limit, true),
+            Policy::Peers(limit) => (limit, false),
+            Policy::PeersThenChoosy(limit) => (limit, true),
             other => panic!("{other:?} is no limit for each peer"),
         };
         Self { limit, then_choosy, counts: Arc::default() }
     }
 
-    fn admit(&self, newcomer: &dyn Newcomer, place: &mut Self::Place) -> Result<(), Denied> {
+    fn admit(&self, newcomer: &dyn ConnectionInfo, place: &mut Self::Place) -> Result<(), Rejection> {
         let address = newcomer.peer().expect("asked for with the accept");
         let peer = match FAULT {
             EACH_PORT_IS_A_PEER => address,
@@ -145,13 +146,13 @@ impl<const FAULT: u8> Doorman for Peers<FAULT> {
         let full = if FAULT == ONE_TOO_MANY { *count > self.limit } else { *count >= self.limit };
         if full {
             *count += u32::from(FAULT == COUNTS_THE_REFUSED);
-            return Err(Denied::new(Cause::Peer, Refusal::Close));
+            return Err(Rejection::new(Cause::Peer, Refusal::Close));
         }
         *count += 1;
         drop(counts);
         *place = PeerPlace(Some((Arc::clone(&self.counts), peer)));
         if self.then_choosy && address.port() % 3 == 1 {
-            return Err(Denied::new(Cause::Policy, Refusal::Close));
+            return Err(Rejection::new(Cause::Policy, Refusal::Close));
         }
         Ok(())
     }
@@ -165,9 +166,9 @@ impl<const FAULT: u8> Doorman for Peers<FAULT> {
     }
 }
 
-fn peers<const FAULT: u8>(extra: Extra) -> Result<(), (Script, Violation)> {
-    let case = Case { extra, gate: GateMode::Pause(100), queued: 16, ..Case::plain() };
-    explore::<Behind<Peers<FAULT>>>(&case, &Real, &[Act::Connect(0), Act::Free], 1).map(drop)
+fn peers<const FAULT: u8>(extra: Policy) -> Result<(), (Script, Violation)> {
+    let case = Setup { extra, gate: GateMode::Pause(100), queued: 16, ..Setup::plain() };
+    explore::<Behind<Peers<FAULT>>>(&case, &Real, &[Action::Connect(0), Action::Free], 1).map(drop)
 }
 
 #[track_caller]
@@ -178,44 +179,45 @@ fn assert_broken(outcome: Result<(), (Script, Violation)>, promise: &str) {
 
 #[test]
 fn a_limit_for_each_peer_without_fault_is_found_to_have_none() {
-    for extra in [Extra::Peers(1), Extra::Peers(2), Extra::PeersThenChoosy(1), Extra::PeersThenChoosy(2)] {
+    for extra in [Policy::Peers(1), Policy::Peers(2), Policy::PeersThenChoosy(1), Policy::PeersThenChoosy(2)]
+    {
         peers::<SOUND>(extra).unwrap_or_else(|(script, violation)| panic!("{violation}\nafter\n{script}"));
     }
 }
 
 #[test]
 fn a_place_that_leaks_when_a_later_policy_refuses_is_found() {
-    assert_broken(peers::<LEAKS_WHEN_CANCELLED>(Extra::PeersThenChoosy(1)), "P4");
+    assert_broken(peers::<LEAKS_WHEN_CANCELLED>(Policy::PeersThenChoosy(1)), "P4");
 }
 
 #[test]
 fn a_place_that_does_not_come_back_is_found() {
-    assert_broken(peers::<LEAKS_WHEN_CLOSED>(Extra::Peers(1)), "P4");
+    assert_broken(peers::<LEAKS_WHEN_CLOSED>(Policy::Peers(1)), "P4");
 }
 
 #[test]
 fn a_place_that_comes_back_twice_is_found() {
-    assert_broken(peers::<GIVES_BACK_TWICE>(Extra::PeersThenChoosy(2)), "P3");
+    assert_broken(peers::<GIVES_BACK_TWICE>(Policy::PeersThenChoosy(2)), "P3");
 }
 
 #[test]
 fn a_limit_that_lets_one_more_in_is_found() {
-    assert_broken(peers::<ONE_TOO_MANY>(Extra::Peers(1)), "P3");
+    assert_broken(peers::<ONE_TOO_MANY>(Policy::Peers(1)), "P3");
 }
 
 #[test]
 fn a_limit_that_goes_by_the_port_as_well_is_found() {
-    assert_broken(peers::<EACH_PORT_IS_A_PEER>(Extra::Peers(1)), "P3");
+    assert_broken(peers::<EACH_PORT_IS_A_PEER>(Policy::Peers(1)), "P3");
 }
 
 #[test]
 fn a_limit_that_goes_by_nothing_is_found() {
-    assert_broken(peers::<ALL_ARE_ONE_PEER>(Extra::Peers(1)), "P4");
+    assert_broken(peers::<ALL_ARE_ONE_PEER>(Policy::Peers(1)), "P4");
 }
 
 #[test]
 fn a_limit_that_counts_those_it_refused_is_found() {
-    assert_broken(peers::<COUNTS_THE_REFUSED>(Extra::Peers(1)), "P4");
+    assert_broken(peers::<COUNTS_THE_REFUSED>(Policy::Peers(1)), "P4");
 }
 
 /// What may be wrong with a limit for the time in the queue.
@@ -242,62 +244,62 @@ struct Seen {
 impl<const FAULT: u8> Doorman for Delay<FAULT> {
     type Place = ();
 
-    fn new(_: Extra, clock: Arc<dyn Clock>) -> Self {
+    fn new(_: Policy, clock: Arc<dyn Clock>) -> Self {
         Self { clock, seen: Arc::default() }
     }
 
-    fn admit(&self, newcomer: &dyn Newcomer, (): &mut ()) -> Result<(), Denied> {
-        let denied = Err(Denied::new(Cause::Delay, Refusal::Close));
+    fn admit(&self, newcomer: &dyn ConnectionInfo, (): &mut ()) -> Result<(), Rejection> {
+        let denied = Err(Rejection::new(Cause::Delay, Refusal::Close));
         let Some(queued) = newcomer.queued() else {
             return if FAULT == REFUSES_UNMEASURED { denied } else { Ok(()) };
         };
         let (now, mut seen) = (self.clock.now(), self.seen.lock().unwrap());
         seen.average = (seen.average + queued) / 2;
-        if queued > Extra::TARGET {
+        if queued > Policy::TARGET {
             let since = *seen.high_since.get_or_insert(now);
-            seen.overloaded |= now - since >= Extra::INTERVAL;
+            seen.overloaded |= now - since >= Policy::INTERVAL;
         } else {
             seen.high_since = None;
             seen.overloaded &= FAULT == NEVER_RECOVERS;
         }
         let overloaded = match FAULT {
             ONE_SPIKE => true,
-            BY_AVERAGE => seen.average > Extra::TARGET,
+            BY_AVERAGE => seen.average > Policy::TARGET,
             NEVER_REFUSES => false,
             _ => seen.overloaded,
         };
-        let too_late = FAULT != NO_CUT_OFF && queued > Extra::CUT_OFF;
-        if too_late || (overloaded && queued > 2 * Extra::TARGET) { denied } else { Ok(()) }
+        let too_late = FAULT != NO_CUT_OFF && queued > Policy::MAX_DELAY;
+        if too_late || (overloaded && queued > 2 * Policy::TARGET) { denied } else { Ok(()) }
     }
 }
 
 impl Doorman for QueueDelay<Arc<dyn Clock>> {
     type Place = ();
 
-    fn new(_: Extra, clock: Arc<dyn Clock>) -> Self {
-        Self::with_clock(Extra::TARGET, clock).interval(Extra::INTERVAL).cut_off(Extra::CUT_OFF)
+    fn new(_: Policy, clock: Arc<dyn Clock>) -> Self {
+        Self::with_clock(Policy::TARGET, clock).interval(Policy::INTERVAL).max_delay(Policy::MAX_DELAY)
     }
 
-    fn admit(&self, newcomer: &dyn Newcomer, (): &mut ()) -> Result<(), Denied> {
+    fn admit(&self, newcomer: &dyn ConnectionInfo, (): &mut ()) -> Result<(), Rejection> {
         Admission::admit(self, newcomer, &mut ())
     }
 }
 
 /// Each comes when all places are taken, and is served 5 ms later: too late, and again, in time, and too late once more.
 fn two_overloads() -> Script {
-    use Act::{Connect, Free, Tick};
+    use Action::{Connect, Free, Tick};
     let acts = [Tick, Connect(0), Tick, Free, Connect(0), Tick, Free, Connect(0), Connect(0), Tick, Free];
     acts.into_iter().fold(Script::new(), |script, act| script.after(40, act))
 }
 
 fn delay<D: Doorman>(script: &Script) -> Result<(), Violation> {
-    let case = Case { extra: Extra::Delay, gate: GateMode::Pause(1), queued: 1, ..Case::plain() };
+    let case = Setup { extra: Policy::Delay, gate: GateMode::Pause(1), queued: 1, ..Setup::plain() };
     run::<Behind<D>>(&case, script, &Real).map(drop)
 }
 
 /// Three are queued behind a full gate for two ticks.
 fn long_wait() -> Script {
-    use Act::{Connect, Free, Tick};
+    use Action::{Connect, Free, Tick};
     [Connect(0), Tick, Tick, Free].into_iter().fold(Script::new(), |script, act| script.after(40, act))
 }
 
@@ -342,8 +344,13 @@ fn a_delay_without_cut_off_is_found() {
 
 #[test]
 fn a_delay_that_refuses_whom_nobody_measured_is_found() {
-    let case =
-        Case { extra: Extra::Delay, gate: GateMode::Pause(1), queued: 1, measurable: false, ..Case::plain() };
+    let case = Setup {
+        extra: Policy::Delay,
+        gate: GateMode::Pause(1),
+        queued: 1,
+        measurable: false,
+        ..Setup::plain()
+    };
     let outcome = run::<Behind<Delay<REFUSES_UNMEASURED>>>(&case, &Script::new(), &Real);
     assert_eq!(outcome.expect_err("the fault was not found").promise, "P5");
 }
@@ -359,24 +366,24 @@ struct Allowed<const FAULT: u8>;
 impl<const FAULT: u8> Doorman for Allowed<FAULT> {
     type Place = ();
 
-    fn new(_: Extra, _: Arc<dyn Clock>) -> Self {
+    fn new(_: Policy, _: Arc<dyn Clock>) -> Self {
         Self
     }
 
-    fn admit(&self, newcomer: &dyn Newcomer, (): &mut ()) -> Result<(), Denied> {
+    fn admit(&self, newcomer: &dyn ConnectionInfo, (): &mut ()) -> Result<(), Rejection> {
         let allowed = match newcomer.credentials() {
             None => FAULT == UNKNOWN_IS_ALLOWED,
             Some(_) if FAULT == EVERY_USER => true,
-            Some(who) if FAULT == OWN_GROUP_ONLY => who.uid == Extra::USER || who.gid == Extra::GROUP,
-            Some(who) => who.uid == Extra::USER || newcomer.is_in_group(Extra::GROUP) == Some(true),
+            Some(who) if FAULT == OWN_GROUP_ONLY => who.uid == Policy::USER || who.gid == Policy::GROUP,
+            Some(who) => who.uid == Policy::USER || newcomer.is_in_group(Policy::GROUP) == Some(true),
         };
-        if allowed { Ok(()) } else { Err(Denied::new(Cause::Credentials, Refusal::Close)) }
+        if allowed { Ok(()) } else { Err(Rejection::new(Cause::Credentials, Refusal::Close)) }
     }
 }
 
 fn allowed<const FAULT: u8>(measurable: bool) -> Result<(), Violation> {
     let case =
-        Case { extra: Extra::Allowed, gate: GateMode::Pause(9), queued: 12, measurable, ..Case::plain() };
+        Setup { extra: Policy::Allowed, gate: GateMode::Pause(9), queued: 12, measurable, ..Setup::plain() };
     run::<Behind<Allowed<FAULT>>>(&case, &Script::new(), &Real).map(drop)
 }
 
@@ -395,15 +402,15 @@ fn every_fault_of_a_list_of_peers_is_found() {
 /// The crate's own, in the same places, are the ones that all cases are explored with.
 #[test]
 fn who_gets_in_is_as_many_as_may() {
-    let case = |extra, measurable| Case { extra, queued: 12, measurable, ..Case::plain() };
+    let case = |extra, measurable| Setup { extra, queued: 12, measurable, ..Setup::plain() };
     let delivered = |extra, measurable| {
         let report = run::<Gate>(&case(extra, measurable), &Script::new(), &Real);
         report.unwrap_or_else(|violation| panic!("{violation}")).delivered
     };
     // Two addresses, or users, in turns.
-    assert_eq!(delivered(Extra::Peers(2), true), 4);
-    assert_eq!(delivered(Extra::Peers(2), false), 4);
+    assert_eq!(delivered(Policy::Peers(2), true), 4);
+    assert_eq!(delivered(Policy::Peers(2), false), 4);
     // Half of them are the user, and a third of the others in the group.
-    assert_eq!(delivered(Extra::Allowed, false), 8);
-    assert_eq!(delivered(Extra::Allowed, true), 0);
+    assert_eq!(delivered(Policy::Allowed, false), 8);
+    assert_eq!(delivered(Policy::Allowed, true), 0);
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use epoll_acceptor::admission::Bell;
 use epoll_acceptor::admission::Ring;
 use epoll_acceptor::{
-    Admission, Cause, Denied, Gate, Line, Permit, Refusal, Reserve, Unlimited, Until, WhenFull,
+    Admission, Cause, Gate, Line, Permit, Refusal, Rejection, Reserve, Unlimited, Until, WhenFull,
 };
 
 /// An owner whose rings are counted.
@@ -434,7 +434,7 @@ fn a_gate_that_refuses_never_waits() {
     let gate = gate.when_full(WhenFull::Shed(Refusal::Reset));
     assert!(
         gate.never_waits()
-            && matches!(gate.reserve(), Reserve::Shed(denied) if denied == Denied::new(Cause::Full, Refusal::Reset))
+            && matches!(gate.reserve(), Reserve::Shed(denied) if denied == Rejection::new(Cause::Full, Refusal::Reset))
     );
     assert!(!Unlimited.never_waits() && matches!(Unlimited.reserve(), Reserve::Room(())));
 }

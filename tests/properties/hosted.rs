@@ -8,16 +8,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use epoll_acceptor::drain::{Drain, Port};
-use epoll_acceptor::hosted::{Turn, Turns};
+use epoll_acceptor::drain::{Backend, Drain};
+use epoll_acceptor::hosted::{Progress, Turns};
 use epoll_acceptor::sim::kernel::{Fd, Mask};
 use epoll_acceptor::sim::run::run_on;
 use epoll_acceptor::sim::stage::SimStage;
 use epoll_acceptor::sim::{
-    Act, Case, GateMode, Handle, Leave, Maker, PointedPort, Report, Script, Stage, Subject, Tracked,
-    Violation,
+    Action, Factory, GateMode, Handle, InstrumentedBackend, Leave, Report, Script, Setup, Stage, Subject,
+    Tracked, Violation,
 };
-use epoll_acceptor::{Acceptor, Admission, Class, Counters, Gate, Trigger};
+use epoll_acceptor::{Acceptor, Admission, Counters, ErrnoClass, Gate, Trigger};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestError, TestRunner};
 
@@ -27,7 +27,7 @@ use crate::{cases, say, thorough};
 /// When the host forgets that it was told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sleeps {
-    /// After `Turn::Quiet`: the rule.
+    /// After `Progress::Idle`: the rule.
     WhenQuiet,
     /// When a pass is over: the trap.
     AfterThePass,
@@ -43,7 +43,7 @@ struct Host {
 }
 
 impl Host {
-    fn new(case: &Case) -> Self {
+    fn new(case: &Setup) -> Self {
         let inner = SimStage::new(case);
         let outer = (0..case.acceptors).map(|acceptor| {
             let watched = inner.epoll(acceptor);
@@ -100,8 +100,8 @@ impl Stage for Host {
 }
 
 /// The task: takes turns, and its future is dropped as the case says.
-struct Task<P: Port, A: Admission> {
-    turns: Turns<Drain<PointedPort<P>, Trigger, A>>,
+struct Task<P: Backend, A: Admission> {
+    turns: Turns<Drain<InstrumentedBackend<P>, Trigger, A>>,
     host: Host,
     acceptor: usize,
     sleeps: Sleeps,
@@ -110,10 +110,10 @@ struct Task<P: Port, A: Admission> {
 
 impl<P, A> Task<P, A>
 where
-    P: Port,
+    P: Backend,
     A: Admission,
 {
-    fn look(&mut self) -> Turn<Tracked<P::Stream>, A::Permit> {
+    fn look(&mut self) -> Progress<Tracked<P::Stream>, A::Permit> {
         let Self { turns, host, acceptor, .. } = self;
         let look = || {
             let inner = host.inner.epoll(*acceptor);
@@ -130,7 +130,7 @@ where
 
 impl<P, A> Subject for Task<P, A>
 where
-    P: Port,
+    P: Backend,
     P::Stream: Send + 'static,
     A: Admission,
     A::Permit: Send + 'static,
@@ -143,22 +143,22 @@ where
         // At 0 the future is dropped in the middle of a pass. What the host was told stays with the host.
         while more > 0 {
             match self.look() {
-                Turn::Connection(connection) => {
+                Progress::Connection(connection) => {
                     connection.deliver();
                     keep(Box::new(connection));
                     more -= 1;
                 }
-                Turn::Again => {
+                Progress::Yield => {
                     if self.sleeps == Sleeps::AfterThePass {
                         self.forget();
                     }
                     return false;
                 }
-                Turn::Quiet | Turn::Over => {
+                Progress::Idle | Progress::Stopped => {
                     self.forget();
                     return false;
                 }
-                Turn::Dead(_) => return true,
+                Progress::ListenerClosed(_) => return true,
             }
         }
         false
@@ -180,10 +180,10 @@ struct Tasks {
     sleeps: Sleeps,
 }
 
-impl Maker for Tasks {
-    fn make<P, A>(&self, port: PointedPort<P>, admission: A, case: &Case) -> Box<dyn Subject>
+impl Factory for Tasks {
+    fn make<P, A>(&self, port: InstrumentedBackend<P>, admission: A, case: &Setup) -> Box<dyn Subject>
     where
-        P: Port + 'static,
+        P: Backend + 'static,
         P::Stream: Send,
         A: Admission + Clone + 'static,
         A::Permit: Send,
@@ -198,14 +198,15 @@ impl Maker for Tasks {
     }
 }
 
-fn run_hosted(case: &Case, script: &Script, sleeps: Sleeps) -> Result<Report, Violation> {
+fn run_hosted(case: &Setup, script: &Script, sleeps: Sleeps) -> Result<Report, Violation> {
     // The books forgive one try for each ring since a pass began, and take a pass in two parts for two
     // passes: so where something runs out, no future is dropped in the middle of one.
-    let scarce = |act: &Act| {
-        matches!(act, Act::Exhaust) || matches!(act, Act::Fail(errno) if errno.class() == Class::Resource)
+    let scarce = |act: &Action| {
+        matches!(act, Action::Exhaust)
+            || matches!(act, Action::Fail(errno) if errno.class() == ErrnoClass::Resource)
     };
     let whole = script.acts().iter().any(|(_, act)| scarce(act));
-    let case = &Case { leave: if whole { Leave::AtTheEnd } else { case.leave }, ..case.clone() };
+    let case = &Setup { leave: if whole { Leave::AtTheEnd } else { case.leave }, ..case.clone() };
     let host = Host::new(case);
     let tasks = Tasks { host: host.clone(), made: AtomicUsize::new(0), sleeps };
     run_on::<Gate, _>(case, script, &tasks, Box::new(host.clone()), |listener, acceptor, trigger| {
@@ -224,7 +225,7 @@ fn every_promise_holds_in_an_edge_triggered_host_after_one_act_anywhere() {
                     runs += 1;
                     delivered += report.delivered;
                     if script.acts().is_empty() {
-                        let acts = Act::all(&case);
+                        let acts = Action::all(&case);
                         scripts.extend((0..report.points).flat_map(|point| {
                             acts.iter().map(move |act| Script::new().at(point, *act)).collect::<Vec<_>>()
                         }));
@@ -261,7 +262,7 @@ fn every_promise_holds_in_an_edge_triggered_host_after_random_acts() {
 fn a_host_that_sleeps_after_its_pass_strands() {
     // Three are queued, the budget is one, and nothing happens besides.
     for trigger in [Trigger::Level, Trigger::Exclusive] {
-        let case = Case { trigger, budget: 1, queued: 3, gate: GateMode::Open, ..Case::plain() };
+        let case = Setup { trigger, budget: 1, queued: 3, gate: GateMode::Open, ..Setup::plain() };
         let violation = run_hosted(&case, &Script::new(), Sleeps::AfterThePass).expect_err("it strands");
         assert_eq!(violation.promise, "P1", "{violation}");
         run_hosted(&case, &Script::new(), Sleeps::WhenQuiet).expect("the rule cures it");

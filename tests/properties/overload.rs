@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use epoll_acceptor::admission::Clock;
-use epoll_acceptor::{Admission, Cause, Newcomer, QueueDelay, Unlimited};
+use epoll_acceptor::{Admission, Cause, ConnectionInfo, QueueDelay, Unlimited};
 
 const TARGET: Duration = Duration::from_millis(50);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -28,7 +28,7 @@ impl Virtual {
 
 struct Queued(Option<Duration>);
 
-impl Newcomer for Queued {
+impl ConnectionInfo for Queued {
     fn queued(&self) -> Option<Duration> {
         self.0
     }
@@ -89,7 +89,7 @@ fn every(interval: Duration, from: Duration, to: Duration) -> impl Iterator<Item
 }
 
 fn limited(clock: &Virtual) -> QueueDelay<Virtual> {
-    QueueDelay::with_clock(TARGET, clock.clone()).cut_off(10 * TARGET)
+    QueueDelay::with_clock(TARGET, clock.clone()).max_delay(10 * TARGET)
 }
 
 #[test]
@@ -159,7 +159,7 @@ fn it_recovers_with_the_first_that_was_served_in_time() {
 
 #[test]
 fn whoever_was_queued_longer_than_the_cut_off_is_never_served() {
-    let policy = QueueDelay::with_clock(TARGET, Virtual::default()).cut_off(3 * TARGET);
+    let policy = QueueDelay::with_clock(TARGET, Virtual::default()).max_delay(3 * TARGET);
     let is_served = |queued| policy.admit(&Queued(Some(queued)), &mut ()).is_ok();
     assert!(is_served(3 * TARGET));
     assert!(!is_served(3 * TARGET + Duration::from_nanos(1)));
@@ -168,7 +168,7 @@ fn whoever_was_queued_longer_than_the_cut_off_is_never_served() {
 
 #[test]
 fn whom_nobody_measured_is_let_in_and_counted() {
-    let policy = QueueDelay::new(TARGET).cut_off(TARGET);
+    let policy = QueueDelay::new(TARGET).max_delay(TARGET);
     let other = policy.clone();
     for _ in 0..3 {
         assert!(policy.admit(&Queued(None), &mut ()).is_ok());
@@ -183,7 +183,7 @@ fn what_makes_no_sense_is_said_at_once() {
         || QueueDelay::new(Duration::from_secs(3600)),
         || QueueDelay::new(TARGET).interval(TARGET / 2),
         || QueueDelay::new(TARGET).interval(Duration::from_secs(3600)),
-        || QueueDelay::new(TARGET).cut_off(TARGET / 2),
+        || QueueDelay::new(TARGET).max_delay(TARGET / 2),
         || QueueDelay::new(Duration::MAX),
     ];
     for (n, build) in broken.into_iter().enumerate() {

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
 use epoll_acceptor::admission::Bell;
-use epoll_acceptor::sim::{Act, Limited, Real, Script, Thrown, run};
+use epoll_acceptor::sim::{Action, InjectedPanic, Limited, Real, Script, run};
 use epoll_acceptor::{Admission, Gate, Line, Permit, Reserve, Until, WhenFull};
 
 use crate::{cases, say};
@@ -31,7 +31,7 @@ impl Fragile {
         let left = FUSE.get();
         FUSE.set(left.wrapping_sub(1));
         if left == 0 {
-            resume_unwind(Box::new(Thrown));
+            resume_unwind(Box::new(InjectedPanic));
         }
     }
 }
@@ -92,8 +92,8 @@ fn a_policy_may_panic_in_any_operation() {
 
 fn scripts() -> Vec<Script> {
     let mut scripts = vec![Script::new()];
-    for act in [Act::Free, Act::Exhaust, Act::Pause(0), Act::Connect(0), Act::Steal(0)] {
-        scripts.extend([0, 6, 12, 18].map(|point| Script::new().at(point, act).after(9, Act::Connect(0))));
+    for act in [Action::Free, Action::Exhaust, Action::Pause(0), Action::Connect(0), Action::Steal(0)] {
+        scripts.extend([0, 6, 12, 18].map(|point| Script::new().at(point, act).after(9, Action::Connect(0))));
     }
 
     scripts

@@ -1,10 +1,10 @@
-//! `PeerLimit` and `AllowedPeers`, one newcomer at a time.
+//! `PeerLimit` and `AllowedUsers`, one newcomer at a time.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use epoll_acceptor::{
-    Admission, AllowedPeers, Cause, Credentials, Gate, Newcomer, PeerLimit, PeerPermit, RateLimit, Refusal,
-    Reserve,
+    Admission, AllowedUsers, Cause, ConnectionInfo, Credentials, Gate, PeerLimit, PeerPermit, RateLimit,
+    Refusal, Reserve,
 };
 
 #[derive(Clone, Copy, Default)]
@@ -14,7 +14,7 @@ struct From {
     group: Option<u32>,
 }
 
-impl Newcomer for From {
+impl ConnectionInfo for From {
     fn peer(&self) -> Option<SocketAddr> {
         self.peer
     }
@@ -97,7 +97,7 @@ fn who_is_exempt_is_not_counted() {
     for newcomer in others.into_iter().chain([user(1, 0), From::default()]) {
         assert!(enter(&none, newcomer).is_none());
     }
-    assert!(enter(&none.clone().or_unknown(), From::default()).is_some());
+    assert!(enter(&none.clone().allow_unknown(), From::default()).is_some());
     assert!(enter(&none, From::default()).is_none(), "a builder leaves older handles as they are");
     assert!(enter(&PeerLimit::new(0).exempt(Ipv4Addr::UNSPECIFIED.into(), 0), from("9.9.9.9")).is_some());
 }
@@ -109,7 +109,7 @@ fn a_million_peers_take_no_more_memory_than_was_allocated() {
     let address = |n: u32| From { peer: Some((Ipv4Addr::from_bits(n), 1).into()), ..From::default() };
     let held: Vec<_> = (0..1_000_000).filter_map(|n| enter(&peers, address(n))).collect();
     assert_eq!((held.len(), peers.peers()), (CAPACITY, CAPACITY));
-    assert_eq!(peers.crowded_out(), 1_000_000 - CAPACITY as u64);
+    assert_eq!(peers.table_full_count(), 1_000_000 - CAPACITY as u64);
     assert!(enter(&peers, address(5)).is_some(), "who is in it may come as often as before");
     drop(held);
     assert_eq!(peers.peers(), 0);
@@ -119,11 +119,11 @@ fn a_million_peers_take_no_more_memory_than_was_allocated() {
 
 #[test]
 fn who_is_crowded_out_may_be_let_in_uncounted() {
-    let peers = PeerLimit::new(1).capacity(1).or_uncounted();
+    let peers = PeerLimit::new(1).capacity(1).allow_when_table_full();
     let first = enter(&peers, from("10.0.0.1"));
     let others = [(); 3].map(|()| enter(&peers, from("10.0.0.2")));
     assert!(others.iter().all(Option::is_some) && enter(&peers, from("10.0.0.1")).is_none());
-    assert_eq!((peers.peers(), peers.crowded_out()), (1, 3));
+    assert_eq!((peers.peers(), peers.table_full_count()), (1, 3));
     drop((first, others));
     assert_eq!(peers.peers(), 0);
 }
@@ -131,7 +131,7 @@ fn who_is_crowded_out_may_be_let_in_uncounted() {
 #[test]
 fn a_place_is_given_back_once_whoever_refuses() {
     let peers = PeerLimit::new(1);
-    let policy = Gate::new(9).and(peers.clone()).and(AllowedPeers::nobody());
+    let policy = Gate::new(9).and(peers.clone()).and(AllowedUsers::new());
     for _ in 0..3 {
         let Reserve::Room(mut permit) = policy.reserve() else { panic!("there is room") };
         let denied = policy.admit(&from("10.0.0.1"), &mut permit).unwrap_err();
@@ -154,15 +154,15 @@ fn what_they_ask_of_an_acceptor() {
     let peers = PeerLimit::new(1);
     assert!(peers.wants_peer() && peers.never_waits());
     assert!(peers.clone().and(RateLimit::per_second(1)).wants_peer());
-    let allowed = AllowedPeers::nobody();
+    let allowed = AllowedUsers::new();
     assert!(!allowed.wants_peer() && allowed.never_waits());
     assert!(format!("{peers:?} {allowed:?}").contains("limit: 1"));
 }
 
 #[test]
 fn only_who_was_named_may_connect() {
-    let allowed = AllowedPeers::nobody().user(7).user(8).group(27);
-    let may = |policy: &AllowedPeers, newcomer: From| {
+    let allowed = AllowedUsers::new().user(7).user(8).group(27);
+    let may = |policy: &AllowedUsers, newcomer: From| {
         policy.admit(&newcomer, &mut ()).map_err(|denied| denied.cause) == Ok(())
     };
     assert!(may(&allowed, user(7, 1)) && may(&allowed, user(8, 1)) && may(&allowed, user(9, 27)));
@@ -172,11 +172,11 @@ fn only_who_was_named_may_connect() {
         let denied = allowed.admit(&stranger, &mut ()).unwrap_err();
         assert_eq!((denied.cause, denied.refusal), (Cause::Credentials, Refusal::Close));
     }
-    assert!(may(&allowed.clone().or_unknown(), from("127.0.0.1")));
-    assert!(!may(&allowed.clone().or_unknown(), user(0, 0)), "known, and nobody who may");
-    assert!(!may(&AllowedPeers::nobody(), user(0, 0)));
-    let denied = allowed.refusal(Refusal::last_word("no")).admit(&user(0, 0), &mut ()).unwrap_err();
-    assert_eq!(denied.refusal, Refusal::last_word("no"));
+    assert!(may(&allowed.clone().allow_unknown(), from("127.0.0.1")));
+    assert!(!may(&allowed.clone().allow_unknown(), user(0, 0)), "known, and nobody who may");
+    assert!(!may(&AllowedUsers::new(), user(0, 0)));
+    let denied = allowed.refusal(Refusal::message("no")).admit(&user(0, 0), &mut ()).unwrap_err();
+    assert_eq!(denied.refusal, Refusal::message("no"));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Errors that say "go on" and mean nothing: whatever answers every accept so must not keep anyone awake.
 
-use epoll_acceptor::sim::{Act, Case, Leave, Real, Script, run};
+use epoll_acceptor::sim::{Action, Leave, Real, Script, Setup, run};
 use epoll_acceptor::{Errno, Gate, Trigger};
 
 #[test]
@@ -8,7 +8,7 @@ fn errors_that_change_nothing_end_in_back_off() {
     for trigger in [Trigger::Level, Trigger::Edge] {
         for budget in [1, 7, 64] {
             for leave in [Leave::AtTheEnd, Leave::Break(1), Leave::Forget(1)] {
-                let case = Case { trigger, budget, leave, queued: 2, ..Case::plain() };
+                let case = Setup { trigger, budget, leave, queued: 2, ..Setup::plain() };
                 let plague = (0..60_000).fold(Script::new(), |script, _| script.after(0, interrupted()));
                 if let Err(violation) = run::<Gate>(&case, &plague, &Real) {
                     panic!("{violation}\nin {case:?}");
@@ -18,6 +18,6 @@ fn errors_that_change_nothing_end_in_back_off() {
     }
 }
 
-fn interrupted() -> Act {
-    Act::Fail(Errno::new(libc::EINTR))
+fn interrupted() -> Action {
+    Action::Fail(Errno::new(libc::EINTR))
 }

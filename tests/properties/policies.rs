@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use epoll_acceptor::admission::{Bell, Ring};
-use epoll_acceptor::sim::{Act, Case, Explored, Extra, GateMode, Limited, Real, Script, explore, run};
+use epoll_acceptor::sim::{Action, Explored, GateMode, Limited, Policy, Real, Script, Setup, explore, run};
 use epoll_acceptor::{
     Acceptor, Admission, Both, Cause, Epoll, Events, Gate, Line, Permit, Refusal, Reserve, State, Token,
     Trigger, Until, WhenFull,
@@ -18,7 +18,7 @@ use crate::{cases, say, thorough};
 
 #[test]
 fn every_promise_holds_for_every_policy_after_one_act_anywhere() {
-    explore_all("policies, one act", varied(if thorough() { 1 } else { 3 }), 1, Act::all);
+    explore_all("policies, one act", varied(if thorough() { 1 } else { 3 }), 1, Action::all);
 }
 
 #[test]
@@ -27,16 +27,23 @@ fn every_promise_holds_for_every_policy_after_two_acts() {
 }
 
 /// Every case of the set in which all choices meet, with every policy; and of these every n-th.
-fn varied(step: usize) -> impl Iterator<Item = Case> {
+fn varied(step: usize) -> impl Iterator<Item = Setup> {
     let cases = cases::in_pairs().into_iter();
     cases.flat_map(|case| (0..cases::EXTRAS_COUNT).map(move |n| cases::with_extra(&case, n))).step_by(step)
 }
 
-fn decisive(case: &Case) -> Vec<Act> {
-    let mut acts = vec![Act::Free, Act::Exhaust, Act::Relieve, Act::Tick, Act::Connect(0), Act::Reset(0)];
-    acts.extend([Act::Pause(0), Act::Resume(0), Act::Stop(0), Act::Shut(0)]);
+fn decisive(case: &Setup) -> Vec<Action> {
+    let mut acts = vec![
+        Action::Free,
+        Action::Exhaust,
+        Action::Relieve,
+        Action::Tick,
+        Action::Connect(0),
+        Action::Reset(0),
+    ];
+    acts.extend([Action::Pause(0), Action::Resume(0), Action::Stop(0), Action::Shut(0)]);
     if case.acceptors > 1 {
-        acts.extend([Act::Turn(1), Act::Drop(1)]);
+        acts.extend([Action::Turn(1), Action::Drop(1)]);
     }
     acts
 }
@@ -45,7 +52,7 @@ fn decisive(case: &Case) -> Vec<Act> {
 #[test]
 fn who_is_throttled_wakes_once_for_each_connection() {
     for trigger in [Trigger::Level, Trigger::Edge] {
-        let case = Case { trigger, extra: Extra::Rate(1), queued: 5, ..Case::plain() };
+        let case = Setup { trigger, extra: Policy::Rate(1), queued: 5, ..Setup::plain() };
         let report =
             run::<Gate>(&case, &Script::new(), &Real).unwrap_or_else(|violation| panic!("{violation}"));
         assert_eq!(report.delivered, 5);
@@ -57,8 +64,8 @@ fn who_is_throttled_wakes_once_for_each_connection() {
 #[test]
 fn a_place_is_not_held_while_the_rate_is_waited_for() {
     let case =
-        Case { extra: Extra::Rate(1), gate: GateMode::Pause(1), acceptors: 2, queued: 2, ..Case::plain() };
-    let script = Script::new().at(40, Act::Free).at(90, Act::Tick).at(120, Act::Free);
+        Setup { extra: Policy::Rate(1), gate: GateMode::Pause(1), acceptors: 2, queued: 2, ..Setup::plain() };
+    let script = Script::new().at(40, Action::Free).at(90, Action::Tick).at(120, Action::Free);
     let report = run::<Gate>(&case, &script, &Real).unwrap_or_else(|violation| panic!("{violation}"));
     assert_eq!(report.delivered, 4);
 }
@@ -113,7 +120,7 @@ impl Limited for TwoGates {
 fn every_promise_but_the_line_holds_behind_two_gates() {
     let mut total = Explored::default();
     for case in cases::in_pairs() {
-        match explore::<TwoGates>(&case, &Real, &Act::all(&case), 1) {
+        match explore::<TwoGates>(&case, &Real, &Action::all(&case), 1) {
             Ok(more) => total.join(more),
             Err((_, violation)) if violation.promise == "P11" && violation.what.contains("in line") => {}
             Err((script, violation)) => panic!("{violation}\nin {case:?}\nafter\n{script}"),

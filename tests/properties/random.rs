@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use epoll_acceptor::Gate;
-use epoll_acceptor::sim::{Act, Case, Real, Script, explore, run};
+use epoll_acceptor::sim::{Action, Real, Script, Setup, explore, run};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestError, TestRunner};
 
@@ -31,13 +31,13 @@ fn every_promise_holds_after_random_acts() {
     say(&format!("random: {} scripts of up to 24 acts", scripts.load(Ordering::Relaxed)));
 }
 
-pub(crate) fn case_and_script() -> impl Strategy<Value = (Case, Script)> {
+pub(crate) fn case_and_script() -> impl Strategy<Value = (Setup, Script)> {
     let acts = prop::collection::vec((0..40_u32, any::<prop::sample::Index>()), 0..24);
     // Half of them with a policy besides the gate.
     let extra = 0..2 * cases::EXTRAS_COUNT;
     ((0..cases::count()).prop_map(cases::nth), extra, acts).prop_map(|(case, extra, acts)| {
         let case = if extra < cases::EXTRAS_COUNT { cases::with_extra(&case, extra) } else { case };
-        let all = Act::all(&case);
+        let all = Action::all(&case);
         let script =
             acts.iter().fold(Script::new(), |script, (later, act)| script.after(*later, *act.get(&all)));
         (case, script)
@@ -50,5 +50,5 @@ fn a_script_from_bytes_is_the_script_it_prints() {
     let script = Script::from_bytes(&[3, 0, 1, 7], &case);
     assert_eq!(script.acts().len(), 2);
     assert_eq!(script.to_string().matches(".at(").count(), 2);
-    assert_eq!(script.acts()[0], (3, Act::all(&case)[0]));
+    assert_eq!(script.acts()[0], (3, Action::all(&case)[0]));
 }

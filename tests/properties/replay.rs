@@ -5,9 +5,9 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use epoll_acceptor::linux::Watched;
+use epoll_acceptor::linux::EpollBackend;
 use epoll_acceptor::sim::run::run_on;
-use epoll_acceptor::sim::{Act, Case, Extra, Real, Report, Script, Stage, Violation, run};
+use epoll_acceptor::sim::{Action, Policy, Real, Report, Script, Setup, Stage, Violation, run};
 use epoll_acceptor::{Epoll, Events, Gate, Token, Trigger, accept_queue};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -27,7 +27,7 @@ struct RealStage {
 }
 
 impl RealStage {
-    fn new(case: &Case) -> Self {
+    fn new(case: &Setup) -> Self {
         let listeners = if case.one_listener { 1 } else { case.acceptors };
         Self {
             listeners: (0..listeners)
@@ -39,10 +39,10 @@ impl RealStage {
         }
     }
 
-    fn port(&self, listener: usize, acceptor: usize, trigger: Trigger) -> Watched<TcpListener> {
+    fn port(&self, listener: usize, acceptor: usize, trigger: Trigger) -> EpollBackend<TcpListener> {
         let listener = self.listeners[listener].try_clone().expect("a duplicate");
         listener.set_nonblocking(true).expect("non-blocking");
-        Watched::register(self.epolls[acceptor].as_fd(), listener, Token(1), trigger)
+        EpollBackend::register(self.epolls[acceptor].as_fd(), listener, Token(1), trigger)
             .unwrap_or_else(|(error, _)| panic!("not registered: {error:?}"))
     }
 
@@ -118,7 +118,7 @@ impl Stage for RealStage {
     }
 }
 
-fn run_real(case: &Case, script: &Script) -> Result<Report, Violation> {
+fn run_real(case: &Setup, script: &Script) -> Result<Report, Violation> {
     let stage = RealStage::new(case);
     let ports = RealStage {
         listeners: stage
@@ -127,7 +127,7 @@ fn run_real(case: &Case, script: &Script) -> Result<Report, Violation> {
             .map(|listener| listener.try_clone().expect("a duplicate"))
             .collect(),
         epolls: stage.epolls.iter().map(|epoll| epoll.try_clone().expect("a duplicate")).collect(),
-        ..RealStage::new(&Case { acceptors: 0, ..case.clone() })
+        ..RealStage::new(&Setup { acceptors: 0, ..case.clone() })
     };
     run_on::<Gate, _>(case, script, &Real, Box::new(stage), |listener, acceptor, trigger| {
         ports.port(listener, acceptor, trigger)
@@ -146,16 +146,16 @@ fn the_real_kernel_plays_the_same_scripts() {
         }
         // Here all peers are this machine, and time is its own: who gets in goes by that.
         let extra = match case.extra {
-            rate @ (Extra::Rate(_) | Extra::ShedRate(_)) => rate,
-            _ => Extra::Nothing,
+            rate @ (Policy::Rate(_) | Policy::ShedRate(_)) => rate,
+            _ => Policy::Nothing,
         };
-        let case = Case { extra, ..case };
+        let case = Setup { extra, ..case };
         let model = run::<Gate>(&case, &script, &Real).expect("the model keeps its promises");
         match run_real(&case, &script) {
             Ok(real) => {
                 // In two steps a connection can be taken before anyone is told; loopback has no such moment.
                 let in_steps =
-                    script.acts().iter().any(|(_, act)| matches!(act, Act::Insert(_) | Act::Tell(_)));
+                    script.acts().iter().any(|(_, act)| matches!(act, Action::Insert(_) | Action::Tell(_)));
                 // Whom an exclusive registration tells depends on who sleeps, and here nobody does.
                 let exclusive = [Some(case.trigger), case.second].contains(&Some(Trigger::Exclusive));
                 let told_otherwise = case.one_listener && case.acceptors > 1 && exclusive;

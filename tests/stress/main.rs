@@ -90,7 +90,7 @@ fn work(
 ) -> io::Result<(Control, JoinHandle<()>)> {
     // One of them sheds.
     let gate = match n {
-        1 => stage.gate.clone().when_full(WhenFull::Shed(Refusal::last_word("busy"))),
+        1 => stage.gate.clone().when_full(WhenFull::Shed(Refusal::message("busy"))),
         _ => stage.gate.clone(),
     };
     let trigger = match n {
@@ -105,7 +105,7 @@ fn work(
     let stopped = acceptor.control();
     let thread = thread::spawn(move || {
         let mut events = Events::with_capacity(8).expect("a buffer");
-        while !stopped.state().is_over() {
+        while !stopped.state().is_terminal() {
             epoll.wait(&mut events, Some(PATIENCE)).expect("a wait");
             for event in events.by_ref() {
                 assert_eq!(event.token(), Token(7));
@@ -216,7 +216,7 @@ fn balance(stage: &Stage, controls: &[Control]) {
     let figures = [
         line("delivered", |counters| counters.delivered),
         line("refused", |counters| counters.refused),
-        line("slept full", |counters| counters.fulls),
+        line("slept full", |counters| counters.full),
         line("pauses", |counters| counters.pauses),
         line("in vain", |counters| counters.empty),
     ];

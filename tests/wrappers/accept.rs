@@ -6,7 +6,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 
-use epoll_acceptor::{AcceptFlags, Class, accept, accept_queue, accept_with_peer};
+use epoll_acceptor::{AcceptFlags, ErrnoClass, accept, accept_queue, accept_with_peer};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use socket2::SockRef;
 
@@ -62,7 +62,7 @@ fn an_empty_queue_is_class_empty_on_every_kind() {
             accept(&server.socket, AcceptFlags::default()).unwrap_err(),
             accept_with_peer(&server.socket, AcceptFlags::default()).unwrap_err(),
         ] {
-            assert_eq!(error.class(), Class::Empty);
+            assert_eq!(error.class(), ErrnoClass::Empty);
             assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
             assert_eq!(
                 error.to_string(),
@@ -81,7 +81,7 @@ fn what_does_not_listen_is_class_dead() {
     ];
     for (fd, errno) in table {
         let error = accept(&fd.as_fd(), AcceptFlags::default()).unwrap_err();
-        assert_eq!((error.class(), error.raw_os_error()), (Class::Dead, errno));
+        assert_eq!((error.class(), error.raw_os_error()), (ErrnoClass::Fatal, errno));
         assert!(error.to_string().ends_with("; give this listener up"), "{error}");
         assert_eq!(io::Error::from(error).raw_os_error(), Some(errno));
     }
@@ -93,7 +93,7 @@ fn a_closed_descriptor_is_class_dead() {
     // calls that answer EBADF.
     let closed = unsafe { BorrowedFd::borrow_raw(1_000_000) };
     let error = accept(&closed, AcceptFlags::default()).unwrap_err();
-    assert_eq!((error.class(), error.raw_os_error()), (Class::Dead, libc::EBADF));
+    assert_eq!((error.class(), error.raw_os_error()), (ErrnoClass::Fatal, libc::EBADF));
 }
 
 #[test]
@@ -127,7 +127,7 @@ fn out_of_descriptors_leaves_the_connection_queued() {
         accept(&listener, AcceptFlags::default()).unwrap_err(),
         accept_with_peer(&listener, AcceptFlags::default()).unwrap_err(),
     ] {
-        assert_eq!((error.class(), error.raw_os_error()), (Class::Resource, libc::EMFILE));
+        assert_eq!((error.class(), error.raw_os_error()), (ErrnoClass::Resource, libc::EMFILE));
         assert_eq!(
             error.to_string(),
             "cannot accept a connection: this process has as many descriptors as RLIMIT_NOFILE allows \

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-use epoll_acceptor::{ControlError, Epoll, ExclusiveInterest, Interest, Token};
+use epoll_acceptor::{Epoll, EpollCtlError, ExclusiveInterest, Interest, Token};
 
 use crate::support::*;
 
@@ -236,7 +236,7 @@ fn a_refusal_becomes_an_io_error_that_keeps_it() {
     let converted = io::Error::from(error);
     assert_eq!(converted.kind(), io::ErrorKind::NotFound);
     assert_eq!(converted.to_string(), error.to_string());
-    let inside = converted.get_ref().unwrap().downcast_ref::<ControlError>();
+    let inside = converted.get_ref().unwrap().downcast_ref::<EpollCtlError>();
     assert_eq!(inside, Some(&error));
 }
 
@@ -257,7 +257,7 @@ fn the_kernel_lists_what_was_asked_for() {
     }
 }
 
-fn expect(error: ControlError, errno: i32, kind: io::ErrorKind, sentence: &str) {
+fn expect(error: EpollCtlError, errno: i32, kind: io::ErrorKind, sentence: &str) {
     assert_eq!(error.to_string(), sentence);
     assert_eq!(error.raw_os_error(), Some(errno));
     assert_eq!(error.kind(), kind);

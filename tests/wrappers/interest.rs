@@ -4,7 +4,7 @@
 use std::io::Write;
 use std::os::fd::AsRawFd;
 
-use epoll_acceptor::{AcceptFlags, ControlError, Epoll, Events, ExclusiveInterest, Interest, Token, accept};
+use epoll_acceptor::{AcceptFlags, Epoll, EpollCtlError, Events, ExclusiveInterest, Interest, Token, accept};
 
 use crate::support::*;
 
@@ -103,7 +103,7 @@ fn exclusive_interest_is_made_of_what_is_allowed_only() {
 #[test]
 fn what_is_not_allowed_exclusively_is_named() {
     let flags = Interest::IN | Interest::ONESHOT | Interest::RDHUP;
-    let error: ControlError = ExclusiveInterest::try_from(flags).unwrap_err();
+    let error: EpollCtlError = ExclusiveInterest::try_from(flags).unwrap_err();
     assert_eq!(error.raw_os_error(), None);
     assert_eq!(
         error.to_string(),

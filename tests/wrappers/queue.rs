@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::net::Shutdown;
 use std::time::Duration;
 
-use epoll_acceptor::{AcceptFlags, AcceptQueue, accept, accept_queue, is_waiting, time_queued};
+use epoll_acceptor::{AcceptFlags, AcceptQueue, accept, accept_queue, has_pending, time_queued};
 
 use crate::support::*;
 
@@ -39,7 +39,7 @@ fn a_queue_of_a_unix_listener_cannot_be_measured() {
     for kind in [Kind::UnixStream, Kind::UnixSeqpacket] {
         let error = accept_queue(&kind.listen(8).unwrap().socket).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::Unsupported);
-        assert!(error.to_string().contains("is_waiting"), "{error}");
+        assert!(error.to_string().contains("has_pending"), "{error}");
     }
 }
 
@@ -63,13 +63,13 @@ fn what_does_not_listen_has_no_queue() {
 #[test]
 fn a_connection_is_seen_waiting_on_every_kind() {
     for server in servers(8) {
-        assert!(!is_waiting(&server.socket).unwrap());
+        assert!(!has_pending(&server.socket).unwrap());
         let _clients = (server.connect(), server.connect());
         for left in [2, 1] {
-            assert!(is_waiting(&server.socket).unwrap(), "{:?}: {left}", server.kind);
+            assert!(has_pending(&server.socket).unwrap(), "{:?}: {left}", server.kind);
             accept(&server.socket, AcceptFlags::default()).unwrap();
         }
-        assert!(!is_waiting(&server.socket).unwrap(), "{:?}", server.kind);
+        assert!(!has_pending(&server.socket).unwrap(), "{:?}", server.kind);
     }
 }
 
@@ -78,7 +78,7 @@ fn a_dead_tcp_listener_has_nothing_waiting() {
     let listener = listener();
     let _client = connect(&listener);
     socket2::SockRef::from(&listener).shutdown(Shutdown::Read).unwrap();
-    assert!(!is_waiting(&listener).unwrap());
+    assert!(!has_pending(&listener).unwrap());
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
-use epoll_acceptor::{ControlError, Epoll, Events, ExclusiveInterest, Interest, Registration, Token};
+use epoll_acceptor::{Epoll, EpollCtlError, Events, ExclusiveInterest, Interest, Registration, Token};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
 
@@ -89,7 +89,7 @@ fn a_refusal_converts_for_the_question_mark() {
         let _registration = epoll.register(epoll, Token(1), Interest::IN)?;
         Ok(())
     }
-    fn control(epoll: &Epoll) -> Result<(), ControlError> {
+    fn control(epoll: &Epoll) -> Result<(), EpollCtlError> {
         let _registration = epoll.register(epoll, Token(1), Interest::IN)?;
         Ok(())
     }

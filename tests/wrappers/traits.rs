@@ -4,8 +4,8 @@ use std::net::TcpListener;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use epoll_acceptor::{
-    AcceptError, AcceptFlags, AcceptQueue, BusyPoll, ControlError, Epoll, Event, Events, ExclusiveInterest,
-    Interest, PeerAddr, Registration, RegistrationError, SignalMask, Token, Waited, Waker,
+    AcceptError, AcceptFlags, AcceptQueue, AddError, BusyPoll, Epoll, EpollCtlError, Event, Events,
+    ExclusiveInterest, Interest, PeerAddr, Registration, SignalMask, Token, WaitResult, Waker,
 };
 
 const fn is_send_sync<T: Send + Sync + 'static>() {}
@@ -16,7 +16,7 @@ const _: () = {
     is_send_sync::<AcceptFlags>();
     is_send_sync::<AcceptQueue>();
     is_send_sync::<BusyPoll>();
-    is_send_sync::<ControlError>();
+    is_send_sync::<EpollCtlError>();
     is_send_sync::<Epoll>();
     is_send_sync::<Event>();
     is_send_sync::<Events>();
@@ -24,14 +24,14 @@ const _: () = {
     is_send_sync::<Interest>();
     is_send_sync::<PeerAddr>();
     is_send_sync::<Registration<TcpListener>>();
-    is_send_sync::<RegistrationError<TcpListener>>();
+    is_send_sync::<AddError<TcpListener>>();
     is_send_sync::<SignalMask>();
     is_send_sync::<Token>();
-    is_send_sync::<Waited>();
+    is_send_sync::<WaitResult>();
     is_send_sync::<Waker>();
     is_error::<AcceptError>();
-    is_error::<ControlError>();
-    is_error::<RegistrationError<OwnedFd>>();
+    is_error::<EpollCtlError>();
+    is_error::<AddError<OwnedFd>>();
 };
 
 #[test]

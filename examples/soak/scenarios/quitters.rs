@@ -28,12 +28,12 @@ fn play(stage: &mut Stage) -> Played {
     let (answered, connected) = (tally.answered, tally.connected);
     let quit = quitters.tally()?;
     tally.add(&quit);
-    let fulls = server.control.counters().fulls;
+    let full = server.control.counters().full;
     let mut outcome = stage.end(Scene::new(server, &gate), tally.clone())?;
     outcome.check(answered == connected, "who waited was answered");
     outcome.check(tally.refused == 0, "a gate that pauses refuses nobody");
-    outcome.check(fulls > 0, "the server was full");
+    outcome.check(full > 0, "the server was full");
     outcome.tell("quit_while_queued", quit.gone);
-    outcome.tell("fulls", fulls);
+    outcome.tell("full", full);
     Ok(End::Played(Box::new(outcome)))
 }

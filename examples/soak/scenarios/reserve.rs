@@ -44,9 +44,12 @@ fn play(stage: &mut Stage) -> Played {
     let counters = server.control.counters();
     let mut outcome = stage.end(Scene::new(server, &gate), tally.clone())?;
     outcome.check(counters.exhausted > 0, "descriptors did run out");
-    outcome.check(counters.refused_shortage > 0, "the reserve was used");
-    outcome.check(counters.refused == counters.refused_shortage, "nobody was refused for another reason");
+    outcome.check(counters.refused_out_of_descriptors > 0, "the reserve was used");
+    outcome.check(
+        counters.refused == counters.refused_out_of_descriptors,
+        "nobody was refused for another reason",
+    );
     outcome.tell("exhausted", counters.exhausted);
-    outcome.tell("refused_shortage", counters.refused_shortage);
+    outcome.tell("refused_out_of_descriptors", counters.refused_out_of_descriptors);
     Ok(End::Played(Box::new(outcome)))
 }

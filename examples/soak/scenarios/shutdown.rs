@@ -33,7 +33,7 @@ fn play(stage: &mut Stage) -> Played {
         let told = || server.books.deaths.load(std::sync::atomic::Ordering::Acquire);
         told_once &= wait_for(BOUND, || told() == 1);
         thread::sleep(WATCHED);
-        told_once &= told() == 1 && server.control.state() == State::Dead;
+        told_once &= told() == 1 && server.control.state() == State::Closed;
         // Its connections are served to their end.
         let port = server.address.port();
         let in_peace = wait_for(BOUND, || server.in_service() == 0);

@@ -9,7 +9,7 @@
 //! ## A member that nobody serves
 //!
 //! The kernel goes on sending it its share of the clients, who are connected and wait for ever, while all other members
-//! are well. [`Group::unattended`] names such members.
+//! are well. [`Group::unserved`] names such members.
 //!
 //! ## A member that leaves
 //!
@@ -45,12 +45,12 @@ use super::queue::{AcceptQueue, accept_queue};
 use super::sys;
 use crate::admission::policy::Admission;
 use crate::drain::attendance::{Look, attendance};
-use crate::drain::closing::Rest;
+use crate::drain::closing::Pending;
 use crate::drain::shared::Control;
 use crate::drain::strategy::Strategy;
 
-pub use crate::drain::attendance::Attendance;
-pub use steering::Steer;
+pub use crate::drain::attendance::MemberHealth;
+pub use steering::Steering;
 
 /// Listeners on one address, opened together.
 ///
@@ -64,10 +64,10 @@ pub use steering::Steer;
 /// while let Some(member) = group.take() {
 ///     let epoll = Epoll::new()?; // in a thread of its own
 ///     let acceptor = LevelTriggered::on(member).register(&epoll, Token(0))?;
-///     group.attend(acceptor.listener(), acceptor.control());
+///     group.set_control(acceptor.listener(), acceptor.control());
 ///     workers.push((epoll, acceptor));
 /// }
-/// assert_eq!(group.unattended(), [], "each member has its acceptor");
+/// assert_eq!(group.unserved(), [], "each member has its acceptor");
 /// # Ok(())
 /// # }
 /// ```
@@ -84,11 +84,11 @@ pub struct Group {
 /// ```
 /// use std::net::SocketAddr;
 /// use epoll_acceptor::Group;
-/// use epoll_acceptor::group::Steer;
+/// use epoll_acceptor::group::Steering;
 ///
 /// # fn main() -> std::io::Result<()> {
 /// let address = SocketAddr::from(([127, 0, 0, 1], 0));
-/// let group = Group::builder(address).backlog(1024).steer(Steer::ByCpu).bind(4)?;
+/// let group = Group::builder(address).backlog(1024).steer(Steering::ByCpu).bind(4)?;
 /// assert_eq!(group.report().len(), 4);
 /// # Ok(())
 /// # }
@@ -98,7 +98,7 @@ pub struct Group {
 pub struct GroupBuilder {
     address: SocketAddr,
     backlog: u32,
-    steer: Steer,
+    steer: Steering,
 }
 
 /// One listener of a group, for an acceptor. Dropping it closes it: see
@@ -120,14 +120,14 @@ pub struct MemberReport {
     /// Its accept queue; `None` of one that is closed.
     pub queue: Option<AcceptQueue>,
     /// Whether anybody attends to it.
-    pub attendance: Attendance,
+    pub attendance: MemberHealth,
 }
 
 /// How a member leaves its group: [`EpollAcceptor::leave_group`].
 #[derive(Debug)]
 #[must_use = "a member that winds down has not left before it is finished"]
 #[allow(clippy::large_enum_variant, reason = "made once in a member's life, and taken apart at once")]
-pub enum Leaving<S: Strategy, A: Admission> {
+pub enum LeaveOutcome<S: Strategy, A: Admission> {
     /// It is closed, and the kernel has given its queue to the other members: so many connections.
     Migrated(u32),
     /// The kernel sends it nobody any more; what it has queued is its own to serve or to refuse.
@@ -145,7 +145,7 @@ struct State {
     slots: Vec<Slot>,
     /// The members as they stand in the kernel's array, where the last takes the place of one that leaves.
     order: Vec<usize>,
-    steer: Steer,
+    steer: Steering,
     /// A program is attached.
     steered: bool,
 }
@@ -166,7 +166,7 @@ const BACKLOG: u32 = 4096;
 impl Group {
     /// Begins to open a group on `address`. Port 0 takes a free one, the same for all.
     pub const fn builder(address: SocketAddr) -> GroupBuilder {
-        GroupBuilder { address, backlog: BACKLOG, steer: Steer::ByHash }
+        GroupBuilder { address, backlog: BACKLOG, steer: Steering::ByHash }
     }
 
     /// The address on which all of them listen.
@@ -189,7 +189,7 @@ impl Group {
     /// # Panics
     ///
     /// If the member is another group's.
-    pub fn attend(&self, member: &Member, control: Control) {
+    pub fn set_control(&self, member: &Member, control: Control) {
         assert!(Arc::ptr_eq(&member.shared, &self.shared), "the member is another group's");
         let slot = &mut self.shared.lock().slots[member.index];
         (slot.control, slot.last) = (Some(control), None);
@@ -197,7 +197,7 @@ impl Group {
 
     /// What can be said of each member, in the order of their opening. One system call each, and no privileges.
     ///
-    /// A member is [`Stalled`](Attendance::Stalled) if connections waited at the last call and at this one, and its
+    /// A member is [`Stalled`](MemberHealth::Stalled) if connections waited at the last call and at this one, and its
     /// owner has begun no pass in between: so the time between two calls is what an owner has to answer an event. Once
     /// a second, say.
     #[must_use]
@@ -209,8 +209,8 @@ impl Group {
     /// The members at which clients wait for nobody: never attended, abandoned by their acceptor, or stalled since the
     /// last [`report`](Self::report) or call of this.
     #[must_use]
-    pub fn unattended(&self) -> Vec<MemberReport> {
-        self.report().into_iter().filter(|member| member.attendance.is_missing()).collect()
+    pub fn unserved(&self) -> Vec<MemberReport> {
+        self.report().into_iter().filter(|member| member.attendance.is_unserved()).collect()
     }
 }
 
@@ -221,8 +221,8 @@ impl GroupBuilder {
         self
     }
 
-    /// How the kernel chooses a member; [`Steer::ByHash`] unless set.
-    pub const fn steer(mut self, steer: Steer) -> Self {
+    /// How the kernel chooses a member; [`Steering::ByHash`] unless set.
+    pub const fn steer(mut self, steer: Steering) -> Self {
         self.steer = steer;
         self
     }
@@ -256,7 +256,7 @@ impl GroupBuilder {
         // All are bound before the first one listens: a group is there whole, or not at all.
         let backlog = i32::try_from(self.backlog).unwrap_or(i32::MAX);
         sockets.iter().try_for_each(|socket| socket.listen(backlog))?;
-        let steered = self.steer != Steer::ByHash;
+        let steered = self.steer != Steering::ByHash;
         if steered {
             steering::attach(&sockets[0], self.steer, members, None)?;
         }
@@ -282,7 +282,7 @@ fn bound(address: SocketAddr) -> io::Result<Socket> {
 }
 
 impl Member {
-    /// Its number, from 0 in the order of opening. Under [`Steer::ByCpu`] also that of its CPU, as long as nobody has
+    /// Its number, from 0 in the order of opening. Under [`Steering::ByCpu`] also that of its CPU, as long as nobody has
     /// left.
     #[must_use]
     pub const fn index(&self) -> usize {
@@ -330,15 +330,15 @@ impl<S: Strategy, A: Admission> EpollAcceptor<Member, S, A> {
     ///
     /// The queues of the others take what comes, beyond what they hold otherwise.
     ///
-    /// ## Under `Steer::ByCpu`
+    /// ## Under `Steering::ByCpu`
     ///
     /// The last member takes the leaving one's place, and its CPU.
     ///
     /// ```
     /// use std::net::SocketAddr;
     /// use std::time::Duration;
-    /// use epoll_acceptor::group::Leaving;
-    /// use epoll_acceptor::{Acceptor, Epoll, Events, Group, LevelTriggered, Refusal, Rest, Token};
+    /// use epoll_acceptor::group::LeaveOutcome;
+    /// use epoll_acceptor::{Acceptor, Epoll, Events, Group, LevelTriggered, Refusal, Pending, Token};
     ///
     /// # fn main() -> std::io::Result<()> {
     /// let epoll = Epoll::new()?;
@@ -347,9 +347,9 @@ impl<S: Strategy, A: Admission> EpollAcceptor<Member, S, A> {
     /// let member = group.take().unwrap();
     /// let acceptor = LevelTriggered::on(member).register(&epoll, Token(0))?;
     ///
-    /// match acceptor.leave_group(Rest::Serve(Refusal::Reset), Duration::from_secs(5)) {
-    ///     Leaving::Migrated(waiting) => println!("{waiting} go to the others"),
-    ///     Leaving::Winding(mut ending) => {
+    /// match acceptor.leave_group(Pending::Serve(Refusal::Reset), Duration::from_secs(5)) {
+    ///     LeaveOutcome::Migrated(waiting) => println!("{waiting} go to the others"),
+    ///     LeaveOutcome::Winding(mut ending) => {
     ///         while !ending.is_over() {
     ///             epoll.wait(&mut events, Some(ending.timeout()))?;
     ///             if events.by_ref().any(|event| event.token() == Token(0)) {
@@ -363,7 +363,7 @@ impl<S: Strategy, A: Admission> EpollAcceptor<Member, S, A> {
     /// # }
     /// ```
     #[doc(alias = "tcp_migrate_req")]
-    pub fn leave_group(mut self, rest: Rest, within: Duration) -> Leaving<S, A> {
+    pub fn leave_group(mut self, rest: Pending, within: Duration) -> LeaveOutcome<S, A> {
         let shared = Arc::clone(&self.listener().shared);
         // To the end: the others must not leave before the queue is theirs.
         let mut state = shared.lock();
@@ -372,10 +372,10 @@ impl<S: Strategy, A: Admission> EpollAcceptor<Member, S, A> {
             self.drain.retire();
             self.drain.port_mut().listener_mut().close(&mut state);
             drop(state);
-            return Leaving::Migrated(waiting);
+            return LeaveOutcome::Migrated(waiting);
         }
         drop(state);
-        Leaving::Winding(self.wind_down(rest, within))
+        LeaveOutcome::Winding(self.wind_down(rest, within))
     }
 }
 
@@ -417,7 +417,7 @@ impl State {
     fn steer_anew(&mut self) {
         let Some(any) = self.listeners().next() else { return };
         let leaving = self.order.iter().position(|index| self.slots[*index].leaves);
-        if leaving.is_some() || self.steer != Steer::ByHash {
+        if leaving.is_some() || self.steer != Steering::ByHash {
             // Where this is forbidden, newcomers to one that leaves are barred and try again.
             self.steered |= steering::attach(&any, self.steer, self.order.len(), leaving).is_ok();
         } else if self.steered {
@@ -436,8 +436,8 @@ impl Slot {
         let listener = self.listener.upgrade();
         let queue = listener.and_then(|listener| accept_queue(&*listener).ok());
         let attendance = match (&queue, &self.control) {
-            (None, _) => Attendance::Closed,
-            (Some(_), None) => Attendance::Unattended,
+            (None, _) => MemberHealth::Closed,
+            (Some(_), None) => MemberHealth::Unserved,
             (Some(queue), Some(control)) => {
                 let now =
                     Look { waiting: queue.depth, passes: control.counters().passes, state: control.state() };

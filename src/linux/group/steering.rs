@@ -21,7 +21,7 @@ use crate::linux::sys::options;
 /// [socket(7)](https://man7.org/linux/man-pages/man7/socket.7.html)
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Steer {
+pub enum Steering {
     /// By a hash of the client's and the server's address and port: even shares.
     #[default]
     ByHash,
@@ -34,7 +34,7 @@ pub enum Steer {
 /// Sends newcomers to the members in order, by the choice of `steer`; never to the one at position `without`.
 pub(super) fn attach(
     socket: &impl AsFd,
-    steer: Steer,
+    steer: Steering,
     members: usize,
     without: Option<usize>,
 ) -> io::Result<()> {
@@ -56,13 +56,13 @@ pub(super) fn detach(socket: &impl AsFd) {
 
 #[allow(clippy::cast_possible_truncation, reason = "the codes of classic BPF have 16 bits")]
 #[allow(clippy::cast_sign_loss, reason = "SKF_AD_OFF is a negative offset in an unsigned field")]
-fn program(steer: Steer, members: usize, without: Option<usize>) -> Vec<libc::sock_filter> {
+fn program(steer: Steering, members: usize, without: Option<usize>) -> Vec<libc::sock_filter> {
     let say = |code: u32, jf, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf, k };
     let number = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
     let source = match steer {
-        Steer::ByCpu => SKF_AD_CPU,
+        Steering::ByCpu => SKF_AD_CPU,
         // Its own hash the kernel does not show to a program. Every choice is for a new client, so chance will do.
-        Steer::ByHash => SKF_AD_RANDOM,
+        Steering::ByHash => SKF_AD_RANDOM,
     };
     let choices = members - usize::from(without.is_some());
     let mut program = vec![

@@ -81,7 +81,7 @@ pub use listeners::{Listeners, Received};
 /// use epoll_acceptor::handover;
 ///
 /// # fn main() -> std::io::Result<()> {
-/// let mut listeners = handover::inherited()?;
+/// let mut listeners = handover::from_env()?;
 /// let listener = match listeners.is_empty() {
 ///     true => TcpListener::bind("127.0.0.1:0")?,
 ///     false => listeners.take_tcp("http")?,
@@ -95,7 +95,7 @@ pub use listeners::{Listeners, Received};
 /// [sd_listen_fds(3)](https://man7.org/linux/man-pages/man3/sd_listen_fds.3.html)
 #[doc(alias = "sd_listen_fds")]
 #[doc(alias = "LISTEN_FDS")]
-pub fn inherited() -> io::Result<Listeners> {
+pub fn from_env() -> io::Result<Listeners> {
     Ok(Listeners::new(rights::take_inherited()?))
 }
 

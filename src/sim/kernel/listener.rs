@@ -184,7 +184,7 @@ impl<R: Rules> Kernel<R> {
             return false;
         }
         listener.queue.push_back(id);
-        let shut = R::inherited(listener.family, listener.shut);
+        let shut = R::from_env(listener.family, listener.shut);
         let (barred, since) = (listener.barred, self.now);
         let connection = self.connection_mut(id);
         (connection.stage, connection.shut, connection.since) = (Stage::Queued, shut, since);

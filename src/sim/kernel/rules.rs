@@ -184,7 +184,7 @@ pub trait Rules: Copy + Eq + Hash + Debug + Send + Sync + 'static {
     /// K24. What an accepted connection has of the shutdown state of its listener; the plain TCP client of an
     /// MPTCP listener nothing.
     #[must_use]
-    fn inherited(family: Family, shut: Shut) -> Shut {
+    fn from_env(family: Family, shut: Shut) -> Shut {
         if matches!(family, Family::Tcp4 | Family::Tcp6) { shut } else { Shut::empty() }
     }
 

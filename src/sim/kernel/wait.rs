@@ -103,7 +103,7 @@ impl<R: Rules> Kernel<R> {
 
     /// Whether the thread is in a wait.
     #[must_use]
-    pub fn is_waiting(&self, thread: Thread) -> bool {
+    pub fn has_pending(&self, thread: Thread) -> bool {
         self.sleepers.contains_key(&thread)
     }
 

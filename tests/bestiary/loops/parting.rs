@@ -1,28 +1,28 @@
 //! Loops that were told of a queue, exclusively, and leave it to nobody.
 
-use epoll_acceptor::sim::{Act, Case};
+use epoll_acceptor::sim::{Action, Setup};
 
 use crate::desk::{Desk, Logic};
 use crate::hunt::{Mutant, Steps, exclusive, limit};
 use crate::parting::Parting;
 
 pub(crate) fn mutants() -> Vec<Mutant> {
-    let own_gates = Case { own_gates: true, ..limit(1, exclusive()) };
-    let comes_and = |act| vec![vec![Act::Connect(0)], vec![act]];
-    let two_come: Steps = vec![vec![Act::Connect(0)]; 2];
+    let own_gates = Setup { own_gates: true, ..limit(1, exclusive()) };
+    let comes_and = |act| vec![vec![Action::Connect(0)], vec![act]];
+    let two_come: Steps = vec![vec![Action::Connect(0)]; 2];
     vec![
-        Mutant::of_loop::<LeavesInSilence>(&["E1"], "P1", exclusive(), comes_and(Act::Pause(0))),
+        Mutant::of_loop::<LeavesInSilence>(&["E1"], "P1", exclusive(), comes_and(Action::Pause(0))),
         Mutant::of_loop::<FullInSilence>(&["E2"], "P11", own_gates, two_come),
-        Mutant::of_loop::<StopsInSilence>(&["E3"], "P1", exclusive(), comes_and(Act::Stop(0))),
-        Mutant::of_loop::<DroppedInSilence>(&["E4"], "P1", exclusive(), comes_and(Act::Drop(0))),
+        Mutant::of_loop::<StopsInSilence>(&["E3"], "P1", exclusive(), comes_and(Action::Stop(0))),
+        Mutant::of_loop::<DroppedInSilence>(&["E4"], "P1", exclusive(), comes_and(Action::Drop(0))),
         Mutant::of_loop::<AnnouncesFirst>(
             &["E5"],
             "P1",
             exclusive(),
-            vec![vec![Act::Drop(0)], vec![Act::Connect(0)]],
+            vec![vec![Action::Drop(0)], vec![Action::Connect(0)]],
         ),
-        Mutant::of_loop::<ModifiesExclusive>(&["E6"], "P2", exclusive(), comes_and(Act::Exhaust)),
-        Mutant::of_loop::<AnnouncesAndStays>(&["E7"], "P2", exclusive(), comes_and(Act::Exhaust)),
+        Mutant::of_loop::<ModifiesExclusive>(&["E6"], "P2", exclusive(), comes_and(Action::Exhaust)),
+        Mutant::of_loop::<AnnouncesAndStays>(&["E7"], "P2", exclusive(), comes_and(Action::Exhaust)),
     ]
 }
 

@@ -2,8 +2,8 @@
 
 use std::mem::forget;
 
-use epoll_acceptor::drain::{Class, Errno};
-use epoll_acceptor::sim::Act;
+use epoll_acceptor::drain::{Errno, ErrnoClass};
+use epoll_acceptor::sim::Action;
 use epoll_acceptor::{Counters, Reserve};
 
 use crate::desk::{Desk, Logic, Next, Pass, Right};
@@ -23,14 +23,14 @@ pub(crate) fn mutants() -> Vec<Mutant> {
         Mutant::of_loop::<DropsTheHandle>(&["L15"], "P4", limit(3, level(2)), none()),
         Mutant::of_loop::<QueuedForNobody>(&["L16"], "P5", limit(3, level(1)), none()),
         Mutant::of_loop::<SetUpFails>(&["L17"], "P5", limit(3, level(2)), none()),
-        Mutant::of_loop::<NobodysListener>(&["L19"], "P5", limit(3, level(1)), once(&[Act::Stop(0)])),
+        Mutant::of_loop::<NobodysListener>(&["L19"], "P5", limit(3, level(1)), once(&[Action::Stop(0)])),
         Mutant::of_loop::<CancelledAfterAccept>(
             &["M36", "M37"],
             "P5",
             limit(3, level(1)),
-            once(&[Act::Pause(0)]),
+            once(&[Action::Pause(0)]),
         ),
-        Mutant::of_loop::<HandsToTheStopped>(&["F15"], "P5", level(1), once(&[Act::Stop(0)])),
+        Mutant::of_loop::<HandsToTheStopped>(&["F15"], "P5", level(1), once(&[Action::Stop(0)])),
         Mutant::of_loop::<WrongArm>(&["M38"], "P5", level(3), none()),
         Mutant::of_loop::<ChecksOncePerEvent>(&["M9"], "P4", limit(2, level(3)), none()),
         Mutant::of_loop::<NewestFirst>(&["M15"], "P12", level(2), none()),
@@ -48,7 +48,7 @@ macro_rules! leaks {
 
         impl Logic for $name {
             fn given_up(&mut self, at: &mut Pass<'_>, place: Place, errno: Errno) {
-                if errno.class() == Class::$class { forget(place) } else { at.world.cancel(place) }
+                if errno.class() == ErrnoClass::$class { forget(place) } else { at.world.cancel(place) }
             }
         }
     )*};

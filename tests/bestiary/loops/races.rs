@@ -7,7 +7,7 @@ use epoll_acceptor::Line;
 use epoll_acceptor::admission::{Bell, Wishes};
 use epoll_acceptor::admission::{Ring, Until};
 use epoll_acceptor::drain::Peek;
-use epoll_acceptor::sim::{Act, Handle};
+use epoll_acceptor::sim::{Action, Handle};
 
 use crate::desk::{Desk, Logic, Next, Pass, Right, Why};
 use crate::hunt::{Mutant, edge, level, limit, once, twice};
@@ -15,10 +15,10 @@ use crate::world::World;
 
 pub(crate) fn mutants() -> Vec<Mutant> {
     vec![
-        Mutant::of_loop::<LateFlag>(&["S5"], "P1", edge(2), twice(&[Act::Pause(0), Act::Resume(0)])),
-        Mutant::of_loop::<ArmsFromAfar>(&["S15"], "P1", limit(1, level(2)), once(&[Act::Free])),
-        Mutant::of_loop::<FlagAndTimer>(&["S21"], "P1", limit(1, level(2)), once(&[Act::Free])),
-        Mutant::of_loop::<OverwritesTheRelease>(&["S22"], "P1", limit(1, level(2)), once(&[Act::Free])),
+        Mutant::of_loop::<LateFlag>(&["S5"], "P1", edge(2), twice(&[Action::Pause(0), Action::Resume(0)])),
+        Mutant::of_loop::<ArmsFromAfar>(&["S15"], "P1", limit(1, level(2)), once(&[Action::Free])),
+        Mutant::of_loop::<FlagAndTimer>(&["S21"], "P1", limit(1, level(2)), once(&[Action::Free])),
+        Mutant::of_loop::<OverwritesTheRelease>(&["S22"], "P1", limit(1, level(2)), once(&[Action::Free])),
     ]
 }
 

@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use epoll_acceptor::Reserve;
 use epoll_acceptor::admission::Wishes;
-use epoll_acceptor::drain::{Class, Errno, Peek};
-use epoll_acceptor::sim::Act;
+use epoll_acceptor::drain::{Errno, ErrnoClass, Peek};
+use epoll_acceptor::sim::Action;
 
 use crate::desk::{Desk, Logic, Next, Pass, Right, Why};
 use crate::hunt::{Mutant, budget, edge, fail, level, limit, none, once, shed, twice, two};
 use crate::world::Stream;
 
 pub(crate) fn mutants() -> Vec<Mutant> {
-    let exhaust = [Act::Exhaust];
+    let exhaust = [Action::Exhaust];
     vec![
         Mutant::of_loop::<ReturnsHungry>(&["B1"], "P2", level(1), once(&exhaust)),
         Mutant::of_loop::<LogsAndContinues>(&["B2", "M27"], "P2", level(1), once(&exhaust)),
@@ -26,7 +26,12 @@ pub(crate) fn mutants() -> Vec<Mutant> {
         Mutant::of_loop::<TriesAgainOnEmpty>(&["B10"], "P6", budget(4, level(1)), none()),
         Mutant::of_loop::<RearmsAtOnce>(&["B11"], "P2", edge(1), once(&exhaust)),
         Mutant::of_loop::<TimerEachRetry>(&["B12"], "P9", level(1), once(&exhaust)),
-        Mutant::of_loop::<AnotherTimer>(&["B13"], "P9", level(1), twice(&[Act::Exhaust, Act::Resume(0)])),
+        Mutant::of_loop::<AnotherTimer>(
+            &["B13"],
+            "P9",
+            level(1),
+            twice(&[Action::Exhaust, Action::Resume(0)]),
+        ),
         Mutant::of_loop::<AbortsAreFree>(
             &["B14"],
             "P6",
@@ -38,8 +43,13 @@ pub(crate) fn mutants() -> Vec<Mutant> {
         Mutant::of_loop::<OnlyEmfile>(&["M28"], "P2", level(1), once(&[fail(libc::ENFILE)])),
         Mutant::of_loop::<NoBackOff>(&["M29"], "P2", level(1), once(&exhaust)),
         Mutant::of_loop::<SleepsForEveryError>(&["M32"], "P7", level(2), once(&[fail(libc::ECONNABORTED)])),
-        Mutant::of_loop::<PausedButPolled>(&["F16"], "P2", level(1), once(&[Act::Pause(0)])),
-        Mutant::of_loop::<TrickOnce>(&["F19"], "P2", level(1), vec![vec![Act::Exhaust], vec![Act::Tick]]),
+        Mutant::of_loop::<PausedButPolled>(&["F16"], "P2", level(1), once(&[Action::Pause(0)])),
+        Mutant::of_loop::<TrickOnce>(
+            &["F19"],
+            "P2",
+            level(1),
+            vec![vec![Action::Exhaust], vec![Action::Tick]],
+        ),
         Mutant::of_loop::<Unbounded>(&["F1", "F4"], "P6", budget(2, level(3)), none()),
         Mutant::of_loop::<SheddingIsFree>(&["F2"], "P6", budget(2, shed(1, level(4))), none()),
     ]
@@ -71,7 +81,7 @@ struct ReserveTrick;
 
 impl Logic for ReserveTrick {
     fn charge(&mut self, at: &mut Pass<'_>, failure: Option<Errno>) {
-        if failure.is_none_or(|errno| errno.class() != Class::Resource) {
+        if failure.is_none_or(|errno| errno.class() != ErrnoClass::Resource) {
             at.left -= 1;
         }
     }
@@ -151,10 +161,10 @@ impl Logic for DrainsWhileThrottled {
 struct UnknownIsFatal;
 
 impl Logic for UnknownIsFatal {
-    fn class(&self, errno: Errno) -> Class {
+    fn class(&self, errno: Errno) -> ErrnoClass {
         match errno.number() {
-            libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM => Class::Resource,
-            _ if errno.class() == Class::Resource => Class::Dead,
+            libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM => ErrnoClass::Resource,
+            _ if errno.class() == ErrnoClass::Resource => ErrnoClass::Fatal,
             _ => errno.class(),
         }
     }
@@ -222,7 +232,7 @@ struct AbortsAreFree;
 
 impl Logic for AbortsAreFree {
     fn charge(&mut self, at: &mut Pass<'_>, failure: Option<Errno>) {
-        at.left -= u32::from(failure.is_none_or(|errno| errno.class() != Class::Consumed));
+        at.left -= u32::from(failure.is_none_or(|errno| errno.class() != ErrnoClass::Consumed));
     }
 }
 
@@ -256,7 +266,7 @@ struct OnlyEmfile;
 impl Logic for OnlyEmfile {
     fn failed(&mut self, at: &mut Pass<'_>, errno: Errno) -> Next {
         match errno.class() {
-            Class::Resource if errno.number() != libc::EMFILE => Next::Leave,
+            ErrnoClass::Resource if errno.number() != libc::EMFILE => Next::Leave,
             _ => Right.failed(at, errno),
         }
     }
@@ -280,7 +290,7 @@ struct SleepsForEveryError;
 
 impl Logic for SleepsForEveryError {
     fn failed(&mut self, at: &mut Pass<'_>, errno: Errno) -> Next {
-        if errno.class() == Class::Empty { Right.failed(at, errno) } else { at.sleep(Why::Exhausted) }
+        if errno.class() == ErrnoClass::Empty { Right.failed(at, errno) } else { at.sleep(Why::Exhausted) }
     }
 }
 

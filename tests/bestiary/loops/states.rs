@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use epoll_acceptor::admission::Ring;
 use epoll_acceptor::admission::{Bell, Wishes};
-use epoll_acceptor::drain::{Class, Errno};
-use epoll_acceptor::sim::{Act, Handle};
+use epoll_acceptor::drain::{Errno, ErrnoClass};
+use epoll_acceptor::sim::{Action, Handle};
 
 use super::races::Arming;
 use crate::desk::{Desk, Logic, Next, Pass, Right};
@@ -15,18 +15,18 @@ use crate::world::{Stream, World};
 
 pub(crate) fn mutants() -> Vec<Mutant> {
     let errno = |errno| once(&[fail(errno)]);
-    let stop = once(&[Act::Stop(0)]);
+    let stop = once(&[Action::Stop(0)]);
     vec![
         Mutant::of_loop::<OneBadConnection>(&["S31"], "P7", level(2), errno(libc::ECONNABORTED)),
         Mutant::of_loop::<AnyErrorIsFatal>(&["S32", "M30"], "P7", level(2), errno(libc::EINTR)),
         Mutant::of_loop::<EnfileIsFatal>(&["S33"], "P7", level(1), errno(libc::ENFILE)),
-        Mutant::of_loop::<EmfileShutsDown>(&["S34"], "P7", level(1), once(&[Act::Exhaust])),
-        Mutant::of_loop::<StartsEnabled>(&["S35"], "P9", level(2), once(&[Act::Pause(0)])),
+        Mutant::of_loop::<EmfileShutsDown>(&["S34"], "P7", level(1), once(&[Action::Exhaust])),
+        Mutant::of_loop::<StartsEnabled>(&["S35"], "P9", level(2), once(&[Action::Pause(0)])),
         Mutant::of_loop::<StopWakesNobody>(&["L5"], "P9", limit(1, level(2)), stop.clone()),
-        Mutant::of_loop::<GoesOnAfterPause>(&["F8"], "P9", level(3), once(&[Act::Pause(0)])),
+        Mutant::of_loop::<GoesOnAfterPause>(&["F8"], "P9", level(3), once(&[Action::Pause(0)])),
         Mutant::of_loop::<ResumeRevives>(&["F10"], "P9", level(1), stop.clone()),
         Mutant::of_loop::<RevivedFromAfar>(&["F14"], "P9", limit(1, level(2)), stop),
-        Mutant::of_loop::<NeverLooks>(&["M48"], "P7", edge(1), once(&[Act::Shut(0)])),
+        Mutant::of_loop::<NeverLooks>(&["M48"], "P7", edge(1), once(&[Action::Shut(0)])),
     ]
 }
 
@@ -46,9 +46,9 @@ impl Logic for Outage {
 struct OneBadConnection;
 
 impl Logic for OneBadConnection {
-    fn class(&self, errno: Errno) -> Class {
+    fn class(&self, errno: Errno) -> ErrnoClass {
         match errno.class() {
-            Class::Consumed => Class::Dead,
+            ErrnoClass::Consumed => ErrnoClass::Fatal,
             other => other,
         }
     }
@@ -60,7 +60,7 @@ struct AnyErrorIsFatal;
 
 impl Logic for AnyErrorIsFatal {
     fn failed(&mut self, at: &mut Pass<'_>, errno: Errno) -> Next {
-        if errno.class() == Class::Empty { Right.failed(at, errno) } else { at.die() }
+        if errno.class() == ErrnoClass::Empty { Right.failed(at, errno) } else { at.die() }
     }
 }
 
@@ -69,8 +69,8 @@ impl Logic for AnyErrorIsFatal {
 struct EnfileIsFatal;
 
 impl Logic for EnfileIsFatal {
-    fn class(&self, errno: Errno) -> Class {
-        if errno.number() == libc::ENFILE { Class::Dead } else { errno.class() }
+    fn class(&self, errno: Errno) -> ErrnoClass {
+        if errno.number() == libc::ENFILE { ErrnoClass::Fatal } else { errno.class() }
     }
 }
 

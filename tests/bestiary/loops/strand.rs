@@ -6,26 +6,26 @@ use std::time::Duration;
 
 use epoll_acceptor::Reserve;
 use epoll_acceptor::admission::Wishes;
-use epoll_acceptor::drain::{Class, Errno};
-use epoll_acceptor::sim::Act;
+use epoll_acceptor::drain::{Errno, ErrnoClass};
+use epoll_acceptor::sim::Action;
 
 use crate::desk::{Desk, Logic, Next, Pass, Right};
 use crate::hunt::{Mutant, budget, edge, fail, level, limit, none, once, twice, two};
 use crate::world::{Place, Stream};
 
 pub(crate) fn mutants() -> Vec<Mutant> {
-    let pause = [Act::Pause(0)];
+    let pause = [Action::Pause(0)];
     vec![
         Mutant::of_loop::<CutShort>(&["S1", "M34"], "P1", budget(2, edge(3)), none()),
         Mutant::of_loop::<OneEach>(&["S2", "M1", "M2"], "P1", edge(2), none()),
-        Mutant::of_loop::<OneEach>(&["S3"], "P1", edge(0), twice(&[Act::Connect(0)])),
+        Mutant::of_loop::<OneEach>(&["S3"], "P1", edge(0), twice(&[Action::Connect(0)])),
         Mutant::of_loop::<AskedForMore>(&["S6"], "P1", edge(2), none()),
         Mutant::of_loop::<DeafToResume>(&["S4", "M18"], "P1", edge(2), once(&pause)),
         Mutant::of_loop::<AbortIsEmpty>(&["S7"], "P1", edge(2), once(&[fail(libc::ECONNABORTED)])),
         Mutant::of_loop::<RepostAtBudget>(&["S8"], "P1", edge(2), once(&[fail(libc::ENOBUFS)])),
         Mutant::of_loop::<AbortReturns>(&["S9"], "P1", edge(2), once(&[fail(libc::ECONNABORTED)])),
-        Mutant::of_loop::<GoneFromTheEpoll>(&["S10"], "P1", level(1), once(&[Act::Exhaust])),
-        Mutant::of_loop::<WaitsForAnEdge>(&["S11"], "P1", edge(1), once(&[Act::Exhaust])),
+        Mutant::of_loop::<GoneFromTheEpoll>(&["S10"], "P1", level(1), once(&[Action::Exhaust])),
+        Mutant::of_loop::<WaitsForAnEdge>(&["S11"], "P1", edge(1), once(&[Action::Exhaust])),
         Mutant::of_loop::<RearmsOnSuccess>(&["S12"], "P1", level(2), once(&[fail(libc::EPROTO)])),
         Mutant::of_loop::<InnerQueue>(&["S16"], "P5", edge(3), none()),
         Mutant::of_loop::<NeverAgain>(&["S26"], "P1", limit(1, level(2)), none()),
@@ -33,7 +33,7 @@ pub(crate) fn mutants() -> Vec<Mutant> {
         Mutant::of_loop::<SkipsTheRead>(&["S28"], "P1", limit(1, edge(2)), none()),
         Mutant::of_loop::<SkipsTheRead>(&["M13"], "P2", limit(1, level(2)), none()),
         Mutant::of_loop::<ParksForEver>(&["S30", "M31"], "P1", level(1), once(&[fail(libc::ENFILE)])),
-        Mutant::of_loop::<Unattended>(&["S36"], "P1", two(level(1)), none()),
+        Mutant::of_loop::<Unserved>(&["S36"], "P1", two(level(1)), none()),
         Mutant::of_loop::<ForgetsReadiness>(&["M4", "M33"], "P1", edge(2), once(&[fail(libc::EINTR)])),
         Mutant::of_loop::<TimerDoesNotDrain>(&["M5"], "P1", edge(1), once(&[fail(libc::EMFILE)])),
         Mutant::of_loop::<TakesFirst>(&["M14"], "P5", limit(1, level(2)), none()),
@@ -41,11 +41,11 @@ pub(crate) fn mutants() -> Vec<Mutant> {
             &["M22"],
             "P1",
             level(1),
-            vec![vec![fail(libc::ENOBUFS)], vec![Act::Pause(0)], vec![Act::Tick]],
+            vec![vec![fail(libc::ENOBUFS)], vec![Action::Pause(0)], vec![Action::Tick]],
         ),
         Mutant::of_loop::<WaitsForIdle>(&["F5"], "P1", budget(1, level(2)), none()),
         Mutant::of_loop::<WaitsForAByte>(&["F7"], "P1", edge(2), none()),
-        Mutant::of_loop::<ClearsItsTimer>(&["F11"], "P1", level(1), once(&[Act::Exhaust])),
+        Mutant::of_loop::<ClearsItsTimer>(&["F11"], "P1", level(1), once(&[Action::Exhaust])),
     ]
 }
 
@@ -96,9 +96,9 @@ impl Logic for DeafToResume {
 struct AbortIsEmpty;
 
 impl Logic for AbortIsEmpty {
-    fn class(&self, errno: Errno) -> Class {
+    fn class(&self, errno: Errno) -> ErrnoClass {
         match errno.class() {
-            Class::Consumed => Class::Empty,
+            ErrnoClass::Consumed => ErrnoClass::Empty,
             other => other,
         }
     }
@@ -123,7 +123,7 @@ struct AbortReturns;
 
 impl Logic for AbortReturns {
     fn failed(&mut self, at: &mut Pass<'_>, errno: Errno) -> Next {
-        if errno.class() == Class::Consumed { Next::Leave } else { Right.failed(at, errno) }
+        if errno.class() == ErrnoClass::Consumed { Next::Leave } else { Right.failed(at, errno) }
     }
 }
 
@@ -165,7 +165,7 @@ impl Logic for RearmsOnSuccess {
     }
 
     fn failed(&mut self, at: &mut Pass<'_>, errno: Errno) -> Next {
-        if errno.class() == Class::Consumed { Next::Leave } else { Right.failed(at, errno) }
+        if errno.class() == ErrnoClass::Consumed { Next::Leave } else { Right.failed(at, errno) }
     }
 }
 
@@ -244,13 +244,13 @@ impl Logic for ParksForEver {
 
 /// The second of two listeners is open, and nobody's.
 #[derive(Default)]
-struct Unattended;
+struct Unserved;
 
 thread_local! {
     static BUILT: Cell<u32> = const { Cell::new(0) };
 }
 
-impl Logic for Unattended {
+impl Logic for Unserved {
     fn built(&mut self, desk: &mut Desk) {
         if BUILT.replace(BUILT.get() + 1) % 2 == 1 {
             desk.world.detach();
@@ -364,7 +364,7 @@ impl Logic for WaitsForAByte {
             return false;
         }
         (at.left, at.taken) = (at.budget, 0);
-        self.drain(at) == Next::Dead
+        self.drain(at) == Next::ListenerClosed
     }
 
     fn taken(&mut self, _: &mut Pass<'_>, stream: Stream, place: Place) -> Next {

@@ -1,7 +1,7 @@
 //! How many wake-ups a burst costs that fits into the budget.
 
 use epoll_acceptor::Gate;
-use epoll_acceptor::sim::{Case, Maker, Real, Script, run};
+use epoll_acceptor::sim::{Factory, Real, Script, Setup, run};
 
 use crate::desk::{Hands, Logic, Next, Pass, Right};
 use crate::hunt::{Mutant, edge, level};
@@ -12,7 +12,7 @@ pub(crate) fn mutants() -> Vec<Mutant> {
         for case in [edge(BURST), level(BURST)] {
             few_wakes(&case, &Hands(|| Box::new(Right)))?;
             few_wakes(&case, &Real)?;
-            few_wakes(&Case { proof: None, ..case }, &Real)?;
+            few_wakes(&Setup { proof: None, ..case }, &Real)?;
         }
         Ok(())
     };
@@ -36,7 +36,7 @@ impl Logic for OnePerTurn {
 const BURST: u32 = 32;
 const WAKES_MAX: u64 = 4;
 
-fn few_wakes(case: &Case, maker: &impl Maker) -> Result<(), String> {
+fn few_wakes(case: &Setup, maker: &impl Factory) -> Result<(), String> {
     let report = run::<Gate>(case, &Script::new(), maker).map_err(|violation| violation.to_string())?;
     match report.wakes {
         0..=WAKES_MAX => Ok(()),

@@ -36,7 +36,7 @@ pub enum Peek {
 /// * a ring and an expired alarm each make the owner's wait return an event with the acceptor's token,
 ///   armed or not, detached or not;
 /// * no method blocks, and none calls back into the acceptor.
-pub trait Port: Send + Sync {
+pub trait Backend: Send + Sync {
     /// What a connection is: owned, non-blocking, close-on-exec.
     type Stream;
 

@@ -1,9 +1,7 @@
-//! The guides: how to do something, and what it rests on.
-//!
-//! Only on this page: the compiled crate has no such module.
+//! Guides and reference pages. This module exists in the documentation only.
 
-// They stand in docs/. Before each come the definitions of its links, which go to files there and to modules here: of
-// two definitions the first one counts. `tests/tidy` keeps them, and writes them anew with UPDATE_GUIDE=1.
+// The pages are in docs/. The definitions of links precede each page: there they lead to files, here to modules, and
+// of two definitions the first one counts. `tests/tidy` checks them, and writes them with UPDATE_GUIDE=1.
 macro_rules! page {
     ($(#[$attribute:meta])* $name:ident, $file:literal) => {
         $(#[$attribute])*
@@ -14,22 +12,26 @@ macro_rules! page {
     };
 }
 
-page!(overload, "../docs/overload.md");
 page!(
     // The examples ask for the feature.
+    #[cfg(any(not(doctest), feature = "tokio"))]
+    overload,
+    "../docs/overload.md"
+);
+page!(
     #[cfg(any(not(doctest), feature = "handover"))]
     handover,
     "../docs/handover.md"
 );
 page!(
     #[cfg(any(not(doctest), feature = "group"))]
-    cores,
-    "../docs/cores.md"
+    multi_core,
+    "../docs/multi-core.md"
 );
 page!(
     #[cfg(any(not(doctest), feature = "tokio"))]
-    hosting,
-    "../docs/hosting.md"
+    event_loops,
+    "../docs/event-loops.md"
 );
 page!(
     #[cfg(any(not(doctest), feature = "tokio"))]
@@ -45,10 +47,10 @@ page!(acceptq, "../docs/acceptq.md");
 page!(promises, "../docs/promises.md");
 page!(architecture, "../docs/architecture.md");
 page!(kernel, "../docs/kernel.md");
-page!(bestiary, "../docs/bestiary.md");
+page!(known_bugs, "../docs/known-bugs.md");
 page!(benchmarks, "../docs/benchmarks.md");
+page!(benchmark_tables, "../docs/benchmarks/benchmark-tables.md");
 page!(reliability, "../docs/reliability.md");
-page!(mutants, "../docs/mutants.md");
 page!(integrations, "../docs/integrations.md");
 page!(releasing, "../docs/releasing.md");
 page!(

@@ -1,105 +1,166 @@
 // Of two definitions of a link the first one counts: here those for this page, in the README those for the repository.
 #![cfg_attr(any(doc, doctest), doc = include_str!("guide/links.md"))]
 #![cfg_attr(any(doc, doctest), doc = include_str!("guide/pictures.md"))]
-#![doc = include_str!("../README.md")]
+// Its examples ask for the feature.
+#![cfg_attr(any(not(doctest), feature = "tokio"), doc = include_str!("../README.md"))]
 //!
-//! # The modules
+//! # Modules
 //!
-//! * [`linux`]: the kernel. Wrappers that stand on their own, and acceptors on real listeners.
-//! * [`drain`]: every decision of accepting, pure.
-//! * [`admission`]: who may come in: the gate, permits, refusals.
-//! * [`hosted`]: acceptors in event loops that watch descriptors, such as tokio's.
-#![cfg_attr(feature = "sim", doc = "* [`sim`]: the pretended kernel, to test an accept policy on.")]
+//! The root has what most programs name. Besides:
 //!
-//! * [`guide`]: how to do something, and what it rests on.
+//! * [`acceptor`]: the parts of acceptors and gates that few programs name.
+//! * [`filter`]: the parts of filters, your own and the ready-made ones.
+//! * [`epoll`]: wrappers of epoll and eventfd, for use on their own, and their errors.
+//! * [`socket`]: `accept4`, and queries of listening sockets.
+#![cfg_attr(feature = "group", doc = "* [`group`]: several listeners on one address (`SO_REUSEPORT`).")]
+#![cfg_attr(feature = "handover", doc = "* [`handover`]: listeners from one process to another.")]
+#![cfg_attr(feature = "sim", doc = "* [`sim`]: the simulated kernel, to test a filter or an accept loop on.")]
+//!
+//! * [`guide`]: guides and reference pages.
 //!
 //! # Traps
 //!
-//! What no type can prevent. Each is told in full where the link leads.
+//! Mistakes that no type can prevent. The links lead to the details.
 //!
 //! ## In your loop
 //!
-//! * **An event that is answered by nothing.** Every event with the acceptor's token wants one pass
-//!   ([`Acceptor::ready`] or [`Acceptor::drain`]) after the wait that returned it. An edge-triggered event that is
-//!   thrown away is not repeated.
-//! * **A batch left half read.** [`Events`] keeps what was not read, and the next wait on it hands that out first.
-//!   Events dropped with their buffer, or forgotten by [`Events::clear`], are gone.
-//! * **A host that watches an epoll** by its edges, and sleeps without a last look:
-//!   [the trap of an edge-triggered host](hosted#the-trap-of-an-edge-triggered-host). [`Hosted`] looks, for any host.
-//! * **An acceptor that is forgotten** ([`std::mem::forget`]) stays registered. It keeps the place that was handed to
-//!   it from the others.
-//! * **An owner that does not answer its events** keeps such a place, too.
+//! * **An event without a pass.** Answer every event with the acceptor's token by one pass ([`Acceptor::ready`] or
+//!   [`Acceptor::drain`]). An edge-triggered event that is discarded is not repeated.
+//! * **A batch of events half read.** [`Events`] keeps what was not read, and the next wait returns that first. Events
+//!   dropped with their buffer, or by [`Events::clear`], are lost.
+//! * **An event loop that watches an epoll by its edges**, and sleeps without a last look: [`Hosted`] looks, for any
+//!   event loop.
+//! * **A forgotten acceptor** ([`std::mem::forget`]) stays registered, and keeps a permit that was handed to it.
 //!
 //! ## At the limit, and out of descriptors
 //!
-//! * **The limit counts permits.** A stream that was cloned, or inherited by a forked child, lives on when its permit
-//!   is back.
-//! * **Without a gate only the timer wakes** an acceptor that is out of descriptors (10 ms, doubling to 200 ms). With
-//!   one, each place given back does: [`Gate`].
-//! * **Who waits must fit into the backlog.** A gate that pauses leaves newcomers to the kernel's queue, and std's
-//!   `bind` gives TCP listeners a backlog of 128. What does not fit is dropped, and tries again after a second
-//!   ([more](guide::overload#a-backlog-that-is-too-short)).
+//! * **The limit counts permits.** A stream that was cloned, or inherited by a forked child, outlives its permit.
+//! * **Without a gate only the timer retries** after EMFILE (10 ms, doubling to 200 ms). With one, each permit that is
+//!   released does: [`Gate`].
+//! * **The backlog must hold what waits.** A gate that waits leaves new connections to the kernel's queue, and std's
+//!   `bind` gives TCP listeners a backlog of 128. What does not fit is dropped, and its client retries after a second:
+//!   [`Builder::backlog`].
 //!
 //! ## The end of a listener
 //!
-//! * **Dropping an acceptor resets its queue.** Take the listener out ([`EpollAcceptor::into_listener`]), or
-//!   [wind it down](EpollAcceptor::wind_down).
-//! * **A Unix listener that was shut down while its acceptor is full.** Nobody can tell whether anything is queued
-//!   without accepting it: the owner is told when a place is free.
+//! * **Dropping an acceptor resets its queue.** [Shut it down](Control::shutdown_gracefully), or take the listener out
+//!   ([`EpollAcceptor::into_listener`]).
+//! * **A Unix listener that was shut down while its acceptor is full.** Only an accept can show whether anything is
+//!   queued: the owner learns of the shutdown when a permit is released.
 //!
 //! ## More than one process
 //!
 //! * **Register after the last fork.** A forked child shares the epoll and its registrations: [`EpollAcceptor`].
-//! * **Non-blocking is for everyone.** Registering a listener makes it non-blocking for all who hold a duplicate of it,
-//!   and whoever of them clears the flag makes the accept of everyone else block: `O_NONBLOCK` belongs to the open
-//!   socket.
-//! * **A worker that is killed announces nothing.** What an [`Exclusive`](struct@Exclusive) acceptor was told of waits
-//!   for the next arrival. One that is merely busy keeps what it has left in the queue until it waits again.
-//! * **A stranger who deletes or modifies the acceptor's registration.** It comes back with the next re-arm, which a
-//!   level-triggered acceptor that is awake has no reason for.
+//! * **`O_NONBLOCK` belongs to the open socket.** Registering a listener makes it non-blocking for every holder of a
+//!   duplicate, and a holder that clears the flag makes the accepts of all block.
+//! * **A killed worker wakes no other.** What an [`Exclusive`](struct@Exclusive) acceptor was woken for waits for the
+//!   next arrival.
+//! * **Another user of the epoll that deletes the acceptor's registration.** It comes back with the next re-arm, which
+//!   a level-triggered acceptor that is awake has no reason for.
 //!
-//! A kernel, or a filter in front of it, that answers every accept with an error and consumes nothing is taken for one
-//! that is out of descriptors, after 64 errors in a row.
+//! A kernel, or a seccomp filter, that fails every accept and consumes nothing is treated as out of descriptors, after
+//! 64 errors in a row.
 #![cfg_attr(docsrs, feature(doc_cfg))]
+
+#[cfg(not(target_os = "linux"))]
+compile_error!("epoll-acceptor works on Linux only: epoll(7) exists nowhere else");
 
 #[cfg(any(doc, doctest))]
 pub mod guide;
-pub mod hosted;
-pub mod linux;
+mod hosted;
+mod linux;
 #[cfg(feature = "sim")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sim")))]
 pub mod sim;
-pub mod drain;
-pub mod admission;
+mod drain;
+mod admission;
 
-#[doc(inline)]
-pub use admission::{
-    Admission, AllowedUsers, Both, Cause, Connection, ConnectionInfo, Credentials, Gate, Line, PeerLimit,
-    PeerPermit, Permit, QueueDelay, RateLimit, Refusal, Rejection, Reserve, Unlimited, Until, WhenFull,
-};
-#[doc(inline)]
-pub use drain::{
-    Acceptor, Control, Counters, EdgeTriggered, EmptyCheck, Errno, ErrnoClass, Exclusive, Histogram, Intake,
-    LevelTriggered, ListenerClosed, Pending, Ready, ShutdownReport, State, Strategy, Trigger, UnknownTrigger,
-};
+pub use admission::allowed_networks::AllowedNetworks;
+pub use admission::allowed_users::AllowedUsers;
+pub use admission::connection::Connection;
+pub use admission::filter::{Filter, filter_fn};
+pub use admission::gate::{Gate, WhenFull};
+pub use admission::peer_limit::PeerLimit;
+pub use admission::permit::Permit;
+pub use admission::queue_delay::QueueDelay;
+pub use admission::rate_limit::RateLimit;
+pub use admission::refusal::Refusal;
+pub use drain::acceptor::Acceptor;
+pub use drain::control::Control;
+pub use drain::counters::Counters;
+pub use drain::poller::Progress;
+pub use drain::shutdown::{Pending, ShutdownReport};
+pub use drain::state::{ListenerClosed, State};
+pub use drain::trigger::{EdgeTriggered, Exclusive, LevelTriggered, Trigger};
 #[cfg(feature = "tokio")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
-#[doc(inline)]
-pub use hosted::{AsyncAcceptor, AsyncWindingDown, IntoTokio};
-#[doc(inline)]
-pub use hosted::{Hosted, Progress};
+pub use hosted::future::AsyncAcceptor;
+pub use hosted::host::Hosted;
+pub use linux::acceptor::EpollAcceptor;
+pub use linux::builder::Builder;
+pub use linux::epoll::Epoll;
+pub use linux::events::{Event, Events};
+pub use linux::interest::Interest;
+pub use linux::token::Token;
+
+/// The parts of filters: those that a filter of your own needs, and those of the ready-made ones.
+///
+/// [`Filter`] is the trait; [`RateLimit`], [`PeerLimit`], [`QueueDelay`], [`AllowedUsers`] and [`AllowedNetworks`] are
+/// ready-made filters. Which one helps when: [the guide to overload](crate::guide::overload).
+pub mod filter {
+    pub use crate::admission::allowed_networks::InvalidNetwork;
+    pub use crate::admission::clock::{Clock, Monotonic};
+    pub use crate::admission::connection_info::{ConnectionInfo, Credentials, TestConnection};
+    pub use crate::admission::filter::{FilterFn, Reservation};
+    pub use crate::admission::peer_limit::{PeerLimitBuilder, PeerPermit};
+    pub use crate::admission::queue_delay::QueueDelayBuilder;
+    pub use crate::admission::rate_limit::{RateLimitBuilder, RatePermit};
+    pub use crate::admission::refusal::{Cause, Rejection};
+}
+
+/// Wrappers of epoll and eventfd, which work on their own, and the errors of registrations.
+///
+/// [`Epoll`], [`Events`] and [`Interest`] are at the root.
+pub mod epoll {
+    #[cfg(feature = "sim")]
+    #[doc(hidden)]
+    pub use crate::linux::backend::EpollBackend;
+    pub use crate::linux::epoll::WaitResult;
+    pub use crate::linux::epoll_ctl_error::EpollCtlError;
+    pub use crate::linux::interest::ExclusiveInterest;
+    pub use crate::linux::registration::{AddError, Registration};
+    pub use crate::linux::signal::SignalMask;
+    pub use crate::linux::waker::Waker;
+}
+
+/// `accept4`, listeners, and queries of accept queues.
+pub mod socket {
+    pub use crate::drain::errno::{Errno, ErrnoClass};
+    pub use crate::linux::accept4::{AcceptError, AcceptFlags, accept, accept_with_peer};
+    pub use crate::linux::any::{AnyListener, AnyStream};
+    pub use crate::linux::listener::Listener;
+    pub use crate::linux::peer::PeerAddr;
+    pub use crate::linux::queue::{AcceptQueue, accept_queue, has_pending, time_queued};
+}
+
+/// The parts of acceptors and gates that few programs name.
+pub mod acceptor {
+    pub use crate::admission::acquire::{Acquire, Idle};
+    pub use crate::admission::gate::GateBuilder;
+    pub use crate::admission::histogram::Histogram;
+    pub use crate::drain::acceptor::Ready;
+    pub use crate::drain::control::PauseGuard;
+    pub use crate::drain::shutdown::Intake;
+    pub use crate::drain::trigger::{EmptyCheck, UnknownTrigger};
+    #[cfg(feature = "tokio")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
+    pub use crate::hosted::future::IntoTokio;
+    pub use crate::linux::builder::{BuildError, BuildErrorKind, NoGate};
+}
+
 #[cfg(feature = "group")]
 #[cfg_attr(docsrs, doc(cfg(feature = "group")))]
-#[doc(inline)]
-pub use linux::group::{self, Group};
+pub use linux::group;
 #[cfg(feature = "handover")]
 #[cfg_attr(docsrs, doc(cfg(feature = "handover")))]
-#[doc(inline)]
 pub use linux::handover;
-#[doc(inline)]
-pub use linux::{
-    AcceptError, AcceptFlags, AcceptQueue, AddError, AnyListener, BuildError, BuildErrorKind, Builder,
-    BusyPoll, Epoll, EpollAcceptor, EpollCtlError, Event, Events, ExclusiveInterest, Interest, Listener,
-    PeerAddr, Registration, SignalMask, Token, WaitResult, Waker, WindingDown, accept, accept_queue,
-    accept_with_peer, has_pending, time_queued,
-};

@@ -1,38 +1,38 @@
-//! The time, for policies that need it: given to them, so that the simulated kernel can give its own.
+//! The time, for filters that need it: injected, so that the simulated kernel can set it.
 
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// A clock that never goes back.
 ///
-/// [`RateLimit::with_clock`](super::RateLimit::with_clock) and [`QueueDelay::with_clock`](super::QueueDelay::with_clock) take
-/// one, so that a test need not wait:
+/// [`RateLimitBuilder::clock`](super::rate_limit::RateLimitBuilder::clock) and
+/// [`QueueDelayBuilder::clock`](super::queue_delay::QueueDelayBuilder::clock) take one, so that a test need not sleep:
 ///
 /// ```
 /// use std::sync::Arc;
 /// use std::sync::atomic::{AtomicU64, Ordering};
 /// use std::time::Duration;
-/// use epoll_acceptor::admission::Clock;
-/// use epoll_acceptor::{Admission, RateLimit, Reserve};
+/// use epoll_acceptor::filter::{Clock, Reservation};
+/// use epoll_acceptor::{Filter, RateLimit};
 ///
 /// #[derive(Clone, Default)]
-/// struct ByHand(Arc<AtomicU64>);
+/// struct Manual(Arc<AtomicU64>);
 ///
-/// impl Clock for ByHand {
+/// impl Clock for Manual {
 ///     fn now(&self) -> Duration {
 ///         Duration::from_secs(self.0.load(Ordering::Relaxed))
 ///     }
 /// }
 ///
-/// let clock = ByHand::default();
-/// let rate = RateLimit::with_clock(1, clock.clone());
-/// assert!(matches!(rate.reserve(), Reserve::Room(_)));
-/// assert!(matches!(rate.reserve(), Reserve::NotBefore(_)));
+/// let clock = Manual::default();
+/// let rate = RateLimit::builder(1).clock(clock.clone()).build();
+/// assert!(matches!(rate.reserve(), Reservation::Granted(_)));
+/// assert!(matches!(rate.reserve(), Reservation::RetryAfter(_)));
 /// clock.0.store(1, Ordering::Relaxed);
-/// assert!(matches!(rate.reserve(), Reserve::Room(_)));
+/// assert!(matches!(rate.reserve(), Reservation::Granted(_)));
 /// ```
 pub trait Clock: Send + Sync {
-    /// The time since some fixed moment.
+    /// Returns the time since a fixed moment.
     fn now(&self) -> Duration;
 }
 
@@ -47,7 +47,7 @@ impl Clock for Monotonic {
     }
 }
 
-/// A clock that several have.
+/// A shared clock.
 impl<C: Clock + ?Sized> Clock for Arc<C> {
     fn now(&self) -> Duration {
         C::now(self)

@@ -1,17 +1,17 @@
-//! A connection and its place, kept together.
+//! A connection and its permit, kept together.
 
 use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
-use super::gate::Permit;
+use super::permit::Permit;
 
-/// An accepted connection together with the permit for its place.
+/// An accepted connection and its permit.
 ///
-/// Use it as the stream it wraps: it dereferences to it, and reads and writes where the stream does. Dropping
-/// it closes the stream first and gives the permit back second, so that whoever is let in next finds the
-/// descriptor free.
+/// Use it as the stream that it wraps: it dereferences to it, and reads and writes where the stream does. Dropping it
+/// closes the stream first and releases the permit second, so that the next connection finds a free descriptor.
 ///
 /// ```
 /// use std::io::{BufRead, BufReader, Write};
@@ -25,41 +25,54 @@ use super::gate::Permit;
 /// connection.write_all(b"hello\n")?; // as the stream itself
 /// client.write_all(b"hello yourself\n")?;
 ///
-/// let mut reader = connection.map(BufReader::new); // the place goes with it
+/// let mut reader = connection.map(BufReader::new); // the permit goes with it
 /// let mut line = String::new();
 /// reader.read_line(&mut line)?;
 /// assert_eq!(gate.in_use(), 1);
-/// drop(reader); // closed, and then given back
+/// drop(reader); // closed, then released
 /// assert_eq!(gate.in_use(), 0);
 /// # Ok(())
 /// # }
 /// ```
 ///
-/// ## Wrapping the stream in something else
+/// ## Wrapping the stream
 ///
-/// [`map`](Self::map) and [`try_map`](Self::try_map) keep the permit with whatever the stream becomes (a TLS
-/// session, a buffered reader, a runtime's stream). [`into_parts`](Self::into_parts) takes the two apart; from
-/// then on the order of closing is the caller's: a permit given back a moment before the close may cost the
-/// next connection one failed accept for want of a descriptor, and no more.
+/// [`map`](Self::map) and [`try_map`](Self::try_map) keep the permit with whatever the stream becomes (a TLS session, a
+/// buffered reader, a runtime's stream). [`into_parts`](Self::into_parts) and `Into<OwnedFd>` take the two apart; drop
+/// the permit after the stream: one that is released before the close may cost the next connection a failed accept.
 ///
 /// ## `try_clone` escapes the limit
 ///
-/// The limit counts permits, not descriptors. A stream cloned with the stream's own `try_clone`, or inherited
-/// by a forked child, lives on after the permit was given back.
+/// The limit counts permits, not descriptors. A stream cloned with the stream's own `try_clone`, or inherited by a
+/// forked child, outlives its permit.
 #[must_use = "a connection that is dropped is closed"]
 pub struct Connection<S, P = Permit> {
-    // Dropped in this order: closed first, given back second.
+    // Dropped in this order: closed first, released second.
     stream: S,
     permit: P,
+    peer: Option<SocketAddr>,
 }
 
 impl<S, P> Connection<S, P> {
     /// Puts a stream and a permit together.
     pub const fn new(stream: S, permit: P) -> Self {
-        Self { stream, permit }
+        Self { stream, permit, peer: None }
     }
 
-    /// The stream becomes something else, and keeps its permit.
+    #[inline]
+    pub(crate) const fn with_peer(mut self, peer: Option<SocketAddr>) -> Self {
+        self.peer = peer;
+        self
+    }
+
+    /// Returns the peer's address, if the acceptor was built [`with_peer`](crate::Builder::with_peer). It is known for
+    /// a connection that was reset, too, for which getpeername(2) fails.
+    #[must_use]
+    pub const fn peer(&self) -> Option<SocketAddr> {
+        self.peer
+    }
+
+    /// Changes the stream, and keeps the permit.
     ///
     /// ```
     /// use epoll_acceptor::{Connection, Gate};
@@ -69,11 +82,11 @@ impl<S, P> Connection<S, P> {
     /// assert_eq!(&*longer, "plain");
     /// ```
     pub fn map<T>(self, change: impl FnOnce(S) -> T) -> Connection<T, P> {
-        let Self { stream, permit } = self;
-        Connection { stream: change(stream), permit }
+        let Self { stream, permit, peer } = self;
+        Connection { stream: change(stream), permit, peer }
     }
 
-    /// The stream becomes something else, or an error; then the permit is given back.
+    /// Changes the stream, and keeps the permit; on an error the permit is released.
     ///
     /// # Errors
     ///
@@ -88,48 +101,60 @@ impl<S, P> Connection<S, P> {
     /// let connection = Connection::new(UnixStream::pair()?.0, gate.try_acquire().unwrap());
     /// let connection = connection.try_map(|stream| stream.set_nonblocking(true).map(|()| stream))?;
     ///
-    /// let (stream, place) = connection.into_parts();
+    /// let (stream, permit) = connection.into_parts();
     /// drop(stream);
-    /// drop(place);
+    /// drop(permit);
     /// assert_eq!(gate.in_use(), 0);
     /// # Ok(())
     /// # }
     /// ```
     pub fn try_map<T, E>(self, change: impl FnOnce(S) -> Result<T, E>) -> Result<Connection<T, P>, E> {
-        let Self { stream, permit } = self;
-        // On an error `change` has dropped the stream by now; the permit goes when this function ends.
-        change(stream).map(|stream| Connection { stream, permit })
+        let Self { stream, permit, peer } = self;
+        // On an error `change` has dropped the stream; the permit follows when this function returns.
+        change(stream).map(|stream| Connection { stream, permit, peer })
     }
 
-    /// The permit becomes something else that holds it: one of another type, or with something beside it that is to be
-    /// dropped when the stream has been closed.
+    /// Changes the permit, for example to one that holds something else to be dropped after the close.
     ///
     /// ```
     /// use epoll_acceptor::{Connection, Gate};
     ///
-    /// let (all, tls) = (Gate::new(1_000), Gate::new(50));
-    /// let connection = Connection::new("stream", all.try_acquire().unwrap());
-    /// let handshake = tls.try_acquire().unwrap();
-    /// let connection = connection.map_permit(|place| (place, handshake));
-    /// assert_eq!(tls.in_use(), 1);
+    /// let gate = Gate::new(1_000);
+    /// let connection = Connection::new("stream", gate.try_acquire().unwrap());
+    /// let connection = connection.map_permit(|permit| (permit, "another guard"));
+    /// assert_eq!(gate.in_use(), 1);
     /// drop(connection);
-    /// assert_eq!((all.in_use(), tls.in_use()), (0, 0));
+    /// assert_eq!(gate.in_use(), 0);
     /// ```
+    #[inline]
     pub fn map_permit<Q>(self, change: impl FnOnce(P) -> Q) -> Connection<S, Q> {
-        let Self { permit, stream } = self;
-        Connection { permit: change(permit), stream }
+        let Self { permit, stream, peer } = self;
+        Connection { permit: change(permit), stream, peer }
     }
 
-    /// The permit.
+    /// Returns the permit.
     #[must_use]
     pub const fn permit(&self) -> &P {
         &self.permit
     }
 
     /// Takes the stream and its permit apart. Drop the stream first.
-    #[must_use = "what is dropped is closed, and its place given back"]
+    #[must_use = "a stream that is dropped is closed, a permit that is dropped is released"]
     pub fn into_parts(self) -> (S, P) {
         (self.stream, self.permit)
+    }
+}
+
+/// Releases the permit and keeps the descriptor open.
+impl<S: Into<Self>, P> From<Connection<S, P>> for OwnedFd {
+    fn from(connection: Connection<S, P>) -> Self {
+        connection.stream.into()
+    }
+}
+
+impl<S: AsRawFd, P> AsRawFd for Connection<S, P> {
+    fn as_raw_fd(&self) -> RawFd {
+        self.stream.as_raw_fd()
     }
 }
 

@@ -1,23 +1,26 @@
-//! The gate: a connection limit shared by any number of acceptors and threads.
+//! The gate: a connection limit with a FIFO wait queue, shared by any number of acceptors, tasks and threads.
 
 use std::fmt;
-use std::time::Duration;
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
 
-use super::bell::Bell;
-use super::line::WaitingLine;
-use super::policy::{Admission, Line, Reserve, Until};
-use super::refusal::{Cause, Refusal, Rejection};
-use super::sync::{Arc, AtomicU32, AtomicU64, Condvar, Mutex, Ordering, lock};
-use super::word::{Rules, Word};
+use super::capacity::{Capacity, Limits};
+use super::fast_path::{FastCounts, LockedCapacity, NeedsLock};
+use super::notifier::Notifier;
+use super::permit::Permit;
+use super::refusal::Refusal;
+use super::semaphore::{Enqueued, Semaphore, WaitFor};
+use super::sync::{Arc, Condvar, Mutex};
+use super::wait_queue::Wakes;
 
-/// A limit on how many connections are in service at once, over all acceptors and threads that share it.
+/// A limit on the connections in service, over all acceptors, tasks and threads that share it.
 ///
-/// A `Gate` is a handle: clones are the same gate. Each acceptor reserves a place before it accepts, and the
-/// [`Permit`] for it travels with the connection; dropping it, on whichever thread, gives the place back.
+/// A `Gate` is a handle: clones are the same gate. An acceptor takes a permit before it accepts, and the [`Permit`]
+/// travels with the connection; dropping it, on any thread, releases it.
 ///
-/// Acceptors that fall asleep for want of a place stand in line, and a place that comes back is handed to the first of
-/// them: none that is awake takes it before. So of `n` acceptors each gets one of the next `n` places that come back
-/// while it waits, however busy the others are. One that has no use for the place any more hands it on.
+/// A full gate has a FIFO wait queue. A permit that is released while an acceptor or a task waits is handed to the
+/// first in the queue, in the same step: no acceptor that is awake can take it before. Of `n` waiters each gets one of
+/// the next `n` permits that are released. A waiter that has no use for its permit hands it on.
 ///
 /// ```
 /// use epoll_acceptor::Gate;
@@ -25,12 +28,12 @@ use super::word::{Rules, Word};
 /// let gate = Gate::new(2);
 /// let (a, b) = (gate.try_acquire(), gate.try_acquire());
 /// assert!(a.is_some() && b.is_some());
-/// assert!(gate.try_acquire().is_none(), "both places are taken");
+/// assert!(gate.try_acquire().is_none(), "both permits are in use");
 /// drop(a);
 /// assert_eq!(gate.in_use(), 1);
 /// ```
 ///
-/// At the end of a service nobody is let in any more, and whoever is in service may finish:
+/// At the end of a service, close the gate and wait for the connections in service:
 ///
 /// ```
 /// use std::time::Duration;
@@ -40,272 +43,388 @@ use super::word::{Rules, Word};
 /// let last = gate.try_acquire().unwrap();
 /// let thread = std::thread::spawn(move || drop(last));
 /// gate.set_limit(0);
-/// assert!(gate.wait_idle(Some(Duration::from_secs(5))), "all are through");
+/// assert!(gate.wait_idle(Some(Duration::from_secs(5))));
 /// assert!(gate.try_acquire().is_none());
 /// # thread.join().unwrap();
 /// ```
 ///
 /// ## Prompt owners
 ///
-/// A place that was handed over is taken until the acceptor's next pass, which uses it or hands it on. An owner that
-/// does not answer its events for long keeps that one place from the others for as long; an acceptor that is forgotten
-/// (`std::mem::forget`) instead of dropped, for ever.
+/// A permit that was handed to an acceptor counts as in use until the acceptor's next pass, which uses it or hands it
+/// on. An owner that does not answer its events keeps that permit from the others for as long; so does an acceptor that
+/// is forgotten (`std::mem::forget`) instead of dropped.
 ///
-/// ## Lowering the limit evicts nobody
+/// ## Lowering the limit closes no connection
 ///
-/// [`set_limit`](Gate::set_limit) below the number in use only keeps newcomers out until enough have left. A
+/// [`set_limit`](Gate::set_limit) below the number in use only keeps new connections out until enough are closed. A
 /// limit of 0 is legal: closed until raised.
 ///
 /// ## Not in a signal handler
 ///
-/// Dropping a permit or an acceptor, `set_limit` and `wait_idle` take a lock. Don't use them in a signal handler. The
-/// commands of a `Control` take none.
+/// Its methods may take a lock. The commands of a [`Control`](crate::Control) take none.
 ///
 /// ## Not across fork
 ///
-/// The count lives in this process's memory. A forked child has a copy of its own, and what it drops is not
-/// given back here. In the child of a process with several threads even that may block for ever, as with any lock
-/// that another thread held: do nothing there but exec or exit.
+/// The count lives in this process's memory: a permit that a forked child drops is not released here. In the child of a
+/// process with several threads the lock may be held forever: do nothing there but exec or exit.
 #[derive(Clone)]
 pub struct Gate {
-    inner: Arc<Inner>,
+    shared: Arc<Shared>,
     when_full: WhenFull,
     privileged: bool,
 }
 
-/// What becomes of new connections while a [`Gate`] is full.
+/// The fate of a connection that finds a [`Gate`] full.
 ///
 /// ```
 /// use epoll_acceptor::{Gate, Refusal, WhenFull};
 ///
-/// let patient = Gate::new(10_000);
-/// let shedding = patient.clone().when_full(WhenFull::Shed(Refusal::message("503 try elsewhere\n")));
-/// let place = patient.try_acquire();
-/// assert_eq!(shedding.in_use(), 1, "one gate; the answer is each handle's own");
-/// # drop(place);
+/// let waiting = Gate::new(10_000);
+/// let shedding = waiting.with_when_full(WhenFull::Shed(Refusal::message("503 try elsewhere\n")));
+/// let permit = waiting.try_acquire();
+/// assert_eq!(shedding.in_use(), 1, "one gate; the answer belongs to the handle");
+/// # drop(permit);
 /// ```
 ///
-/// Which one to take: [wait or refuse](crate::guide::overload#wait-or-refuse).
+/// Which one to choose: [the guide to overload](crate::guide::overload).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum WhenFull {
-    /// They wait in the kernel's accept queue until a place is free.
+    /// It waits in the kernel's accept queue until a permit is available.
     #[default]
-    Pause,
-    /// They are accepted and refused at once.
+    Wait,
+    /// It is accepted and refused at once.
     Shed(Refusal),
 }
 
-/// A place behind a [`Gate`]. Given back when dropped, exactly once: a permit cannot be cloned.
-///
-/// ```compile_fail
-/// let permit = epoll_acceptor::Gate::new(1).try_acquire().unwrap();
-/// let twice = permit.clone();
-/// ```
-#[must_use = "a permit that is dropped gives its place back at once"]
-pub struct Permit {
-    /// `None` once its place has been given back.
-    gate: Option<Arc<Inner>>,
+/// Configures a [`Gate`]; made by [`Gate::builder`].
+#[derive(Clone, Debug)]
+#[must_use = "call `build`"]
+pub struct GateBuilder {
+    limits: Limits,
+    when_full: WhenFull,
 }
 
-struct Inner {
-    /// The whole decision in one word, so that "full" and "somebody sleeps" cannot disagree.
-    ///
-    /// Invariant: `WAITING` is set while anybody waits in line; both change under the lock of the line only. While
-    /// it is set nobody who waits for room could have it, so whoever is awake finds none either; but for those who have
-    /// been told to pause or to stop, who are passed over and look anew when they are rung for that.
-    word: AtomicU64,
-    line: Mutex<WaitingLine>,
+/// What all handles and permits of a gate share: its state under one lock, and a fast path beside it.
+pub(super) struct Shared {
+    counts: FastCounts,
+    state: Mutex<Capacity>,
     idle: Condvar,
-    /// How many places have to be free before a gate that was full opens again; 0 and 1 are the same.
-    low_water: AtomicU32,
-    /// Capacity that only privileged handles may take.
-    reserved: AtomicU32,
 }
 
 impl Gate {
-    /// The highest limit there is, 2^30 - 1; a higher one is lowered to this.
-    pub const LIMIT_MAX: u32 = Word::LIMIT_MAX;
-
-    /// A gate for at most `limit` connections at once, which pauses its acceptors when it is full.
+    /// Creates a gate for at most `limit` connections. Further connections wait in the kernel's accept queue.
     #[must_use]
     pub fn new(limit: u32) -> Self {
-        let inner = Inner {
-            word: AtomicU64::new(Word(0).with_limit(limit).0),
-            line: Mutex::new(WaitingLine::default()),
-            idle: Condvar::new(),
-            low_water: AtomicU32::new(0),
-            reserved: AtomicU32::new(0),
-        };
-        Self { inner: Arc::new(inner), when_full: WhenFull::Pause, privileged: false }
+        Self::builder(limit).build()
     }
 
-    /// The same gate, with this answer for connections that find it full.
+    /// Configures a gate for at most `limit` connections.
     ///
-    /// The answer belongs to the handle, not to the gate: one acceptor may shed where another pauses.
+    /// ```
+    /// use epoll_acceptor::{Gate, Refusal, WhenFull};
+    ///
+    /// let gate = Gate::builder(10_000)
+    ///     .handshakes(200)
+    ///     .low_water(64)
+    ///     .when_full(WhenFull::Shed(Refusal::Reset))
+    ///     .build();
+    /// assert_eq!(gate.limit(), 10_000);
+    /// ```
+    pub const fn builder(limit: u32) -> GateBuilder {
+        let limits = Limits { limit, handshakes: None, low_water: 0, reserved: 0 };
+        GateBuilder { limits, when_full: WhenFull::Wait }
+    }
+
+    /// Returns a handle to the same gate with another answer when it is full: one acceptor may shed where another
+    /// waits.
     #[must_use]
+    pub fn with_when_full(&self, when_full: WhenFull) -> Self {
+        Self { when_full, ..self.clone() }
+    }
+
+    /// Returns a handle to the same gate that may take the [`reserved`](GateBuilder::reserved) permits: for an
+    /// administrator's listener, which must work when everything else is full.
+    ///
+    /// ```
+    /// use epoll_acceptor::Gate;
+    ///
+    /// let public = Gate::builder(100).reserved(2).build();
+    /// let admin = public.privileged();
+    /// let all: Vec<_> = std::iter::from_fn(|| public.try_acquire()).collect();
+    /// assert_eq!(all.len(), 98);
+    /// assert!(admin.try_acquire().is_some());
+    /// ```
+    #[must_use]
+    pub fn privileged(&self) -> Self {
+        Self { privileged: true, ..self.clone() }
+    }
+
+    /// Returns the limit.
+    #[must_use]
+    pub fn limit(&self) -> u32 {
+        self.shared.lock().limits.limit
+    }
+
+    /// Changes the limit for all handles, and hands new permits to the waiters.
+    pub fn set_limit(&self, limit: u32) {
+        self.shared.change(WaitFor::Release, |state| state.limits.limit = limit);
+    }
+
+    /// Returns how many permits are in use, those included that were handed to a waiter. May exceed the limit after it
+    /// was lowered.
+    #[must_use]
+    pub fn in_use(&self) -> u32 {
+        self.shared.lock().in_use
+    }
+
+    /// Returns how many of the permits in use are in the [handshake stage](GateBuilder::handshakes): 0 for a gate without
+    /// one.
+    #[must_use]
+    pub fn handshakes_in_use(&self) -> u32 {
+        self.shared.lock().handshaking
+    }
+
+    /// Returns whether an acceptor or a task waits for a permit.
+    #[must_use]
+    pub fn has_waiters(&self) -> bool {
+        self.shared.lock().queue.waits_for_permit()
+    }
+
+    /// Takes a permit for work that is not an accepted connection, or returns `None` if the gate is full.
+    #[inline]
+    #[must_use]
+    pub fn try_acquire(&self) -> Option<Permit> {
+        let taken = match self.shared.counts.try_take() {
+            Ok(taken) => taken,
+            Err(NeedsLock) => self.shared.lock().take(self.privileged),
+        };
+        taken.then(|| self.permit())
+    }
+
+    /// Waits until no permit is in use, for at most `timeout` (`None`: without a bound). Returns whether none is.
+    ///
+    /// It does not keep new connections out: close the gate (`set_limit(0)`) or stop the acceptors first. A permit that
+    /// was handed to an acceptor counts until the acceptor's next pass, unless the acceptor was told to pause or to
+    /// stop. In async code use [`idle`](Self::idle).
+    #[must_use = "`false` means that the time ran out first"]
+    pub fn wait_idle(&self, timeout: Option<Duration>) -> bool {
+        self.shared.revoke_declined();
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let mut state = self.shared.lock();
+        state.idle_threads += 1;
+        while state.in_use > 0 && deadline.is_none_or(|deadline| Instant::now() < deadline) {
+            state = self.shared.wait(state, deadline);
+        }
+        state.idle_threads -= 1;
+        state.in_use == 0
+    }
+
+    /// Makes the handle of a permit that is counted already.
+    #[inline]
+    pub(super) fn permit(&self) -> Permit {
+        Permit::of(Arc::clone(&self.shared))
+    }
+
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    pub(super) const fn is_privileged(&self) -> bool {
+        self.privileged
+    }
+}
+
+impl GateBuilder {
+    /// Limits the permits in the handshake stage to `limit`. A new permit counts against both limits until
+    /// [`Permit::handshake_done`]: so a client that never finishes its TLS handshake occupies one of `limit` permits,
+    /// not one of all.
+    ///
+    /// ```
+    /// use epoll_acceptor::Gate;
+    ///
+    /// let gate = Gate::builder(100).handshakes(1).build();
+    /// let permit = gate.try_acquire().unwrap();
+    /// assert!(gate.try_acquire().is_none(), "one handshake at a time");
+    /// permit.handshake_done();
+    /// assert!(gate.try_acquire().is_some());
+    /// ```
+    pub const fn handshakes(mut self, limit: u32) -> Self {
+        self.limits.handshakes = Some(limit);
+        self
+    }
+
+    /// Opens a gate that was full only when `free` permits are free.
+    ///
+    /// Without a low-water mark an acceptor at the limit wakes for each permit that is released, to accept one
+    /// connection. With it, the acceptor sleeps until it can accept a batch. With a limit lower than `free` the
+    /// gate opens when it is empty.
+    ///
+    /// ```
+    /// use epoll_acceptor::Gate;
+    ///
+    /// let gate = Gate::builder(2).low_water(2).build();
+    /// let (one, two) = (gate.try_acquire(), gate.try_acquire());
+    /// drop(one);
+    /// assert!(gate.try_acquire().is_none(), "one permit is free; two must be");
+    /// drop(two);
+    /// assert!(gate.try_acquire().is_some());
+    /// ```
+    pub const fn low_water(mut self, free: u32) -> Self {
+        self.limits.low_water = free;
+        self
+    }
+
+    /// Keeps `permits` of the limit for [`privileged`](Gate::privileged) handles. These may take every permit, reserved
+    /// or not, and go before others in the wait queue while only reserved permits are free.
+    pub const fn reserved(mut self, permits: u32) -> Self {
+        self.limits.reserved = permits;
+        self
+    }
+
+    /// Sets what becomes of a connection that finds the gate full; [`WhenFull::Wait`] unless set.
     pub fn when_full(mut self, when_full: WhenFull) -> Self {
         self.when_full = when_full;
         self
     }
 
-    /// The same gate, which once full opens again only when `free` places are free, for all handles.
-    ///
-    /// Without this low-water mark an acceptor at the limit wakes for every place that comes back, to take one
-    /// connection. With it, it sleeps until it can take a batch. A place that was reserved and not used, because nobody
-    /// came or whoever came was not admitted, opens a gate again that it had closed. The mark lies below the limit as
-    /// it is now; with a limit lower than `free` the gate opens when it is empty.
-    ///
-    /// ```
-    /// use epoll_acceptor::Gate;
-    ///
-    /// let gate = Gate::new(2).low_water(2);
-    /// let (one, two) = (gate.try_acquire(), gate.try_acquire());
-    /// drop(one);
-    /// assert!(gate.try_acquire().is_none(), "one place is free, two have to be");
-    /// drop(two);
-    /// assert!(gate.try_acquire().is_some());
-    /// ```
+    /// Creates the gate.
     #[must_use]
-    pub fn low_water(self, free: u32) -> Self {
-        self.inner.low_water.store(free, Ordering::Relaxed);
-        self.inner.change(Until::Room, Word::with_rules);
-        self
-    }
-
-    /// The same gate, with so many of its places kept for [`privileged`](Self::privileged) handles.
-    ///
-    /// ## Those who are privileged go first
-    ///
-    /// They may take every place, reserved or not, and others have what is left above the reserved ones. While they are more
-    /// than are reserved, they may leave nothing. Behind a privileged listener stand clients that are few.
-    #[must_use]
-    pub fn reserved(self, places: u32) -> Self {
-        self.inner.reserved.store(places, Ordering::Relaxed);
-        self.inner.change(Until::Room, Word::with_rules);
-        self
-    }
-
-    /// The same gate, whose [`reserved`](Self::reserved) places this handle may take: for the listener of an
-    /// administrator, who has to come in when everything else is full.
-    ///
-    /// ```
-    /// use epoll_acceptor::Gate;
-    ///
-    /// let public = Gate::new(100).reserved(2);
-    /// let admin = public.clone().privileged();
-    /// let everyone: Vec<_> = std::iter::from_fn(|| public.try_acquire()).collect();
-    /// assert_eq!(everyone.len(), 98);
-    /// assert!(admin.try_acquire().is_some());
-    /// ```
-    #[must_use]
-    pub fn privileged(mut self) -> Self {
-        self.privileged = true;
-        self
-    }
-
-    /// How many connections may be in service at once.
-    #[must_use]
-    #[inline]
-    pub fn limit(&self) -> u32 {
-        self.inner.load().limit()
-    }
-
-    /// Changes the limit for all handles, and wakes the acceptors that wait if there is room now.
-    pub fn set_limit(&self, limit: u32) {
-        self.inner.change(Until::Release, |word| word.with_limit(limit));
-    }
-
-    /// How many places are taken now. May be above the limit after it was lowered.
-    #[must_use]
-    #[inline]
-    pub fn in_use(&self) -> u32 {
-        self.inner.load().in_use()
-    }
-
-    /// Takes a place for work that is no accepted connection; `None` when the gate is full. An acceptor that is
-    /// about to accept holds a place already, and gives it back if nobody comes.
-    #[must_use = "a permit that is dropped gives its place back at once"]
-    #[inline]
-    pub fn try_acquire(&self) -> Option<Permit> {
-        if self.inner.takes_plainly() || self.takes_by_the_rules() { Some(self.permit()) } else { None }
-    }
-
-    /// Waits until every permit has been given back, at most for `timeout` (`None`: for ever). Tells whether
-    /// they are.
-    ///
-    /// Says nothing about what comes next: close the gate (`set_limit(0)`) or stop the acceptors first. A place that was handed
-    /// to an acceptor in line and not fetched yet is waited for, unless one of these has been done by then.
-    #[must_use = "`false` means that the time ran out first"]
-    pub fn wait_idle(&self, timeout: Option<Duration>) -> bool {
-        self.inner.wait_idle(timeout)
-    }
-
-    /// For who is privileged, or finds no room at first sight.
-    #[cold]
-    fn takes_by_the_rules(&self) -> bool {
-        let rules = self.inner.rules();
-        self.inner.update(|word| word.take(rules, self.privileged)).is_some()
-    }
-
-    #[cold]
-    fn full(&self) -> Reserve<Permit> {
-        match &self.when_full {
-            WhenFull::Pause => Reserve::Full,
-            WhenFull::Shed(refusal) => Reserve::Shed(Rejection::new(Cause::Full, refusal.clone())),
-        }
-    }
-
-    /// The permit of a place that is counted already.
-    #[inline]
-    fn permit(&self) -> Permit {
-        Permit { gate: Some(Arc::clone(&self.inner)) }
+    pub fn build(self) -> Gate {
+        let shared = Shared {
+            counts: FastCounts::new(),
+            state: Mutex::new(Capacity::new(self.limits)),
+            idle: Condvar::new(),
+        };
+        drop(shared.lock());
+        Gate { shared: Arc::new(shared), when_full: self.when_full, privileged: false }
     }
 }
 
-impl Admission for Gate {
+impl Semaphore for Gate {
     type Permit = Permit;
 
     #[inline]
-    fn reserve(&self) -> Reserve<Permit> {
-        match self.try_acquire() {
-            Some(permit) => Reserve::Room(permit),
-            None => self.full(),
+    fn sheds(&self) -> Option<&Refusal> {
+        match &self.when_full {
+            WhenFull::Wait => None,
+            WhenFull::Shed(refusal) => Some(refusal),
         }
     }
 
     #[inline]
-    fn never_waits(&self) -> bool {
-        matches!(self.when_full, WhenFull::Shed(_))
+    fn try_acquire(&self) -> Option<Permit> {
+        Self::try_acquire(self)
     }
 
     fn cancel(&self, mut permit: Permit) {
-        if let Some(gate) = permit.gate.take() {
-            gate.release(Until::Room, if self.privileged { Word::give } else { Word::give_unused });
+        let Some((shared, handshaking)) = permit.take() else { return };
+        if shared.counts.try_give().is_err() {
+            shared.change(WaitFor::Permit, |capacity| capacity.give_unused(handshaking, self.privileged));
         }
     }
 
-    fn stand(&self, bell: &Arc<Bell>, until: Until) -> Line {
-        let mut line = lock(&self.inner.line);
-        if line.has_place(bell) {
-            return Line::Turn;
+    fn enqueue(&self, notifier: &Arc<Notifier>, wait_for: WaitFor) -> Enqueued<Permit> {
+        let wakes = Wakes::Acceptor(Arc::clone(notifier));
+        let mut state = self.shared.lock();
+        match state.acquire_or_enqueue(wakes, wait_for, self.privileged) {
+            true => Enqueued::Acquired(self.permit()),
+            false => Enqueued::Waiting,
         }
-        line.push(bell, until, self.privileged);
-        let seen = self.inner.set(Word::WAITING);
-        // The re-check: a place given back before the bit was set has been handed to nobody.
-        if until == Until::Room && seen.has_room(self.inner.rules(), self.privileged) {
-            line.remove(bell);
-            self.inner.settle(&line);
-            return Line::Room;
-        }
-        Line::Standing
     }
 
-    fn leave(&self, bell: &Arc<Bell>) -> Option<Permit> {
-        let mut line = lock(&self.inner.line);
-        let has_place = line.remove(bell);
-        self.inner.settle(&line);
-        has_place.then(|| self.permit())
+    fn dequeue(&self, notifier: &Arc<Notifier>) -> Option<Permit> {
+        let wakes = Wakes::Acceptor(Arc::clone(notifier));
+        self.shared.lock().queue.remove(&wakes).then(|| self.permit())
+    }
+}
+
+impl Shared {
+    pub(super) fn lock(&self) -> LockedCapacity<'_> {
+        self.counts.lock(&self.state)
+    }
+
+    /// Releases a permit; `handshaking` is asked for where that matters.
+    #[inline]
+    pub(super) fn release(&self, handshaking: impl FnOnce() -> bool) {
+        if self.counts.try_give().is_err() {
+            self.change(WaitFor::Release, |capacity| capacity.give(handshaking()));
+        }
+    }
+
+    /// Changes the state, grants what that makes available to the waiters in the same step, and then wakes them.
+    pub(super) fn change(&self, released: WaitFor, change: impl FnOnce(&mut Capacity)) {
+        let mut state = self.lock();
+        change(&mut state);
+        state.set_latch();
+        if !state.queue.is_empty() {
+            state.grant();
+            state.revoke_above_limit();
+            if released == WaitFor::Release {
+                state.queue.call_release_waiters();
+            }
+        }
+        if state.in_use == 0 && state.idle_threads > 0 {
+            self.idle.notify_all();
+        }
+        if state.queue.is_empty() && state.idle_tasks.is_empty() {
+            return;
+        }
+        drop(state);
+        self.wake_called();
+    }
+
+    /// Waits until the condition variable is notified, or until the deadline.
+    fn wait<'a>(&'a self, state: LockedCapacity<'a>, deadline: Option<Instant>) -> LockedCapacity<'a> {
+        state.while_unlocked(|state| match deadline {
+            None => self.idle.wait(state).unwrap_or_else(PoisonError::into_inner),
+            Some(deadline) => {
+                let left = deadline.saturating_duration_since(Instant::now());
+                self.idle.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
+            }
+        })
+    }
+
+    /// Wakes every waiter that was called, one at a time and without the lock, and the tasks that wait for idleness.
+    fn wake_called(&self) {
+        /// Wakes the remaining waiters if a waker panics.
+        struct WakeAll<'a>(&'a Shared);
+        impl WakeAll<'_> {
+            fn run(&self) {
+                loop {
+                    let mut state = self.0.lock();
+                    let called = state.queue.next_called();
+                    let idle_task = match state.in_use == 0 && called.is_none() {
+                        true => state.idle_tasks.pop(),
+                        false => None,
+                    };
+                    drop(state);
+                    match (called, idle_task) {
+                        (Some(waiter), _) => waiter.wake(),
+                        (None, Some((_, task))) => task.wake(),
+                        (None, None) => return,
+                    }
+                }
+            }
+        }
+        impl Drop for WakeAll<'_> {
+            fn drop(&mut self) {
+                self.run();
+            }
+        }
+        let all = WakeAll(self);
+        all.run();
+        std::mem::forget(all);
+    }
+
+    /// Hands on the permits that are kept for acceptors that were told to pause or to stop.
+    pub(super) fn revoke_declined(&self) {
+        while {
+            let mut state = self.lock();
+            state.queue.revoke(true)
+        } {
+            self.change(WaitFor::Permit, |state| state.give(true));
+        }
     }
 }
 
@@ -315,164 +434,6 @@ impl fmt::Debug for Gate {
             .field("in_use", &self.in_use())
             .field("limit", &self.limit())
             .field("when_full", &self.when_full)
-            .finish()
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        if let Some(gate) = &self.gate {
-            gate.release(Until::Release, Word::give);
-        }
-    }
-}
-
-impl fmt::Debug for Permit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Permit").finish_non_exhaustive()
-    }
-}
-
-impl Inner {
-    #[inline]
-    fn load(&self) -> Word {
-        Word(self.word.load(Ordering::Acquire))
-    }
-
-    /// Changes the word by `change` in one step; tells what it became, or `None` if `change` declined.
-    #[inline]
-    fn update(&self, mut change: impl FnMut(Word) -> Option<Word>) -> Option<Word> {
-        let mut seen = self.load();
-        loop {
-            let next = change(seen)?;
-            match self.word.compare_exchange_weak(seen.0, next.0, Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => return Some(next),
-                Err(now) => seen = Word(now),
-            }
-        }
-    }
-
-    /// Sets a sleeper's bit and tells what the word was just then. Under the lock of the line.
-    fn set(&self, bit: u64) -> Word {
-        Word(self.word.fetch_or(bit, Ordering::AcqRel))
-    }
-
-    fn clear(&self, bit: u64) {
-        self.word.fetch_and(!bit, Ordering::AcqRel);
-    }
-
-    /// Takes a place, if there is one and nothing but the limit to look at.
-    #[inline]
-    fn takes_plainly(&self) -> bool {
-        self.update(|word| {
-            (!word.has(Word::RULED) && word.in_use() < word.limit()).then_some(Word(word.0 + 1))
-        })
-        .is_some()
-    }
-
-    fn rules(&self) -> Rules {
-        Rules {
-            low_water: self.low_water.load(Ordering::Relaxed),
-            reserved: self.reserved.load(Ordering::Relaxed),
-        }
-    }
-
-    #[inline]
-    fn release(&self, given: Until, give: fn(Word) -> Word) {
-        if self.update(|word| (!word.concerns_others()).then(|| word.give())).is_none() {
-            self.change(given, give);
-        }
-    }
-
-    /// Changes the word, and hands the room that makes to those in line, all in one step: who is awake cannot come
-    /// between.
-    #[cold]
-    fn change(&self, given: Until, change: impl Fn(Word) -> Word) {
-        let mut called = {
-            let mut line = lock(&self.line);
-            line.look_at_commands();
-            let rules = self.rules();
-            let mut changed = Word(0);
-            let now = self.update(|word| {
-                changed = change(word).latched(rules);
-                let mut left = changed;
-                line.ask(|privileged| left.take_from(rules, privileged));
-                Some(left)
-            });
-            line.hand_over(|privileged| changed.take_from(rules, privileged));
-            let now = self.keeps_no_more_than_the_limit(&mut line, now);
-            if given == Until::Release {
-                line.call_hopeful();
-            }
-            self.settle(&line);
-            self.look_for_idleness(now);
-            line.next_call()
-        };
-        while let Some(bell) = called {
-            bell.ring();
-            called = lock(&self.line).next_call();
-        }
-    }
-
-    /// Takes back what was handed over and not fetched, as far as the limit was lowered since. What the word is then.
-    fn keeps_no_more_than_the_limit(&self, line: &mut WaitingLine, now: Option<Word>) -> Option<Word> {
-        let mut now = now;
-        while now.is_some_and(|word| word.in_use() > word.limit()) && line.take_back(false) {
-            now = self.update(|word| Some(Word(word.give().0 | Word::WAITING)));
-        }
-        now
-    }
-
-    /// Hands on what is kept for those who were told to pause or to stop, and may not come any more.
-    fn takes_back_from_those_excused(&self) {
-        let kept = || {
-            let mut line = lock(&self.line);
-            line.look_at_commands();
-            let kept = line.take_back(true);
-            if kept {
-                self.set(Word::WAITING);
-            }
-            kept
-        };
-        while kept() {
-            self.change(Until::Room, Word::give);
-        }
-    }
-
-    /// Wakes those who wait until all have left, if that is what the word has become. Under the lock of the line.
-    fn look_for_idleness(&self, now: Option<Word>) {
-        if now.is_some_and(|word| word.has(Word::IDLING) && word.in_use() == 0) {
-            self.clear(Word::IDLING);
-            self.idle.notify_all();
-        }
-    }
-
-    /// Keeps the bit true to the line. Under its lock.
-    fn settle(&self, line: &WaitingLine) {
-        if !line.waits() {
-            self.clear(Word::WAITING);
-        }
-    }
-
-    fn wait_idle(&self, timeout: Option<Duration>) -> bool {
-        self.takes_back_from_those_excused();
-        let deadline = timeout.and_then(|timeout| std::time::Instant::now().checked_add(timeout));
-        let mut line = lock(&self.line);
-        loop {
-            if self.set(Word::IDLING).in_use() == 0 {
-                return true;
-            }
-            line = match deadline {
-                None => self.idle.wait(line).unwrap_or_else(std::sync::PoisonError::into_inner),
-                Some(deadline) => {
-                    let left = deadline.saturating_duration_since(std::time::Instant::now());
-                    if left.is_zero() {
-                        return false;
-                    }
-                    let woken = self.idle.wait_timeout(line, left);
-                    woken.unwrap_or_else(std::sync::PoisonError::into_inner).0
-                }
-            };
-        }
+            .finish_non_exhaustive()
     }
 }

@@ -1,17 +1,14 @@
-//! How a connection that may not come in is told, and why it may not.
+//! Refusals: their manner and their cause.
 
 use std::fmt;
 use std::sync::Arc;
 
-/// What becomes of a connection that is taken from the queue and not let in.
+/// The way in which an accepted connection is closed without being served. None of them blocks.
 ///
-/// None of them blocks.
+/// ## A client that keeps sending
 ///
-/// ## A client that goes on sending
-///
-/// Whatever reaches this side after the close is answered by a reset, as is a close with more unread than 64 KiB: then
-/// a client may find the reset before it has read the end, or the last word. To hear everyone out would be to serve
-/// them.
+/// What reaches this side after the close is answered by a reset, and so is a close with more than 64 KiB unread: then
+/// the client may see the reset before it has read the end of the stream, or the message.
 ///
 /// # References
 ///
@@ -19,29 +16,29 @@ use std::sync::Arc;
 #[derive(Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// Closed: the client reads end of file. What it has sent by then is thrown away, up to 64 KiB or 16
+    /// Closed: the client reads end of file. What it has sent by then is discarded, up to 64 KiB or 16
     /// messages. This side keeps a TIME_WAIT entry for a while.
     Close,
     /// Reset: the client's next call fails with ECONNRESET, and no TIME_WAIT is kept. On Unix sockets, a
     /// plain close.
     Reset,
-    /// Some last bytes, sent without blocking, and then closed as by [`Refusal::Close`] so that the client can read
-    /// them. What does not fit into the socket's send buffer at once is not sent.
+    /// These bytes are sent without blocking, and then the connection is closed as by [`Refusal::Close`], so that the
+    /// client can read them. What does not fit into the socket's send buffer at once is not sent.
     Message(Arc<[u8]>),
 }
 
 impl Refusal {
-    /// A last word.
+    /// Creates a refusal by a message.
     ///
     /// ```
     /// use epoll_acceptor::{Gate, Refusal, WhenFull};
     ///
     /// let busy = Refusal::message("HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n");
-    /// let gate = Gate::new(10_000).when_full(WhenFull::Shed(busy));
+    /// let gate = Gate::builder(10_000).when_full(WhenFull::Shed(busy)).build();
     /// ```
     #[must_use]
-    pub fn message(words: impl AsRef<[u8]>) -> Self {
-        Self::Message(words.as_ref().into())
+    pub fn message(message: impl AsRef<[u8]>) -> Self {
+        Self::Message(message.as_ref().into())
     }
 }
 
@@ -51,61 +48,75 @@ impl fmt::Debug for Refusal {
         match self {
             Self::Close => f.write_str("Close"),
             Self::Reset => f.write_str("Reset"),
-            Self::Message(words) => write!(f, "Message(\"{}\")", words.escape_ascii()),
+            Self::Message(bytes) => write!(f, "Message(\"{}\")", bytes.escape_ascii()),
         }
     }
 }
 
-/// Why a connection was refused; each has a counter of its own.
+/// The cause of a refusal; each cause has its own counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Cause {
-    /// The connection limit was reached.
+    /// The gate was full.
     Full,
-    /// Its peer has as many connections as one may have.
+    /// Its peer was at its limit.
     Peer,
-    /// They come faster than they may.
+    /// It exceeded the rate.
     Rate,
     /// It was queued for too long.
     Delay,
-    /// Its peer is nobody who may connect.
+    /// Its peer is not an allowed user.
     Credentials,
-    /// Descriptors have run out, and it was taken with the one kept in reserve.
+    /// Its peer is not in an allowed network.
+    Network,
+    /// The process was out of descriptors, and it was accepted with the reserve.
     OutOfDescriptors,
-    /// Its listener is being wound down.
-    Closing,
-    /// Any other reason of a policy, or a policy that panicked.
-    Policy,
+    /// The listener is being shut down.
+    Shutdown,
+    /// A filter rejected it for another reason, or panicked.
+    Filter,
 }
 
-/// A refusal and its cause.
+/// The decision to refuse a connection: its cause, and the way of the refusal.
 ///
 /// ```
-/// use epoll_acceptor::{Cause, Rejection, Refusal};
+/// use epoll_acceptor::Refusal;
+/// use epoll_acceptor::filter::{Cause, Rejection};
 ///
-/// let full = Rejection::new(Cause::Full, Refusal::Reset);
-/// assert_eq!(Rejection::from(Refusal::Reset).cause, Cause::Policy, "unless said otherwise");
-/// # let _ = full;
+/// assert_eq!(Rejection::reset(), Rejection::new(Cause::Filter, Refusal::Reset));
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct Rejection {
-    /// Under which cause it is counted.
+    /// The cause under which it is counted.
     pub cause: Cause,
-    /// How the client is told.
+    /// How the connection is closed.
     pub refusal: Refusal,
 }
 
 impl Rejection {
-    /// Puts the two together.
+    /// Creates a rejection.
     #[must_use]
     pub const fn new(cause: Cause, refusal: Refusal) -> Self {
         Self { cause, refusal }
     }
+
+    /// Creates a rejection by a reset, with [`Cause::Filter`].
+    #[must_use]
+    pub const fn reset() -> Self {
+        Self::new(Cause::Filter, Refusal::Reset)
+    }
+
+    /// Creates a rejection by a close, with [`Cause::Filter`].
+    #[must_use]
+    pub const fn close() -> Self {
+        Self::new(Cause::Filter, Refusal::Close)
+    }
 }
 
-/// With [`Cause::Policy`].
+/// With [`Cause::Filter`].
 impl From<Refusal> for Rejection {
     fn from(refusal: Refusal) -> Self {
-        Self::new(Cause::Policy, refusal)
+        Self::new(Cause::Filter, refusal)
     }
 }

@@ -1,40 +1,23 @@
-//! The trait that user code is generic over, and its iterator.
+//! The trait that user code drives, and its iterator.
 
 use super::backend::Backend;
-use super::core::{Drain, Step};
+use super::control::Control;
+use super::core::{AcceptCore, Step};
 use super::counters::Counters;
-use super::shared::Control;
+use super::shutdown::ShutdownReport;
 use super::state::{ListenerClosed, State};
-use super::strategy::Strategy;
 use crate::admission::connection::Connection;
-use crate::admission::policy::Admission;
+use crate::admission::filter::Filter;
+use crate::admission::semaphore::Semaphore;
 
-/// What the steps of a pass ask for. Users cannot name it, and so begin no pass but by `ready` and `drain`.
+/// Seals [`Acceptor`]: users cannot name it, and so neither implement the trait nor call its steps.
 #[derive(Clone, Copy, Debug)]
-pub struct Key(());
+pub struct Sealed(());
 
-impl Key {
+impl Sealed {
     /// For a host that keeps a pass open between the calls of its owner. It alone waits on the epoll, and only between
     /// two passes: so no wait comes between the settling of a pass and its last step.
     pub(crate) const HOST: Self = Self(());
-}
-
-/// The steps of a pass.
-pub trait Steps {
-    /// What a connection is.
-    type Stream;
-    /// What it carries for its place.
-    type Permit;
-
-    /// `whole`: the first step is sure to follow.
-    #[doc(hidden)]
-    fn begin(&mut self, whole: bool, key: Key);
-
-    #[doc(hidden)]
-    fn advance(&mut self, key: Key) -> Step<Self::Stream, Self::Permit>;
-
-    #[doc(hidden)]
-    fn handle(&self) -> Control;
 }
 
 /// Accepts connections from one listener on one epoll, and never strands one.
@@ -43,34 +26,32 @@ pub trait Steps {
 ///
 /// 1. Wait on the epoll.
 /// 2. For every event with the acceptor's token, begin one pass: iterate [`ready`](Self::ready), or call
-///    [`drain`](Self::drain). The event may come from the listener, from a permit given back, from a
+///    [`drain`](Self::drain). The event may come from the listener, from a permit that was released, from a
 ///    [`Control`], or from the timer; the pass finds out.
-/// 3. Go back to waiting.
+/// 3. Wait again.
 ///
-/// A pass may be left at any point, by `break`, `return`, `?`, a panic, or by forgetting the iterator: whoever
-/// still waits is reported again by the next wait. A needless pass does no harm.
+/// A pass may be left at any point, by `break`, `return`, `?`, a panic, or by forgetting the iterator: what is still
+/// queued is reported by the next wait. A needless pass does no harm.
 ///
-/// # Only a dead listener is an error
+/// # Errors
 ///
-/// Running out of descriptors, interrupted calls and connections that went away are handled inside. The one
-/// error that a pass yields is [`ListenerClosed`], once, after everything that was still acceptable has been handed out:
-/// `?` on it ends a server only when its listener is gone.
+/// A pass yields one error: [`ListenerClosed`], once, after everything that could still be accepted. Exhausted
+/// descriptors, interrupted calls and aborted connections are handled inside: `?` ends a server only when its listener
+/// is closed.
 ///
 /// # Waiting inside the loop body
 ///
-/// A wait takes events. If the body of the loop waits on the same epoll, the events it gets need a pass of their
-/// own afterwards. The same goes for a `Ready` that is kept over a wait.
+/// A wait consumes events. If the body of the loop waits on the same epoll, the events that it gets need a pass of
+/// their own afterwards. So do the events of a wait during which a `Ready` was kept.
 ///
-/// # A pass that is asked for nothing
+/// # Passes without a step
 ///
-/// Dropping or forgetting `ready()` before its first `next` strands nobody. But nothing has been decided either: an
-/// acceptor that should fall asleep (full, paused) stays awake until it is asked.
+/// Dropping or forgetting `ready()` before its first `next` strands no connection. But nothing is decided either: an
+/// acceptor that should block (full, paused) stays awake until `next` is called.
 ///
-/// # Its two types
+/// # Examples
 ///
-/// `Stream` is what a connection is: a `TcpStream`, say, as [`Listener`](crate::linux::Listener) has it. `Permit` is
-/// what it carries for its place: that of the policy, or `()` without one. Both stand in a supertrait without a name.
-/// It seals this trait: the promises hold for the implementations of this crate.
+/// The trait is sealed; use it to be generic over acceptors:
 ///
 /// ```
 /// use std::net::TcpStream;
@@ -86,28 +67,43 @@ pub trait Steps {
 ///     Ok(served)
 /// }
 /// ```
-pub trait Acceptor: Steps + Sized {
+pub trait Acceptor: Sized {
+    /// A connection's stream: `TcpStream`, for example, as [`Listener`](crate::socket::Listener) says.
+    type Stream;
+    /// The permit of a connection in service: [`Permit`](crate::Permit).
+    type Permit;
+
+    #[doc(hidden)]
+    fn begin(&mut self, forgettable: bool, sealed: Sealed);
+
+    #[doc(hidden)]
+    fn advance(&mut self, sealed: Sealed) -> Step<Self::Stream, Self::Permit>;
+
+    /// Returns a handle to pause, stop, shut down and observe the acceptor from any thread, and from inside a pass.
+    #[must_use]
+    fn control(&self) -> Control;
+
     /// Begins a pass, and yields its connections: owned, non-blocking, close-on-exec, each with its permit.
     ///
-    /// Ends when the pass is over: nothing more waits, the budget is used up, no place or no descriptor is left,
-    /// or the acceptor was paused or stopped.
+    /// Ends when the pass is over: the queue is empty, the budget is used, no permit or descriptor is available, or the
+    /// acceptor was paused or stopped.
     #[inline]
     fn ready(&mut self) -> Ready<'_, Self> {
-        self.begin(false, Key(()));
+        self.begin(true, Sealed(()));
         Ready { acceptor: self }
     }
 
-    /// Begins a pass, and hands each of its connections to `serve`. Tells how many.
+    /// Begins a pass, and passes each of its connections to `serve`. Returns how many.
     ///
     /// # Errors
     ///
-    /// [`ListenerClosed`] when the listener is gone, once, after what was still acceptable.
+    /// [`ListenerClosed`], once, after what could still be accepted.
     fn drain(
         &mut self,
         mut serve: impl FnMut(Connection<Self::Stream, Self::Permit>),
     ) -> Result<usize, ListenerClosed> {
         let mut served = 0;
-        self.begin(true, Key(()));
+        self.begin(false, Sealed(()));
         for connection in (Ready { acceptor: self }) {
             serve(connection?);
             served += 1;
@@ -115,63 +111,58 @@ pub trait Acceptor: Steps + Sized {
         Ok(served)
     }
 
-    /// A handle to pause, resume, stop and observe the acceptor from any thread, and from inside a pass.
-    #[must_use]
-    fn control(&self) -> Control {
-        self.handle()
-    }
-
-    /// What the acceptor is doing.
+    /// Returns the state of the acceptor.
     #[must_use]
     fn state(&self) -> State {
-        self.handle().state()
+        self.control().state()
     }
 
-    /// What the acceptor has done.
+    /// Returns the counters of the acceptor.
     #[must_use]
     fn counters(&self) -> Counters {
-        self.handle().counters()
+        self.control().counters()
+    }
+
+    /// Returns the report of a graceful shutdown, when it has ended.
+    #[must_use]
+    fn shutdown_report(&self) -> Option<ShutdownReport> {
+        self.control().shutdown_report()
     }
 }
 
-impl<T: Steps> Acceptor for T {}
-
-/// The connections of one pass; see [`Acceptor::ready`].
+/// The connections of one pass; made by [`Acceptor::ready`].
 #[derive(Debug)]
 #[must_use = "a pass that is not iterated accepts nothing"]
 pub struct Ready<'a, A> {
     acceptor: &'a mut A,
 }
 
-impl<A: Steps> Iterator for Ready<'_, A> {
+impl<A: Acceptor> Iterator for Ready<'_, A> {
     type Item = Result<Connection<A::Stream, A::Permit>, ListenerClosed>;
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        self.acceptor.advance(Key(()))
+        self.acceptor.advance(Sealed(()))
     }
 }
 
-impl<A: Steps> std::iter::FusedIterator for Ready<'_, A> {}
+impl<A: Acceptor> std::iter::FusedIterator for Ready<'_, A> {}
 
-impl<P: Backend, S: Strategy, A: Admission> Steps for Drain<P, S, A> {
-    type Stream = P::Stream;
-    type Permit = A::Permit;
+impl<B: Backend, G: Semaphore, F: Filter> Acceptor for AcceptCore<B, G, F> {
+    type Stream = B::Stream;
+    type Permit = (G::Permit, F::Permit);
 
     #[inline]
-    fn begin(&mut self, whole: bool, _: Key) {
-        Self::begin(self);
-        if !whole {
-            self.may_be_forgotten();
-        }
+    fn begin(&mut self, forgettable: bool, _: Sealed) {
+        Self::begin(self, forgettable);
     }
 
     #[inline]
-    fn advance(&mut self, _: Key) -> Step<P::Stream, A::Permit> {
+    fn advance(&mut self, _: Sealed) -> Step<B::Stream, Self::Permit> {
         Self::advance(self)
     }
 
-    fn handle(&self) -> Control {
-        self.control()
+    fn control(&self) -> Control {
+        Self::control(self)
     }
 }

@@ -1,116 +1,108 @@
-//! The seam: one listener on one epoll, as the decisions see it.
+//! One listener on one epoll, as the decisions see it: the boundary between the sans-I/O core and a kernel.
 //!
-//! Everything the drain layer knows of the world passes here. `linux` and `sim` stand on the other side as
-//! equals. Public for the sake of `sim`, and not covered by semantic versioning.
-#![cfg_attr(not(feature = "sim"), allow(unreachable_pub, reason = "the seam is public behind `sim`"))]
-#![cfg_attr(not(feature = "sim"), allow(dead_code, reason = "`sim` tries what no strategy asks for yet"))]
+//! `linux` implements it with system calls, `sim` with a model of the kernel.
+#![cfg_attr(not(feature = "sim"), allow(unreachable_pub, reason = "public behind `sim`"))]
 
 use std::net::SocketAddr;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::admission::bell::Ring;
-use crate::admission::newcomer::Credentials;
+use super::errno::Errno;
+use super::shutdown::Intake;
+use crate::admission::clock::Clock;
+use crate::admission::connection_info::Credentials;
+use crate::admission::notifier::Wake;
 use crate::admission::refusal::Refusal;
-use crate::drain::errno::Errno;
 
-/// What a look at the accept queue shows, without taking anything (poll(2) with IN and RDHUP).
+/// The accept queue as poll(2) with IN and RDHUP shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Peek {
-    /// Nothing waits, and the listener listens.
+    /// The queue is empty, and the listener listens.
     Empty,
-    /// At least one connection waits.
-    Waiting,
-    /// The listener was shut down, but what it has queued may still be accepted (Unix).
-    ShutQueued,
+    /// At least one connection is pending, or poll(2) failed: accept to find out.
+    Pending,
+    /// The listener was shut down; what is pending may still be accepted (Unix).
+    ClosedPending,
     /// The listener was shut down or closed: nothing will ever be accepted from it.
-    Shut,
+    Closed,
 }
 
-/// One listener, its registration on one epoll, and the two other sources under the same token: a ring and an
-/// alarm.
+/// One listener, its registration on an epoll, and the two other event sources under the same token: the waker and the
+/// alarm. Not covered by semantic versioning.
 ///
-/// An implementor MUST give these, and nothing of its own judgement; what has a default need not be there:
+/// An implementation MUST provide these, and decide nothing:
 ///
-/// * the listener is registered for incoming connections and for its own end, by the trigger the strategy
-///   names, and starts armed;
-/// * a ring and an expired alarm each make the owner's wait return an event with the acceptor's token,
-///   armed or not, detached or not;
+/// * the listener is registered for incoming connections and for its own end, and starts armed;
+/// * the waker and an expired alarm each make the owner's wait return an event with the acceptor's token, however
+///   the listener is registered;
 /// * no method blocks, and none calls back into the acceptor.
 pub trait Backend: Send + Sync {
-    /// What a connection is: owned, non-blocking, close-on-exec.
+    /// A connection: owned, non-blocking, close-on-exec.
     type Stream;
 
-    /// Takes the oldest connection from the accept queue.
-    fn accept(&self) -> Result<Self::Stream, Errno>;
+    /// Accepts the oldest connection, with its peer's address if `with_peer` is set and its family has one.
+    fn accept(&self, with_peer: bool) -> Result<(Self::Stream, Option<SocketAddr>), Errno>;
 
-    /// As [`accept`](Self::accept), with the peer's address where its family has one.
-    fn accept_with_peer(&self) -> Result<(Self::Stream, Option<SocketAddr>), Errno> {
-        self.accept().map(|stream| {
-            let peer = self.peer(&stream);
-            (stream, peer)
-        })
-    }
-
-    /// The peer's address, if it can still be asked for.
-    fn peer(&self, _stream: &Self::Stream) -> Option<SocketAddr> {
-        None
-    }
-
-    /// Who connected, where the kernel can say.
-    fn credentials(&self, _stream: &Self::Stream) -> Option<Credentials> {
-        None
-    }
-
-    /// Whether the peer is in a group, where the kernel can say.
-    fn is_in_group(&self, _stream: &Self::Stream, _gid: u32) -> Option<bool> {
-        None
-    }
-
-    /// Gives the reserve descriptor up, so that one accept can have it. `false` if there is none.
-    fn give_up_reserve(&self) -> bool {
-        false
-    }
-
-    /// Makes a reserve descriptor, unless there is one. Whether there is one then.
-    fn make_reserve(&self) -> bool {
-        false
-    }
-
-    /// Ends a connection in the way that was asked for. Never blocks.
+    /// Closes a connection as asked. Never blocks.
     fn refuse(&self, stream: Self::Stream, refusal: &Refusal);
 
-    /// How many connections are queued; `None` where the kernel cannot say, or the socket listens no more.
-    fn depth(&self) -> Option<u32>;
+    /// Returns the number of pending connections; `None` if the kernel does not report it or the socket does not
+    /// listen.
+    fn queue_length(&self) -> Option<u32>;
 
-    /// Looks whether anything waits.
+    /// Looks at the accept queue.
     fn peek(&self) -> Peek;
 
-    /// How long a connection was queued before it was taken, where the kernel can say.
-    fn age(&self, stream: &Self::Stream) -> Option<Duration>;
+    /// Returns the peer's address, if it can still be read.
+    fn peer(&self, stream: &Self::Stream) -> Option<SocketAddr>;
 
-    /// Tells the kernel to report the listener from now on, and at once if its queue is not empty.
+    /// Returns how long a connection was queued.
+    fn queue_time(&self, stream: &Self::Stream) -> Option<Duration>;
+
+    /// Returns the credentials of the peer.
+    fn credentials(&self, stream: &Self::Stream) -> Option<Credentials>;
+
+    /// Returns whether the peer is in a group.
+    fn is_in_group(&self, stream: &Self::Stream, gid: u32) -> Option<bool>;
+
+    /// Returns the descriptor of a connection, if it has one.
+    fn stream_fd<'a>(&self, stream: &'a Self::Stream) -> Option<BorrowedFd<'a>>;
+
+    /// Has the kernel report the listener from now on, and at once if its queue is not empty.
     fn arm(&self) -> Result<(), Errno>;
 
-    /// Tells the kernel to keep silent about arrivals. The queue stays.
+    /// Has the kernel report no arrivals. The queue stays.
     fn disarm(&self) -> Result<(), Errno>;
 
-    /// Takes the listener out of the epoll. The ring and the alarm stay; `arm` brings it back.
-    fn detach(&self);
+    /// Removes the listener from the epoll. The waker and the alarm stay; [`arm`](Self::arm) adds it again.
+    fn remove(&self);
 
-    /// Has every registration of this listener report it, on whichever epoll, if its queue is not empty.
-    fn announce(&self);
+    /// Has the kernel report the listener on every epoll that it is registered on, if its queue is not empty.
+    fn rewake_other_epolls(&self);
 
-    /// Whether the registration is this process's own, and no forked child's copy of its parent's.
-    fn is_ours(&self) -> bool {
-        true
-    }
+    /// Returns whether the registration is this process's own, and not a forked child's copy of its parent's.
+    fn is_owned_by_this_process(&self) -> bool;
 
-    /// Sets the one alarm to go off after this long, or cancels it.
-    fn alarm(&self, after: Option<Duration>);
+    /// Sets the one alarm to expire after this long, or cancels it.
+    fn set_alarm(&self, after: Option<Duration>) -> Result<(), Errno>;
 
-    /// The time since some fixed moment; never goes back.
-    fn now(&self) -> Duration;
+    /// Returns whether the alarm is set and has not expired yet.
+    fn is_alarm_pending(&self) -> bool;
 
-    /// The bell pull: what wakes the owner from any thread, also after the port is gone (then to no effect).
-    fn ringer(&self) -> Box<dyn Ring>;
+    /// Closes the reserve descriptor, so that one accept can have it. Returns whether there was one.
+    fn release_reserve(&self) -> bool;
+
+    /// Opens a reserve descriptor, unless there is one. Returns whether there is one now.
+    fn make_reserve(&self) -> bool;
+
+    /// Keeps new connections out of the accept queue, for every holder of the socket. What is pending stays acceptable,
+    /// and connections that are accepted from now on are as if this had not been called.
+    fn close_intake(&self) -> Intake;
+
+    /// The clock of [`set_alarm`](Self::set_alarm).
+    fn clock(&self) -> Arc<dyn Clock>;
+
+    /// Returns a waker of the owner, for any thread; without effect when the backend is gone.
+    fn waker(&self) -> Box<dyn Wake>;
 }

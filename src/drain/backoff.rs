@@ -1,30 +1,30 @@
-//! How long an acceptor that ran out of something waits before it tries again.
+//! Back-off after descriptors or memory ran out.
 
 use std::time::Duration;
 
-/// 10 ms, doubling to 200 ms, until something succeeds. Whatever is given back meanwhile has it try at once; but if that is
-/// of no use either, the next such try is a moment later: others may give back more places in a second than there are
-/// attempts to be wasted, and no descriptor with any of them.
+/// 10 ms, doubling to 200 ms, until an accept succeeds. A permit that is released meanwhile makes the acceptor retry at
+/// once; if that fails, too, the next such retry is 5 ms later, because permits may be released that free no
+/// descriptor.
 #[derive(Clone, Debug)]
 pub(super) struct Backoff {
     next: Duration,
-    /// When it failed last. Of no meaning if nothing has since the last success: then `next` is `FIRST`.
+    /// The last failure. Meaningless while `next` is `FIRST`: nothing has failed since the last success.
     failed_at: Duration,
 }
 
-/// What to do after one more failure.
+/// The retry after a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Retry {
-    /// Try again after so long.
+    /// Retry after this long.
     pub(super) after: Duration,
-    /// And sooner, if anything is given back.
-    pub(super) hopes: bool,
+    /// Retry sooner, when a permit is released.
+    pub(super) on_release: bool,
 }
 
 impl Backoff {
     const FIRST: Duration = Duration::from_millis(10);
     const LAST: Duration = Duration::from_millis(200);
-    /// Between two tries that were not due.
+    /// Between two retries that were not due.
     const MOMENT: Duration = Duration::from_millis(5);
 
     pub(super) const fn new() -> Self {
@@ -34,11 +34,11 @@ impl Backoff {
     pub(super) fn failed(&mut self, now: Duration) -> Retry {
         let since = now.saturating_sub(std::mem::replace(&mut self.failed_at, now));
         if self.next != Self::FIRST && since < Self::MOMENT {
-            return Retry { after: Self::MOMENT, hopes: false };
+            return Retry { after: Self::MOMENT, on_release: false };
         }
         let after = self.next;
         self.next = (after * 2).min(Self::LAST);
-        Retry { after, hopes: true }
+        Retry { after, on_release: true }
     }
 
     #[inline]

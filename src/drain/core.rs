@@ -1,455 +1,431 @@
-//! The acceptor itself: one owner, one pass at a time, one place where each decision is made.
+//! The acceptor's core: one owner, one pass at a time, one place for each decision.
 //!
-//! # Nothing is owed while user code runs
+//! # Nothing is owed while user code runs (P1, P13)
 //!
-//! A connection is handed out only while the kernel is bound to speak again if anything more waits. So a pass
-//! settles with the kernel *when it begins* (`begin`), before the owner's code sees anything: edge-
-//! triggered, or asleep until now, it re-arms (`rearm`, the only place that does). Whatever happens
-//! after that (the loop is left, the iterator forgotten, the body panics) there is nothing to clean up.
-//! Level-triggered, exclusively or not, and awake, there is nothing to pay at all.
-#![cfg_attr(not(feature = "sim"), allow(unreachable_pub, reason = "the seam is public behind `sim`"))]
+//! A connection is delivered only while the kernel is bound to report the listener again if more is queued. So a pass
+//! settles with the kernel *when it begins* ([`AcceptCore::begin`]), before user code runs: edge-triggered, or blocked
+//! until now, it arms. Whatever happens after that (the loop is left, the iterator forgotten, the body panics) needs no
+//! clean-up.
+#![cfg_attr(not(feature = "sim"), allow(unreachable_pub, reason = "public behind `sim`"))]
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::attempt::Attempt;
 use super::backend::{Backend, Peek};
 use super::backoff::Backoff;
-use super::errno::{Errno, ErrnoClass};
-use super::pass::{Known, Pass};
-use super::predict::Predict;
-use super::shared::{Control, Published};
-use super::sleep::{Slept, Watch, Why};
-use super::state::{ListenerClosed, State};
-use super::strategy::{EmptyCheck, Strategy};
-use crate::admission::bell::Bell;
-use crate::admission::bucket::Bucket;
+use super::config::Config;
+use super::control::{Control, SharedState};
+use super::errno::Errno;
+use super::pass::{Pass, QueueLength};
+use super::phase::{BlockReason, Blocked, Closed, Phase};
+use super::predict::BurstPredictor;
+use super::shutdown::Ending;
+use super::state::ListenerClosed;
+use super::trigger::EmptyCheck;
 use crate::admission::connection::Connection;
-use crate::admission::policy::{Admission, Line, Reserve, Until};
-use crate::admission::refusal::Refusal;
+use crate::admission::filter::{Filter, Reservation, Reserved};
+use crate::admission::gcra::Gcra;
+use crate::admission::notifier::Notifier;
+use crate::admission::refusal::{Cause, Rejection};
+use crate::admission::semaphore::{Enqueued, Semaphore, WaitFor};
 use crate::admission::sync::Arc;
 
-/// What the builder settles: how much a pass may take, and how it knows the end.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Plan {
-    /// Attempts per pass. Invariant: not 0.
-    pub budget: u32,
-    /// The proof asked for; `None` takes the best the listener has.
-    pub proof: Option<EmptyCheck>,
-    /// At most so many refusals a second, and so many at once.
-    pub refusals: Option<(u32, u32)>,
-    /// How clients are told that descriptors have run out, instead of being left to wait.
-    pub when_exhausted: Option<Refusal>,
-}
-
-impl Plan {
-    /// So many attempts per pass, and everything else as it is by itself.
-    #[must_use]
-    pub const fn with_budget(budget: u32) -> Self {
-        Self { budget, proof: None, refusals: None, when_exhausted: None }
-    }
-}
-
-/// An acceptor over any [`Backend`]: what the acceptors on real listeners are made of, and what the simulated
-/// kernel drives. Not covered by semantic versioning.
+/// An acceptor over any [`Backend`], behind a gate and a filter: what real acceptors consist of, and what the simulated
+/// kernel runs. Not covered by semantic versioning.
 #[derive(Debug)]
-pub struct Drain<P: Backend, S: Strategy, A: Admission> {
-    pub(super) port: P,
-    pub(super) strategy: S,
-    pub(super) admission: A,
-    pub(super) bell: Arc<Bell>,
-    pub(super) published: Arc<Published>,
-    pub(super) plan: Plan,
-    pub(super) proof: EmptyCheck,
-    pub(super) predict: Predict,
-    pub(super) state: State,
-    pub(super) watch: Watch,
-    /// Whether the bell may stand in the admission's line; being rung takes it out unnoticed.
-    pub(super) in_line: bool,
-    /// Its turn in line has come: the first step of the pass fetches the place that is kept.
-    pub(super) called: bool,
+pub struct AcceptCore<B: Backend, G: Semaphore, F: Filter> {
+    pub(super) backend: B,
+    pub(super) gate: G,
+    pub(super) filter: F,
+    pub(super) config: Config,
+    pub(super) notifier: Arc<Notifier>,
+    pub(super) shared: Arc<SharedState>,
+    pub(super) phase: Phase,
+    /// The graceful shutdown, from the command to its end.
+    pub(super) ending: Option<Ending>,
+    pub(super) pass: Pass<G::Permit>,
+    /// The configured check, or the next best that the listener supports.
+    empty_check: EmptyCheck,
+    predictor: BurstPredictor,
+    /// Whether the last pass found that the owner had been notified: then its event may say nothing of the queue.
+    notified_last_pass: bool,
+    /// The listener was shut down with connections pending: accept them all, then it is closed. Never taken back, since
+    /// no listener in this state listens again.
+    pub(super) draining_closed_listener: bool,
     pub(super) backoff: Backoff,
-    /// When the alarm goes off, if it is set.
+    /// Failed attempts of the classes *consumed* and *interrupted*, since the last success.
+    pub(super) futile_accepts: u32,
+    /// The time for which the alarm is set.
     pub(super) alarm_at: Option<Duration>,
-    pub(super) rung_before: bool,
-    /// The listener was shut down with connections queued: take them all, then it is dead. For good, since no
-    /// listener that can be in this state comes back from it.
-    pub(super) shut: bool,
-    /// Attempts that were told to go on, since the last that took a connection.
-    pub(super) fruitless: u32,
-    /// How often room came up while it was to fall asleep, since there was some.
-    pub(super) retries: u32,
-    /// The rate of refusals, and until when nothing is taken because it was reached.
-    pub(super) refusals: Option<Bucket>,
-    pub(super) hold: Option<Duration>,
-    /// The reserve descriptor is to be made (again).
-    pub(super) lacks_reserve: bool,
+    pub(super) refusal_rate: Option<Gcra>,
+    /// Until then nothing is accepted, because it might have to be refused.
+    pub(super) refusals_resume_at: Option<Duration>,
+    /// The reserve descriptor must be opened (again).
+    pub(super) reserve_fd_missing: bool,
     #[cfg(feature = "tracing")]
-    pub(super) told: super::events::Told,
-    pub(super) pass: Pass,
+    pub(super) refusal_log: super::tracing::RefusalLog,
 }
 
-/// Why a pass takes no further connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
-    /// Budget used, or everything taken that it came for.
-    Done,
-    Stop,
-    Asleep(Why),
-    Shut,
-}
-
-/// How many attempts in a row may come to nothing by errors that say "go on" before they are taken for want of
-/// resources. Far more than any kernel was seen to give.
-const FRUITLESS_MAX: u32 = 64;
-
-/// One step of a pass: a connection, the news that the listener is dead, or the end.
+/// The permits of a connection, before they are put together.
+pub(super) type PermitsOf<G, F> = (<G as Semaphore>::Permit, <F as Filter>::Permit);
+/// One step of a pass: a connection, the news that the listener is closed, or the end.
 pub type Step<S, P> = Option<Result<Connection<S, P>, ListenerClosed>>;
-pub(super) type StepOf<P, A> = Step<<P as Backend>::Stream, <A as Admission>::Permit>;
+type StepOf<B, G, F> = Step<<B as Backend>::Stream, PermitsOf<G, F>>;
 
-impl<P: Backend, S: Strategy, A: Admission> Drain<P, S, A> {
-    /// An acceptor on `port`, which is armed.
+/// The reason why a pass takes no further connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PassEnd {
+    /// The budget is used, or the queue is empty.
+    Done,
+    /// The owner was told to stop.
+    Stop,
+    /// The acceptor cannot accept.
+    Block(BlockReason),
+    /// The listener is closed; the errno that said so, if one did.
+    ListenerClosed(Option<Errno>),
+}
+
+impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
+    /// Creates an acceptor on `backend`, which is armed.
     ///
     /// # Panics
     ///
     /// If the budget is 0.
-    pub fn new(port: P, strategy: S, admission: A, plan: Plan) -> Self {
-        assert!(plan.budget > 0, "a pass with a budget of 0 never accepts: take 1 or more");
-        let measurable = port.depth().is_some();
-        let proof = match plan.proof {
-            Some(EmptyCheck::QueueLength) | None if measurable => EmptyCheck::QueueLength,
+    pub fn new(backend: B, gate: G, filter: F, mut config: Config) -> Self {
+        assert!(config.budget > 0, "the budget must be at least 1");
+        config.with_peer |= filter.needs_peer_addr();
+        let reports_length = backend.queue_length().is_some();
+        let empty_check = match config.empty_check {
+            Some(EmptyCheck::QueueLength) | None if reports_length => EmptyCheck::QueueLength,
             Some(EmptyCheck::UntilEagain) => EmptyCheck::UntilEagain,
             _ => EmptyCheck::Poll,
         };
         Self {
-            published: Arc::default(),
-            proof,
-            predict: Predict::default(),
-            state: State::Listening,
-            watch: Watch::Armed,
-            in_line: false,
-            called: false,
+            notifier: Arc::new(Notifier::new(backend.waker())),
+            shared: Arc::new(SharedState::new(backend.clock())),
+            phase: Phase::Listening,
+            ending: None,
+            pass: Pass::ended(),
+            empty_check,
+            predictor: BurstPredictor::default(),
+            // A connection that was queued before the first wait has no event yet, and a first pass without one is
+            // legal.
+            notified_last_pass: true,
+            draining_closed_listener: false,
             backoff: Backoff::new(),
+            futile_accepts: 0,
             alarm_at: None,
-            // What is queued before the first wait has no event yet, and a first pass without one is no fault.
-            rung_before: true,
-            shut: false,
-            fruitless: 0,
-            retries: 0,
-            refusals: plan.refusals.map(|(per_second, burst)| Bucket::new(per_second, burst)),
-            hold: None,
+            refusal_rate: config.refusals.map(|(per_second, burst)| Gcra::new(per_second, burst)),
+            refusals_resume_at: None,
+            reserve_fd_missing: config.when_exhausted.is_some() && !backend.make_reserve(),
             #[cfg(feature = "tracing")]
-            told: super::events::Told::default(),
-            lacks_reserve: plan.when_exhausted.is_some() && !port.make_reserve(),
-            pass: Pass::none(),
-            bell: Arc::new(Bell::hang(port.ringer())),
-            port,
-            strategy,
-            admission,
-            plan,
+            refusal_log: super::tracing::RefusalLog::default(),
+            backend,
+            gate,
+            filter,
+            config,
         }
     }
 
-    /// The port.
-    pub fn port(&self) -> &P {
-        &self.port
+    /// Returns the backend.
+    pub fn backend(&self) -> &B {
+        &self.backend
     }
 
-    /// The port, to take it apart. Nothing may be accepted after that.
-    pub fn port_mut(&mut self) -> &mut P {
-        &mut self.port
+    /// Returns the backend, to take it apart. Nothing may be accepted after that.
+    pub fn backend_mut(&mut self) -> &mut B {
+        &mut self.backend
     }
 
-    pub(super) fn control(&self) -> Control {
-        Control { bell: Arc::clone(&self.bell), published: Arc::clone(&self.published) }
+    /// Returns a handle for other threads.
+    pub fn control(&self) -> Control {
+        Control { notifier: Arc::clone(&self.notifier), shared: Arc::clone(&self.shared) }
     }
 
-    /// Begins a pass: reads what was asked of the owner, and settles with the kernel.
+    /// Begins a pass: reads the requests of other threads, and settles with the kernel (P1).
+    ///
+    /// `forgettable`: the first step may never follow.
     #[inline]
-    pub(super) fn begin(&mut self) {
+    pub(super) fn begin(&mut self, forgettable: bool) {
         self.close_pass();
-        self.published.tally.passes.add();
-        let undoubted = self.watch == Watch::Armed && !self.rung_before;
-        if undoubted && self.state == State::Listening && self.bell.is_quiet() {
+        self.shared.counters.passes.add();
+        let listening = matches!(self.phase, Phase::Listening) && self.ending.is_none();
+        if listening && !self.notified_last_pass && self.notifier.requests().is_empty() {
             self.pass = self.new_pass(false);
-            self.rearm();
+            self.arm();
         } else {
-            self.begin_otherwise();
+            self.begin_slowly(forgettable);
         }
     }
 
-    /// As [`begin`](Self::begin), when anything has happened but an arrival.
+    /// As [`begin`](Self::begin), when anything but an arrival has happened.
     #[cold]
-    fn begin_otherwise(&mut self) {
-        let wishes = self.bell.take();
-        let rung = wishes.rung || wishes.nudged;
-        let doubt = rung || self.rung_before || self.watch != Watch::Armed;
-        self.rung_before = rung;
+    fn begin_slowly(&mut self, forgettable: bool) {
+        let requests = self.notifier.take();
+        let doubt = requests.woken() || self.notified_last_pass || !matches!(self.phase, Phase::Listening);
+        self.notified_last_pass = requests.woken();
         self.pass = self.new_pass(doubt);
-        if self.called {
-            // The last pass was forgotten.
-            self.leave_line();
+        if requests.shutdown() {
+            self.begin_shutdown();
         }
-        if self.state.is_terminal() {
-            self.close_pass();
-        } else if wishes.stop {
-            self.halt();
-        } else if wishes.pause {
-            // The first step of the pass puts it to sleep; until then whoever resumes rings. A place is not kept.
-            self.leave_line();
-        } else if matches!(self.state, State::Exhausted | State::Throttled)
-            && !wishes.rung
-            && self.reset_alarm_if_early()
-        {
-            // Asleep still; the first step looks for a dead listener, which may be why it was called.
-        } else if self.state == State::Full && self.stand(Until::Room) == Line::Standing {
-            // So here; and it goes on standing in line.
-        } else {
-            self.wake();
+        match self.phase {
+            Phase::Closed(Closed::Listener { owed: Some(_) }) => {}
+            Phase::Closed(_) => self.close_pass(),
+            _ if requests.stop() => self.close(Closed::Stopped),
+            // The first step of the pass blocks. A permit is not kept until then.
+            _ if requests.paused() && !self.refuses_pending() => self.leave_wait_queue(),
+            // A needless pass neither uses the alarm up nor runs ahead of it. The first step looks for a closed
+            // listener, which may be the reason of the event.
+            Phase::Blocked {
+                on: Blocked::Exhausted { retry_at, .. } | Blocked::Throttled { retry_at },
+                ..
+            } if !requests.notified() && !self.is_due(retry_at) => self.set_alarm(),
+            Phase::Blocked { on: Blocked::Full, .. } => {
+                // It keeps its turn in the wait queue (P11).
+                if let Enqueued::Acquired(permit) = self.gate.enqueue(&self.notifier, WaitFor::Permit) {
+                    self.pass.permit = Some(permit);
+                    self.listen();
+                    // If this pass is forgotten before its first step, another must hand the permit on. A look at the
+                    // queue would not do: another process may take what it shows.
+                    if forgettable {
+                        self.notifier.self_wake();
+                    }
+                }
+            }
+            _ => self.listen(),
+        }
+        if self.ending.is_some() {
+            self.check_shutdown();
         }
     }
 
-    /// Has a further pass begin if this one should be forgotten before its first step: it would be in the way of
-    /// whoever stands in line behind it, with the place that is kept for it.
+    /// Returns the next connection of the pass, or ends it.
     #[inline]
-    pub(super) fn may_be_forgotten(&self) {
-        if self.called {
-            self.bell.nudge();
-        }
-    }
-
-    /// The next connection of the pass, or its end.
-    #[inline]
-    pub(super) fn advance(&mut self) -> StepOf<P, A> {
-        // The last step of most passes, in few instructions.
-        if self.pass.has_all() && !self.bell.commands() {
+    pub(super) fn advance(&mut self) -> StepOf<B, G, F> {
+        // The last step of most passes.
+        if self.pass.has_all() && !self.notifier.requests().interrupts() && self.ending.is_none() {
             self.close_pass();
             return None;
         }
         self.step()
     }
 
-    #[inline]
-    fn step(&mut self) -> StepOf<P, A> {
-        let mut kept = self.fetch();
-        loop {
-            if let Err(end) = self.may_take() {
-                self.cancel(kept);
-                return self.end(end);
+    fn step(&mut self) -> StepOf<B, G, F> {
+        /// A filter, a subscriber or a stream may panic: then another pass settles what this one could not (P13).
+        struct WakeOnPanic<'a, B: Backend, G: Semaphore, F: Filter>(&'a mut AcceptCore<B, G, F>);
+        impl<B: Backend, G: Semaphore, F: Filter> Drop for WakeOnPanic<'_, B, G, F> {
+            fn drop(&mut self) {
+                self.0.cancel_permit();
+                self.0.notifier.self_wake();
             }
-            let answer = match kept.take() {
-                // To be asked for when the connection is here.
-                None if self.admission.never_waits() => None,
-                None => Some(self.admission.reserve()),
-                kept => kept,
+        }
+        let pass = WakeOnPanic(self);
+        let step = pass.0.take_next();
+        std::mem::forget(pass);
+        step
+    }
+
+    fn take_next(&mut self) -> StepOf<B, G, F> {
+        loop {
+            let accepted = match self.may_accept().and_then(|()| self.reserve()) {
+                Ok(reserved) => self.accept_one(reserved),
+                Err(end) => Attempt::Stop(end),
             };
-            let place = match answer {
-                Some(Reserve::Full) => match self.fall_asleep(Why::Full) {
-                    Slept::Over => return None,
-                    Slept::Retry => {
-                        kept = self.fetch();
-                        continue;
-                    }
-                    Slept::ListenerClosed(dead) => return Some(Err(dead)),
-                },
-                Some(Reserve::NotBefore(wait)) => return self.end(End::Asleep(Why::Throttled(wait))),
-                place => place,
-            };
-            self.retries = 0;
-            match self.attempt() {
-                Ok((stream, peer)) => {
-                    if let Some(connection) = self.let_in(stream, peer, place) {
-                        return Some(Ok(connection));
-                    }
-                }
-                Err(errno) => match errno.class() {
-                    ErrnoClass::Consumed | ErrnoClass::Interrupted if self.fruitless < FRUITLESS_MAX => {
-                        kept = place
-                    }
-                    class => {
-                        // Given up before falling asleep: in line, it would ring for its own place.
-                        self.cancel(place);
-                        if let Err(end) = self.failed(class, errno) {
-                            return end;
-                        }
-                    }
-                },
+            match accepted {
+                Attempt::Taken(connection) => return Some(Ok(connection)),
+                Attempt::Retry => {}
+                Attempt::Stop(end) => return self.end(end),
             }
         }
     }
 
-    /// Whether the pass goes on, by everything but the admission.
+    /// Checks everything but the gate and the filter: whether the pass may take another connection.
     #[inline]
-    fn may_take(&mut self) -> Result<(), End> {
+    fn may_accept(&mut self) -> Result<(), PassEnd> {
         if self.pass.over {
-            return Err(End::Done);
+            return Err(PassEnd::Done);
         }
-        if self.bell.commands() {
-            let stop = self.bell.wishes().stop;
-            return Err(if stop { End::Stop } else { End::Asleep(Why::Paused) });
+        let requests = self.notifier.requests();
+        if requests.interrupts() {
+            match (requests.stop(), requests.paused() && !self.refuses_pending(), requests.shutdown()) {
+                (true, ..) => return Err(PassEnd::Stop),
+                (_, true, _) => return Err(PassEnd::Block(BlockReason::Paused)),
+                (.., true) => return Err(PassEnd::Done),
+                _ => {}
+            }
         }
-        if matches!(self.state, State::Exhausted | State::Full | State::Throttled) {
-            return Err(End::Asleep(Why::NotYet));
+        match self.phase {
+            Phase::Listening => {}
+            Phase::Blocked { .. } => return Err(PassEnd::Block(BlockReason::StillBlocked)),
+            Phase::Closed(_) => return Err(PassEnd::Done),
         }
-        if self.hold.is_some() {
-            self.holds_back()?;
+        if self.ending.is_some() {
+            self.may_go_on()?;
+        }
+        if self.refusals_resume_at.is_some() {
+            self.may_refuse()?;
         }
         if self.pass.left == 0 {
-            return Err(End::Done);
+            return Err(PassEnd::Done);
         }
         self.look()
     }
 
-    /// Whether anything waits, asking the kernel only where that is not known.
+    /// Checks that a connection is pending; asks the kernel only where that is unknown (P14).
     #[inline]
-    fn look(&mut self) -> Result<(), End> {
-        match self.pass.known {
-            Known::Exactly(0) => Err(End::Done),
-            Known::Exactly(_) | Known::Told | Known::UntilEagain => Ok(()),
-            Known::Count => match self.port.depth() {
-                // Zero is no proof by itself: another kernel may not report it.
+    fn look(&mut self) -> Result<(), PassEnd> {
+        match self.pass.queue {
+            QueueLength::Exactly(0) => Err(PassEnd::Done),
+            QueueLength::Exactly(_) | QueueLength::NotEmpty | QueueLength::UntilEagain => Ok(()),
+            QueueLength::Count => match self.backend.queue_length() {
+                // Zero alone proves nothing: another kernel may not report it.
                 None | Some(0) => self.peek(),
-                Some(waiting) => {
-                    self.predict.learn(waiting);
-                    self.pass.known = Known::Exactly(waiting);
+                Some(length) => {
+                    self.predictor.learn(length);
+                    self.pass.queue = QueueLength::Exactly(length);
                     Ok(())
                 }
             },
-            Known::Ask => self.peek(),
+            QueueLength::Peek => self.peek(),
         }
     }
 
-    fn peek(&mut self) -> Result<(), End> {
-        match self.port.peek() {
-            Peek::Waiting => self.pass.known = Known::Told,
-            Peek::ShutQueued => self.shut_with_queue(),
-            Peek::Shut => return Err(End::Shut),
+    fn peek(&mut self) -> Result<(), PassEnd> {
+        match self.backend.peek() {
+            Peek::Pending => self.pass.queue = QueueLength::NotEmpty,
+            Peek::ClosedPending => self.drain_closed_listener(),
+            Peek::Closed => return Err(PassEnd::ListenerClosed(None)),
             Peek::Empty => {
                 if self.pass.counts() {
-                    self.predict.learn(self.pass.taken);
+                    self.predictor.learn(self.pass.taken);
                 }
-                return Err(End::Done);
+                return Err(PassEnd::Done);
             }
         }
         Ok(())
     }
 
+    /// Reserves the permits of the next connection: the gate's (P3), which stays with the pass until it is delivered, and
+    /// the filter's.
     #[inline]
-    fn attempt(&mut self) -> Result<(P::Stream, Option<SocketAddr>), Errno> {
-        let with_peer = self.admission.wants_peer();
-        self.published.tally.attempts.add();
-        self.pass.left -= 1;
-        let accepted = match with_peer {
-            true => self.port.accept_with_peer(),
-            false => self.port.accept().map(|stream| (stream, None)),
-        };
-        match &accepted {
-            Ok(_) => {
-                self.pass.took();
-                self.backoff.succeeded();
-                self.fruitless = 0;
-            }
-            Err(errno) => self.attempt_failed(*errno),
+    fn reserve(&mut self) -> Result<Result<F::Permit, Rejection>, PassEnd> {
+        if let Some(refusal) = self.ending.as_ref().and_then(Ending::refuses) {
+            return Ok(Err(Rejection::new(Cause::Shutdown, refusal.clone())));
         }
-        accepted
-    }
-
-    #[cold]
-    pub(super) fn attempt_failed(&mut self, errno: Errno) {
-        let class = errno.class();
-        self.published.tally.failed(class);
-        self.fruitless += u32::from(matches!(class, ErrnoClass::Consumed | ErrnoClass::Interrupted));
-        if class == ErrnoClass::Consumed {
-            self.pass.took();
+        // A gate that sheds is asked after the accept.
+        if self.pass.permit.is_none() && self.gate.sheds().is_none() {
+            self.pass.permit = match self.gate.try_acquire() {
+                None => Some(self.block_on_gate()?),
+                permit => permit,
+            };
+        }
+        match self.filter.reserve() {
+            Reservation::Granted(granted) => Ok(Ok(granted)),
+            Reservation::Rejected(rejection) => Ok(Err(rejection)),
+            Reservation::RetryAfter(wait) => Err(PassEnd::Block(BlockReason::Throttled(wait))),
         }
     }
 
-    /// What an attempt that took nothing means for the pass: `Err` is its end.
-    fn failed(&mut self, class: ErrnoClass, errno: Errno) -> Result<(), StepOf<P, A>> {
-        match class {
-            ErrnoClass::Empty if self.shut => Err(Some(Err(self.die(Some(errno))))),
-            // An empty queue that raised an event: look for a listener that is shut and says so for ever.
-            ErrnoClass::Empty if self.pass.taken == 0 => match self.port.peek() {
-                Peek::ShutQueued => {
-                    self.shut_with_queue();
-                    Ok(())
-                }
-                Peek::Shut => Err(Some(Err(self.die(None)))),
-                // Somebody else was quicker, and the next has come already. But if that goes on, what filters the calls of
-                // this process says so, and the kernel will report the listener for ever.
-                Peek::Waiting if self.fruitless >= FRUITLESS_MAX => {
-                    self.fruitless = 0;
-                    Err(self.end(End::Asleep(Why::Exhausted)))
-                }
-                Peek::Waiting => {
-                    self.fruitless += 1;
-                    Err(self.end(End::Done))
-                }
-                Peek::Empty => Err(self.end(End::Done)),
+    /// Accepts one connection, and admits or refuses it.
+    #[inline]
+    #[allow(clippy::type_complexity, reason = "the step's connection")]
+    fn accept_one(
+        &mut self,
+        reserved: Result<F::Permit, Rejection>,
+    ) -> Attempt<Connection<B::Stream, PermitsOf<G, F>>> {
+        match self.attempt() {
+            Attempt::Taken((stream, peer)) => match self.admit_or_refuse(stream, peer, reserved) {
+                Some(connection) => Attempt::Taken(connection),
+                None => Attempt::Retry,
             },
-            ErrnoClass::Empty => Err(self.end(End::Done)),
-            ErrnoClass::Fatal => Err(Some(Err(self.die(Some(errno))))),
-            // Of the last two far too many in a row: whatever it is, it does not pass by trying.
-            ErrnoClass::Resource | ErrnoClass::Consumed | ErrnoClass::Interrupted => {
-                self.refuse_for_shortage(errno);
-                Err(self.end(End::Asleep(Why::Exhausted)))
+            Attempt::Retry => {
+                self.cancel_filter(reserved);
+                Attempt::Retry
+            }
+            Attempt::Stop(end) => {
+                // Before it blocks: a waiter must not be woken by its own permit.
+                self.cancel_permit();
+                self.cancel_filter(reserved);
+                Attempt::Stop(end)
             }
         }
     }
 
     /// The one exit of every pass.
-    fn end(&mut self, end: End) -> StepOf<P, A> {
+    fn end(&mut self, end: PassEnd) -> StepOf<B, G, F> {
+        self.cancel_permit();
         match end {
-            End::Done => self.close_pass(),
-            End::Stop => self.halt(),
-            End::Shut => return Some(Err(self.die(None))),
-            End::Asleep(why) => {
-                if let Slept::ListenerClosed(dead) = self.fall_asleep(why) {
-                    return Some(Err(dead));
+            PassEnd::Done => self.close_pass(),
+            PassEnd::Stop => self.close(Closed::Stopped),
+            PassEnd::ListenerClosed(errno) => self.close_for(errno),
+            PassEnd::Block(reason) => {
+                let refused = match reason {
+                    BlockReason::Exhausted(errno) => self.refuse_when_exhausted(errno),
+                    _ => None,
+                };
+                match refused {
+                    Some(PassEnd::ListenerClosed(errno)) => self.close_for(errno),
+                    _ => self.block(reason),
                 }
             }
         }
-        None
+        if self.ending.is_some() {
+            self.check_shutdown();
+        }
+        self.news()
     }
 
+    /// The news that the listener is closed, once.
+    fn news(&mut self) -> StepOf<B, G, F> {
+        match &mut self.phase {
+            Phase::Closed(Closed::Listener { owed }) => owed.take().map(Err),
+            _ => None,
+        }
+    }
+
+    /// Cancels the permit that no connection of this pass has used.
     #[inline]
-    fn cancel(&self, place: Option<Reserve<A::Permit>>) {
-        if let Some(Reserve::Room(permit)) = place {
-            self.admission.cancel(permit);
+    pub(super) fn cancel_permit(&mut self) {
+        if let Some(permit) = self.pass.permit.take() {
+            self.gate.cancel(permit);
         }
     }
 
-    #[cold]
-    fn shut_with_queue(&mut self) {
-        self.shut = true;
-        self.pass.known = Known::UntilEagain;
+    fn cancel_filter(&self, reserved: Result<F::Permit, Rejection>) {
+        if let Ok(permit) = reserved {
+            drop(Reserved::new(&self.filter, permit));
+        }
     }
 
-    fn new_pass(&mut self, doubt: bool) -> Pass {
-        if self.shut {
-            Pass::all(self.plan.budget, doubt, EmptyCheck::UntilEagain)
-        } else if self.proof != EmptyCheck::UntilEagain && !self.predict.counts() {
-            Pass::one(self.plan.budget, doubt)
+    fn new_pass(&mut self, doubt: bool) -> Pass<G::Permit> {
+        let budget = self.config.budget;
+        if self.draining_closed_listener {
+            Pass::all(budget, doubt, EmptyCheck::UntilEagain)
+        } else if self.empty_check != EmptyCheck::UntilEagain && !self.predictor.counts() {
+            Pass::one(budget, doubt)
         } else {
-            Pass::all(self.plan.budget, doubt, self.proof)
+            Pass::all(budget, doubt, self.empty_check)
         }
     }
 
-    /// Ends the pass on paper; one that was left early is closed when the next begins.
+    /// Ends the pass; one that was left early is ended when the next begins.
     #[inline]
     pub(super) fn close_pass(&mut self) {
         if !self.pass.over {
             (self.pass.over, self.pass.left) = (true, 0);
-            self.published.tally.passed(self.pass.taken);
-            if self.lacks_reserve {
-                self.lacks_reserve = !self.port.make_reserve();
+            self.shared.counters.passed(self.pass.taken);
+            if self.reserve_fd_missing {
+                self.reserve_fd_missing = !self.backend.make_reserve();
             }
         }
+        self.cancel_permit();
     }
 }
 
-impl<P: Backend, S: Strategy, A: Admission> Drop for Drain<P, S, A> {
+impl<B: Backend, G: Semaphore, F: Filter> Drop for AcceptCore<B, G, F> {
     fn drop(&mut self) {
-        self.retire();
-        self.leave_line();
+        self.deregister();
+        self.cancel_permit();
+        self.leave_wait_queue();
     }
 }

@@ -1,19 +1,23 @@
-//! What an acceptor did, as plain numbers.
+//! Counters of an acceptor.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::time::Duration;
 
-use super::errno::ErrnoClass;
+use super::errno::{Errno, ErrnoClass};
+use super::state::State;
+use super::state_times::{StateTimes, TimeInStates};
+use crate::admission::histogram::{AtomicHistogram, Histogram};
 use crate::admission::refusal::Cause;
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// What an acceptor did since it was registered.
+        /// The counters of an acceptor since it was registered.
         ///
         /// Every attempt to accept is one of seven: `attempts = delivered + refused + aborted + interrupted +
-        /// empty + exhausted + dead`. Exact when the owner is at rest; read while it is at work, from another
-        /// thread, the parts may be one step apart. The refused are told apart by [`Cause`]: the eight counters
-        /// `refused_…` add up to `refused`.
+        /// empty + exhausted + fatal`. Exact while the owner waits; read while it works, from another thread, the
+        /// parts may be one step apart. The counters `refused_…`, one for each [`Cause`], add up to `refused`, and
+        /// the counters `exhausted_…` to `exhausted`.
         ///
         /// ```
         /// use std::net::{TcpListener, TcpStream};
@@ -40,35 +44,37 @@ macro_rules! counters {
         #[non_exhaustive]
         pub struct Counters {
             $($(#[$doc])* pub $name: u64,)*
-            /// How many connections each pass took.
+            /// The number of connections that each pass took. A pass that was left early is counted when the next one
+            /// begins.
             pub per_pass: Histogram,
+            /// The errno of the last accept that failed for another reason than an empty queue or a signal.
+            pub last_errno: Option<Errno>,
+            times: TimeInStates,
         }
 
-        /// The same, while it is counted. Only the owner writes, so that no write needs a locked instruction.
-        #[derive(Debug)]
-        pub(super) struct Tally {
+        /// The counters while they are written. Only the owner writes, so that no write needs a locked instruction.
+        #[derive(Debug, Default)]
+        pub(crate) struct AtomicCounters {
             $(pub(super) $name: Count,)*
-            pub(super) per_pass: [Count; Histogram::BUCKETS],
+            per_pass: AtomicHistogram,
+            last_errno: AtomicI32,
+            pub(super) times: StateTimes,
         }
 
-        impl Default for Tally {
-            fn default() -> Self {
-                Self { $($name: Count::default(),)* per_pass: std::array::from_fn(|_| Count::default()) }
-            }
-        }
-
-        impl Tally {
-            pub(super) fn read(&self) -> Counters {
+        impl AtomicCounters {
+            pub(super) fn read(&self, now: Duration) -> Counters {
+                let last_errno = self.last_errno.load(Ordering::Relaxed);
                 Counters {
                     $($name: self.$name.read(),)*
-                    per_pass: Histogram(std::array::from_fn(|bucket| self.per_pass[bucket].read())),
+                    per_pass: self.per_pass.read(),
+                    last_errno: (last_errno != 0).then(|| Errno::new(last_errno)),
+                    times: self.times.read(now),
                 }
             }
         }
 
         impl Counters {
-            /// Each of the plain numbers with its name, in the order of the fields: for exporters. The histogram is not
-            /// among them.
+            /// Returns each counter with its name, in the order of the fields: for exporters.
             ///
             /// ```
             /// let counters = epoll_acceptor::Counters::default();
@@ -88,56 +94,83 @@ counters! {
     attempts,
     /// Connections handed to the owner.
     delivered,
-    /// Connections taken and refused.
+    /// Connections accepted and refused.
     refused,
-    /// Of these, because the connection limit was reached.
+    /// Refused because the gate was full.
     refused_full,
-    /// Because their peer had as many as one may have.
+    /// Refused because their peer was at its limit.
     refused_peer,
-    /// Because they came faster than they may.
+    /// Refused because they exceeded a rate.
     refused_rate,
-    /// Because they had been queued for too long.
+    /// Refused because they were queued for too long.
     refused_delay,
-    /// Because their peer is nobody who may connect.
+    /// Refused because their peer is not an allowed user.
     refused_credentials,
-    /// Because descriptors had run out, and they were taken with the one in reserve.
+    /// Refused because their peer is not in an allowed network.
+    refused_network,
+    /// Refused with the reserve descriptor because the process was out of descriptors.
     refused_out_of_descriptors,
-    /// Because their listener was being wound down.
-    refused_closing,
-    /// For any other reason of a policy.
-    refused_policy,
-    /// Connections that were gone before they could be handed over (ECONNABORTED and its kin).
+    /// Refused because of a graceful shutdown.
+    refused_shutdown,
+    /// Refused for any other reason of a filter.
+    refused_filter,
+    /// Connections that failed before they could be accepted (ECONNABORTED and the like).
     aborted,
     /// Attempts that a signal interrupted.
     interrupted,
     /// Attempts that found the queue empty.
     empty,
-    /// Attempts that failed for want of descriptors or memory.
+    /// Attempts that failed because descriptors or memory ran out.
     exhausted,
-    /// Attempts that told that the listener is gone.
-    dead,
-    /// How often the kernel was told to report the listener (again).
+    /// Of these, with EMFILE: the process is out of descriptors.
+    exhausted_process_descriptors,
+    /// With ENFILE: the system is out of descriptors.
+    exhausted_system_descriptors,
+    /// With ENOMEM or ENOBUFS.
+    exhausted_memory,
+    /// With any other errno.
+    exhausted_other,
+    /// Attempts that showed that the listener is closed.
+    fatal,
+    /// Calls that armed the listener.
     rearms,
-    /// How often the acceptor fell asleep with connections waiting, because it was full.
+    /// Times that the acceptor blocked, with connections pending, because the gate was full.
     full,
-    /// How often it fell asleep with connections waiting, because they came, or were refused, too fast.
+    /// Times that it blocked, with connections pending, because they came, or were refused, too fast.
     throttles,
-    /// How often it noticed that it was paused.
+    /// Times that it noticed a pause.
     pauses,
-    /// How often it left the listener to others and had the kernel tell them ([`Exclusive`](super::Exclusive)).
+    /// Times that it stopped listening and woke the other epolls ([`Exclusive`](struct@crate::Exclusive)).
     rewakes,
 }
 
-impl Tally {
-    pub(super) fn failed(&self, class: ErrnoClass) {
+impl AtomicCounters {
+    pub(super) fn failed(&self, errno: Errno) {
+        let class = errno.class();
         match class {
             ErrnoClass::Consumed => &self.aborted,
             ErrnoClass::Empty => &self.empty,
             ErrnoClass::Interrupted => &self.interrupted,
             ErrnoClass::Resource => &self.exhausted,
-            ErrnoClass::Fatal => &self.dead,
+            ErrnoClass::Fatal => &self.fatal,
         }
         .add();
+        if !matches!(class, ErrnoClass::Empty | ErrnoClass::Interrupted) {
+            self.set_last_errno(errno);
+        }
+        if class == ErrnoClass::Resource {
+            match errno.number() {
+                libc::EMFILE => &self.exhausted_process_descriptors,
+                libc::ENFILE => &self.exhausted_system_descriptors,
+                libc::ENOMEM | libc::ENOBUFS => &self.exhausted_memory,
+                _ => &self.exhausted_other,
+            }
+            .add();
+        }
+    }
+
+    pub(super) fn set_last_errno(&self, errno: Errno) {
+        self.last_errno.store(errno.number(), Ordering::Relaxed);
     }
 
     pub(super) fn refused(&self, cause: Cause) {
@@ -148,41 +181,44 @@ impl Tally {
             Cause::Rate => &self.refused_rate,
             Cause::Delay => &self.refused_delay,
             Cause::Credentials => &self.refused_credentials,
+            Cause::Network => &self.refused_network,
             Cause::OutOfDescriptors => &self.refused_out_of_descriptors,
-            Cause::Closing => &self.refused_closing,
-            Cause::Policy => &self.refused_policy,
+            Cause::Shutdown => &self.refused_shutdown,
+            Cause::Filter => &self.refused_filter,
         }
         .add();
     }
 
     #[inline]
     pub(super) fn passed(&self, taken: u32) {
-        self.per_pass[Histogram::bucket(taken)].add();
+        self.per_pass.add_owned(taken);
     }
 }
 
 impl Counters {
-    /// Whether every attempt is accounted for, and every refusal. Always, of an acceptor at rest; while its owner is at
-    /// work the parts may be a step apart.
+    /// Returns whether every attempt and every refusal is accounted for. Always, while the owner waits; while it works
+    /// the parts may be one step apart.
     #[must_use]
-    pub const fn is_balanced(&self) -> bool {
-        let refused = self.refused_full
-            + self.refused_peer
-            + self.refused_rate
-            + self.refused_delay
-            + self.refused_credentials
-            + self.refused_out_of_descriptors
-            + self.refused_closing
-            + self.refused_policy;
-        let attempts = self.attempts
+    pub fn is_balanced(&self) -> bool {
+        let sum = |prefix: &str| -> u64 {
+            self.iter().filter(|(name, _)| name.starts_with(prefix)).map(|(_, count)| count).sum()
+        };
+        self.attempts
             == self.delivered
                 + self.refused
                 + self.aborted
                 + self.interrupted
                 + self.empty
                 + self.exhausted
-                + self.dead;
-        attempts && self.refused == refused
+                + self.fatal
+            && self.refused == sum("refused_")
+            && self.exhausted == sum("exhausted_")
+    }
+
+    /// Returns how long the acceptor has been in a state, in total.
+    #[must_use]
+    pub fn time_in(&self, state: State) -> Duration {
+        self.times.time_in(state)
     }
 }
 
@@ -193,47 +229,6 @@ impl fmt::Display for Counters {
             write!(f, "{name} {value}, ")?;
         }
         write!(f, "per pass [{}]", self.per_pass)
-    }
-}
-
-/// How many passes took 0, 1, 2 to 3, 4 to 7, … connections. A pass that was left early is counted when the next one
-/// begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Histogram([u64; Self::BUCKETS]);
-
-impl Default for Histogram {
-    fn default() -> Self {
-        Self([0; Self::BUCKETS])
-    }
-}
-
-impl Histogram {
-    /// One for 0, and one for each power of two that a `u32` has.
-    const BUCKETS: usize = 33;
-
-    #[inline]
-    const fn bucket(taken: u32) -> usize {
-        (u32::BITS - taken.leading_zeros()) as usize
-    }
-
-    /// The buckets: the smallest number that falls into each, and how many passes did.
-    pub fn iter(&self) -> impl Iterator<Item = (u32, u64)> + '_ {
-        self.0
-            .iter()
-            .enumerate()
-            .map(|(bucket, count)| (if bucket == 0 { 0 } else { 1 << (bucket - 1) }, *count))
-    }
-}
-
-/// `1: 40, 2+: 7, 4+: 1`.
-impl fmt::Display for Histogram {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut comma = "";
-        for (from, count) in self.iter().filter(|(_, count)| *count != 0) {
-            write!(f, "{comma}{from}{}: {count}", if from > 1 { "+" } else { "" })?;
-            comma = ", ";
-        }
-        Ok(())
     }
 }
 

@@ -1,11 +1,11 @@
-//! What each errno of `accept4` means for the queue: the table stands here and nowhere else.
+//! The classes of the errors of `accept4`: the only table of them.
 
 use std::fmt;
 use std::io;
 
 /// An error number of the kernel.
 ///
-/// A newtype over the number, not an enum, so that a number this crate has never heard of is still a value.
+/// A newtype over the number, so that an unknown number is still a value.
 ///
 /// # References
 ///
@@ -13,7 +13,7 @@ use std::io;
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Errno(i32);
 
-/// What a failed `accept4` did to the accept queue, and so what to do next.
+/// The effect of a failed `accept4` on the accept queue.
 ///
 /// # References
 ///
@@ -21,38 +21,38 @@ pub struct Errno(i32);
 /// [the kernel's rules](crate::guide::kernel).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ErrnoClass {
-    /// One connection is gone from the queue: go on with the next.
+    /// One connection is gone from the queue: accept the next.
     Consumed,
-    /// Nothing waits: the one proof of emptiness that an error gives.
+    /// The queue is empty.
     Empty,
-    /// A signal came first: try again.
+    /// A signal arrived first: retry.
     Interrupted,
-    /// The process or the system has run out of something; the queue is untouched: back off.
+    /// The process or the system is out of descriptors or memory; the queue is untouched: back off.
     Resource,
-    /// The socket does not accept any more, or never did: give it up.
+    /// The socket does not accept any more, or never did: close it.
     Fatal,
 }
 
 impl Errno {
-    /// Wraps an error number as the kernel gives it (positive).
+    /// Wraps an error number (positive).
     #[must_use]
     pub const fn new(number: i32) -> Self {
         Self(number)
     }
 
-    /// The number, as in `errno(3)`.
+    /// Returns the number, as in `errno(3)`.
     #[must_use]
     pub const fn number(self) -> i32 {
         self.0
     }
 
-    /// The class of this error when `accept4` returns it (accept(2), "ERRORS").
+    /// Returns the class of this error when `accept4` returns it (accept(2), "ERRORS").
     ///
     /// ```
-    /// use epoll_acceptor::drain::{ErrnoClass, Errno};
+    /// use epoll_acceptor::socket::{Errno, ErrnoClass};
     ///
     /// assert_eq!(Errno::new(libc::EMFILE).class(), ErrnoClass::Resource);
-    /// assert_eq!(Errno::new(12_345).class(), ErrnoClass::Resource, "what is unknown backs off");
+    /// assert_eq!(Errno::new(12_345).class(), ErrnoClass::Resource, "an unknown error backs off");
     /// ```
     #[inline]
     #[must_use]
@@ -70,14 +70,14 @@ impl Errno {
             libc::EAGAIN => ErrnoClass::Empty,
             libc::EINTR => ErrnoClass::Interrupted,
             libc::EBADF | libc::EINVAL | libc::ENOTSOCK | libc::EOPNOTSUPP => ErrnoClass::Fatal,
-            // EMFILE ENFILE ENOBUFS ENOMEM EPERM, and whatever comes one day: never "go on", never "fatal".
+            // EMFILE ENFILE ENOBUFS ENOMEM EPERM, and every unknown one: never "go on", never "fatal".
             _ => ErrnoClass::Resource,
         }
     }
 }
 
 impl Errno {
-    /// Whether descriptors have run out, of the process or of the system.
+    /// Returns whether the process or the system is out of descriptors.
     pub(super) const fn is_descriptors(self) -> bool {
         matches!(self.0, libc::EMFILE | libc::ENFILE)
     }

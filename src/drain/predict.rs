@@ -1,38 +1,38 @@
-//! Whether to ask how many wait, or to take one and sleep: a guess from what the last wake-ups found.
-//!
-//! A lone connection is cheapest taken alone (wait, accept); a burst is cheapest counted first (wait, count,
-//! accept, accept, …). Which of the two comes is guessed from a counter that bursts raise at once and lone
-//! connections lower slowly. A wrong guess costs one call, never a connection.
+//! Predicts bursts from what the last wakeups found.
 
-/// The counter.
+/// Predicts whether to read the length of the queue or to accept one connection and wait again.
+///
+/// A lone connection is cheapest accepted alone (wait, accept), a burst is cheapest counted first (wait, count, accept,
+/// accept, ...). The prediction is a counter that bursts raise at once and lone connections lower slowly. A wrong one
+/// costs one call, never a connection.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Predict {
-    /// How sure it is of bursts. Invariant: `LOW <= bursts <= HIGH`.
+pub(super) struct BurstPredictor {
+    /// Invariant: `LOW <= bursts <= HIGH`.
     bursts: i32,
-    /// How many wake-ups take one connection unasked before the next one counts again.
-    unasked: u32,
+    /// The number of wakeups that accept one connection before the next one counts again.
+    lone: u32,
 }
 
-impl Predict {
+impl BurstPredictor {
     const LOW: i32 = -4;
     const HIGH: i32 = 8;
-    /// With 0, -1, … -4 the 1st, 3rd, 7th, 13th, 31st wake-up counts. No powers of two: those fall in step with
+    /// With 0, -1, ... -4 the 1st, 3rd, 7th, 13th, 31st wakeup counts. Not powers of two: those fall in step with
     /// periodic bursts.
     const PERIODS: [u32; 5] = [1, 3, 7, 13, 31];
 
-    /// Whether this wake-up should count.
+    /// Returns whether this wakeup should count.
     #[inline]
     pub(super) fn counts(&mut self) -> bool {
-        match self.unasked.checked_sub(1) {
+        match self.lone.checked_sub(1) {
             None => true,
             Some(left) => {
-                self.unasked = left;
+                self.lone = left;
                 false
             }
         }
     }
 
-    /// What a count found.
+    /// Learns from the length that a count found.
     pub(super) fn learn(&mut self, found: u32) {
         let change = match found {
             0 | 2 => 0,
@@ -40,7 +40,7 @@ impl Predict {
             many => i32::try_from(many - 2).unwrap_or(i32::MAX),
         };
         self.bursts = self.bursts.saturating_add(change).clamp(Self::LOW, Self::HIGH);
-        self.unasked = match usize::try_from(-self.bursts) {
+        self.lone = match usize::try_from(-self.bursts) {
             Ok(doubt) => Self::PERIODS[doubt] - 1,
             Err(_) => 0,
         };

@@ -1,51 +1,48 @@
-//! The states of an acceptor.
+//! The states of an acceptor, as other threads see them.
 
 use std::fmt;
 use std::io;
 
 use super::errno::Errno;
 
-/// Why an acceptor does not accept just now, or that it does.
+/// The state of an acceptor.
 ///
-/// One state is in charge at a time, the last of this list that holds. What stood behind it is looked at anew
-/// when it ends, so that nothing stale is remembered: a paused acceptor that is resumed finds out for itself
-/// whether it is full.
+/// If several conditions hold, the last in this table wins; when it clears, the others are evaluated again.
 ///
-/// | in charge | why | who wakes it |
+/// | state | condition | ends by |
 /// |---|---|---|
-/// | open | it listens to the kernel | the kernel |
-/// | throttled | connections come faster than they may, or are refused faster | its timer |
-/// | exhausted | out of descriptors or memory | its timer, or a place given back to its gate |
-/// | full | connections wait and no permit is left | a permit given back, or the limit raised |
-/// | paused | [`Control::pause`](super::Control::pause) | [`Control::resume`](super::Control::resume) |
-/// | stopped | [`Control::stop`](super::Control::stop) | nobody; the owner closes it or hands it on |
-/// | dead | the listener was shut down or closed | nobody; the owner was told once |
+/// | listening | the kernel reports the listener | |
+/// | throttled | connections come, or are refused, faster than allowed | the timer |
+/// | exhausted | out of descriptors or memory | the timer, or a permit that is released |
+/// | full | connections are pending and the gate has no permit | a permit that is released, or a higher limit |
+/// | paused | [`Control::pause`](super::control::Control::pause) | the guard is dropped |
+/// | stopped | [`Control::stop`](super::control::Control::stop), or a graceful shutdown has ended | |
+/// | closed | the listener was shut down or closed | |
 ///
-/// Drawn in [the architecture](crate::guide::architecture#the-states); [`Control`](super::Control) and [`ListenerClosed`] have
-/// examples.
+/// [`Control`](super::control::Control) and [`ListenerClosed`] have examples.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum State {
     /// It listens.
     #[default]
     Listening,
-    /// It has connections waiting that come faster than they may, and will try again.
+    /// Pending connections exceed a rate; it will retry.
     Throttled,
-    /// It ran out of descriptors or memory and will try again: after 10 ms, then 20, and so on up to 200; sooner
-    /// when a place comes back to its gate, but then no oftener than every 5 ms.
+    /// It ran out of descriptors or memory and will retry: after 10 ms, doubling to 200 ms; sooner when a permit is
+    /// released at its gate, at most every 5 ms.
     Exhausted,
-    /// It has connections waiting and no place for them.
+    /// Connections are pending, and its gate has no permit.
     Full,
-    /// It was paused, and has noticed.
+    /// It is paused, and has noticed.
     Paused,
-    /// It was stopped, and has noticed: it is registered no more.
+    /// It was stopped, and has noticed: it is not registered any more.
     Stopped,
-    /// Its listener does not listen any more: it is registered no more.
+    /// Its listener is closed: it is not registered any more.
     Closed,
 }
 
 impl State {
-    const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 7] = [
         Self::Listening,
         Self::Throttled,
         Self::Exhausted,
@@ -55,7 +52,7 @@ impl State {
         Self::Closed,
     ];
 
-    /// Whether it will never accept again.
+    /// Returns whether it will never accept again.
     #[must_use]
     pub const fn is_terminal(self) -> bool {
         matches!(self, Self::Stopped | Self::Closed)
@@ -70,7 +67,7 @@ impl State {
     }
 }
 
-/// `open`, `full`, and so on.
+/// `listening`, `full`, and so on.
 impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -85,10 +82,9 @@ impl fmt::Display for State {
     }
 }
 
-/// The listener does not listen any more; told once.
+/// The listener does not listen any more. Reported once.
 ///
-/// Everything that was still acceptable has been delivered, and the acceptor is registered no more. Take the
-/// listener out, or drop the acceptor, and open a new one.
+/// Everything that could still be accepted has been delivered. Drop the acceptor, and open a new listener.
 ///
 /// ```
 /// use std::io;
@@ -103,10 +99,10 @@ impl fmt::Display for State {
 ///
 /// SockRef::from(acceptor.listener()).shutdown(Shutdown::Read)?;
 /// epoll.wait(&mut events, None)?;
-/// let dead = acceptor.drain(drop).unwrap_err();
+/// let closed = acceptor.drain(drop).unwrap_err();
 /// assert_eq!(acceptor.state(), State::Closed);
-/// assert_eq!(acceptor.drain(drop), Ok(0), "it is told once");
-/// assert_eq!(io::Error::from(dead).kind(), io::ErrorKind::NotConnected);
+/// assert_eq!(acceptor.drain(drop), Ok(0), "reported once");
+/// assert_eq!(io::Error::from(closed).kind(), io::ErrorKind::NotConnected);
 /// # Ok(())
 /// # }
 /// ```
@@ -120,7 +116,7 @@ impl ListenerClosed {
         Self { errno }
     }
 
-    /// The errno of the accept that told, if one did; else it was the listener's own hang-up.
+    /// Returns the errno of the accept that showed it, if one did; otherwise the listener's hang-up did.
     #[must_use]
     pub const fn errno(&self) -> Option<Errno> {
         self.errno
@@ -129,7 +125,7 @@ impl ListenerClosed {
 
 impl fmt::Display for ListenerClosed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the listener was shut down or closed and accepts no more")?;
+        f.write_str("the listener was shut down or closed")?;
         match self.errno {
             Some(errno) => write!(f, " ({errno:?}): open a new one"),
             None => f.write_str(": open a new one"),
@@ -141,7 +137,7 @@ impl std::error::Error for ListenerClosed {}
 
 /// Of the kind [`NotConnected`](io::ErrorKind::NotConnected), with this error inside.
 impl From<ListenerClosed> for io::Error {
-    fn from(dead: ListenerClosed) -> Self {
-        Self::new(io::ErrorKind::NotConnected, dead)
+    fn from(closed: ListenerClosed) -> Self {
+        Self::new(io::ErrorKind::NotConnected, closed)
     }
 }

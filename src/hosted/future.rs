@@ -13,22 +13,23 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::runtime::Handle;
 
 use super::host::Hosted;
-use super::turns::Progress;
 use crate::admission::connection::Connection;
-use crate::admission::policy::Admission;
-use crate::drain::acceptor::Acceptor;
+use crate::admission::filter::Filter;
+use crate::admission::gate::Gate;
+use crate::admission::permit::Permit;
+use crate::drain::control::Control;
 use crate::drain::counters::Counters;
-use crate::drain::shared::Control;
+use crate::drain::poller::Progress;
+use crate::drain::shutdown::ShutdownReport;
 use crate::drain::state::State;
-use crate::drain::strategy::Strategy;
-use crate::linux::acceptor::{BuildError, Builder, EpollAcceptor};
+use crate::linux::builder::{BuildError, Builder};
 use crate::linux::listener::Listener;
 
 /// An acceptor in a tokio runtime: [`accept`](Self::accept) is a future.
 ///
-/// Made by [`Builder::into_async`]. A task owns it and asks for connections one by one; while nobody asks,
-/// whoever comes waits in the kernel's queue. It runs on current-thread and multi-thread runtimes, and
-/// belongs to the one in which it was made.
+/// Made by [`Builder::build_tokio`]. A task owns it and accepts connections one by one; while no `accept` is pending,
+/// connections wait in the kernel's queue. It runs on current-thread and multi-thread runtimes, and belongs to the one
+/// in which it was made.
 ///
 /// ```
 /// use epoll_acceptor::{Gate, LevelTriggered};
@@ -39,20 +40,21 @@ use crate::linux::listener::Listener;
 ///     let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
 ///     let address = listener.local_addr()?;
 ///     let gate = Gate::new(10_000);
-///     let mut acceptor = LevelTriggered::on(listener).gate(&gate).into_async()?;
+///     let mut acceptor = LevelTriggered::on(listener).gate(&gate).build_tokio()?;
 ///     let control = acceptor.control();
 ///
 ///     let server = tokio::spawn(async move {
 ///         while let Some(mut connection) = acceptor.accept().await? {
-///             // The place is given back when the task drops the connection.
+///             println!("hello {:?}", connection.peer());
+///             // The permit is released when the task drops the connection.
 ///             tokio::spawn(async move { connection.write_all(b"hello").await });
 ///         }
 ///         std::io::Result::Ok(acceptor.into_listener())
 ///     });
 ///
-///     let mut heard = String::new();
-///     tokio::net::TcpStream::connect(address).await?.read_to_string(&mut heard).await?;
-///     assert_eq!(heard, "hello");
+///     let mut reply = String::new();
+///     tokio::net::TcpStream::connect(address).await?.read_to_string(&mut reply).await?;
+///     assert_eq!(reply, "hello");
 ///
 ///     control.stop();
 ///     let _listener = server.await??; // its queue intact, to be handed on or closed
@@ -60,41 +62,44 @@ use crate::linux::listener::Listener;
 /// }
 /// ```
 ///
+/// ## Graceful shutdown
+///
+/// After [`Control::shutdown_gracefully`] go on accepting until `None`; then [`shutdown_report`](Self::shutdown_report)
+/// counts the pending connections that were served, refused and lost.
+///
 /// ## Cancel safety
 ///
-/// [`accept`](Self::accept) may be dropped at any point, in `select!` for example: a connection is taken from
-/// the kernel in the very poll that returns it. What was not accepted is found by the next `accept`, of
-/// whatever task.
+/// [`accept`](Self::accept) may be dropped at any point, in `select!` for example: a connection leaves the kernel's
+/// queue in the very poll that returns it.
 ///
-/// ## An acceptor that nobody asks
+/// ## Keep one `accept` pending
 ///
-/// Nothing is refused, handed over or noticed while no `accept` is polled: a gate that sheds refuses nobody,
-/// a place that comes back to this acceptor in line waits with it. Keep one `accept` pending for as long as
-/// it serves. When it does not, drop it, or [stop](Control::stop) it and poll `accept` once more, which yields
-/// `None` and hands the place on.
+/// While no `accept` is polled, a gate that sheds refuses no connection, and a permit that was handed to this acceptor
+/// waits with it. When the task does not accept for long,
+/// drop the acceptor, or [stop](Control::stop) it and poll `accept` once more, which returns `None` and hands the
+/// permit on.
 ///
-/// ## A client that tokio cannot watch
+/// ## Connections that tokio cannot watch
 ///
-/// To become a tokio stream, a connection is registered with the runtime's epoll. If that fails (memory, or
-/// `max_user_watches`), the connection is closed, [counted](Self::unregistered), and the next one accepted:
-/// no client causes an error of the server. [`accept_std`](Self::accept_std) leaves this step to the caller.
+/// A connection is registered with the runtime's epoll. If that fails (memory, or `max_user_watches`), the connection
+/// is closed, [counted](Self::unregistered), and the next one accepted: no client causes an error of the server.
+/// [`accept_std`](Self::accept_std) leaves this step to the caller.
 #[must_use = "dropping it closes the listener"]
-pub struct AsyncAcceptor<A> {
-    fd: AsyncFd<Hosted<A>>,
+pub struct AsyncAcceptor<L: Listener, F: Filter = ()> {
+    fd: AsyncFd<Hosted<L, F>>,
     unregistered: u64,
 }
 
-/// How many passes without a connection, or connections that tokio cannot watch, one poll goes through before
-/// it lets others run.
-const FRUITLESS_MAX: u32 = 16;
+/// The number of passes without a connection, or of connections that tokio cannot watch, after which a poll yields.
+const FUTILE_MAX: u32 = 16;
 
-/// A stream that becomes one of tokio's. The caller is in the context of a runtime.
+/// A stream that becomes one of tokio's. Implemented for std's.
 ///
-/// Implemented for std's. For the stream of a [`Listener`] of your own:
+/// For the stream of a [`Listener`] of your own:
 ///
 /// ```
 /// use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-/// use epoll_acceptor::IntoTokio;
+/// use epoll_acceptor::acceptor::IntoTokio;
 ///
 /// struct Stream(std::net::TcpStream);
 ///
@@ -120,18 +125,18 @@ const FRUITLESS_MAX: u32 = 16;
 /// }
 /// ```
 pub trait IntoTokio {
-    /// What it becomes.
+    /// The stream of tokio.
     type Stream;
 
     /// Registers it with the runtime. It is non-blocking already.
     ///
     /// # Errors
     ///
-    /// Whatever the runtime's epoll refuses; then the stream is closed.
+    /// Those of the registration with the runtime's epoll; then the stream is closed.
     ///
     /// # Panics
     ///
-    /// Outside a tokio runtime whose I/O is enabled.
+    /// Outside a tokio runtime with I/O enabled.
     fn into_tokio(self) -> io::Result<Self::Stream>;
 }
 
@@ -151,76 +156,65 @@ impl IntoTokio for UnixStream {
     }
 }
 
-/// The stream of an acceptor as tokio has it.
-type StreamOf<A> = <<A as crate::drain::acceptor::Steps>::Stream as IntoTokio>::Stream;
-type PermitOf<A> = <A as crate::drain::acceptor::Steps>::Permit;
-/// The next connection, or `None` from an acceptor that is over.
-type Next<S, P> = io::Result<Option<Connection<S, P>>>;
+/// A connection of a listener as tokio's stream.
+type TokioConnection<L, F> =
+    Connection<<<L as Listener>::Stream as IntoTokio>::Stream, Permit<<F as Filter>::Permit>>;
+/// A connection as the listener gives it.
+type StdConnection<L, F> = Connection<<L as Listener>::Stream, Permit<<F as Filter>::Permit>>;
 
-impl<L: Listener, S: Strategy, A: Admission> Builder<L, S, A> {
-    /// Registers the listener for the tokio runtime that this is called in.
+impl<L: Listener, F: Filter, G: Into<Option<Gate>>> Builder<L, F, G> {
+    /// Registers the listener in the tokio runtime in which it is called. Connections come with their
+    /// [peer's address](Connection::peer).
     ///
     /// # Errors
     ///
-    /// Fails as [`hosted`](Self::hosted) does, when called outside a tokio runtime, or when the runtime's epoll refuses
-    /// the descriptor. The listener comes back.
+    /// As [`build_hosted`](Self::build_hosted); also when called outside a tokio runtime, or when the runtime's epoll
+    /// refuses the descriptor. The error returns the listener.
     ///
     /// # Panics
     ///
     /// In a runtime that was built without `enable_io`.
-    pub fn into_async(self) -> Result<AsyncAcceptor<EpollAcceptor<L, S, A>>, BuildError<L>> {
+    pub fn build_tokio(self) -> Result<AsyncAcceptor<L, F>, BuildError<L>> {
         if let Err(error) = Handle::try_current() {
             return Err(self.refused(io::Error::other(error)));
         }
-        let watched = AsyncAcceptor::watch(self.hosted()?);
-        watched.map_err(|(hosted, error)| BuildError::system(error, hosted.into_listener()))
+        // Its successor is unsafe: what is watched must own its descriptor and keep it. `Hosted` does.
+        #[allow(deprecated, reason = "the same call, without unsafe code")]
+        match AsyncFd::try_with_interest(self.with_peer().build_hosted()?, Interest::READABLE) {
+            Ok(fd) => Ok(AsyncAcceptor { fd, unregistered: 0 }),
+            Err(failed) => {
+                let (hosted, error) = failed.into_parts();
+                Err(BuildError::system(error, hosted.into_listener()))
+            }
+        }
     }
 }
 
-impl<A: Acceptor> AsyncAcceptor<A> {
-    pub(super) fn watch(hosted: Hosted<A>) -> Result<Self, (Hosted<A>, io::Error)> {
-        // Its successor, of October 2026, is unsafe: it wants what is watched to own its descriptor and to
-        // keep it for as long as it is watched. `Hosted` does.
-        #[allow(deprecated, reason = "the same call, without unsafe code")]
-        match AsyncFd::try_with_interest(hosted, Interest::READABLE) {
-            Ok(fd) => Ok(Self { fd, unregistered: 0 }),
-            Err(failed) => Err(failed.into_parts()),
-        }
-    }
-
-    pub(super) fn into_hosted(self) -> Hosted<A> {
-        self.fd.into_inner()
-    }
-
-    pub(super) fn hosted_mut(&mut self) -> &mut Hosted<A> {
-        self.fd.get_mut()
-    }
-
-    /// The next connection as a stream of tokio's, with its permit; `None` when the acceptor was stopped, or
-    /// after it was told to be dead. Cancel safe.
+impl<L: Listener, F: Filter> AsyncAcceptor<L, F> {
+    /// Returns the next connection as a stream of tokio's; `None` when the acceptor was stopped or shut down, or after
+    /// it has reported that the listener is closed. Cancel safe.
     ///
     /// # Errors
     ///
-    /// [`ListenerClosed`](crate::drain::ListenerClosed), once, when the listener is gone, or an error when the runtime is shutting down. No
-    /// client can cause one, nor can a want of descriptors.
+    /// [`ListenerClosed`](crate::ListenerClosed), once, or an error when the runtime shuts down. No client can cause
+    /// one, nor can exhausted descriptors.
     ///
     /// # Panics
     ///
-    /// Outside a tokio runtime whose I/O is enabled.
-    pub async fn accept(&mut self) -> Next<StreamOf<A>, PermitOf<A>>
+    /// Outside a tokio runtime with I/O enabled.
+    pub async fn accept(&mut self) -> io::Result<Option<TokioConnection<L, F>>>
     where
-        A::Stream: IntoTokio,
+        L::Stream: IntoTokio,
     {
         poll_fn(|cx| self.poll_accept(cx)).await
     }
 
-    /// As [`accept`](Self::accept), with the stream as the listener gives it: non-blocking, and known to no
-    /// runtime.
+    /// As [`accept`](Self::accept), with the stream as the listener gives it: non-blocking, and not registered.
     ///
     /// # Errors
     ///
-    /// As for [`accept`](Self::accept).
-    pub async fn accept_std(&mut self) -> Next<A::Stream, A::Permit> {
+    /// As [`accept`](Self::accept).
+    pub async fn accept_std(&mut self) -> io::Result<Option<StdConnection<L, F>>> {
         poll_fn(|cx| self.poll_accept_std(cx)).await
     }
 
@@ -234,7 +228,8 @@ impl<A: Acceptor> AsyncAcceptor<A> {
     /// # async fn main() -> std::io::Result<()> {
     /// let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
     /// let _client = std::net::TcpStream::connect(listener.local_addr()?)?;
-    /// let mut acceptor = LevelTriggered::on(listener).into_async()?;
+    /// let mut acceptor = LevelTriggered::on(listener).build_tokio()?;
+    ///
     /// let connection = poll_fn(|cx| acceptor.poll_accept(cx)).await?;
     /// assert!(connection.is_some());
     /// # Ok(())
@@ -243,16 +238,13 @@ impl<A: Acceptor> AsyncAcceptor<A> {
     ///
     /// # Errors
     ///
-    /// As for [`accept`](Self::accept).
-    ///
-    /// # Panics
-    ///
-    /// Outside a tokio runtime whose I/O is enabled.
-    pub fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Next<StreamOf<A>, PermitOf<A>>>
+    /// As [`accept`](Self::accept).
+    #[allow(clippy::type_complexity, reason = "as `accept` returns it")]
+    pub fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<TokioConnection<L, F>>>>
     where
-        A::Stream: IntoTokio,
+        L::Stream: IntoTokio,
     {
-        for _ in 0..FRUITLESS_MAX {
+        for _ in 0..FUTILE_MAX {
             let Some(connection) = ready!(self.poll_accept_std(cx))? else { return Poll::Ready(Ok(None)) };
             match connection.try_map(IntoTokio::into_tokio) {
                 Ok(connection) => return Poll::Ready(Ok(Some(connection))),
@@ -263,79 +255,81 @@ impl<A: Acceptor> AsyncAcceptor<A> {
         Poll::Pending
     }
 
-    /// As [`accept_std`](Self::accept_std), for futures written by hand. One waker is kept: that of the last
-    /// call.
+    /// As [`accept_std`](Self::accept_std), for futures written by hand. One waker is kept: that of the last call.
     ///
     /// # Errors
     ///
-    /// As for [`accept`](Self::accept).
-    pub fn poll_accept_std(&mut self, cx: &mut Context<'_>) -> Poll<Next<A::Stream, A::Permit>> {
-        for _ in 0..FRUITLESS_MAX {
-            // Asked before every turn, although it has mostly been told long ago: tokio counts it, and has
-            // other tasks run in between.
-            let mut told = ready!(self.fd.poll_read_ready_mut(cx))?;
-            match told.get_inner_mut().turn()? {
+    /// As [`accept`](Self::accept).
+    pub fn poll_accept_std(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<StdConnection<L, F>>>> {
+        for _ in 0..FUTILE_MAX {
+            // Before every call, although the answer is mostly known: tokio counts it against the budget of the task.
+            let mut readiness = ready!(self.fd.poll_read_ready_mut(cx))?;
+            match readiness.get_inner_mut().poll_accept()? {
                 Progress::Connection(connection) => return Poll::Ready(Ok(Some(connection))),
                 Progress::Yield => {}
-                // Clears what was told before the turn. What has been told since stays.
-                Progress::Idle => told.clear_ready(),
-                Progress::ListenerClosed(dead) => return Poll::Ready(Err(dead.into())),
+                // Clears what was seen before the call; what has been seen since stays.
+                Progress::Idle => readiness.clear_ready(),
                 Progress::Stopped => return Poll::Ready(Ok(None)),
+                Progress::ListenerClosed(closed) => return Poll::Ready(Err(closed.into())),
             }
         }
-        // Everyone is refused. Not every executor counts, as tokio does.
+        // All are refused. Not every executor has a budget, as tokio does.
         cx.waker().wake_by_ref();
         Poll::Pending
     }
 
-    /// How many connections were closed because tokio could not watch them.
+    /// Returns how many connections were closed because tokio could not watch them.
     #[must_use]
     pub const fn unregistered(&self) -> u64 {
         self.unregistered
     }
 
-    /// What is hosted: how often it [looked](Hosted::looks) at its epoll, and how often it
-    /// [slept](Hosted::sleeps).
-    pub fn hosted(&self) -> &Hosted<A> {
+    /// Returns the hosted acceptor: how often it [polled](Hosted::polls) its epoll, and how often it was
+    /// [idle](Hosted::idle_polls).
+    pub fn hosted(&self) -> &Hosted<L, F> {
         self.fd.get_ref()
     }
 
-    /// A handle to pause, resume, stop and observe the acceptor from any thread.
+    /// Returns a handle to pause, stop, shut down and observe the acceptor from any thread.
     #[must_use]
     pub fn control(&self) -> Control {
         self.hosted().control()
     }
 
-    /// What the acceptor is doing.
+    /// Returns the state of the acceptor.
     #[must_use]
     pub fn state(&self) -> State {
         self.hosted().state()
     }
 
-    /// What the acceptor has done.
+    /// Returns the counters of the acceptor.
     #[must_use]
     pub fn counters(&self) -> Counters {
         self.hosted().counters()
     }
-}
 
-impl<L: Listener, S: Strategy, A: Admission> AsyncAcceptor<EpollAcceptor<L, S, A>> {
-    /// The listener, to ask its address for example.
+    /// Returns the report of a graceful shutdown, when it has ended.
+    #[must_use]
+    pub fn shutdown_report(&self) -> Option<ShutdownReport> {
+        self.hosted().shutdown_report()
+    }
+
+    /// Returns the listener, to read its address for example.
     #[must_use]
     pub fn listener(&self) -> &L {
         self.hosted().listener()
     }
 
-    /// Takes it out of the runtime and gives the listener back, with everything still queued that was.
-    #[must_use = "dropping the listener closes it and resets whoever is queued"]
+    /// Takes it out of the runtime and returns the listener, its queue intact.
+    #[must_use = "dropping the listener closes it and resets the connections that are pending"]
     pub fn into_listener(self) -> L {
         self.fd.into_inner().into_listener()
     }
 }
 
-impl<A: fmt::Debug> fmt::Debug for AsyncAcceptor<A> {
+impl<L: Listener + fmt::Debug, F: Filter> fmt::Debug for AsyncAcceptor<L, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AsyncAcceptor").field("hosted", self.fd.get_ref()).finish_non_exhaustive()
+        f.debug_struct("AsyncAcceptor").field("listener", self.listener()).finish_non_exhaustive()
     }
 }
 

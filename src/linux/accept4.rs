@@ -1,4 +1,4 @@
-//! Taking one connection from a listener's queue.
+//! Accepting one connection: `accept4` and its errors.
 
 use std::ffi::c_int;
 use std::fmt;
@@ -11,15 +11,17 @@ use super::peer::PeerAddr;
 use super::sys;
 use crate::drain::errno::{Errno, ErrnoClass};
 
-/// How the accepted socket is made: by default non-blocking and close-on-exec.
+/// The flags of the accepted socket: by default non-blocking and close-on-exec.
 ///
-/// Nothing of this is inherited from the listener.
+/// Linux does not copy these flags from the listener.
+///
+/// # Examples
 ///
 /// ```
-/// use epoll_acceptor::AcceptFlags;
+/// use epoll_acceptor::socket::AcceptFlags;
 ///
-/// let for_a_thread = AcceptFlags::default().blocking();
-/// assert_eq!(format!("{for_a_thread:?}"), "SOCK_CLOEXEC");
+/// let flags = AcceptFlags::default().blocking();
+/// assert_eq!(format!("{flags:?}"), "SOCK_CLOEXEC");
 /// ```
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[must_use]
@@ -29,12 +31,12 @@ pub struct AcceptFlags {
 }
 
 impl AcceptFlags {
-    /// The accepted socket blocks.
+    /// Clears `SOCK_NONBLOCK`: the accepted socket blocks.
     pub const fn blocking(self) -> Self {
         Self { blocking: true, ..self }
     }
 
-    /// The accepted socket stays open across execve(2).
+    /// Clears `SOCK_CLOEXEC`: the accepted socket stays open across execve(2).
     pub const fn inheritable(self) -> Self {
         Self { inheritable: true, ..self }
     }
@@ -46,7 +48,7 @@ impl AcceptFlags {
     }
 }
 
-/// `SOCK_NONBLOCK | SOCK_CLOEXEC`, and so on.
+/// Prints the kernel's names: `SOCK_NONBLOCK | SOCK_CLOEXEC`.
 impl fmt::Debug for AcceptFlags {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match (self.blocking, self.inheritable) {
@@ -58,34 +60,35 @@ impl fmt::Debug for AcceptFlags {
     }
 }
 
-/// `accept4(listener, NULL, NULL, flags)`—Takes the oldest connection from the queue.
+/// `accept4(listener, NULL, NULL, flags)`—Accepts the oldest connection in the accept queue.
 ///
-/// Works for every socket that listens: TCP, MPTCP, Unix streams and sequenced packets.
+/// Works for every listening socket: TCP, MPTCP, Unix `SOCK_STREAM` and `SOCK_SEQPACKET`.
 ///
-/// Asks for no address: that is the faster call, and one that cannot fail after the connection has left the
-/// queue. A connection that was reset while it waited comes like any other, and its first read tells.
+/// Without an address buffer the call is faster, and it cannot fail after the kernel has removed the
+/// connection from the queue. A connection that was reset in the queue is accepted like any other; its first
+/// read returns the error.
 ///
-/// ## A blocking listener blocks
+/// ## Blocking
 ///
-/// The flags are those of the accepted socket. Whether this call waits is decided by the listener's own
-/// `O_NONBLOCK`, which it shares with every duplicate of it, in other processes too.
+/// `flags` apply to the accepted socket. The listener's own `O_NONBLOCK` decides whether this call blocks; all
+/// duplicates of the listener share that flag, also in other processes.
 ///
-/// ## An empty queue is the dearest answer
+/// ## Cost of an empty queue
 ///
-/// Linux makes the descriptor, the inode and the file before it looks at the queue: an accept that finds
-/// nothing costs more than one that succeeds. [`has_pending`](super::queue::has_pending) looks for less; and
-/// for the same reason EMFILE says nothing about whether a connection waits.
+/// Linux allocates the descriptor, the inode and the file before it checks the queue, so an `EAGAIN` costs more
+/// than a success. [`has_pending`](super::queue::has_pending) is the cheaper check. For the same reason
+/// `EMFILE` does not mean that a connection is pending.
 ///
 /// # Errors
 ///
-/// The error's [`class`](AcceptError::class) says what it did to the queue, and so what to do next.
+/// [`AcceptError::class`] tells what the error did to the queue and what to do next.
 ///
 /// # Examples
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// use std::net::{TcpListener, TcpStream};
-/// use epoll_acceptor::{AcceptFlags, ErrnoClass, accept};
+/// use epoll_acceptor::socket::{AcceptFlags, ErrnoClass, accept};
 ///
 /// let listener = TcpListener::bind("127.0.0.1:0")?;
 /// listener.set_nonblocking(true)?;
@@ -106,9 +109,9 @@ pub fn accept(listener: &(impl AsFd + ?Sized), flags: AcceptFlags) -> Result<Own
     sys::accept4(listener.as_fd(), flags.bits()).map_err(AcceptError)
 }
 
-/// `accept4(listener, addr, …, flags)`—Takes the oldest connection from the queue, and its peer's address.
+/// `accept4(listener, addr, …, flags)`—Accepts the oldest connection in the accept queue, with its peer's address.
 ///
-/// The address is right even if the connection was reset while it waited; `getpeername` would fail then.
+/// The address is valid even if the connection was reset in the queue; `getpeername` returns `ENOTCONN` then.
 ///
 /// # Errors
 ///
@@ -119,7 +122,7 @@ pub fn accept(listener: &(impl AsFd + ?Sized), flags: AcceptFlags) -> Result<Own
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// use std::net::{TcpListener, TcpStream};
-/// use epoll_acceptor::{AcceptFlags, accept_with_peer};
+/// use epoll_acceptor::socket::{AcceptFlags, accept_with_peer};
 ///
 /// let listener = TcpListener::bind("127.0.0.1:0")?;
 /// let client = TcpStream::connect(listener.local_addr()?)?;
@@ -141,16 +144,16 @@ pub fn accept_with_peer(
     Ok((socket, PeerAddr::from_bytes(address.as_bytes())))
 }
 
-/// Why no connection was accepted, as a sentence that names the remedy.
+/// The error of [`accept`] and [`accept_with_peer`]. Its message names the remedy.
 ///
-/// Becomes the plain [`io::Error`] of its number, [`WouldBlock`](io::ErrorKind::WouldBlock) and all.
+/// Converts to the [`io::Error`] of its errno: `EAGAIN` to [`WouldBlock`](io::ErrorKind::WouldBlock).
 ///
-/// What to do next, in a loop of your own:
+/// An accept loop handles the five classes like this:
 ///
 /// ```
 /// # fn main() -> std::io::Result<()> {
 /// use std::net::TcpListener;
-/// use epoll_acceptor::{AcceptFlags, ErrnoClass, accept};
+/// use epoll_acceptor::socket::{AcceptFlags, ErrnoClass, accept};
 ///
 /// let listener = TcpListener::bind("127.0.0.1:0")?;
 /// listener.set_nonblocking(true)?;
@@ -158,9 +161,9 @@ pub fn accept_with_peer(
 ///     match accept(&listener, AcceptFlags::default()) {
 ///         Ok(_socket) => {}
 ///         Err(error) => match error.class() {
-///             ErrnoClass::Consumed | ErrnoClass::Interrupted => {} // go on
-///             ErrnoClass::Empty => break, // wait
-///             ErrnoClass::Resource => break, // wait for a while, by a timer
+///             ErrnoClass::Consumed | ErrnoClass::Interrupted => {} // retry
+///             ErrnoClass::Empty => break, // wait for readiness
+///             ErrnoClass::Resource => break, // back off, then retry on a timer
 ///             ErrnoClass::Fatal => return Err(error.into()),
 ///         },
 ///     }
@@ -173,19 +176,19 @@ pub fn accept_with_peer(
 pub struct AcceptError(Errno);
 
 impl AcceptError {
-    /// What the error did to the queue.
+    /// Returns what the error did to the accept queue.
     #[must_use]
     pub const fn class(&self) -> ErrnoClass {
         self.0.class()
     }
 
-    /// The kernel's error number.
+    /// Returns the kernel's error number.
     #[must_use]
     pub const fn raw_os_error(&self) -> i32 {
         self.0.number()
     }
 
-    /// The kind that the [`io::Error`] will have.
+    /// Returns the kind of the [`io::Error`] that this error converts to.
     #[must_use]
     pub fn kind(&self) -> io::ErrorKind {
         io::Error::from(*self).kind()
@@ -193,24 +196,26 @@ impl AcceptError {
 
     const fn meaning(&self) -> &'static str {
         match (self.raw_os_error(), self.class()) {
-            (libc::EMFILE, _) => "this process has as many descriptors as RLIMIT_NOFILE allows",
-            (libc::ENFILE, _) => "the system has as many open files as it allows",
-            (libc::EPERM | libc::EACCES, _) => "a firewall or a security module forbids it",
-            (_, ErrnoClass::Consumed) => "the oldest one failed before it was accepted",
-            (_, ErrnoClass::Empty) => "none is waiting",
-            (_, ErrnoClass::Interrupted) => "a signal came first",
-            (_, ErrnoClass::Resource) => "the kernel could not",
-            (_, ErrnoClass::Fatal) => "the descriptor is no socket that listens",
+            (libc::EMFILE, _) => "the process has reached RLIMIT_NOFILE",
+            (libc::ENFILE, _) => "the system has reached fs.file-max",
+            (libc::EPERM | libc::EACCES, _) => "a firewall rule or a security module forbids it",
+            (_, ErrnoClass::Consumed) => "the oldest connection failed before it was accepted",
+            (_, ErrnoClass::Empty) => "the accept queue is empty",
+            (_, ErrnoClass::Interrupted) => "a signal interrupted the call",
+            (_, ErrnoClass::Resource) => "the kernel lacks a resource",
+            (_, ErrnoClass::Fatal) => "the descriptor is not a listening socket",
         }
     }
 
     const fn remedy(&self) -> &'static str {
         match self.class() {
-            ErrnoClass::Consumed => "accept the next one",
-            ErrnoClass::Empty => "wait until the listener is reported",
-            ErrnoClass::Interrupted => "try again",
-            ErrnoClass::Resource => "it is still queued: free some resources, and try again after a while",
-            ErrnoClass::Fatal => "give this listener up",
+            ErrnoClass::Consumed => "accept the next connection",
+            ErrnoClass::Empty => "wait until the listener is readable",
+            ErrnoClass::Interrupted => "retry",
+            ErrnoClass::Resource => {
+                "the queue is unchanged: free descriptors or memory, then retry after a delay"
+            }
+            ErrnoClass::Fatal => "stop accepting on it",
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The epoll instance: who is watched, and waiting for them.
+//! The epoll instance: registrations and waits.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -6,8 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::busy_poll::{self, BusyPoll};
-use super::control::{EpollCtlError, Tried};
+use super::epoll_ctl_error::{EpollCtlError, Operation};
 use super::events::Events;
 use super::interest::{ExclusiveInterest, Interest};
 use super::registration::{AddError, Registration};
@@ -18,6 +17,24 @@ use super::wait;
 use crate::drain::errno::Errno;
 
 /// An epoll instance. Its descriptor is close-on-exec.
+///
+/// An epoll is itself pollable: it is readable while a registered descriptor is ready. Another epoll or a runtime
+/// can therefore poll it ([`AsFd`], [`AsRawFd`]).
+///
+/// ## A registration can outlive its descriptor
+///
+/// The kernel registers the *open file description*. While a duplicate of the descriptor is open, in this process
+/// or in a forked one, `close` does not delete the registration: events continue, and the closed number can no
+/// longer name the registration. [`register`](Self::register) deletes before it closes; after a bare
+/// [`add`](Self::add), call [`delete`](Self::delete) before `close`.
+///
+/// ## Edge-triggered outer epoll
+///
+/// An outer epoll that registered this one with `EPOLLET` reports it only when an inner descriptor *becomes* ready.
+/// After such an event, wait on the inner epoll until it returns no event:
+/// [`Hosted`](crate::Hosted#edge-triggered-event-loops).
+///
+/// # Examples
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -38,57 +55,44 @@ use crate::drain::errno::Errno;
 /// # }
 /// ```
 ///
-/// An epoll is itself a descriptor that can be polled: it is readable while something that it watches is
-/// ready. So another epoll, or a runtime, can host it ([`AsFd`], [`AsRawFd`]).
-///
-/// ## A registration can outlive its descriptor
-///
-/// The kernel registers the *open file* behind a descriptor. While any duplicate of it is open, in this or in
-/// a forked process, closing the descriptor removes nothing: the events go on, and its number can no longer
-/// name the registration to delete it. [`register`](Self::register) deletes before it closes; after a bare
-/// [`add`](Self::add), [`delete`](Self::delete) is yours to call.
-///
-/// ## An outer epoll that watches edges
-///
-/// It is reported again only when something *becomes* ready inside. Who is told by such an edge must look once more
-/// before it sleeps: [the trap of an edge-triggered host](crate::hosted#the-trap-of-an-edge-triggered-host).
-///
 /// # References
 ///
 /// [epoll(7)](https://man7.org/linux/man-pages/man7/epoll.7.html)
 #[derive(Debug)]
 pub struct Epoll {
-    // Shared with the registrations, which need it to delete themselves.
+    // Shared with the registrations, which delete themselves through it.
     fd: Arc<OwnedFd>,
-    /// Which epoll it is; duplicates are the same.
+    /// Identifies the epoll instance; duplicates have the same id.
     id: u64,
 }
 
-/// The number of the next epoll. No event is of epoll 0.
-static NEXT: AtomicU64 = AtomicU64::new(1);
+/// The id of the next epoll. Id 0 is the buffer that no epoll has filled yet.
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 impl Epoll {
-    /// `epoll_create1(EPOLL_CLOEXEC)`—Makes an epoll instance.
+    /// `epoll_create1(EPOLL_CLOEXEC)`—Creates an epoll instance.
     ///
     /// # Errors
     ///
-    /// Out of descriptors (EMFILE, ENFILE) or of memory (ENOMEM).
+    /// `EMFILE` or `ENFILE` if no descriptor is free, `ENOMEM`.
     ///
     /// # References
     ///
     /// [epoll_create(2)](https://man7.org/linux/man-pages/man2/epoll_create.2.html)
     #[doc(alias = "epoll_create1")]
     pub fn new() -> io::Result<Self> {
-        Ok(Self { fd: Arc::new(sys::epoll_create1()?), id: NEXT.fetch_add(1, Ordering::Relaxed) })
+        Ok(Self { fd: Arc::new(sys::epoll_create1()?), id: NEXT_ID.fetch_add(1, Ordering::Relaxed) })
     }
 
-    /// `epoll_ctl(EPOLL_CTL_ADD)`—Watches a descriptor. What is ready already is reported at once.
+    /// `epoll_ctl(EPOLL_CTL_ADD)`—Registers a descriptor.
+    ///
+    /// A descriptor that is already ready is reported by the next wait.
     ///
     /// # Errors
     ///
-    /// Refused before the kernel: [`Interest::EXCLUSIVE`], which has [`add_exclusive`](Self::add_exclusive).
-    /// Refused by it: what is registered already, what cannot be polled, too much nesting, too many
-    /// registrations; the error says which, and what to do.
+    /// This function rejects [`Interest::EXCLUSIVE`]: use [`add_exclusive`](Self::add_exclusive). The kernel rejects a
+    /// descriptor that is already registered or does not support epoll, too deep nesting, and registrations above
+    /// `max_user_watches`.
     ///
     /// # References
     ///
@@ -104,28 +108,29 @@ impl Epoll {
         add(self.as_fd(), fd.as_fd(), token, interest)
     }
 
-    /// `epoll_ctl(EPOLL_CTL_ADD, EPOLLEXCLUSIVE)`—Watches a descriptor that other epolls watch too, without
-    /// all of them being woken.
+    /// `epoll_ctl(EPOLL_CTL_ADD, EPOLLEXCLUSIVE)`—Registers a descriptor that other epolls have registered too,
+    /// without a thundering herd.
     ///
-    /// The epoll that registered first and whose owner sleeps is woken first, and then the others are not; so
-    /// it gets everything while it keeps up. An exclusive registration cannot be modified: delete it and add
-    /// it again.
+    /// The kernel wakes the first registered epoll on which a thread blocks, and no further exclusive one. Load is
+    /// therefore uneven: the first epoll gets every connection while it keeps up. An exclusive registration cannot be
+    /// modified: delete it and add it again.
     ///
-    /// ## The one who was woken must act
+    /// ## Lost wakeup
     ///
-    /// It alone holds the readiness: if it neither accepts nor is reported to again, nobody else learns of
-    /// the connection until the next one arrives. Deleting its registration tells nobody either.
+    /// Only the woken epoll learns of the connection. If its owner does not accept until `EAGAIN`, the other epolls
+    /// stay blocked until the next connection arrives. Deleting the woken registration does not wake them either.
     ///
     /// # Errors
     ///
-    /// As for [`add`](Self::add). An epoll cannot be watched exclusively.
+    /// As for [`add`](Self::add), and `EINVAL` if `fd` is an epoll.
     ///
     /// # Examples
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// use std::net::TcpListener;
-    /// use epoll_acceptor::{Epoll, ExclusiveInterest, Token};
+    /// use epoll_acceptor::epoll::ExclusiveInterest;
+    /// use epoll_acceptor::{Epoll, Token};
     ///
     /// let listener = TcpListener::bind("127.0.0.1:0")?;
     /// for epoll in [Epoll::new()?, Epoll::new()?] {
@@ -149,14 +154,15 @@ impl Epoll {
         add_exclusive(self.as_fd(), fd.as_fd(), token, interest)
     }
 
-    /// `epoll_ctl(EPOLL_CTL_MOD)`—Changes token and interest of a descriptor that is watched.
+    /// `epoll_ctl(EPOLL_CTL_MOD)`—Changes the token and the interest of a registered descriptor.
     ///
-    /// Also tells the kernel to look again: what is ready now is reported once more, edge-triggered or not.
+    /// The kernel checks readiness again: a descriptor that is ready now is reported once more, also an
+    /// edge-triggered one.
     ///
     /// # Errors
     ///
-    /// Refused before the kernel: [`Interest::EXCLUSIVE`]. Refused by it: what is not registered, or is
-    /// registered exclusively.
+    /// This function rejects [`Interest::EXCLUSIVE`]. The kernel rejects a descriptor that is not registered
+    /// (`ENOENT`) or registered exclusively (`EINVAL`).
     ///
     /// # References
     ///
@@ -171,13 +177,13 @@ impl Epoll {
         modify(self.as_fd(), fd.as_fd(), token, interest)
     }
 
-    /// `epoll_ctl(EPOLL_CTL_DEL)`—Watches a descriptor no more.
+    /// `epoll_ctl(EPOLL_CTL_DEL)`—Deletes the registration of a descriptor.
     ///
-    /// Events of it that a buffer already holds stay there.
+    /// Its events in an [`Events`] buffer stay there.
     ///
     /// # Errors
     ///
-    /// `ENOENT` if the descriptor is not registered here; `EBADF` if one of the two is closed.
+    /// `ENOENT` if the descriptor is not registered with this epoll; `EBADF` if one of the two is closed.
     ///
     /// # References
     ///
@@ -185,14 +191,14 @@ impl Epoll {
     #[doc(alias = "EPOLL_CTL_DEL")]
     pub fn delete(&self, fd: &(impl AsFd + ?Sized)) -> Result<(), EpollCtlError> {
         sys::epoll_ctl_del(self.as_fd(), fd.as_fd())
-            .map_err(|errno| EpollCtlError::kernel(Tried::Delete, errno))
+            .map_err(|errno| EpollCtlError::kernel(Operation::Delete, errno))
     }
 
-    /// Watches a descriptor for as long as the returned registration lives.
+    /// Registers a descriptor until the returned [`Registration`] is dropped.
     ///
     /// # Errors
     ///
-    /// As for [`add`](Self::add); the error gives the descriptor back.
+    /// As for [`add`](Self::add); [`AddError::into_inner`] returns the descriptor.
     pub fn register<F: AsFd>(
         &self,
         fd: F,
@@ -202,11 +208,11 @@ impl Epoll {
         Registration::new(&self.fd, fd, |epoll, fd| add(epoll, fd, token, interest))
     }
 
-    /// As [`register`](Self::register), exclusively.
+    /// Registers a descriptor with `EPOLLEXCLUSIVE` until the returned [`Registration`] is dropped.
     ///
     /// # Errors
     ///
-    /// As for [`add_exclusive`](Self::add_exclusive); the error gives the descriptor back.
+    /// As for [`add_exclusive`](Self::add_exclusive); [`AddError::into_inner`] returns the descriptor.
     pub fn register_exclusive<F: AsFd>(
         &self,
         fd: F,
@@ -216,35 +222,34 @@ impl Epoll {
         Registration::new(&self.fd, fd, |epoll, fd| add_exclusive(epoll, fd, token, interest))
     }
 
-    /// `epoll_wait(…)` or `epoll_pwait2(…)`—Waits until something is ready, the time is over, or a signal
-    /// comes.
+    /// `epoll_wait(…)` or `epoll_pwait2(…)`—Waits until a descriptor is ready, the timeout expires, or a signal
+    /// arrives.
     ///
-    /// If the buffer still holds events that nobody has read, returns at once with those and makes no system
-    /// call: see [`Events`]. So a loop that reads none of them never sleeps.
+    /// If the buffer holds unread events, the call returns them at once and makes no system call: see [`Events`]. A
+    /// loop that does not read its events therefore never blocks.
     ///
-    /// `None` waits for ever, zero does not wait at all. Otherwise the resolution is a nanosecond, plus the
-    /// slack of the thread's timer (prctl(2), `PR_SET_TIMERSLACK`), and no wait ends early. A time beyond
-    /// what the kernel can count, such as [`Duration::MAX`], is for ever.
+    /// `None` waits without a timeout; zero does not block. The resolution is one nanosecond plus the timer slack of
+    /// the thread (prctl(2), `PR_SET_TIMERSLACK`). No wait ends early. A timeout beyond the kernel's range, such as
+    /// [`Duration::MAX`], never expires.
     ///
     /// ## Kernels before 5.11
     ///
-    /// They count milliseconds: the time is rounded up to the next, and ends after 24.8 days at the most.
+    /// Timeouts are rounded up to milliseconds and expire after at most 24.8 days.
     ///
-    /// ## Signals are no error
+    /// ## Signals
     ///
-    /// A wait that a signal ended returns no events and [says so](WaitResult::interrupted). Stopping and
-    /// continuing the process does that too (a debugger, `Ctrl-Z`), without any handler. What is left of the
-    /// timeout is the caller's to reckon.
+    /// A wait that a signal interrupts returns no events, and [`WaitResult::interrupted`] is `true`. `SIGSTOP` followed
+    /// by `SIGCONT` (a debugger, Ctrl-Z) interrupts the wait too, without any handler. The caller computes the
+    /// remaining timeout.
     ///
-    /// ## Zero is advisory where threads share an epoll
+    /// ## Zero timeout on a shared epoll
     ///
-    /// Kernels from 5.11 to mid 2026 may return nothing from a wait of zero while another thread waits on
-    /// the same epoll, although something is ready.
+    /// On kernels from 5.11 to mid 2026, a wait with a zero timeout may return no events although a descriptor is
+    /// ready, while another thread waits on the same epoll.
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](io::ErrorKind::InvalidInput) while the buffer holds unread events of another epoll. Otherwise none
-    /// that a correct program meets.
+    /// [`InvalidInput`](io::ErrorKind::InvalidInput) if the buffer holds unread events of another epoll.
     ///
     /// # References
     ///
@@ -256,39 +261,35 @@ impl Epoll {
         self.wait_with(events, timeout, None)
     }
 
-    /// `epoll_pwait(…)` or `epoll_pwait2(…)`—As [`wait`](Self::wait), with the thread's signal mask replaced
-    /// while it waits.
+    /// `epoll_pwait(…)` or `epoll_pwait2(…)`—Waits as [`wait`](Self::wait) does, with `mask` as the thread's signal
+    /// mask.
     ///
-    /// The kernel swaps the masks and goes to sleep in one step, so that a signal which is blocked everywhere
-    /// else cannot slip in before. An event that is ready wins over a signal that is pending, and a wait of
-    /// zero lets none in.
-    ///
-    /// ## Unread events come first
-    ///
-    /// While the buffer holds unread events no system call is made, and no signal let in.
+    /// The kernel replaces the mask and blocks atomically, so a signal that is blocked outside the wait cannot be
+    /// delivered between a check and the wait. A ready descriptor takes precedence over a pending signal. A zero
+    /// timeout, or unread events in the buffer, delivers no signal.
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](io::ErrorKind::InvalidInput) while the buffer holds unread events of another epoll. Otherwise none
-    /// that a correct program meets.
+    /// As for [`wait`](Self::wait).
     ///
     /// # Examples
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
     /// use std::time::Duration;
-    /// use epoll_acceptor::{Epoll, Events, SignalMask};
+    /// use epoll_acceptor::epoll::SignalMask;
+    /// use epoll_acceptor::{Epoll, Events};
     ///
     /// const SIGTERM: i32 = 15;
-    /// let everywhere = SignalMask::of_thread()?.block(SIGTERM)?;
-    /// everywhere.set_for_thread()?;
-    /// let during_the_wait = everywhere.unblock(SIGTERM)?;
+    /// let blocked = SignalMask::of_thread()?.block(SIGTERM)?;
+    /// blocked.set_for_thread()?;
+    /// let during_wait = blocked.unblock(SIGTERM)?;
     ///
     /// let epoll = Epoll::new()?;
     /// let mut events = Events::with_capacity(8)?;
-    /// // Here, and nowhere else, a handler for SIGTERM may run.
-    /// let waited = epoll.wait_masked(&mut events, Some(Duration::from_millis(1)), &during_the_wait)?;
-    /// assert!(!waited.interrupted());
+    /// // A handler for SIGTERM can run only inside this call.
+    /// let result = epoll.wait_masked(&mut events, Some(Duration::from_millis(1)), &during_wait)?;
+    /// assert!(!result.interrupted());
     /// # Ok(())
     /// # }
     /// ```
@@ -306,41 +307,11 @@ impl Epoll {
         self.wait_with(events, timeout, Some(mask.as_raw()))
     }
 
-    /// `ioctl(EPIOCGPARAMS)`—The busy-poll parameters in force.
+    /// Duplicates the descriptor. The duplicate is close-on-exec and shares the registrations.
     ///
     /// # Errors
     ///
-    /// [`Unsupported`](io::ErrorKind::Unsupported) on kernels before 6.9.
-    ///
-    /// # References
-    ///
-    /// [ioctl_eventpoll(2)](https://man7.org/linux/man-pages/man2/ioctl_eventpoll.2.html)
-    #[doc(alias = "EPIOCGPARAMS")]
-    pub fn busy_poll(&self) -> io::Result<BusyPoll> {
-        busy_poll::read(self.as_fd())
-    }
-
-    /// `ioctl(EPIOCSPARAMS)`—Sets the busy-poll parameters.
-    ///
-    /// # Errors
-    ///
-    /// [`Unsupported`](io::ErrorKind::Unsupported) on kernels before 6.9;
-    /// [`PermissionDenied`](io::ErrorKind::PermissionDenied) for a budget above 64 without `CAP_NET_ADMIN`;
-    /// [`InvalidInput`](io::ErrorKind::InvalidInput) for a time above `i32::MAX` microseconds.
-    ///
-    /// # References
-    ///
-    /// [ioctl_eventpoll(2)](https://man7.org/linux/man-pages/man2/ioctl_eventpoll.2.html)
-    #[doc(alias = "EPIOCSPARAMS")]
-    pub fn set_busy_poll(&self, parameters: BusyPoll) -> io::Result<()> {
-        busy_poll::write(self.as_fd(), parameters)
-    }
-
-    /// Duplicates the descriptor: the same epoll, the same registrations. The duplicate is close-on-exec.
-    ///
-    /// # Errors
-    ///
-    /// Out of descriptors (EMFILE).
+    /// `EMFILE` if no descriptor is free.
     pub fn try_clone(&self) -> io::Result<Self> {
         Ok(Self { fd: Arc::new(self.fd.try_clone()?), id: self.id })
     }
@@ -353,7 +324,7 @@ impl Epoll {
         mask: Option<&libc::sigset_t>,
     ) -> io::Result<WaitResult> {
         if !events.is_empty() {
-            return self.hand_out(events);
+            return self.unread(events);
         }
         match events.refill(self.id, |buffer| wait::wait(self.as_fd(), buffer, timeout, mask)) {
             Ok(count) => Ok(WaitResult { count, interrupted: false }),
@@ -361,12 +332,12 @@ impl Epoll {
         }
     }
 
-    /// Instead of a wait: what is unread.
+    /// Returns the unread events in place of a wait.
     #[cold]
-    fn hand_out(&self, events: &Events) -> io::Result<WaitResult> {
-        if events.are_foreign_to(self.id) {
-            let sentence = "the buffer holds unread events of another epoll: give each epoll one of its own";
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, sentence));
+    fn unread(&self, events: &Events) -> io::Result<WaitResult> {
+        if events.are_of_another_epoll(self.id) {
+            let message = "the buffer holds unread events of another epoll: use one buffer per epoll";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }
         Ok(WaitResult { count: events.len(), interrupted: false })
     }
@@ -386,14 +357,14 @@ impl AsFd for Epoll {
     }
 }
 
-// For runtimes that host a descriptor by number and own what has it, as tokio's `AsyncFd` does.
+// tokio's `AsyncFd` takes ownership of a type that is `AsRawFd`.
 impl AsRawFd for Epoll {
     fn as_raw_fd(&self) -> RawFd {
         self.fd.as_raw_fd()
     }
 }
 
-/// How a wait ended; made by [`Epoll::wait`].
+/// The result of [`Epoll::wait`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WaitResult {
     count: usize,
@@ -401,13 +372,13 @@ pub struct WaitResult {
 }
 
 impl WaitResult {
-    /// How many events can be read from the buffer now.
+    /// Returns the number of events in the buffer.
     #[must_use]
     pub const fn count(&self) -> usize {
         self.count
     }
 
-    /// Did a signal end the wait? Then there are no events, and the time may not be over.
+    /// Returns `true` if a signal interrupted the wait: there are no events, and the timeout may not have expired.
     #[must_use]
     pub const fn interrupted(&self) -> bool {
         self.interrupted
@@ -420,9 +391,9 @@ pub(crate) fn add(
     token: Token,
     interest: Interest,
 ) -> Result<(), EpollCtlError> {
-    not_exclusive(Tried::Add, interest)?;
+    reject_exclusive(Operation::Add, interest)?;
     sys::epoll_ctl_add(epoll, fd, interest.bits(), token.0)
-        .map_err(|errno| EpollCtlError::kernel(Tried::Add, errno))
+        .map_err(|errno| EpollCtlError::kernel(Operation::Add, errno))
 }
 
 fn add_exclusive(
@@ -433,7 +404,7 @@ fn add_exclusive(
 ) -> Result<(), EpollCtlError> {
     let mask = interest.interest() | Interest::EXCLUSIVE;
     sys::epoll_ctl_add(epoll, fd, mask.bits(), token.0)
-        .map_err(|errno| EpollCtlError::kernel(Tried::AddExclusive, errno))
+        .map_err(|errno| EpollCtlError::kernel(Operation::AddExclusive, errno))
 }
 
 pub(crate) fn modify(
@@ -442,11 +413,15 @@ pub(crate) fn modify(
     token: Token,
     interest: Interest,
 ) -> Result<(), EpollCtlError> {
-    not_exclusive(Tried::Modify, interest)?;
+    reject_exclusive(Operation::Modify, interest)?;
     sys::epoll_ctl_mod(epoll, fd, interest.bits(), token.0)
-        .map_err(|errno| EpollCtlError::kernel(Tried::Modify, errno))
+        .map_err(|errno| EpollCtlError::kernel(Operation::Modify, errno))
 }
 
-fn not_exclusive(tried: Tried, interest: Interest) -> Result<(), EpollCtlError> {
-    if interest.contains(Interest::EXCLUSIVE) { Err(EpollCtlError::exclusive_flag(tried)) } else { Ok(()) }
+fn reject_exclusive(operation: Operation, interest: Interest) -> Result<(), EpollCtlError> {
+    if interest.contains(Interest::EXCLUSIVE) {
+        Err(EpollCtlError::exclusive_flag(operation))
+    } else {
+        Ok(())
+    }
 }

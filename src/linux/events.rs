@@ -1,4 +1,4 @@
-//! A batch of events, and how far it has been read.
+//! The event buffer of a wait, with a read cursor.
 
 use std::fmt;
 use std::io;
@@ -7,7 +7,7 @@ use super::interest::Interest;
 use super::sys::EVENTS_MAX;
 use super::token::Token;
 
-/// One descriptor is ready.
+/// A readiness event of one descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Event {
     token: Token,
@@ -15,37 +15,39 @@ pub struct Event {
 }
 
 impl Event {
-    /// Under what the descriptor was registered.
+    /// Returns the token of the registration.
     #[must_use]
     pub const fn token(&self) -> Token {
         self.token
     }
 
-    /// What is ready: all the kernel has said, bits without a name included.
+    /// Returns the event bits as the kernel reported them, including bits without a name.
     #[must_use]
     pub const fn interest(&self) -> Interest {
         self.interest
     }
 }
 
-/// A buffer for the events of one wait, with a cursor.
+/// A buffer for the events of one wait, with a read cursor.
 ///
-/// [`Epoll::wait`](super::epoll::Epoll::wait) fills it, and the iterator takes the events out. One buffer
-/// serves for the life of a loop: nothing is allocated after it was made.
+/// [`Epoll::wait`](super::epoll::Epoll::wait) fills the buffer; the iterator reads it. Reuse one buffer for the life of
+/// an event loop: only [`with_capacity`](Self::with_capacity) allocates.
 ///
-/// ## A batch that is left half read
+/// ## Unread events
 ///
-/// The kernel reports an edge once. An event that was taken from it and thrown away is gone, and the
-/// descriptor silent for good. So what a batch left unread is not overwritten: the next wait *on this buffer*
-/// hands it out first, without a system call and whatever its timeout. [`clear`](Self::clear) forgets it on
-/// purpose, and dropping the buffer half read forgets it without one.
+/// The kernel reports an edge once: an event that is discarded unread is a lost wakeup. Therefore a wait does not
+/// overwrite unread events. The next wait *with this buffer* returns them first, without a system call and regardless
+/// of its timeout. [`clear`](Self::clear) and dropping the buffer discard them.
 ///
-/// While something is unread, a wait of another epoll on the same buffer is refused. Give each epoll its own.
+/// While the buffer holds unread events, a wait of another epoll with it is an error. Use one buffer per epoll.
+///
+/// # Examples
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// use std::time::Duration;
-/// use epoll_acceptor::{Epoll, Events, Token, Waker};
+/// use epoll_acceptor::epoll::Waker;
+/// use epoll_acceptor::{Epoll, Events, Token};
 ///
 /// let epoll = Epoll::new()?;
 /// let (one, two) = (Waker::new(&epoll, Token(1))?, Waker::new(&epoll, Token(2))?);
@@ -55,7 +57,7 @@ impl Event {
 /// let mut events = Events::with_capacity(64)?;
 /// assert_eq!(epoll.wait(&mut events, None)?.count(), 2);
 /// let first = events.next().unwrap();
-/// // The other one is still there after another wait, although both were edges.
+/// // The second event is still in the buffer after another wait, although both are edge-triggered.
 /// assert_eq!(epoll.wait(&mut events, Some(Duration::ZERO))?.count(), 1);
 /// let second = events.next().unwrap();
 /// assert_ne!(first.token(), second.token());
@@ -65,31 +67,31 @@ impl Event {
 #[must_use]
 pub struct Events {
     buffer: Box<[libc::epoll_event]>,
-    /// Invariant: `next <= filled <= buffer.len()`; between the two stand the unread.
+    /// Invariant: `next <= filled <= buffer.len()`; `buffer[next..filled]` is unread.
     next: usize,
     filled: usize,
-    /// Which epoll the unread are of.
+    /// The id of the epoll that filled the buffer.
     epoll: u64,
 }
 
 impl Events {
-    /// A buffer for at most `capacity` events a wait.
+    /// Allocates a buffer for at most `capacity` events per wait.
     ///
-    /// More descriptors than that may be ready: the rest comes with the next waits, and none of them is
-    /// passed over for ever, since the kernel takes turns.
+    /// If more descriptors are ready, the next waits report the others: the kernel rotates through them, so none
+    /// starves.
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](io::ErrorKind::InvalidInput) for 0, which the kernel refuses, and for more events than
-    /// it can return at once (2 GiB of them); [`OutOfMemory`](io::ErrorKind::OutOfMemory).
+    /// [`InvalidInput`](io::ErrorKind::InvalidInput) if `capacity` is 0 or exceeds `INT_MAX` bytes of events, the limit
+    /// of the kernel; [`OutOfMemory`](io::ErrorKind::OutOfMemory).
     pub fn with_capacity(capacity: usize) -> io::Result<Self> {
         if capacity == 0 {
-            return Err(invalid(
-                "a buffer for no events cannot be waited with: give it a capacity of 1 or more",
-            ));
+            return Err(invalid("an event buffer needs a capacity of 1 or more"));
         }
         if capacity > EVENTS_MAX {
-            return Err(invalid("one wait cannot return so many events: give the buffer a smaller capacity"));
+            return Err(invalid(
+                "the capacity exceeds INT_MAX bytes of events, the limit of one wait: use a smaller capacity",
+            ));
         }
         let mut buffer = Vec::new();
         buffer.try_reserve_exact(capacity)?;
@@ -97,39 +99,41 @@ impl Events {
         Ok(Self { buffer: buffer.into_boxed_slice(), next: 0, filled: 0, epoll: 0 })
     }
 
-    /// Forgets what is unread. Edge-triggered descriptors among it stay silent until something new happens to
-    /// them, or they are modified.
+    /// Discards the unread events.
+    ///
+    /// The kernel reports an edge-triggered descriptor among them again only after new activity or
+    /// [`modify`](super::epoll::Epoll::modify).
     pub fn clear(&mut self) {
         self.next = self.filled;
     }
 
-    /// How many events are unread.
+    /// Returns the number of unread events.
     #[inline]
     #[must_use]
     pub const fn len(&self) -> usize {
         self.filled - self.next
     }
 
-    /// Is nothing unread?
+    /// Returns `true` if no event is unread.
     #[inline]
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// How many events one wait can bring.
+    /// Returns the maximum number of events per wait.
     #[must_use]
     pub const fn capacity(&self) -> usize {
         self.buffer.len()
     }
 
-    /// Whether what is unread came from another epoll than this one.
+    /// Returns `true` if an epoll other than `epoll` reported the unread events.
     #[inline]
-    pub(crate) const fn are_foreign_to(&self, epoll: u64) -> bool {
+    pub(crate) const fn are_of_another_epoll(&self, epoll: u64) -> bool {
         !self.is_empty() && self.epoll != epoll
     }
 
-    /// Lets one wait write into the whole buffer; nothing may be unread.
+    /// Lets `wait` write into the whole buffer, which must hold no unread events.
     #[inline]
     pub(crate) fn refill<E>(
         &mut self,
@@ -139,13 +143,13 @@ impl Events {
         debug_assert!(self.is_empty(), "unread events would be lost");
         (self.next, self.filled, self.epoll) = (0, 0, epoll);
         let filled = wait(&mut self.buffer)?;
-        debug_assert!(filled <= self.buffer.len(), "the kernel fills no more than there is");
+        debug_assert!(filled <= self.buffer.len(), "the kernel returns at most maxevents");
         self.filled = filled;
         Ok(filled)
     }
 }
 
-/// Takes the events out, oldest first. `None` means that another wait is due, not that there is no more.
+/// Reads the events in the kernel's order. `None` means that the buffer is read to its end: wait again.
 impl Iterator for Events {
     type Item = Event;
 
@@ -170,6 +174,6 @@ impl fmt::Debug for Events {
     }
 }
 
-fn invalid(sentence: &'static str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidInput, sentence)
+fn invalid(message: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, message)
 }

@@ -1,4 +1,4 @@
-//! What a registration asks for, and what an event says.
+//! The event bits of a registration and of an event.
 
 use std::ffi::c_int;
 use std::fmt;
@@ -6,13 +6,13 @@ use std::ops::{BitOr, BitOrAssign};
 
 use bitflags::bitflags;
 
-use super::control::EpollCtlError;
+use super::epoll_ctl_error::EpollCtlError;
 
 bitflags! {
-    /// The event bits of epoll(7): what a registration asks for, or what is ready.
+    /// The event bits of epoll(7): the interest of a registration, or the readiness of an event.
     ///
-    /// Bits that have no name here are kept, not dropped: `Interest::from_bits_retain` makes them, and an
-    /// event carries whatever the kernel has put in it.
+    /// Bits without a name here are retained: `Interest::from_bits_retain` sets them, and an event contains all bits
+    /// that the kernel reported.
     ///
     /// `Debug` prints the kernel's names:
     ///
@@ -23,34 +23,34 @@ bitflags! {
     /// assert_eq!(format!("{:?}", Interest::from_bits_retain(0x80_0001)), "EPOLLIN | 0x800000");
     /// ```
     ///
-    /// ## An empty interest is not silent
+    /// ## Empty interest
     ///
-    /// [`ERR`](Self::ERR) and [`HUP`](Self::HUP) are always reported, asked for or not.
+    /// The kernel always reports [`ERR`](Self::ERR) and [`HUP`](Self::HUP), even with an empty interest.
     ///
     /// # References
     ///
     /// [epoll_ctl(2)](https://man7.org/linux/man-pages/man2/epoll_ctl.2.html)
     #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
     pub struct Interest: u32 {
-        /// Something can be read; of a listener: a connection waits.
+        /// The descriptor is readable; for a listener: a connection is in the accept queue.
         #[doc(alias = "EPOLLIN")]
         const IN = bit(libc::EPOLLIN);
-        /// Something exceptional: out-of-band data, a changed file of cgroup or sysfs.
+        /// An exceptional condition: out-of-band data, a change of a cgroup or sysfs file.
         #[doc(alias = "EPOLLPRI")]
         const PRI = bit(libc::EPOLLPRI);
-        /// Something can be written.
+        /// The descriptor is writable.
         #[doc(alias = "EPOLLOUT")]
         const OUT = bit(libc::EPOLLOUT);
-        /// An error is pending. Reported always.
+        /// An error is pending. Always reported.
         #[doc(alias = "EPOLLERR")]
         const ERR = bit(libc::EPOLLERR);
-        /// Hang-up: both directions are closed, or a listener was shut down. Reported always.
+        /// Hang-up: both directions are closed, or the listener was shut down. Always reported.
         #[doc(alias = "EPOLLHUP")]
         const HUP = bit(libc::EPOLLHUP);
         /// Normal data can be read; Linux sets it together with [`IN`](Self::IN).
         #[doc(alias = "EPOLLRDNORM")]
         const RDNORM = bit(libc::EPOLLRDNORM);
-        /// Priority-band data can be read (DECnet alone has ever used it).
+        /// Priority-band data can be read; only DECnet ever reported it.
         #[doc(alias = "EPOLLRDBAND")]
         const RDBAND = bit(libc::EPOLLRDBAND);
         /// Normal data can be written; Linux sets it together with [`OUT`](Self::OUT).
@@ -62,27 +62,27 @@ bitflags! {
         /// Ignored by the kernel.
         #[doc(alias = "EPOLLMSG")]
         const MSG = bit(libc::EPOLLMSG);
-        /// The peer has closed its direction. Not reported unless asked for.
+        /// The peer has shut down writing. Reported only if requested.
         #[doc(alias = "EPOLLRDHUP")]
         const RDHUP = bit(libc::EPOLLRDHUP);
-        /// Of several epolls that watch one descriptor, not all are woken.
+        /// The kernel wakes one or more, not all, of the epolls that registered the descriptor.
         ///
-        /// Here so that it can be printed: registering takes
-        /// [`Epoll::add_exclusive`](super::epoll::Epoll::add_exclusive), and everything else refuses it.
+        /// Only [`Epoll::add_exclusive`](super::epoll::Epoll::add_exclusive) sets this bit. The name exists for `Debug`;
+        /// `add` and `modify` reject the bit.
         #[doc(alias = "EPOLLEXCLUSIVE")]
         const EXCLUSIVE = bit(libc::EPOLLEXCLUSIVE);
-        /// The system stays awake while the event is pending or handled; needs `CAP_BLOCK_SUSPEND`, and is
-        /// ignored without.
+        /// The system does not suspend while the event is pending or being processed. Ignored without
+        /// `CAP_BLOCK_SUSPEND`.
         #[doc(alias = "EPOLLWAKEUP")]
         const WAKEUP = bit(libc::EPOLLWAKEUP);
-        /// After one event the registration sleeps until it is modified, ERR and HUP included.
+        /// One-shot: after one event the kernel disables the registration, ERR and HUP included, until `modify`.
         #[doc(alias = "EPOLLONESHOT")]
         const ONESHOT = bit(libc::EPOLLONESHOT);
-        /// Edge-triggered: reported when it becomes ready, not while it is.
+        /// Edge-triggered: reported when the descriptor becomes ready, not while it is ready.
         #[doc(alias = "EPOLLET")]
         const ET = bit(libc::EPOLLET);
 
-        // Whatever a later kernel adds.
+        // Bits that a later kernel adds.
         const _ = !0;
     }
 }
@@ -103,12 +103,13 @@ impl fmt::Debug for Interest {
     }
 }
 
-/// What may be asked for in an exclusive registration: nothing else can be written down.
+/// The interest of an exclusive registration: only the flags that the kernel allows with `EPOLLEXCLUSIVE`.
 ///
-/// The kernel refuses every other flag beside `EPOLLEXCLUSIVE`, and the type has no way to name one.
+/// # Examples
 ///
 /// ```
-/// use epoll_acceptor::{ExclusiveInterest, Interest};
+/// use epoll_acceptor::Interest;
+/// use epoll_acceptor::epoll::ExclusiveInterest;
 ///
 /// let interest = ExclusiveInterest::IN | ExclusiveInterest::ET;
 /// assert_eq!(ExclusiveInterest::try_from(Interest::IN | Interest::ET), Ok(interest));
@@ -126,20 +127,20 @@ pub struct ExclusiveInterest {
 }
 
 impl ExclusiveInterest {
-    /// Something can be read; of a listener: a connection waits.
+    /// [`Interest::IN`].
     pub const IN: Self = Self { flags: Interest::IN };
-    /// Something can be written.
+    /// [`Interest::OUT`].
     pub const OUT: Self = Self { flags: Interest::OUT };
-    /// An error is pending; reported always.
+    /// [`Interest::ERR`]; always reported.
     pub const ERR: Self = Self { flags: Interest::ERR };
-    /// Hang-up; reported always.
+    /// [`Interest::HUP`]; always reported.
     pub const HUP: Self = Self { flags: Interest::HUP };
-    /// Edge-triggered.
+    /// [`Interest::ET`].
     pub const ET: Self = Self { flags: Interest::ET };
-    /// The system stays awake while the event is pending or handled.
+    /// [`Interest::WAKEUP`].
     pub const WAKEUP: Self = Self { flags: Interest::WAKEUP };
 
-    /// The same flags, without `EPOLLEXCLUSIVE`.
+    /// Returns the flags without `EPOLLEXCLUSIVE`.
     #[must_use]
     pub const fn interest(self) -> Interest {
         self.flags
@@ -163,7 +164,7 @@ impl BitOrAssign for ExclusiveInterest {
 impl TryFrom<Interest> for ExclusiveInterest {
     type Error = EpollCtlError;
 
-    /// [`Interest::EXCLUSIVE`] itself may be there or not.
+    /// Accepts the flags with or without [`Interest::EXCLUSIVE`].
     fn try_from(interest: Interest) -> Result<Self, EpollCtlError> {
         let flags = interest.difference(Interest::EXCLUSIVE);
         let illegal = flags.difference(ALLOWED);
@@ -177,7 +178,7 @@ impl fmt::Debug for ExclusiveInterest {
     }
 }
 
-/// What the kernel allows beside `EPOLLEXCLUSIVE`.
+/// The flags that the kernel allows with `EPOLLEXCLUSIVE`.
 const ALLOWED: Interest = Interest::IN
     .union(Interest::OUT)
     .union(Interest::ERR)
@@ -185,7 +186,7 @@ const ALLOWED: Interest = Interest::IN
     .union(Interest::ET)
     .union(Interest::WAKEUP);
 
-/// The same bits; `EPOLLET` is the sign bit of a C int.
+/// Reinterprets the bits; `EPOLLET` is the sign bit of a C int.
 const fn bit(flag: c_int) -> u32 {
     u32::from_ne_bytes(flag.to_ne_bytes())
 }

@@ -1,16 +1,16 @@
-//! What can be listened on, and what connections become.
+//! The listening socket of an acceptor, and the type of its connections.
 
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 
-/// A listening socket that an acceptor can take over.
+/// A listening socket for an acceptor.
 ///
-/// Implemented for the listeners of std, for `OwnedFd`, and through [`AnyListener`] for everything else that has
-/// a descriptor. Implement it for your own type to choose what its connections become. `as_fd` must give the same
-/// descriptor every time.
+/// Implemented for the listeners of std, for [`AnyListener`](super::any::AnyListener) and for `OwnedFd`: sockets of
+/// socket2 and listeners of mio and tokio convert into these. Implement it for your own type to choose the type of its
+/// connections. `as_fd` must always return the same descriptor.
 pub trait Listener: AsFd + Send + Sync {
-    /// What an accepted connection becomes.
+    /// The type of an accepted connection.
     type Stream: From<OwnedFd> + AsFd;
 }
 
@@ -24,32 +24,4 @@ impl Listener for UnixListener {
 
 impl Listener for OwnedFd {
     type Stream = Self;
-}
-
-/// Any listening socket at all; its connections are plain descriptors.
-///
-/// ```
-/// use epoll_acceptor::{AnyListener, Epoll, LevelTriggered, Token};
-/// use socket2::{Domain, Socket, Type};
-///
-/// # fn main() -> std::io::Result<()> {
-/// let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-/// socket.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into())?;
-/// socket.listen(1024)?;
-/// let epoll = Epoll::new()?;
-/// let acceptor = LevelTriggered::on(AnyListener(socket)).register(&epoll, Token(1))?;
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct AnyListener<L>(pub L);
-
-impl<L: AsFd> AsFd for AnyListener<L> {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
-impl<L: AsFd + Send + Sync> Listener for AnyListener<L> {
-    type Stream = OwnedFd;
 }

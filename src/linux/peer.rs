@@ -1,4 +1,4 @@
-//! Who connected.
+//! The address of a peer.
 
 use std::ffi::OsStr;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
@@ -6,32 +6,34 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::SocketAddr as UnixAddr;
 
-/// The address of a peer, as the kernel gave it with the connection.
+/// The address of a peer, as `accept4` or `getpeername` returned it.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum PeerAddr {
     /// IPv4: address and port.
     V4(SocketAddrV4),
-    /// IPv6: address, port, flow label and scope. May hold an IPv4 peer: see [`canonical`](Self::canonical).
+    /// IPv6: address, port, flow label and scope. May be an IPv4-mapped address: see [`canonical`](Self::canonical).
     V6(SocketAddrV6),
-    /// A Unix socket: a path, an abstract name, or, as for most clients, nothing at all.
+    /// A Unix socket: a path, an abstract name, or unnamed, as most clients are.
     Unix(UnixAddr),
-    /// Any other family, or an address that is shorter or longer than its family has it.
+    /// Another family, or an address of the wrong length for its family.
     Other {
-        /// `AF_*`; `AF_UNSPEC` (0) if there are not even two bytes.
+        /// `AF_*`; `AF_UNSPEC` (0) if the address has fewer than two bytes.
         family: u16,
-        /// The whole address, family included.
+        /// The whole address, including the family.
         bytes: Vec<u8>,
     },
 }
 
 impl PeerAddr {
-    /// Decodes a `struct sockaddr` of whatever family and length.
+    /// Decodes a `struct sockaddr` of any family and length.
     ///
-    /// Every slice has a decoding: what is not understood is kept as [`Other`](Self::Other).
+    /// Never fails: an unknown family or length becomes [`Other`](Self::Other).
+    ///
+    /// # Examples
     ///
     /// ```
-    /// use epoll_acceptor::PeerAddr;
+    /// use epoll_acceptor::socket::PeerAddr;
     ///
     /// let mut bytes = 2_u16.to_ne_bytes().to_vec(); // AF_INET
     /// bytes.extend([0x1f, 0x90, 127, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0]);
@@ -50,13 +52,16 @@ impl PeerAddr {
         known.unwrap_or_else(|| Self::Other { family, bytes: bytes.to_vec() })
     }
 
-    /// An IPv4 peer of a dual-stack listener (`::ffff:a.b.c.d`) as IPv4; everything else unchanged.
+    /// Converts an IPv4-mapped address (`::ffff:a.b.c.d`) of a dual-stack listener to IPv4; returns any other address
+    /// unchanged.
     ///
-    /// Key on this, never on the bare address: else one peer has two names, depending on the listener.
+    /// Use the canonical address as a key: otherwise one peer has two keys, depending on the listener.
+    ///
+    /// # Examples
     ///
     /// ```
     /// use std::net::{Ipv4Addr, SocketAddrV6};
-    /// use epoll_acceptor::PeerAddr;
+    /// use epoll_acceptor::socket::PeerAddr;
     ///
     /// let v4 = Ipv4Addr::new(192, 0, 2, 1);
     /// let peer = PeerAddr::V6(SocketAddrV6::new(v4.to_ipv6_mapped(), 80, 0, 0));
@@ -73,7 +78,7 @@ impl PeerAddr {
         }
     }
 
-    /// Address and port, where there are any.
+    /// Returns address and port; `None` for other families than IPv4 and IPv6.
     #[must_use]
     pub const fn socket_addr(&self) -> Option<SocketAddr> {
         match self {
@@ -83,7 +88,7 @@ impl PeerAddr {
         }
     }
 
-    /// The internet address, where there is one.
+    /// Returns the IP address; `None` for other families than IPv4 and IPv6.
     #[must_use]
     pub const fn ip(&self) -> Option<IpAddr> {
         match self {
@@ -94,31 +99,31 @@ impl PeerAddr {
     }
 }
 
-/// `struct sockaddr_in` (ip(7)): family, port, address, and eight bytes of nothing.
+/// Decodes a `struct sockaddr_in` (ip(7)): family, port, address, eight bytes of padding.
 fn v4(bytes: &[u8]) -> Option<SocketAddrV4> {
     let port = u16::from_be_bytes(array(bytes, 2)?);
     let ip = Ipv4Addr::from(array::<4>(bytes, 4)?);
     (bytes.len() == size_of::<libc::sockaddr_in>()).then(|| SocketAddrV4::new(ip, port))
 }
 
-/// `struct sockaddr_in6` (ipv6(7)): family, port, flow label, address, scope.
+/// Decodes a `struct sockaddr_in6` (ipv6(7)): family, port, flow label, address, scope.
 fn v6(bytes: &[u8]) -> Option<SocketAddrV6> {
     let port = u16::from_be_bytes(array(bytes, 2)?);
-    // Of these two the standard library keeps the raw field.
+    // std keeps these two fields in their raw byte order.
     let flowinfo = u32::from_ne_bytes(array(bytes, 4)?);
     let scope_id = u32::from_ne_bytes(array(bytes, 24)?);
     let ip = Ipv6Addr::from(array::<16>(bytes, 8)?);
     (bytes.len() == size_of::<libc::sockaddr_in6>()).then(|| SocketAddrV6::new(ip, port, flowinfo, scope_id))
 }
 
-/// `sun_path` of a `struct sockaddr_un` (unix(7)): nothing, a NUL and an abstract name, or a path.
+/// Decodes the `sun_path` of a `struct sockaddr_un` (unix(7)): empty, a NUL and an abstract name, or a path.
 fn unix(path: &[u8]) -> Option<UnixAddr> {
     match path {
-        // An empty path is how the standard library spells "unnamed".
+        // An empty path makes an unnamed address in std.
         [] => UnixAddr::from_pathname("").ok(),
         [0, name @ ..] => UnixAddr::from_abstract_name(name).ok(),
         _ => {
-            // The kernel counts the NUL that ends a path.
+            // The length that the kernel returns includes the NUL that ends the path.
             let path = path.split(|byte| *byte == 0).next()?;
             UnixAddr::from_pathname(OsStr::from_bytes(path)).ok()
         }

@@ -1,4 +1,4 @@
-//! What can be seen of an accept queue without taking anything from it.
+//! Observing an accept queue: its length, its backlog, and the time in the queue.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -6,26 +6,26 @@ use std::time::Duration;
 
 use super::sys::{self, TCP_LISTEN, TcpInfo};
 
-/// An accept queue at one moment.
+/// A snapshot of an accept queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AcceptQueue {
-    /// How many connections wait to be accepted.
+    /// The number of connections in the queue.
     pub depth: u32,
-    /// The backlog in force: what was given to listen(2), cut to `net.core.somaxconn` as it was then.
+    /// The effective backlog: the argument of listen(2), capped at `net.core.somaxconn` at the time of the call.
     ///
-    /// Linux lets one connection more than that into the queue, and lowering the backlog throws none out: the
-    /// depth may be above it.
+    /// `depth` can exceed it: Linux queues `backlog + 1` connections, and a second listen(2) with a smaller backlog
+    /// drops none.
     pub backlog: u32,
 }
 
-/// `getsockopt(TCP_INFO)`—How many connections wait, and how many may. Needs no privileges.
+/// `getsockopt(TCP_INFO)`—Returns the length and the backlog of the accept queue of a TCP or MPTCP listener.
 ///
-/// For TCP and MPTCP. Counts what can be accepted; a handshake that is not finished is not in it.
+/// Requires no privileges. Does not count incomplete handshakes.
 ///
 /// # Errors
 ///
-/// [`Unsupported`](io::ErrorKind::Unsupported) for Unix sockets and whatever else has no `TCP_INFO`;
-/// [`InvalidInput`](io::ErrorKind::InvalidInput) if the socket does not listen, or not any more.
+/// [`Unsupported`](io::ErrorKind::Unsupported) for a socket without `TCP_INFO`, such as a Unix socket;
+/// [`InvalidInput`](io::ErrorKind::InvalidInput) if the socket is not listening.
 ///
 /// # Examples
 ///
@@ -35,7 +35,7 @@ pub struct AcceptQueue {
 ///
 /// let listener = TcpListener::bind("127.0.0.1:0")?;
 /// let client = TcpStream::connect(listener.local_addr()?)?;
-/// assert_eq!(epoll_acceptor::accept_queue(&listener)?.depth, 1);
+/// assert_eq!(epoll_acceptor::socket::accept_queue(&listener)?.depth, 1);
 /// # Ok(())
 /// # }
 /// ```
@@ -47,25 +47,23 @@ pub struct AcceptQueue {
 pub fn accept_queue(listener: &(impl AsFd + ?Sized)) -> io::Result<AcceptQueue> {
     let info = tcp_info(listener.as_fd())?;
     if info.state != TCP_LISTEN {
-        return Err(invalid(
-            "the socket is not listening and so has no accept queue: call listen(2) on it first",
-        ));
+        return Err(invalid("the socket is not listening: call listen(2) first"));
     }
     Ok(AcceptQueue { depth: info.unacked, backlog: info.sacked })
 }
 
-/// `poll(listener, POLLIN, 0)`—Can a connection be accepted right now?
+/// `poll(listener, POLLIN, 0)`—Returns `true` if the listener is readable: a connection is in the accept queue.
 ///
-/// A small fraction of what an accept costs that finds nothing. For every socket that listens.
+/// Works for every listening socket and costs a fraction of an `accept4` that returns `EAGAIN`.
 ///
-/// ## Not every "yes" is a connection
+/// ## Closed listeners
 ///
-/// A listener that has failed, or a Unix listener that was shut down, is readable for ever: the accept tells.
-/// A TCP listener that was shut down has nothing waiting, and never will.
+/// A listener with a pending error and a Unix listener after `shutdown` are always readable: the next accept returns
+/// the error. A TCP listener after `shutdown` is never readable.
 ///
 /// # Errors
 ///
-/// Out of memory (ENOMEM), or interrupted by a signal.
+/// `ENOMEM`, or `EINTR` if a signal interrupts the call.
 ///
 /// # Examples
 ///
@@ -76,9 +74,9 @@ pub fn accept_queue(listener: &(impl AsFd + ?Sized)) -> io::Result<AcceptQueue> 
 /// # let path = folder.with_extension("socket");
 ///
 /// let listener = UnixListener::bind(&path)?;
-/// assert!(!epoll_acceptor::has_pending(&listener)?);
+/// assert!(!epoll_acceptor::socket::has_pending(&listener)?);
 /// let client = UnixStream::connect(&path)?;
-/// assert!(epoll_acceptor::has_pending(&listener)?);
+/// assert!(epoll_acceptor::socket::has_pending(&listener)?);
 /// # std::fs::remove_file(path)?;
 /// # Ok(())
 /// # }
@@ -92,23 +90,23 @@ pub fn has_pending(listener: &(impl AsFd + ?Sized)) -> io::Result<bool> {
     Ok(sys::poll(listener.as_fd(), libc::POLLIN)? & libc::POLLIN != 0)
 }
 
-/// `getsockopt(TCP_INFO)`—How long ago an accepted connection was made: read right after the accept, the time
-/// that it spent in the queue.
+/// `getsockopt(TCP_INFO)`—Returns the time since a connection was established: right after the accept, its time in the
+/// accept queue (the sojourn time of CoDel).
 ///
-/// For TCP, and MPTCP over IPv4. The resolution is the kernel's tick, 1 to 10 ms (`CONFIG_HZ`).
+/// Works for TCP, and for MPTCP over IPv4. The resolution is one jiffy, 1 to 10 ms (`CONFIG_HZ`).
 ///
-/// ## Ask before anything is sent
+/// ## Call it before the first write
 ///
-/// The kernel's clock is "since anything was sent", and begins with the connection. From the first write on
-/// it tells something else. What the peer sends does not disturb it.
+/// The value is `tcpi_last_data_sent`, the time since the last send, which starts at the establishment. A write resets
+/// it; data from the peer does not.
 ///
-/// ## Not with TCP Fast Open
+/// ## TCP Fast Open
 ///
-/// There the clock starts again when the handshake is confirmed: a client can make its wait look short.
+/// The client's final ACK restarts the clock, so a client can shorten its apparent time in the queue.
 ///
 /// # Errors
 ///
-/// [`Unsupported`](io::ErrorKind::Unsupported) for Unix sockets and whatever else has no `TCP_INFO`;
+/// [`Unsupported`](io::ErrorKind::Unsupported) for a socket without `TCP_INFO`, such as a Unix socket;
 /// [`InvalidInput`](io::ErrorKind::InvalidInput) for a listener.
 ///
 /// # Examples
@@ -121,7 +119,7 @@ pub fn has_pending(listener: &(impl AsFd + ?Sized)) -> io::Result<bool> {
 /// let listener = TcpListener::bind("127.0.0.1:0")?;
 /// let client = TcpStream::connect(listener.local_addr()?)?;
 /// let (stream, _) = listener.accept()?;
-/// assert!(epoll_acceptor::time_queued(&stream)? < Duration::from_secs(60));
+/// assert!(epoll_acceptor::socket::time_queued(&stream)? < Duration::from_secs(60));
 /// # Ok(())
 /// # }
 /// ```
@@ -134,7 +132,7 @@ pub fn has_pending(listener: &(impl AsFd + ?Sized)) -> io::Result<bool> {
 pub fn time_queued(stream: &(impl AsFd + ?Sized)) -> io::Result<Duration> {
     let info = tcp_info(stream.as_fd())?;
     if info.state == TCP_LISTEN {
-        return Err(invalid("a listener was never queued: ask the connection that was accepted from it"));
+        return Err(invalid("the socket is a listener: pass a connection that was accepted from it"));
     }
     Ok(Duration::from_millis(info.last_data_sent_ms.into()))
 }
@@ -143,13 +141,13 @@ fn tcp_info(fd: BorrowedFd<'_>) -> io::Result<TcpInfo> {
     sys::tcp_info(fd).map_err(|errno| match errno.number() {
         libc::EOPNOTSUPP | libc::ENOPROTOOPT => io::Error::new(
             io::ErrorKind::Unsupported,
-            "only TCP and MPTCP sockets tell about their accept queue: use `has_pending` for the others",
+            "only TCP and MPTCP sockets have TCP_INFO: use `has_pending` for other listeners",
         ),
-        libc::ENOTSOCK => invalid("the descriptor is no socket and so has no accept queue"),
+        libc::ENOTSOCK => invalid("the descriptor is not a socket: pass a listening socket"),
         _ => errno.into(),
     })
 }
 
-fn invalid(sentence: &'static str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidInput, sentence)
+fn invalid(message: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, message)
 }

@@ -1,4 +1,4 @@
-//! A registration that deletes itself.
+//! The RAII guard of an epoll registration.
 
 use std::fmt;
 use std::io;
@@ -8,20 +8,28 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use super::control::EpollCtlError;
 use super::epoll;
+use super::epoll_ctl_error::EpollCtlError;
 use super::interest::Interest;
 use super::sys;
 use super::token::Token;
 
-/// A descriptor that is watched by an epoll, and is not any more when this is dropped.
+/// A descriptor that is registered with an epoll until this guard is dropped.
 ///
-/// Owns the descriptor, or borrows it (`Registration<&TcpListener>`), or shares it
-/// (`Registration<Arc<TcpListener>>`); in every case it is open for as long as it is registered. The epoll
-/// lives on for as long as a registration does, even if the [`Epoll`](super::epoll::Epoll) is dropped first.
+/// Owns the descriptor, borrows it (`Registration<&TcpListener>`) or shares it (`Registration<Arc<TcpListener>>`), so
+/// the descriptor stays open while it is registered. A registration also keeps the epoll open, even if the
+/// [`Epoll`](super::epoll::Epoll) is dropped first.
 ///
-/// Dropping it deletes the registration first and the descriptor second, so that a duplicate of the
-/// descriptor does not keep the registration alive.
+/// Dropping the guard deletes the registration, then drops the descriptor: an open duplicate of the descriptor does
+/// not keep the registration alive.
+///
+/// ## Forked child
+///
+/// The child shares the epoll with its parent: a deletion in the child would delete the parent's registration.
+/// Therefore a guard that is dropped in another process than the one that created it closes its descriptor and deletes
+/// nothing. [`modify`](Self::modify) does not check this.
+///
+/// # Examples
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -41,13 +49,7 @@ use super::token::Token;
 /// # Ok(())
 /// # }
 /// ```
-///
-/// ## In a forked child
-///
-/// The child shares the epoll with its parent, so that a deletion by the child would deafen the parent.
-/// Dropped in another process than it was made in, a registration closes its descriptor and deletes nothing.
-/// [`modify`](Self::modify) has no such care.
-#[must_use = "a registration that is dropped is deleted"]
+#[must_use = "dropping a registration deletes it"]
 #[derive(Debug)]
 pub struct Registration<F: AsFd> {
     /// Invariant: `Some` until `into_inner`.
@@ -68,27 +70,28 @@ impl<F: AsFd> Registration<F> {
         }
     }
 
-    /// `epoll_ctl(EPOLL_CTL_MOD)`—Changes token and interest, and reports once more what is ready.
+    /// `epoll_ctl(EPOLL_CTL_MOD)`—Changes the token and the interest, and makes the kernel check readiness again.
     ///
     /// # Errors
     ///
-    /// As for [`Epoll::modify`](super::epoll::Epoll::modify): a registration that is exclusive cannot be
-    /// modified.
+    /// As for [`Epoll::modify`](super::epoll::Epoll::modify).
     pub fn modify(&self, token: Token, interest: Interest) -> Result<(), EpollCtlError> {
         epoll::modify(self.epoll.as_fd(), self.as_fd(), token, interest)
     }
 
-    /// Deletes the registration and gives the descriptor back.
-    #[must_use = "what is dropped is closed"]
+    /// Deletes the registration and returns the descriptor.
+    #[must_use = "dropping an owned descriptor closes it"]
     pub fn into_inner(mut self) -> F {
         self.deregister();
         self.fd.take().expect(PRESENT)
     }
 
-    /// What is registered.
+    /// Returns a reference to the registered descriptor.
     ///
-    /// There is no way to its inside by `&mut`: it could be exchanged for another, and the registration with it would
-    /// be nobody's. Sockets are read and written through a shared reference as well:
+    /// There is no `get_mut`: replacing the descriptor would leave its registration without an owner. Sockets can be
+    /// read and written through a shared reference.
+    ///
+    /// # Examples
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -110,7 +113,7 @@ impl<F: AsFd> Registration<F> {
 
     fn deregister(&self) {
         match &self.fd {
-            // Whatever the answer, it is not registered afterwards.
+            // On any result the descriptor is not registered afterwards.
             Some(fd) if self.process == process::id() => {
                 let _ = sys::epoll_ctl_del(self.epoll.as_fd(), fd.as_fd());
             }
@@ -131,7 +134,7 @@ impl<F: AsFd> AsFd for Registration<F> {
     }
 }
 
-/// A registration was refused; here is the descriptor back.
+/// The error of [`Epoll::register`](super::epoll::Epoll::register), with the descriptor.
 #[derive(Clone, Copy, Error)]
 #[error("{error}")]
 pub struct AddError<F> {
@@ -140,38 +143,37 @@ pub struct AddError<F> {
 }
 
 impl<F> AddError<F> {
-    /// Why.
+    /// Returns the error of the system call.
     pub const fn error(&self) -> EpollCtlError {
         self.error
     }
 
-    /// What was to be registered.
-    #[must_use = "what is dropped is closed"]
+    /// Returns the descriptor, which is not registered.
+    #[must_use = "dropping an owned descriptor closes it"]
     pub fn into_inner(self) -> F {
         self.fd
     }
 }
 
-// By hand: a descriptor need not be `Debug` for its error to be one.
+// A manual impl, because a derive would require `F: Debug`.
 impl<F> fmt::Debug for AddError<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AddError").field("error", &self.error).finish_non_exhaustive()
     }
 }
 
-/// Drops the descriptor, and so closes it if it is owned.
+/// Drops the descriptor, which closes an owned one. [`into_inner`](AddError::into_inner) returns it.
 impl<F> From<AddError<F>> for EpollCtlError {
-    fn from(refused: AddError<F>) -> Self {
-        refused.error
+    fn from(error: AddError<F>) -> Self {
+        error.error
     }
 }
 
-/// Drops the descriptor, and so closes it if it is owned: `?` does. [`into_inner`](AddError::into_inner) gives
-/// it back.
+/// Drops the descriptor, which closes an owned one; `?` does too. [`into_inner`](AddError::into_inner) returns it.
 impl<F> From<AddError<F>> for io::Error {
-    fn from(refused: AddError<F>) -> Self {
-        refused.error.into()
+    fn from(error: AddError<F>) -> Self {
+        error.error.into()
     }
 }
 
-const PRESENT: &str = "only `into_inner` takes it, and ends the registration with it";
+const PRESENT: &str = "only `into_inner` takes the descriptor, and it consumes the registration";

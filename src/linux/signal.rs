@@ -1,24 +1,26 @@
-//! Which signals are held back while a thread waits.
+//! The signal mask of a wait.
 
 use std::fmt;
 use std::io;
 
 use super::sys;
 
-/// The signals that are blocked: held back until they are no longer in the mask.
+/// A set of blocked signals. A blocked signal stays pending until it is unblocked.
 ///
-/// For [`Epoll::wait_masked`](super::epoll::Epoll::wait_masked), which puts it in place of the thread's own
-/// for as long as it waits, and so lets a signal in *only* there: no handler runs between the check of a flag
-/// and the wait. Signals are the numbers of signal(7).
+/// [`Epoll::wait_masked`](super::epoll::Epoll::wait_masked) installs the mask for the duration of the wait. A signal
+/// that is blocked outside the wait and unblocked in the mask is delivered *only* during the wait: no handler runs
+/// between the check of a flag and the wait. Signals are the numbers of signal(7).
+///
+/// # Examples
 ///
 /// ```
 /// # fn main() -> std::io::Result<()> {
-/// use epoll_acceptor::SignalMask;
+/// use epoll_acceptor::epoll::SignalMask;
 ///
 /// const SIGUSR1: i32 = 10;
-/// let outside = SignalMask::of_thread()?.block(SIGUSR1)?;
-/// let during_the_wait = outside.unblock(SIGUSR1)?;
-/// assert!(outside.contains(SIGUSR1) && !during_the_wait.contains(SIGUSR1));
+/// let blocked = SignalMask::of_thread()?.block(SIGUSR1)?;
+/// let during_wait = blocked.unblock(SIGUSR1)?;
+/// assert!(blocked.contains(SIGUSR1) && !during_wait.contains(SIGUSR1));
 /// # Ok(())
 /// # }
 /// ```
@@ -30,62 +32,62 @@ use super::sys;
 pub struct SignalMask(libc::sigset_t);
 
 impl SignalMask {
-    /// Blocks nothing.
+    /// Returns a mask that blocks no signal.
     #[must_use]
     pub fn empty() -> Self {
         Self(sys::sigset_empty())
     }
 
-    /// Blocks everything that can be blocked.
+    /// Returns a mask that blocks all signals that can be blocked.
     #[must_use]
     pub fn full() -> Self {
         Self(sys::sigset_full())
     }
 
-    /// What the calling thread blocks now.
+    /// Returns the mask of the calling thread.
     ///
     /// # Errors
     ///
-    /// None is documented by pthread_sigmask(3).
+    /// pthread_sigmask(3) documents none for this call.
     pub fn of_thread() -> io::Result<Self> {
         Ok(Self(sys::thread_sigmask(None)?))
     }
 
-    /// Puts this mask in place of the calling thread's own, and returns that.
+    /// Sets the mask of the calling thread and returns the previous one.
     ///
-    /// Threads that are spawned afterwards inherit it, and so do programs that are executed.
+    /// Threads spawned afterwards and executed programs inherit the mask.
     ///
     /// # Errors
     ///
-    /// None is documented by pthread_sigmask(3).
+    /// pthread_sigmask(3) documents none for this call.
     #[doc(alias = "pthread_sigmask")]
     pub fn set_for_thread(&self) -> io::Result<Self> {
         Ok(Self(sys::thread_sigmask(Some(&self.0))?))
     }
 
-    /// The same mask, with this signal blocked.
+    /// Adds a signal to the mask.
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](io::ErrorKind::InvalidInput) if the number is no signal.
+    /// [`InvalidInput`](io::ErrorKind::InvalidInput) if the number is not a signal.
     #[doc(alias = "sigaddset")]
     pub fn block(mut self, signal: i32) -> io::Result<Self> {
         sys::sigset_put(&mut self.0, signal, true)?;
         Ok(self)
     }
 
-    /// The same mask, with this signal let through.
+    /// Removes a signal from the mask.
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](io::ErrorKind::InvalidInput) if the number is no signal.
+    /// [`InvalidInput`](io::ErrorKind::InvalidInput) if the number is not a signal.
     #[doc(alias = "sigdelset")]
     pub fn unblock(mut self, signal: i32) -> io::Result<Self> {
         sys::sigset_put(&mut self.0, signal, false)?;
         Ok(self)
     }
 
-    /// Is this signal blocked? `false` if the number is not a signal.
+    /// Returns `true` if the mask blocks this signal, `false` if the number is not a signal.
     #[doc(alias = "sigismember")]
     #[must_use]
     pub fn contains(&self, signal: i32) -> bool {
@@ -99,7 +101,7 @@ impl SignalMask {
 
 impl fmt::Debug for SignalMask {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let blocked = (1..=SIGNAL_MAX).filter(|signal| self.contains(*signal)).map(Name);
+        let blocked = (1..=libc::SIGRTMAX()).filter(|signal| self.contains(*signal)).map(Name);
         f.write_str("SignalMask")?;
         f.debug_set().entries(blocked).finish()
     }
@@ -115,9 +117,6 @@ impl fmt::Debug for Name {
         }
     }
 }
-
-/// The last real-time signal.
-const SIGNAL_MAX: i32 = 64;
 
 const NAMES: &[(i32, &str)] = &[
     (libc::SIGHUP, "SIGHUP"),

@@ -1,13 +1,13 @@
-//! The system calls, one function each: the only unsafe code of the crate.
+//! The system calls, one function each: the only unsafe blocks of the crate.
 //!
-//! A function here makes its call and reports what the kernel answered, no more: no retry, no policy. What
-//! nix offers safely over a borrowed descriptor is taken from nix; the rest is `libc` with a proof.
+//! A function makes its call and returns the kernel's result: no retry, no policy. Where nix has a safe function
+//! over a borrowed descriptor, the call goes through nix; the others go through `libc`, with a proof.
 //!
-//! Every proof leans on the same fact about descriptors, and does not repeat it: a `BorrowedFd` is an open
-//! descriptor for as long as it is borrowed, so no call here can hit a number that was closed and given out
-//! again.
+//! All proofs rely on one fact without repeating it: a `BorrowedFd` is open while it is borrowed, so no call here
+//! can act on a number that was closed and reused.
 #![allow(unsafe_code)]
 
+pub(crate) mod listen;
 pub(crate) mod options;
 #[cfg(feature = "handover")]
 pub(crate) mod rights;
@@ -28,8 +28,8 @@ use crate::drain::errno::Errno;
 /// `epoll_create1(EPOLL_CLOEXEC)`
 pub(crate) fn epoll_create1() -> Result<OwnedFd, Errno> {
     // SAFETY: the call takes no pointer; epoll_create(2): "On success, these system calls return a file
-    // descriptor", a new one, which nobody else owns.
-    unsafe { owned(libc::epoll_create1(libc::EPOLL_CLOEXEC)) }
+    // descriptor", a new one, which has no other owner.
+    unsafe { ret_owned_fd(libc::epoll_create1(libc::EPOLL_CLOEXEC)) }
 }
 
 /// `epoll_ctl(EPOLL_CTL_ADD)`
@@ -69,22 +69,24 @@ fn epoll_ctl(
     let mut event = libc::epoll_event { events: mask, u64: data };
     // SAFETY: `event` is a live `struct epoll_event`; epoll_ctl(2) reads it during the call and keeps a copy
     // ("The event argument describes the object linked to the file descriptor"), never the pointer.
-    done(unsafe { libc::epoll_ctl(epoll.as_raw_fd(), operation, fd.as_raw_fd(), &raw mut event) })
+    ret(unsafe { libc::epoll_ctl(epoll.as_raw_fd(), operation, fd.as_raw_fd(), &raw mut event) })
 }
 
-/// `epoll_wait`: how many of `buffer`, from its beginning, hold events now. Any negative timeout is for ever.
+/// `epoll_wait`: returns the number of events written to the start of `buffer`. A negative timeout never expires.
 #[inline]
 pub(crate) fn epoll_wait(
     epoll: BorrowedFd<'_>,
     buffer: &mut [libc::epoll_event],
     timeout_ms: c_int,
 ) -> Result<usize, Errno> {
-    // SAFETY: epoll_wait(2): "Up to maxevents are returned", written from `events` on; `events_max` says no
-    // more than `buffer` has, which is writable for the whole call.
-    count(unsafe { libc::epoll_wait(epoll.as_raw_fd(), buffer.as_mut_ptr(), events_max(buffer), timeout_ms) })
+    // SAFETY: epoll_wait(2): "Up to maxevents are returned", written from `events` on; `events_max` is at most
+    // the length of `buffer`, which is writable for the whole call.
+    ret_usize(unsafe {
+        libc::epoll_wait(epoll.as_raw_fd(), buffer.as_mut_ptr(), events_max(buffer), timeout_ms)
+    })
 }
 
-/// `epoll_pwait`: as [`epoll_wait`], with the thread's signal mask replaced while it waits.
+/// `epoll_pwait`: waits as [`epoll_wait`] does, with `mask` as the thread's signal mask.
 pub(crate) fn epoll_pwait(
     epoll: BorrowedFd<'_>,
     buffer: &mut [libc::epoll_event],
@@ -92,7 +94,7 @@ pub(crate) fn epoll_pwait(
     mask: &libc::sigset_t,
 ) -> Result<usize, Errno> {
     // SAFETY: as for `epoll_wait`; `mask` is an initialised signal set that is only read.
-    count(unsafe {
+    ret_usize(unsafe {
         libc::epoll_pwait(
             epoll.as_raw_fd(),
             buffer.as_mut_ptr(),
@@ -111,10 +113,21 @@ pub(crate) struct KernelTimespec {
     pub(crate) nanoseconds: i64,
 }
 
-/// The size of the kernel's own signal set in bytes: 64 signals, one bit each (`_NSIG / 8`).
-const KERNEL_SIGSET_SIZE: usize = 8;
+/// The size of the kernel's `sigset_t` in bytes, one bit per signal (`_NSIG / 8`): MIPS has 128 signals, every other
+/// architecture 64.
+const KERNEL_SIGSET_SIZE: usize = if cfg!(any(
+    target_arch = "mips",
+    target_arch = "mips32r6",
+    target_arch = "mips64",
+    target_arch = "mips64r6"
+)) {
+    16
+} else {
+    8
+};
 
-/// `epoll_pwait2`: as [`epoll_wait`], with nanoseconds. By number, since not every libc has the function.
+/// `epoll_pwait2`: waits as [`epoll_wait`] does, with a timeout in nanoseconds. Calls by number, because not every libc
+/// has the function.
 pub(crate) fn epoll_pwait2(
     epoll: BorrowedFd<'_>,
     buffer: &mut [libc::epoll_event],
@@ -123,11 +136,11 @@ pub(crate) fn epoll_pwait2(
 ) -> Result<usize, Errno> {
     let mask = mask.map_or(ptr::null(), ptr::from_ref);
     // SAFETY: epoll_wait(2): "epoll_pwait2(int epfd, struct epoll_event events[.maxevents], int maxevents,
-    // const struct timespec *_Nullable timeout, const sigset_t *_Nullable sigmask)", the kernel's last
-    // argument being the size of its own set (sigprocmask(2), "C library/kernel differences"). The buffer is
-    // as for `epoll_wait`; the time and the mask are only read, and a libc's `sigset_t` is at least as large
+    // const struct timespec *_Nullable timeout, const sigset_t *_Nullable sigmask)", and the kernel's last
+    // argument is the size of its own set (sigprocmask(2), "C library/kernel differences"). The buffer is
+    // as for `epoll_wait`; timeout and mask are only read, and a libc's `sigset_t` is at least as large
     // as the kernel's and begins with it.
-    let answer = unsafe {
+    let result = unsafe {
         libc::syscall(
             libc::SYS_epoll_pwait2,
             epoll.as_raw_fd(),
@@ -138,45 +151,26 @@ pub(crate) fn epoll_pwait2(
             KERNEL_SIGSET_SIZE,
         )
     };
-    length(answer)
+    ret_usize(result)
 }
 
-/// What fits both the buffer and the kernel, which refuses more than `INT_MAX` bytes of events (EINVAL).
+/// Returns the length of `buffer`, capped at the kernel's limit of `INT_MAX` bytes of events (EINVAL).
 #[inline]
 fn events_max(buffer: &[libc::epoll_event]) -> c_int {
     c_int::try_from(buffer.len().min(EVENTS_MAX)).unwrap_or(c_int::MAX)
 }
 
-/// The most events that one wait can return.
+/// The maximum number of events per wait.
 pub(crate) const EVENTS_MAX: usize = c_int::MAX as usize / size_of::<libc::epoll_event>();
 
-/// `ioctl(EPIOCGPARAMS)`
-pub(crate) fn epoll_params(epoll: BorrowedFd<'_>) -> Result<libc::epoll_params, Errno> {
-    let mut params =
-        libc::epoll_params { busy_poll_usecs: 0, busy_poll_budget: 0, prefer_busy_poll: 0, __pad: 0 };
-    // SAFETY: ioctl_eventpoll(2): EPIOCGPARAMS "Get the current epoll_params configuration", into a `struct
-    // epoll_params`, which `params` is. On a descriptor that is not an epoll the number, which carries its
-    // own type and size, is answered by ENOTTY or EINVAL.
-    done(unsafe { libc::ioctl(epoll.as_raw_fd(), libc::EPIOCGPARAMS, &raw mut params) })?;
-    Ok(params)
-}
-
-/// `ioctl(EPIOCSPARAMS)`
-pub(crate) fn set_epoll_params(epoll: BorrowedFd<'_>, params: &libc::epoll_params) -> Result<(), Errno> {
-    // SAFETY: ioctl_eventpoll(2): EPIOCSPARAMS "Set the epoll_params structure"; `params` is one, and only
-    // read.
-    done(unsafe { libc::ioctl(epoll.as_raw_fd(), libc::EPIOCSPARAMS, ptr::from_ref(params)) })
-}
-
-/// `accept4` without an address: no error after the connection has left the queue is possible.
+/// `accept4` without an address: cannot fail after the kernel has removed the connection from the queue.
 ///
 /// `flags` of accept(2): `SOCK_NONBLOCK`, `SOCK_CLOEXEC`.
 #[inline]
 pub(crate) fn accept4(fd: BorrowedFd<'_>, flags: c_int) -> Result<OwnedFd, Errno> {
     // SAFETY: accept(2): "When addr is NULL, nothing is filled in; in this case, addrlen is not used, and
-    // should also be NULL." What it returns on success is "a file descriptor for the accepted socket", a new
-    // one.
-    unsafe { owned(libc::accept4(fd.as_raw_fd(), ptr::null_mut(), ptr::null_mut(), flags)) }
+    // should also be NULL." On success it returns "a file descriptor for the accepted socket", a new one.
+    unsafe { ret_owned_fd(libc::accept4(fd.as_raw_fd(), ptr::null_mut(), ptr::null_mut(), flags)) }
 }
 
 /// A socket address as the kernel wrote it.
@@ -189,7 +183,7 @@ pub(crate) struct RawAddress {
 const ADDRESS_SIZE: usize = size_of::<libc::sockaddr_storage>();
 
 impl RawAddress {
-    /// What the kernel has written, and nothing after it.
+    /// Returns the bytes that the kernel wrote.
     pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.bytes[..self.length]
     }
@@ -197,18 +191,18 @@ impl RawAddress {
 
 /// `accept4` with the peer's address.
 ///
-/// An address buffer that cannot be written costs the connection, which has left the queue by then: hence a
-/// whole `sockaddr_storage` on the stack, and its true length.
+/// If the kernel cannot write the address it closes the connection, which has left the queue: hence a whole
+/// `sockaddr_storage` on the stack, with its true length.
 pub(crate) fn accept4_with_peer(fd: BorrowedFd<'_>, flags: c_int) -> Result<(OwnedFd, RawAddress), Errno> {
     #[allow(clippy::cast_possible_truncation, reason = "a sockaddr_storage has 128 bytes")]
     let mut length = ADDRESS_SIZE as libc::socklen_t;
     let mut address = RawAddress { bytes: [0; ADDRESS_SIZE], length: 0 };
     // SAFETY: accept(2): "the caller must initialize [addrlen] to contain the size (in bytes) of the
     // structure pointed to by addr", and "The returned address is truncated if the buffer provided is too
-    // small". `length` is the size of `bytes`; both are writable for the whole call. The descriptor returned
+    // small". `length` is the size of `bytes`; both are writable for the whole call. The returned descriptor
     // is a new one.
     let socket = unsafe {
-        owned(libc::accept4(
+        ret_owned_fd(libc::accept4(
             fd.as_raw_fd(),
             address.bytes.as_mut_ptr().cast::<libc::sockaddr>(),
             &raw mut length,
@@ -220,32 +214,32 @@ pub(crate) fn accept4_with_peer(fd: BorrowedFd<'_>, flags: c_int) -> Result<(Own
     Ok((socket, address))
 }
 
-/// `poll` with timeout 0: the `revents` of one descriptor.
+/// `poll` with timeout 0: returns the `revents` of one descriptor.
 pub(crate) fn poll(fd: BorrowedFd<'_>, events: i16) -> Result<i16, Errno> {
     let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 };
-    // SAFETY: poll(2) takes "a set of file descriptors to be monitored ... an array of structures"; here an
-    // array of one, of which only `revents` is written.
-    done(unsafe { libc::poll(&raw mut entry, 1, 0) })?;
+    // SAFETY: poll(2) takes "a set of file descriptors to be monitored ... an array of structures"; this array
+    // has one entry, of which the kernel writes only `revents`.
+    ret(unsafe { libc::poll(&raw mut entry, 1, 0) })?;
     Ok(entry.revents)
 }
 
-/// The few fields of `struct tcp_info` (tcp(7), TCP_INFO) that accepting needs.
+/// The fields of `struct tcp_info` (tcp(7), TCP_INFO) that this crate reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TcpInfo {
-    /// A `TCP_*` state; [`TCP_LISTEN`] for a socket that listens.
+    /// A `TCP_*` state; [`TCP_LISTEN`] for a listening socket.
     pub(crate) state: u8,
-    /// Milliseconds since anything was sent, or since the connection was made.
+    /// Milliseconds since the last send, or since the connection was established.
     pub(crate) last_data_sent_ms: u32,
-    /// Of a listener: how many connections are queued.
+    /// Of a listener: the length of the accept queue.
     pub(crate) unacked: u32,
-    /// Of a listener: the backlog in force.
+    /// Of a listener: the effective backlog.
     pub(crate) sacked: u32,
 }
 
 /// `TCP_LISTEN` of the kernel's `tcp_states.h`.
 pub(crate) const TCP_LISTEN: u8 = 10;
 
-/// `getsockopt(TCP_INFO)`, only as far as the last field that is wanted.
+/// `getsockopt(TCP_INFO)`: reads the structure up to the last field of [`TcpInfo`].
 pub(crate) fn tcp_info(fd: BorrowedFd<'_>) -> Result<TcpInfo, Errno> {
     const STATE: usize = 0;
     const UNACKED: usize = 24;
@@ -264,31 +258,32 @@ pub(crate) fn tcp_info(fd: BorrowedFd<'_>) -> Result<TcpInfo, Errno> {
     })
 }
 
-/// Fills `bytes` whole; an answer that is shorter is EOPNOTSUPP, as from a socket that has no such option.
+/// `getsockopt`: fills all of `bytes`. A shorter value is EOPNOTSUPP, as if the socket lacked the option.
 fn getsockopt(fd: BorrowedFd<'_>, level: c_int, option: c_int, bytes: &mut [u8]) -> Result<(), Errno> {
     let size = libc::socklen_t::try_from(bytes.len()).unwrap_or(libc::socklen_t::MAX);
     let mut length = size;
     // SAFETY: getsockopt(2): "optlen is a value-result argument, initially containing the size of the buffer
     // pointed to by optval, and modified on return to indicate the actual size of the value returned".
-    // `length` is no more than `bytes` has, and the kernel writes no more than that.
-    done(unsafe {
+    // `length` is at most the length of `bytes`, and the kernel writes at most `length` bytes.
+    ret(unsafe {
         libc::getsockopt(fd.as_raw_fd(), level, option, bytes.as_mut_ptr().cast::<c_void>(), &raw mut length)
     })?;
     if length < size { Err(Errno::new(libc::EOPNOTSUPP)) } else { Ok(()) }
 }
 
-/// `getsockopt(SO_PEERCRED)`: whoever called connect(2), for Unix sockets. On others it succeeds, and tells of nobody.
+/// `getsockopt(SO_PEERCRED)`: the credentials of the process that called connect(2) on a Unix socket. On other sockets
+/// the call succeeds with pid 0 and the uid and gid -1.
 pub(crate) fn peer_credentials(fd: BorrowedFd<'_>) -> Result<nix::sys::socket::UnixCredentials, Errno> {
     nix::sys::socket::getsockopt(&fd, sockopt::PeerCredentials).map_err(errno)
 }
 
-/// `getsockopt(SO_PEERGROUPS)`: the supplementary groups of the same, into `groups`; how many there are. More than fit
-/// is ERANGE.
+/// `getsockopt(SO_PEERGROUPS)`: writes the supplementary groups of that process to `groups` and returns their number.
+/// ERANGE if they do not fit.
 pub(crate) fn peer_groups(fd: BorrowedFd<'_>, groups: &mut [libc::gid_t]) -> Result<usize, Errno> {
     let mut length = libc::socklen_t::try_from(size_of_val(groups)).unwrap_or(libc::socklen_t::MAX);
     // SAFETY: getsockopt(2): "optlen is a value-result argument, initially containing the size of the buffer
-    // pointed to by optval"; `length` is no more than `groups` has, and any bytes are a gid.
-    done(unsafe {
+    // pointed to by optval"; `length` is at most the size of `groups`, and every bit pattern is a valid gid.
+    ret(unsafe {
         libc::getsockopt(
             fd.as_raw_fd(),
             libc::SOL_SOCKET,
@@ -307,7 +302,7 @@ pub(crate) fn peer_name(fd: BorrowedFd<'_>) -> Result<RawAddress, Errno> {
     let mut address = RawAddress { bytes: [0; ADDRESS_SIZE], length: 0 };
     // SAFETY: getpeername(2): "The addrlen argument should be initialized to indicate the amount of space
     // pointed to by addr"; `length` is the size of `bytes`, and both are writable for the whole call.
-    done(unsafe {
+    ret(unsafe {
         libc::getpeername(
             fd.as_raw_fd(),
             address.bytes.as_mut_ptr().cast::<libc::sockaddr>(),
@@ -318,12 +313,12 @@ pub(crate) fn peer_name(fd: BorrowedFd<'_>) -> Result<RawAddress, Errno> {
     Ok(address)
 }
 
-/// `getsockopt(SO_ACCEPTCONN)`: does the socket listen? `false` for what is no socket.
+/// `getsockopt(SO_ACCEPTCONN)`: returns `true` for a listening socket, `false` for any other descriptor.
 pub(crate) fn is_listening(fd: BorrowedFd<'_>) -> bool {
     nix::sys::socket::getsockopt(&fd, sockopt::AcceptConn).unwrap_or(false)
 }
 
-/// `fcntl(F_SETFL)` with `O_NONBLOCK` added. The flag belongs to the open file: every duplicate has it too.
+/// `fcntl(F_SETFL)`: adds `O_NONBLOCK`, a flag of the open file description, which all duplicates share.
 pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>) -> Result<(), Errno> {
     let flags = OFlag::from_bits_retain(nix::fcntl::fcntl(fd, FcntlArg::F_GETFL).map_err(errno)?);
     if flags.contains(OFlag::O_NONBLOCK) {
@@ -333,7 +328,7 @@ pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>) -> Result<(), Errno> {
     Ok(())
 }
 
-/// `setsockopt(SO_LINGER)`: seconds; 0 makes the close a reset, `None` is the default, an orderly close.
+/// `setsockopt(SO_LINGER)` in seconds: 0 makes close(2) reset the connection; `None` is the default, an orderly close.
 pub(crate) fn set_linger(fd: BorrowedFd<'_>, seconds: Option<u16>) -> Result<(), Errno> {
     let value =
         libc::linger { l_onoff: c_int::from(seconds.is_some()), l_linger: c_int::from(seconds.unwrap_or(0)) };
@@ -343,22 +338,22 @@ pub(crate) fn set_linger(fd: BorrowedFd<'_>, seconds: Option<u16>) -> Result<(),
 /// `shutdown(SHUT_WR)`
 pub(crate) fn shutdown_write(fd: BorrowedFd<'_>) -> Result<(), Errno> {
     // SAFETY: the call takes no pointer.
-    done(unsafe { libc::shutdown(fd.as_raw_fd(), libc::SHUT_WR) })
+    ret(unsafe { libc::shutdown(fd.as_raw_fd(), libc::SHUT_WR) })
 }
 
-/// `recv(MSG_DONTWAIT)`: how many bytes came; 0 is the end of the stream. Never blocks.
+/// `recv(MSG_DONTWAIT)`: returns the number of bytes received; 0 is the end of the stream. Never blocks.
 pub(crate) fn recv_discard(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize, Errno> {
     // SAFETY: recv(2) writes at most `len` bytes from `buf` on; both are those of a live slice.
-    let answer = unsafe {
+    let result = unsafe {
         libc::recv(fd.as_raw_fd(), buffer.as_mut_ptr().cast::<c_void>(), buffer.len(), libc::MSG_DONTWAIT)
     };
-    length(answer)
+    ret_usize(result)
 }
 
-/// `send(MSG_DONTWAIT | MSG_NOSIGNAL)`: how many bytes were taken. Never blocks, never raises SIGPIPE.
+/// `send(MSG_DONTWAIT | MSG_NOSIGNAL)`: returns the number of bytes sent. Never blocks, never raises SIGPIPE.
 pub(crate) fn send(fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize, Errno> {
     // SAFETY: send(2) reads at most `len` bytes from `buf` on; both are those of a live slice.
-    let answer = unsafe {
+    let result = unsafe {
         libc::send(
             fd.as_raw_fd(),
             bytes.as_ptr().cast::<c_void>(),
@@ -366,7 +361,7 @@ pub(crate) fn send(fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize, Errno> {
             libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
         )
     };
-    length(answer)
+    ret_usize(result)
 }
 
 /// `eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)`
@@ -375,7 +370,7 @@ pub(crate) fn eventfd() -> Result<OwnedFd, Errno> {
     EventFd::from_value_and_flags(0, flags).map(OwnedFd::from).map_err(errno)
 }
 
-/// `write(eventfd, 1)`: makes it readable, and every edge-triggered registration of it report once more.
+/// `write(eventfd, 1)`: makes the eventfd readable and triggers an edge in each of its registrations.
 pub(crate) fn eventfd_write(fd: BorrowedFd<'_>) -> Result<(), Errno> {
     nix::unistd::write(fd, &1_u64.to_ne_bytes()).map(drop).map_err(errno)
 }
@@ -384,24 +379,26 @@ pub(crate) fn eventfd_write(fd: BorrowedFd<'_>) -> Result<(), Errno> {
 pub(crate) fn timerfd() -> Result<OwnedFd, Errno> {
     // SAFETY: the call takes no pointer; timerfd_create(2): "On success, timerfd_create() returns a new file
     // descriptor".
-    unsafe { owned(libc::timerfd_create(libc::CLOCK_MONOTONIC, libc::TFD_NONBLOCK | libc::TFD_CLOEXEC)) }
+    unsafe {
+        ret_owned_fd(libc::timerfd_create(libc::CLOCK_MONOTONIC, libc::TFD_NONBLOCK | libc::TFD_CLOEXEC))
+    }
 }
 
-/// `timerfd_settime`: goes off once, after this long; at once for zero; `None` disarms it.
+/// `timerfd_settime`: arms the timer to expire once, after `after`; zero expires at once; `None` disarms it.
 pub(crate) fn timerfd_set(fd: BorrowedFd<'_>, after: Option<Duration>) -> Result<(), Errno> {
     const ONE_SHOT: libc::timespec = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     let value = match after {
         None => ONE_SHOT,
-        // To the kernel zero means "disarm", to us "now".
+        // The kernel disarms the timer at zero.
         Some(after) => timespec(after.max(Duration::from_nanos(1))),
     };
     let setting = libc::itimerspec { it_interval: ONE_SHOT, it_value: value };
     // SAFETY: timerfd_settime(2): "The new_value argument specifies the initial expiration and interval", and
-    // is only read; "old_value ... If NULL" nothing is returned through it.
-    done(unsafe { libc::timerfd_settime(fd.as_raw_fd(), 0, &raw const setting, ptr::null_mut()) })
+    // is only read; a NULL `old_value` returns nothing.
+    ret(unsafe { libc::timerfd_settime(fd.as_raw_fd(), 0, &raw const setting, ptr::null_mut()) })
 }
 
-/// What is too long for the C type becomes the longest that it holds.
+/// Converts a duration and saturates at the maximum of `time_t`.
 #[allow(clippy::cast_possible_wrap, reason = "nanoseconds below a second fit any c_long")]
 fn timespec(duration: Duration) -> libc::timespec {
     libc::timespec {
@@ -431,22 +428,22 @@ pub(crate) fn sigset_full() -> libc::sigset_t {
     }
 }
 
-/// `sigaddset` or `sigdelset`; EINVAL for what is no signal.
+/// `sigaddset` or `sigdelset`; EINVAL if the number is not a signal.
 pub(crate) fn sigset_put(set: &mut libc::sigset_t, signal: c_int, present: bool) -> Result<(), Errno> {
     let put = if present { libc::sigaddset } else { libc::sigdelset };
     // SAFETY: sigsetops(3): these "add and delete respectively signal signum from set"; the set is
-    // initialised, and a number that is no signal is answered by EINVAL.
-    done(unsafe { put(ptr::from_mut(set), signal) })
+    // initialised, and they return EINVAL for a number that is not a signal.
+    ret(unsafe { put(ptr::from_mut(set), signal) })
 }
 
-/// `sigismember`; `false` for what is no signal.
+/// `sigismember`; `false` if the number is not a signal.
 pub(crate) fn sigset_has(set: &libc::sigset_t, signal: c_int) -> bool {
     // SAFETY: sigsetops(3): "sigismember() tests whether signum is a member of set", an initialised set that
     // is only read.
     unsafe { libc::sigismember(ptr::from_ref(set), signal) == 1 }
 }
 
-/// `pthread_sigmask`: sets this thread's mask, or nothing with `None`, and returns what it was.
+/// `pthread_sigmask(SIG_SETMASK)`: sets the thread's mask, unless `new` is `None`, and returns the previous one.
 pub(crate) fn thread_sigmask(new: Option<&libc::sigset_t>) -> Result<libc::sigset_t, Errno> {
     let mut old = sigset_empty();
     let new = new.map_or(ptr::null(), ptr::from_ref);
@@ -459,40 +456,38 @@ pub(crate) fn thread_sigmask(new: Option<&libc::sigset_t>) -> Result<libc::sigse
     }
 }
 
-/// Owns the descriptor that a system call has returned.
+/// Takes ownership of the descriptor that a system call returned.
 ///
 /// # Safety
 ///
-/// `answer` is -1 with `errno` set, or a new open descriptor that nobody else owns.
+/// `result` is -1 with `errno` set, or a new open descriptor without another owner.
 #[inline]
-unsafe fn owned(answer: c_int) -> Result<OwnedFd, Errno> {
-    if answer == -1 {
-        return Err(last());
+unsafe fn ret_owned_fd(result: c_int) -> Result<OwnedFd, Errno> {
+    if result == -1 {
+        return Err(last_errno());
     }
-    // SAFETY: the caller promises that it is open, and ours alone.
-    Ok(unsafe { OwnedFd::from_raw_fd(answer) })
+    // SAFETY: the caller promises that the descriptor is open and has no other owner.
+    Ok(unsafe { OwnedFd::from_raw_fd(result) })
 }
 
+/// Returns an error if the system call returned -1.
 #[inline]
-fn done(answer: c_int) -> Result<(), Errno> {
-    if answer == -1 { Err(last()) } else { Ok(()) }
+fn ret(result: c_int) -> Result<(), Errno> {
+    if result == -1 { Err(last_errno()) } else { Ok(()) }
 }
 
+/// Returns the count that the system call returned, or an error if it is negative.
 #[inline]
-fn count(answer: c_int) -> Result<usize, Errno> {
-    match usize::try_from(answer) {
+fn ret_usize(result: impl TryInto<usize>) -> Result<usize, Errno> {
+    match result.try_into() {
         Ok(count) => Ok(count),
-        Err(_) => Err(last()),
+        Err(_) => Err(last_errno()),
     }
 }
 
-fn length(answer: impl TryInto<usize>) -> Result<usize, Errno> {
-    answer.try_into().map_err(|_| last())
-}
-
-/// `errno`, right after a call that failed.
+/// Returns the thread's `errno`, right after a failed call.
 #[cold]
-fn last() -> Errno {
+fn last_errno() -> Errno {
     Errno::new(io::Error::last_os_error().raw_os_error().unwrap_or(libc::EINVAL))
 }
 

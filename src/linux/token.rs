@@ -1,14 +1,16 @@
-//! The name under which a descriptor is registered.
+//! The user data of a registration.
 
-/// Comes back with every event of the descriptor that was registered under it.
+/// The 64 bits of user data of a registration, returned with each of its events (`epoll_data_t`).
 ///
-/// The kernel keeps the 64 bits and never looks at them; nor does this crate. They need not be unique:
-/// several descriptors may share one token, and then their events are told apart by nothing else.
+/// Neither the kernel nor this crate interprets the bits. Tokens need not be unique, but the events of descriptors
+/// with the same token cannot be told apart.
 ///
-/// ## Events of the past
+/// ## Stale events
 ///
-/// A batch of events may hold some of a descriptor that was deleted after the batch was taken. Where a token
-/// is reused for another descriptor, keep a generation in some of its bits and compare.
+/// An [`Events`](super::events::Events) buffer may hold events of a descriptor that was deleted after the wait. If you
+/// reuse a token for another descriptor, store a generation in some of its bits and compare it.
+///
+/// # Examples
 ///
 /// ```
 /// use epoll_acceptor::Token;

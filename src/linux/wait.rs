@@ -1,4 +1,4 @@
-//! One wait, by whichever system call fits its timeout.
+//! One wait: chooses between `epoll_wait`, `epoll_pwait` and `epoll_pwait2` by timeout and mask.
 
 use std::ffi::c_int;
 use std::os::fd::BorrowedFd;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::sys::{self, KernelTimespec};
 use crate::drain::errno::Errno;
 
-/// Waits once; the errors are the kernel's, EINTR among them.
+/// Waits once and returns the kernel's errors unchanged, including EINTR.
 #[inline]
 pub(crate) fn wait(
     epoll: BorrowedFd<'_>,
@@ -16,14 +16,14 @@ pub(crate) fn wait(
     timeout: Option<Duration>,
     mask: Option<&libc::sigset_t>,
 ) -> Result<usize, Errno> {
-    let Some(timeout) = timeout else { return wait_ms(epoll, buffer, FOR_EVER, mask) };
-    wait_at_most(epoll, buffer, timeout, mask)
+    let Some(timeout) = timeout else { return wait_ms(epoll, buffer, NO_TIMEOUT, mask) };
+    wait_timeout(epoll, buffer, timeout, mask)
 }
 
-/// The timeout of `epoll_wait` that never comes.
-const FOR_EVER: c_int = -1;
+/// epoll_wait(2): "Specifying a timeout of -1 causes epoll_wait() to block indefinitely".
+const NO_TIMEOUT: c_int = -1;
 
-fn wait_at_most(
+fn wait_timeout(
     epoll: BorrowedFd<'_>,
     buffer: &mut [libc::epoll_event],
     timeout: Duration,
@@ -32,8 +32,8 @@ fn wait_at_most(
     let ms = match Timeout::new(timeout) {
         Timeout::Millis(ms) => ms,
         Timeout::Exact(exact, rounded_ms) => {
-            if let Some(answer) = wait_exactly(epoll, buffer, exact, mask) {
-                return answer;
+            if let Some(result) = wait_exact(epoll, buffer, exact, mask) {
+                return result;
             }
             rounded_ms
         }
@@ -54,8 +54,8 @@ fn wait_ms(
     }
 }
 
-/// `None` where the kernel has no `epoll_pwait2`; asked once in the life of a process.
-fn wait_exactly(
+/// Waits with `epoll_pwait2`; `None` if the kernel lacks it, which the process checks only once.
+fn wait_exact(
     epoll: BorrowedFd<'_>,
     buffer: &mut [libc::epoll_event],
     timeout: KernelTimespec,
@@ -67,20 +67,20 @@ fn wait_exactly(
         return None;
     }
     match sys::epoll_pwait2(epoll, buffer, timeout, mask) {
-        // EPERM is no answer of the call itself: it is how some containers filter what they do not know.
+        // The call itself never returns EPERM: the seccomp filters of some containers do, for unknown calls.
         Err(errno) if matches!(errno.number(), libc::ENOSYS | libc::EPERM) => {
             MISSING.store(true, Ordering::Relaxed);
             None
         }
-        answer => Some(answer),
+        result => Some(result),
     }
 }
 
 #[derive(Debug, PartialEq, Eq)]
 enum Timeout {
-    /// What `epoll_wait` can say.
+    /// A timeout that `epoll_wait` can express.
     Millis(c_int),
-    /// What it cannot, and the nearest to it that it can, never shorter as long as a C int lasts.
+    /// A timeout that it cannot, and the fallback in milliseconds: rounded up, at most `c_int::MAX`.
     Exact(KernelTimespec, c_int),
 }
 
@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whole_milliseconds_need_no_newer_call() {
+    fn timeout_in_milliseconds_is_exact() {
         assert_eq!(Timeout::new(Duration::ZERO), Timeout::Millis(0));
         assert_eq!(Timeout::new(Duration::from_millis(7)), Timeout::Millis(7));
         let longest = u64::from(c_int::MAX.unsigned_abs());
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rest_is_exact_and_rounds_up_where_it_must() {
+    fn timeout_fallback_rounds_up() {
         let table = [
             (Duration::from_nanos(1), (0, 1), 1),
             (Duration::from_nanos(999_999), (0, 999_999), 1),

@@ -1,4 +1,4 @@
-//! Waking a waiting thread from any other.
+//! Waking an epoll from another thread.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -10,11 +10,22 @@ use super::registration::Registration;
 use super::sys;
 use super::token::Token;
 
-/// Makes a wait return an event with a token of your choice, from any thread.
+/// A handle that wakes an epoll from any thread: the wait returns an event with the token of the waker.
+///
+/// An eventfd, registered edge-triggered and never read: each `write` is an edge, so handling the event needs no
+/// further system call. All wakes before a wait coalesce into one event. Dropping the waker deletes its registration,
+/// except in a forked child. Share it in an [`Arc`] to wake from several threads.
+///
+/// ## Stale events
+///
+/// An [`Events`](super::events::Events) buffer that was filled before the drop may still hold the waker's event.
+///
+/// # Examples
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// use epoll_acceptor::{Epoll, Events, Token, Waker};
+/// use epoll_acceptor::epoll::Waker;
+/// use epoll_acceptor::{Epoll, Events, Token};
 ///
 /// let epoll = Epoll::new()?;
 /// let waker = Waker::new(&epoll, Token(0))?;
@@ -28,14 +39,6 @@ use super::token::Token;
 /// # }
 /// ```
 ///
-/// An eventfd, registered edge-triggered and never read: every call is an edge of its own, so that answering
-/// one takes no further system call. Any number of calls before the wait are one event. Dropped, it deletes
-/// its registration, except in a forked child; share it in an [`Arc`] if several threads wake.
-///
-/// ## The event outlives the waker
-///
-/// A batch that was taken before the waker was dropped may still hold its event.
-///
 /// # References
 ///
 /// [eventfd(2)](https://man7.org/linux/man-pages/man2/eventfd.2.html)
@@ -46,28 +49,29 @@ pub struct Waker {
 }
 
 impl Waker {
-    /// Registers a waker with an epoll: this crate's, or any other.
+    /// Creates a waker and registers it with `epoll`, which may be an [`Epoll`](super::epoll::Epoll) or any other epoll
+    /// descriptor.
     ///
-    /// Duplicates the epoll's descriptor, for the day when it deletes its registration.
+    /// The waker keeps a duplicate of `epoll` to delete its registration.
     ///
     /// # Errors
     ///
-    /// Out of descriptors or of registrations; `epoll` is no epoll.
+    /// `EMFILE` or `ENFILE` if no descriptor is free; [`InvalidInput`](io::ErrorKind::InvalidInput) if `epoll` is not an
+    /// epoll; [`QuotaExceeded`](io::ErrorKind::QuotaExceeded) above `max_user_watches`.
     pub fn new(epoll: &(impl AsFd + ?Sized), token: Token) -> io::Result<Self> {
         let epoll = Arc::new(epoll.as_fd().try_clone_to_owned()?);
         let eventfd = Registration::new(&epoll, sys::eventfd()?, |epoll, fd| {
             epoll::add(epoll, fd, token, Interest::IN | Interest::ET)
         })
-        .map_err(|refused| refused.error())?;
+        .map_err(|error| error.error())?;
         Ok(Self { eventfd })
     }
 
-    /// `write(eventfd, 1)`—Makes the next wait on the epoll return this waker's event, or the one going on
-    /// now.
+    /// `write(eventfd, 1)`—Wakes the thread that waits on the epoll; if none waits, the next wait returns at once.
     ///
     /// # Errors
     ///
-    /// None before 2⁶⁴ - 2 calls.
+    /// None in the first 2⁶⁴ - 2 calls.
     pub fn wake(&self) -> io::Result<()> {
         Ok(sys::eventfd_write(self.eventfd.as_fd())?)
     }

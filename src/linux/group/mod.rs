@@ -1,30 +1,32 @@
-//! Several listeners on one address, among which the kernel divides the clients (feature `group`).
+//! A `SO_REUSEPORT` group: several listeners on one address, among which the kernel balances connections (feature
+//! `group`).
 //!
-//! With `SO_REUSEPORT` each worker has a listener and an accept queue of its own. Nobody is woken for nothing and no
-//! lock is shared; but a client belongs to the member that it was sent to, whether that one is busy, asleep or gone.
-//! [The guide](crate::guide::cores) tells when that is worth it, and what else there is.
+//! Each worker has its own listener and accept queue: no thundering herd and no shared lock. But the kernel assigns a
+//! connection to one member, and no other member can accept it, even if that member is busy, disarmed or closed.
+//! [The guide](crate::guide::multi_core) compares the group with its alternatives.
 //!
 //! # Traps
 //!
-//! ## A member that nobody serves
+//! ## Unserved member
 //!
-//! The kernel goes on sending it its share of the clients, who are connected and wait for ever, while all other members
-//! are well. [`Group::unserved`] names such members.
+//! The kernel keeps assigning connections to a member without an acceptor, and their clients wait forever. The other
+//! members show no sign of it. [`Group::unserved`] returns such members.
 //!
-//! ## A member that leaves
+//! ## Closing a member
 //!
-//! Closing it resets everybody in its queue. [`EpollAcceptor::leave_group`] does not.
+//! Closing a member resets the connections in its queue. [`EpollAcceptor::leave_group`] does not.
 //!
-//! ## Anybody of the same user can join
+//! ## A second server on the same address
 //!
-//! A second server that is started by mistake on the same address does not fail: it gets its share of the clients. The
-//! kernel asks for nothing but the same user and the same option.
+//! A second server that is started by mistake does not fail with `EADDRINUSE`: it gets its share of the connections. The
+//! kernel requires only the same effective uid and `SO_REUSEPORT` on every socket.
 //!
-//! ## Not across processes
+//! ## Several processes
 //!
-//! A group knows the members that it has opened, and steers by their position among *all* sockets on the address:
-//! [what comes of that](crate::guide::cores#a-group-and-another-process).
+//! A group knows only the members that it opened, but it steers by their position among *all* sockets on the address:
+//! [a group and another process](crate::guide::multi_core#so_reuseport-and-a-second-process).
 
+mod health;
 mod steering;
 
 use std::collections::VecDeque;
@@ -38,36 +40,38 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use self::health::{Look, health};
 use super::acceptor::EpollAcceptor;
-use super::closing::WindingDown;
 use super::listener::Listener;
 use super::queue::{AcceptQueue, accept_queue};
 use super::sys;
-use crate::admission::policy::Admission;
-use crate::drain::attendance::{Look, attendance};
-use crate::drain::closing::Pending;
-use crate::drain::shared::Control;
-use crate::drain::strategy::Strategy;
+use crate::admission::filter::Filter;
+use crate::drain::acceptor::Acceptor;
+use crate::drain::control::Control;
+use crate::drain::shutdown::Pending;
 
-pub use crate::drain::attendance::MemberHealth;
-pub use steering::Steering;
+pub use self::health::MemberHealth;
+pub use self::steering::Steering;
 
-/// Listeners on one address, opened together.
+/// A `SO_REUSEPORT` group of listeners, opened together.
+///
+/// # Examples
 ///
 /// ```
 /// use std::net::{SocketAddr, TcpStream};
-/// use epoll_acceptor::{Acceptor, Epoll, Group, LevelTriggered, Token};
+/// use epoll_acceptor::group::Group;
+/// use epoll_acceptor::{Acceptor, Epoll, LevelTriggered, Token};
 ///
 /// # fn main() -> std::io::Result<()> {
 /// let mut group = Group::builder(SocketAddr::from(([127, 0, 0, 1], 0))).bind(2)?;
 /// let mut workers = Vec::new();
 /// while let Some(member) = group.take() {
-///     let epoll = Epoll::new()?; // in a thread of its own
+///     let epoll = Epoll::new()?; // one thread and one epoll per member
 ///     let acceptor = LevelTriggered::on(member).register(&epoll, Token(0))?;
 ///     group.set_control(acceptor.listener(), acceptor.control());
 ///     workers.push((epoll, acceptor));
 /// }
-/// assert_eq!(group.unserved(), [], "each member has its acceptor");
+/// assert_eq!(group.unserved(), [], "each member has an acceptor");
 /// # Ok(())
 /// # }
 /// ```
@@ -75,66 +79,70 @@ pub use steering::Steering;
 #[must_use = "dropping the group closes the members that were not taken"]
 pub struct Group {
     shared: Arc<Shared>,
-    waiting: VecDeque<Member>,
+    /// Members that `take` has not returned yet.
+    untaken: VecDeque<Member>,
     address: SocketAddr,
 }
 
-/// What a group is to be.
+/// The configuration of a [`Group`].
+///
+/// # Examples
 ///
 /// ```
 /// use std::net::SocketAddr;
-/// use epoll_acceptor::Group;
-/// use epoll_acceptor::group::Steering;
+/// use epoll_acceptor::group::{Group, Steering};
 ///
 /// # fn main() -> std::io::Result<()> {
 /// let address = SocketAddr::from(([127, 0, 0, 1], 0));
-/// let group = Group::builder(address).backlog(1024).steer(Steering::ByCpu).bind(4)?;
+/// let group = Group::builder(address).backlog(1024).steering(Steering::ByCpu).bind(4)?;
 /// assert_eq!(group.report().len(), 4);
 /// # Ok(())
 /// # }
 /// ```
 #[derive(Clone, Debug)]
-#[must_use = "nothing is opened before `bind`"]
+#[must_use = "`bind` opens the group"]
 pub struct GroupBuilder {
     address: SocketAddr,
     backlog: u32,
-    steer: Steering,
+    steering: Steering,
 }
 
-/// One listener of a group, for an acceptor. Dropping it closes it: see
-/// [`leave_group`](EpollAcceptor::leave_group).
-#[must_use = "dropping it closes the listener, and resets whoever is queued"]
+/// One listener of a group, for an acceptor.
+///
+/// Dropping a member closes its listener and resets the connections in its queue;
+/// [`leave_group`](EpollAcceptor::leave_group) resets none.
+#[must_use = "dropping a member closes its listener and resets the connections in its queue"]
 pub struct Member {
     index: usize,
-    /// Invariant: there until the drop, or until it is released.
+    /// Invariant: `Some` until `close` or `into_listener`.
     listener: Option<Arc<TcpListener>>,
     shared: Arc<Shared>,
 }
 
-/// What can be said of a member just now.
+/// A snapshot of one member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MemberReport {
-    /// Its number, from 0 in the order of opening.
+    /// The index of the member, from 0 in the order of opening.
     pub index: usize,
-    /// Its accept queue; `None` of one that is closed.
+    /// The accept queue; `None` if the member is closed.
     pub queue: Option<AcceptQueue>,
-    /// Whether anybody attends to it.
-    pub attendance: MemberHealth,
+    /// Whether an acceptor serves the member.
+    pub health: MemberHealth,
 }
 
-/// How a member leaves its group: [`EpollAcceptor::leave_group`].
+/// The result of [`EpollAcceptor::leave_group`].
 #[derive(Debug)]
-#[must_use = "a member that winds down has not left before it is finished"]
-#[allow(clippy::large_enum_variant, reason = "made once in a member's life, and taken apart at once")]
-pub enum LeaveOutcome<S: Strategy, A: Admission> {
-    /// It is closed, and the kernel has given its queue to the other members: so many connections.
+#[must_use = "a member that is shutting down leaves the group when it is finished"]
+#[allow(clippy::large_enum_variant, reason = "created once per member, and matched at once")]
+pub enum LeaveOutcome<F: Filter = ()> {
+    /// The member is closed, and the kernel has migrated this number of connections to the other members.
     Migrated(u32),
-    /// The kernel sends it nobody any more; what it has queued is its own to serve or to refuse.
-    Winding(WindingDown<Member, S, A>),
+    /// The kernel assigns no new connections to the member. The caller serves or refuses its queue.
+    ShuttingDown(EpollAcceptor<Member, F>),
 }
 
-/// What the group and its members know of each other.
+/// The state that a group shares with its members.
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
@@ -143,97 +151,96 @@ struct Shared {
 #[derive(Debug)]
 struct State {
     slots: Vec<Slot>,
-    /// The members as they stand in the kernel's array, where the last takes the place of one that leaves.
+    /// The member indices in the order of the kernel's array, where the last socket replaces a closed one.
     order: Vec<usize>,
-    steer: Steering,
-    /// A program is attached.
-    steered: bool,
+    steering: Steering,
+    /// A BPF program is attached.
+    program_attached: bool,
 }
 
 #[derive(Debug, Default)]
 struct Slot {
-    /// Weak, or looking at a member would keep it open.
+    /// Weak, so that a report does not keep a member open.
     listener: Weak<TcpListener>,
     control: Option<Control>,
     last: Option<Look>,
-    /// Nobody new is sent to it.
-    leaves: bool,
+    /// The kernel is to assign no new connections to the member.
+    leaving: bool,
 }
 
-/// As much as the kernel allows by itself (`net.core.somaxconn`), and far more than std's 128.
+/// The default of `net.core.somaxconn` since Linux 5.4.
 const BACKLOG: u32 = 4096;
 
 impl Group {
-    /// Begins to open a group on `address`. Port 0 takes a free one, the same for all.
+    /// Returns a builder for a group on `address`. With port 0 the kernel picks a free port for all members.
     pub const fn builder(address: SocketAddr) -> GroupBuilder {
-        GroupBuilder { address, backlog: BACKLOG, steer: Steering::ByHash }
+        GroupBuilder { address, backlog: BACKLOG, steering: Steering::ByHash }
     }
 
-    /// The address on which all of them listen.
+    /// Returns the address on which all members listen.
     #[must_use]
     pub const fn local_addr(&self) -> SocketAddr {
         self.address
     }
 
-    /// The next member, for an acceptor. `None` when all were taken.
+    /// Returns the next member, for an acceptor; `None` if all were taken.
     ///
-    /// Clients are sent to a member from the moment it was opened, taken or not.
-    #[must_use = "dropping a member closes its listener, and resets whoever is queued"]
+    /// The kernel assigns connections to a member from [`bind`](GroupBuilder::bind) on, taken or not.
+    #[must_use = "dropping a member closes its listener and resets the connections in its queue"]
     pub fn take(&mut self) -> Option<Member> {
-        self.waiting.pop_front()
+        self.untaken.pop_front()
     }
 
-    /// Notes that the acceptor with this [`Control`] serves this member, which is its listener, in whatever loop it is
-    /// hosted.
+    /// Sets the [`Control`] of the acceptor that serves `member`, for [`report`](Self::report).
     ///
     /// # Panics
     ///
-    /// If the member is another group's.
+    /// Panics if `member` belongs to another group.
     pub fn set_control(&self, member: &Member, control: Control) {
-        assert!(Arc::ptr_eq(&member.shared, &self.shared), "the member is another group's");
+        assert!(Arc::ptr_eq(&member.shared, &self.shared), "the member belongs to another group");
         let slot = &mut self.shared.lock().slots[member.index];
         (slot.control, slot.last) = (Some(control), None);
     }
 
-    /// What can be said of each member, in the order of their opening. One system call each, and no privileges.
+    /// Returns a snapshot of each member, in the order of opening. One system call per member; no privileges.
     ///
-    /// A member is [`Stalled`](MemberHealth::Stalled) if connections waited at the last call and at this one, and its
-    /// owner has begun no pass in between: so the time between two calls is what an owner has to answer an event. Once
-    /// a second, say.
+    /// A member is [`Stalled`](MemberHealth::Stalled) if connections were queued at the previous call and at this one,
+    /// and its owner has begun no pass in between. The interval between two calls is therefore the time that an owner
+    /// has to handle an event: one second is a good interval.
     #[must_use]
     pub fn report(&self) -> Vec<MemberReport> {
         let mut state = self.shared.lock();
         (0..).zip(&mut state.slots).map(|(index, slot)| slot.report(index)).collect()
     }
 
-    /// The members at which clients wait for nobody: never attended, abandoned by their acceptor, or stalled since the
-    /// last [`report`](Self::report) or call of this.
+    /// Returns the members that no acceptor serves: without a control, abandoned by their acceptor, or stalled since the
+    /// previous call of `unserved` or [`report`](Self::report).
     #[must_use]
     pub fn unserved(&self) -> Vec<MemberReport> {
-        self.report().into_iter().filter(|member| member.attendance.is_unserved()).collect()
+        self.report().into_iter().filter(|member| member.health.is_unserved()).collect()
     }
 }
 
 impl GroupBuilder {
-    /// How many connections may wait at each member; 4096 unless set. The kernel cuts it to `net.core.somaxconn`.
+    /// Sets the backlog of each member, 4096 by default. The kernel caps it at `net.core.somaxconn`.
     pub const fn backlog(mut self, backlog: u32) -> Self {
         self.backlog = backlog;
         self
     }
 
-    /// How the kernel chooses a member; [`Steering::ByHash`] unless set.
-    pub const fn steer(mut self, steer: Steering) -> Self {
-        self.steer = steer;
+    /// Sets how the kernel chooses a member, [`Steering::ByHash`] by default.
+    pub const fn steering(mut self, steering: Steering) -> Self {
+        self.steering = steering;
         self
     }
 
-    /// Opens so many members.
+    /// Opens the group with this number of members.
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](io::ErrorKind::InvalidInput) for none at all; [`AddrInUse`](io::ErrorKind::AddrInUse) if
-    /// another user, or a socket without `SO_REUSEPORT`, has the address; and whatever the system refuses. Then none is
-    /// left open.
+    /// [`InvalidInput`](io::ErrorKind::InvalidInput) for 0 members; [`AddrInUse`](io::ErrorKind::AddrInUse) if a socket
+    /// of another user or without `SO_REUSEPORT` is bound to the address; otherwise the error of the system call. After
+    /// an error no member is open.
     ///
     /// # References
     ///
@@ -242,38 +249,39 @@ impl GroupBuilder {
     #[doc(alias = "SO_ATTACH_REUSEPORT_CBPF")]
     pub fn bind(self, members: usize) -> io::Result<Group> {
         if members == 0 {
-            let why = "a group without members would serve nobody: open 1 or more";
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+            let message = "a group must have 1 or more members";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }
         let mut address = self.address;
         let mut sockets = Vec::new();
         for _ in 0..members {
-            let socket = bound(address)?;
-            // The first one picks the port.
+            let socket = bind_socket(address)?;
+            // With port 0 the first socket gets the port of all.
             address = socket.local_addr()?.as_socket().unwrap_or(address);
             sockets.push(socket);
         }
-        // All are bound before the first one listens: a group is there whole, or not at all.
+        // Binds all sockets before the first one listens: if a bind fails, no client has connected.
         let backlog = i32::try_from(self.backlog).unwrap_or(i32::MAX);
         sockets.iter().try_for_each(|socket| socket.listen(backlog))?;
-        let steered = self.steer != Steering::ByHash;
-        if steered {
-            steering::attach(&sockets[0], self.steer, members, None)?;
+        let program_attached = self.steering != Steering::ByHash;
+        if program_attached {
+            steering::attach(&sockets[0], self.steering, members, None)?;
         }
         let listeners: Vec<_> =
             sockets.into_iter().map(|socket| Arc::new(TcpListener::from(socket))).collect();
         let slot = |listener| Slot { listener: Arc::downgrade(listener), ..Slot::default() };
         let slots = listeners.iter().map(slot).collect();
-        let state = State { slots, order: (0..members).collect(), steer: self.steer, steered };
+        let order = (0..members).collect();
+        let state = State { slots, order, steering: self.steering, program_attached };
         let shared = Arc::new(Shared { state: Mutex::new(state) });
         let member =
             |(index, listener)| Member { index, listener: Some(listener), shared: Arc::clone(&shared) };
-        let waiting = (0..).zip(listeners).map(member).collect();
-        Ok(Group { shared, waiting, address })
+        let untaken = (0..).zip(listeners).map(member).collect();
+        Ok(Group { shared, untaken, address })
     }
 }
 
-fn bound(address: SocketAddr) -> io::Result<Socket> {
+fn bind_socket(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
@@ -282,63 +290,62 @@ fn bound(address: SocketAddr) -> io::Result<Socket> {
 }
 
 impl Member {
-    /// Its number, from 0 in the order of opening. Under [`Steering::ByCpu`] also that of its CPU, as long as nobody has
-    /// left.
+    /// Returns the index of the member, from 0 in the order of opening. With [`Steering::ByCpu`] it is also the number
+    /// of its CPU until a member leaves.
     #[must_use]
     pub const fn index(&self) -> usize {
         self.index
     }
 
-    /// The listener, which the group forgets: to be handed to another process, where it goes on being a member. The
-    /// group reports it as closed, and what is attached goes on steering to it.
+    /// Releases the listener from the group, to hand it over to another process.
     ///
-    /// # Panics
-    ///
-    /// Never: nobody else keeps a member's listener for longer than a look at it.
-    #[must_use = "dropping the listener closes it and resets whoever is queued"]
+    /// The kernel still balances connections to it, but the group reports the member as closed.
+    #[must_use = "dropping the listener closes it and resets the connections in its queue"]
     pub fn into_listener(mut self) -> TcpListener {
         let shared = Arc::clone(&self.shared);
-        // A look at the group would hold it too.
+        // `Slot::report` upgrades its weak reference under this lock.
         let _state = shared.lock();
         let listener = self.listener.take().and_then(Arc::into_inner);
-        listener.expect("the listener is here, and nobody else's")
+        listener.expect("under the lock, the member holds the only strong reference")
     }
 
-    /// Closes it, if it has not been closed or released.
+    /// Closes the listener unless it was closed or released.
     fn close(&mut self, state: &mut State) {
         if let Some(listener) = self.listener.take() {
             drop(listener);
-            state.closed(self.index);
+            state.on_closed(self.index);
         }
     }
 
     fn listener(&self) -> &TcpListener {
-        self.listener.as_ref().expect("the listener is here until it is dropped or released")
+        self.listener.as_ref().expect("`close` and `into_listener` end the member")
     }
 }
 
-impl<S: Strategy, A: Admission> EpollAcceptor<Member, S, A> {
-    /// Takes a member out of its group, resetting nobody.
+impl<F: Filter> EpollAcceptor<Member, F> {
+    /// Removes the member from its group without resetting a connection.
     ///
-    /// Where the kernel gives a closed member's queue to the others (`net.ipv4.tcp_migrate_req` = 1, Linux 5.14), it is
-    /// closed, and they are told. Elsewhere, newcomers are steered to the others first, so that none of them is kept
-    /// waiting, and the member is [wound down](Self::wind_down): go on with what comes back as it says.
+    /// If the kernel migrates the queue of a closed member (`net.ipv4.tcp_migrate_req` = 1, Linux 5.14), closes the
+    /// listener and wakes the other members. Otherwise, attaches a program that assigns new connections to the other
+    /// members, then shuts the member down as
+    /// [`shutdown_gracefully`](Control::shutdown_gracefully) does. The last member of a group is always
+    /// shut down this way.
     ///
-    /// The last member has nobody to leave its queue to, and is always wound down.
+    /// ## Migration exceeds the backlog
     ///
-    /// ## Migration knows no backlog
+    /// The kernel adds migrated connections to the queues of the other members beyond their backlog.
     ///
-    /// The queues of the others take what comes, beyond what they hold otherwise.
+    /// ## `Steering::ByCpu`
     ///
-    /// ## Under `Steering::ByCpu`
+    /// The last member takes over the position of the leaving one, and with it the CPU.
     ///
-    /// The last member takes the leaving one's place, and its CPU.
+    /// # Examples
     ///
     /// ```
     /// use std::net::SocketAddr;
     /// use std::time::Duration;
-    /// use epoll_acceptor::group::LeaveOutcome;
-    /// use epoll_acceptor::{Acceptor, Epoll, Events, Group, LevelTriggered, Refusal, Pending, Token};
+    /// use epoll_acceptor::group::{Group, LeaveOutcome};
+    /// use epoll_acceptor::{Acceptor, Epoll, Events, LevelTriggered, Pending, Refusal, Token};
     ///
     /// # fn main() -> std::io::Result<()> {
     /// let epoll = Epoll::new()?;
@@ -348,39 +355,38 @@ impl<S: Strategy, A: Admission> EpollAcceptor<Member, S, A> {
     /// let acceptor = LevelTriggered::on(member).register(&epoll, Token(0))?;
     ///
     /// match acceptor.leave_group(Pending::Serve(Refusal::Reset), Duration::from_secs(5)) {
-    ///     LeaveOutcome::Migrated(waiting) => println!("{waiting} go to the others"),
-    ///     LeaveOutcome::Winding(mut ending) => {
-    ///         while !ending.is_over() {
-    ///             epoll.wait(&mut events, Some(ending.timeout()))?;
-    ///             if events.by_ref().any(|event| event.token() == Token(0)) {
-    ///                 ending.drain(drop)?;
-    ///             }
+    ///     LeaveOutcome::Migrated(count) => println!("{count} connections migrated"),
+    ///     LeaveOutcome::ShuttingDown(mut acceptor) => {
+    ///         while !acceptor.state().is_terminal() {
+    ///             epoll.wait(&mut events, None)?;
+    ///             acceptor.drain(drop)?;
     ///         }
-    ///         assert_eq!(ending.finish().left, Some(0));
+    ///         assert_eq!(acceptor.shutdown_report().unwrap().abandoned, Some(0));
     ///     }
     /// }
     /// # Ok(())
     /// # }
     /// ```
     #[doc(alias = "tcp_migrate_req")]
-    pub fn leave_group(mut self, rest: Pending, within: Duration) -> LeaveOutcome<S, A> {
+    pub fn leave_group(mut self, pending: Pending, timeout: Duration) -> LeaveOutcome<F> {
         let shared = Arc::clone(&self.listener().shared);
-        // To the end: the others must not leave before the queue is theirs.
+        // Held until the queue has migrated: otherwise the members that receive it could leave too.
         let mut state = shared.lock();
-        if state.leave(self.listener().index) && migrates() {
-            let waiting = accept_queue(self.listener()).map_or(0, |queue| queue.depth);
-            self.drain.retire();
-            self.drain.port_mut().listener_mut().close(&mut state);
+        if state.mark_leaving(self.listener().index) && queues_migrate() {
+            let count = accept_queue(self.listener()).map_or(0, |queue| queue.depth);
+            self.core.deregister();
+            self.core.backend_mut().listener_mut().close(&mut state);
             drop(state);
-            return LeaveOutcome::Migrated(waiting);
+            return LeaveOutcome::Migrated(count);
         }
         drop(state);
-        LeaveOutcome::Winding(self.wind_down(rest, within))
+        self.control().shutdown_gracefully(pending, timeout);
+        LeaveOutcome::ShuttingDown(self)
     }
 }
 
-/// Whether the kernel gives a closed member's queue to the others.
-fn migrates() -> bool {
+/// Returns `true` if the kernel migrates the queue of a closed member.
+fn queues_migrate() -> bool {
     fs::read_to_string("/proc/sys/net/ipv4/tcp_migrate_req").is_ok_and(|value| value.trim() == "1")
 }
 
@@ -391,38 +397,39 @@ impl Shared {
 }
 
 impl State {
-    /// Sends nobody new to this member, if there are others to send them to. Whether there are.
-    fn leave(&mut self, index: usize) -> bool {
-        self.slots[index].leaves = true;
-        let others = self.order.iter().any(|other| !self.slots[*other].leaves);
+    /// Steers new connections away from a member. Returns `false` if no other member remains.
+    fn mark_leaving(&mut self, index: usize) -> bool {
+        self.slots[index].leaving = true;
+        let others = self.order.iter().any(|other| !self.slots[*other].leaving);
         if others {
-            self.steer_anew();
+            self.update_steering();
         }
         others
     }
 
-    /// A member has been closed.
-    fn closed(&mut self, index: usize) {
+    /// Updates the kernel's order after a member was closed, and wakes the other members.
+    fn on_closed(&mut self, index: usize) {
         if let Some(position) = self.order.iter().position(|other| *other == index) {
             self.order.swap_remove(position);
         }
-        self.steer_anew();
-        // Some kernels give the others a closed member's queue and do not tell them. Who has nothing queued hears nothing.
+        self.update_steering();
+        // Some kernels migrate the queue without waking the sibling. `shutdown(SHUT_WR)` wakes the epolls of a TCP
+        // listener, and reports an event only if its queue is not empty.
         for listener in self.listeners().filter(|listener| sys::is_listening(listener.as_fd())) {
             let _ = sys::shutdown_write(listener.as_fd());
         }
     }
 
-    /// Attaches the program for the members there are, without the first that leaves.
-    fn steer_anew(&mut self) {
+    /// Attaches or detaches the program for the open members, excluding the first one that is leaving.
+    fn update_steering(&mut self) {
         let Some(any) = self.listeners().next() else { return };
-        let leaving = self.order.iter().position(|index| self.slots[*index].leaves);
-        if leaving.is_some() || self.steer != Steering::ByHash {
-            // Where this is forbidden, newcomers to one that leaves are barred and try again.
-            self.steered |= steering::attach(&any, self.steer, self.order.len(), leaving).is_ok();
-        } else if self.steered {
+        let leaving = self.order.iter().position(|index| self.slots[*index].leaving);
+        if leaving.is_some() || self.steering != Steering::ByHash {
+            // If the kernel forbids it, the shutdown drops new handshakes with a leaving member, and the client retries.
+            self.program_attached |= steering::attach(&any, self.steering, self.order.len(), leaving).is_ok();
+        } else if self.program_attached {
             steering::detach(&any);
-            self.steered = false;
+            self.program_attached = false;
         }
     }
 
@@ -435,16 +442,16 @@ impl Slot {
     fn report(&mut self, index: usize) -> MemberReport {
         let listener = self.listener.upgrade();
         let queue = listener.and_then(|listener| accept_queue(&*listener).ok());
-        let attendance = match (&queue, &self.control) {
+        let health = match (&queue, &self.control) {
             (None, _) => MemberHealth::Closed,
             (Some(_), None) => MemberHealth::Unserved,
             (Some(queue), Some(control)) => {
                 let now =
-                    Look { waiting: queue.depth, passes: control.counters().passes, state: control.state() };
-                attendance(self.last.replace(now), now)
+                    Look { pending: queue.depth, passes: control.counters().passes, state: control.state() };
+                health(self.last.replace(now), now)
             }
         };
-        MemberReport { index, queue, attendance }
+        MemberReport { index, queue, health }
     }
 }
 

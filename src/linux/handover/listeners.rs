@@ -1,4 +1,4 @@
-//! Listeners that came from another process, by their names.
+//! Listeners from another process, by name.
 
 use std::fmt;
 use std::io;
@@ -9,29 +9,29 @@ use std::os::unix::net::UnixListener;
 use crate::linux::sys;
 use crate::linux::sys::rights::socket_kind;
 
-/// What was handed over under one name.
+/// One received descriptor, by its kind.
 #[derive(Debug)]
-#[must_use = "dropping it closes the socket, and resets whoever is queued if nobody else holds it"]
+#[must_use = "dropping the last descriptor of a socket resets the connections in its queue"]
 #[non_exhaustive]
 pub enum Received {
-    /// A TCP or MPTCP socket that listens.
+    /// A listening TCP or MPTCP socket.
     Tcp(TcpListener),
-    /// A Unix stream socket that listens.
+    /// A listening Unix stream socket.
     Unix(UnixListener),
-    /// Another socket that listens: for [`OwnedFd`] as a [`Listener`](crate::linux::Listener).
+    /// Another listening socket; `OwnedFd` is a [`Listener`](crate::socket::Listener).
     Other(OwnedFd),
-    /// No listening socket. A service manager may pass such descriptors too.
+    /// Any other descriptor: a service manager also passes datagram sockets, FIFOs and devices.
     NotListening(OwnedFd),
 }
 
-/// The listeners that were handed over to this process, each close-on-exec.
+/// The listeners that this process received from another one, each close-on-exec.
 ///
-/// Take out what the program serves. What is left is closed when this is dropped, and that is the end of its accept
-/// queue if nobody else holds the socket.
+/// Take the ones that the program serves. Dropping `Listeners` closes the others, and resets the connections in their
+/// queues if no other process holds the socket.
 ///
-/// Made by [`inherited`](super::inherited) and [`receive`](super::receive), which have examples.
+/// [`from_env`](super::from_env) and [`receive`](super::receive) return it and have examples.
 #[derive(Debug, Default)]
-#[must_use = "dropping the listeners closes them, and resets whoever is queued if nobody else holds them"]
+#[must_use = "dropping the last descriptor of a socket resets the connections in its queue"]
 pub struct Listeners {
     named: Vec<(String, Received)>,
 }
@@ -41,70 +41,74 @@ impl Listeners {
         Self { named: named.into_iter().map(|(name, fd)| (name, Received::of(fd))).collect() }
     }
 
-    /// How many have not been taken out.
+    /// Returns the number of descriptors that have not been taken.
     #[must_use]
     pub fn len(&self) -> usize {
         self.named.len()
     }
 
-    /// Whether nothing was handed over, or everything has been taken out.
+    /// Returns `true` if no descriptor is left.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.named.is_empty()
     }
 
-    /// The names, in the order in which they were handed over. A name may stand there more than once.
+    /// Returns the names in the order of the sender. A name can occur more than once.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.named.iter().map(|(name, _)| name.as_str())
     }
 
-    /// Takes out the first of this name, whatever it is.
+    /// Takes the first descriptor of this name, of any kind.
     pub fn take(&mut self, name: &str) -> Option<Received> {
-        let at = self.named.iter().position(|(other, _)| other == name)?;
-        Some(self.named.remove(at).1)
+        let index = self.position(name)?;
+        Some(self.named.remove(index).1)
     }
 
-    /// Takes out the first of this name, which must be a TCP listener.
+    /// Takes the first descriptor of this name, which must be a TCP or MPTCP listener.
     ///
     /// # Errors
     ///
-    /// [`NotFound`](io::ErrorKind::NotFound) if there is none of this name;
-    /// [`InvalidData`](io::ErrorKind::InvalidData) if it does not listen, or not on TCP. It stays where it is.
+    /// [`NotFound`](io::ErrorKind::NotFound) if no descriptor has this name;
+    /// [`InvalidData`](io::ErrorKind::InvalidData) if it is not a TCP listener; then it is not taken.
     pub fn take_tcp(&mut self, name: &str) -> io::Result<TcpListener> {
-        self.take_as(name, "a TCP socket that listens", |received| match received {
+        self.take_as(name, "a listening TCP socket", |received| match received {
             Received::Tcp(listener) => Ok(listener),
             other => Err(other),
         })
     }
 
-    /// Takes out the first of this name, which must be a Unix stream listener.
+    /// Takes the first descriptor of this name, which must be a Unix stream listener.
     ///
     /// # Errors
     ///
     /// As for [`take_tcp`](Self::take_tcp).
     pub fn take_unix(&mut self, name: &str) -> io::Result<UnixListener> {
-        self.take_as(name, "a Unix stream socket that listens", |received| match received {
+        self.take_as(name, "a listening Unix stream socket", |received| match received {
             Received::Unix(listener) => Ok(listener),
             other => Err(other),
         })
     }
 
+    fn position(&self, name: &str) -> Option<usize> {
+        self.named.iter().position(|(other, _)| other == name)
+    }
+
     fn take_as<T>(
         &mut self,
         name: &str,
-        wanted: &str,
-        pick: impl FnOnce(Received) -> Result<T, Received>,
+        expected: &str,
+        convert: impl FnOnce(Received) -> Result<T, Received>,
     ) -> io::Result<T> {
-        let Some(at) = self.named.iter().position(|(other, _)| other == name) else {
-            let there: Vec<&str> = self.names().collect();
-            let why = format!("no listener named {name:?} was handed over: there is {there:?}");
-            return Err(io::Error::new(io::ErrorKind::NotFound, why));
+        let Some(index) = self.position(name) else {
+            let names: Vec<&str> = self.names().collect();
+            let message = format!("no listener has the name {name:?}: use one of {names:?}");
+            return Err(io::Error::new(io::ErrorKind::NotFound, message));
         };
-        let (name, received) = self.named.remove(at);
-        pick(received).map_err(|received| {
-            let why = format!("what was handed over as {name:?} is {received}: hand over {wanted}");
-            self.named.insert(at, (name, received));
-            io::Error::new(io::ErrorKind::InvalidData, why)
+        let (name, received) = self.named.remove(index);
+        convert(received).map_err(|received| {
+            let message = format!("the descriptor named {name:?} must be {expected}, but is {received}");
+            self.named.insert(index, (name, received));
+            io::Error::new(io::ErrorKind::InvalidData, message)
         })
     }
 }
@@ -133,14 +137,14 @@ impl Received {
     }
 }
 
-/// `a TCP socket that listens`, and so on.
+/// Prints the kind: `a listening TCP socket`.
 impl fmt::Display for Received {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Tcp(_) => "a TCP socket that listens",
-            Self::Unix(_) => "a Unix stream socket that listens",
-            Self::Other(_) => "a socket of another kind that listens",
-            Self::NotListening(_) => "no listening socket",
+            Self::Tcp(_) => "a listening TCP socket",
+            Self::Unix(_) => "a listening Unix stream socket",
+            Self::Other(_) => "a listening socket of another kind",
+            Self::NotListening(_) => "not a listening socket",
         })
     }
 }

@@ -1,47 +1,49 @@
-//! Listeners from one process to another, without a moment at which nobody listens (feature `handover`).
+//! Zero-downtime restart: listeners from one process to another (feature `handover`).
 //!
-//! A listening socket lives, with its accept queue, as long as any process has a descriptor of it. So a server is
-//! replaced without a client noticing by giving the *same socket* to the new process before the old one lets go:
+//! A listening socket and its accept queue exist while any process has a descriptor of the socket. The old process
+//! therefore passes the *same socket* to the new one before it closes its own descriptor, and no connection is lost:
 //!
-//! * at the start of the new program, as systemd does it: [`spawn`] and [`inherited`];
-//! * at any time, over a Unix socket: [`send`] and [`receive`] (`SCM_RIGHTS`).
+//! * at the start of the new program, by the socket activation protocol of systemd: [`spawn`] and [`from_env`];
+//! * at any time, over a Unix socket (`SCM_RIGHTS`): [`send`] and [`receive`].
 //!
-//! # The order of steps
+//! # Order of steps
 //!
-//! 1. The old process hands over, and **goes on accepting**.
-//! 2. The new one receives, registers its acceptor, and [`confirm`]s.
-//! 3. The old one hears that ([`await_confirmation`]), and deregisters: [`Control::stop`] and a pass, or
+//! 1. The old process sends the listeners and **continues to accept**.
+//! 2. The new process receives them, registers its acceptors and calls [`confirm`].
+//! 3. The old process returns from [`await_confirmation`] and deregisters: [`Control::stop`] and a pass, or
 //!    [`into_listener`].
-//! 4. It closes its listener, which resets nobody since the socket lives on, ends the connections that it has, and
-//!    ends.
+//! 4. It closes its listener, which resets no connection because the socket stays open in the new process, finishes
+//!    its connections, and exits.
 //!
-//! If the new process fails before step 3, the old one has lost nothing.
+//! If the new process fails before step 3, the old one continues to serve.
 //!
-//! [The guide](crate::guide::handover) tells all of it, and how a service ends.
+//! [The guide](crate::guide::handover) describes these steps in full, and how a service ends.
 //!
 //! # Traps
 //!
-//! ## The old process deregisters before it sleeps
+//! ## Deregister in the old process
 //!
-//! Closing a descriptor does not end its registration as long as the socket lives, and it lives on in the new
-//! process. An epoll that was left behind is told of clients that nobody there accepts, for ever; exclusively
-//! registered, it swallows the events of the new process.
+//! `close` does not delete a registration while the socket is open in another process. The epoll of the old process
+//! would report connections forever that it can no longer accept; an exclusive registration would also take the
+//! wakeups of the new process.
 //!
-//! ## Never wind down a socket that was handed over
+//! ## Do not shut the socket down
 //!
-//! [`wind_down`](crate::linux::EpollAcceptor::wind_down) acts on the socket, which is now the new process's too. It is for the
-//! end of a service, and not for its handing over.
+//! [`Control::shutdown_gracefully`] acts on the socket, which both processes share. Use it at the end of a service, not
+//! for a handover.
 //!
-//! ## Whoever can connect is given the listeners
+//! ## Restrict the Unix socket
 //!
-//! A Unix socket on which a server hands over stands where only its owner can reach it.
+//! A process that can connect to the socket on which a server hands over gets the listeners. Create it where only its
+//! owner has access.
 //!
 //! ## `O_NONBLOCK` is shared
 //!
-//! It belongs to the socket. Whoever clears it makes the accepts of the other process block.
+//! `O_NONBLOCK` is a flag of the open file description: if one process clears it, the accepts of the other block.
 //!
-//! [`Control::stop`]: crate::drain::Control::stop
-//! [`into_listener`]: crate::linux::EpollAcceptor::into_listener
+//! [`Control::shutdown_gracefully`]: crate::Control::shutdown_gracefully
+//! [`Control::stop`]: crate::Control::stop
+//! [`into_listener`]: crate::EpollAcceptor::into_listener
 
 mod listeners;
 
@@ -55,24 +57,34 @@ use std::os::unix::net::UnixStream;
 use std::process::{Child, Command};
 
 use super::sys;
-use super::sys::rights::{self, FIRST_INHERITED, Image, RIGHTS_MAX};
+use super::sys::rights::{self, Exec, LISTEN_FDS_START, RIGHTS_MAX};
 
 pub use listeners::{Listeners, Received};
 
-/// The listeners that this program was started with: by a service manager, or by [`spawn`].
+/// Takes the listeners that a service manager or [`spawn`] passed to this program.
 ///
-/// Reads `LISTEN_PID`, `LISTEN_FDS` and `LISTEN_FDNAMES` as sd_listen_fds(3) defines them. Without them, or if they are
-/// for another process, there are none, and the program opens its own. A descriptor without a name is `"unknown"`.
-/// All of them are close-on-exec from now on.
+/// Reads `LISTEN_PID`, `LISTEN_FDS` and `LISTEN_FDNAMES` as sd_listen_fds(3) defines them. If they are missing or name
+/// another process, returns no listeners: the program opens its own. A descriptor without a name is named `"unknown"`.
+/// Sets close-on-exec on every descriptor.
 ///
-/// Call it once, early: until then whatever this program executes inherits them too. The variables stay, since a
-/// program with threads cannot remove them safely; a child that is executed is not the process that they name.
+/// Call it once, at the start of `main`: until then, executed programs inherit the descriptors. The variables stay set,
+/// because removing them is not thread-safe; `LISTEN_PID` does not match an executed child.
 ///
 /// # Errors
 ///
-/// [`InvalidInput`](io::ErrorKind::InvalidInput) if the variables make no sense or do not fit together,
-/// `EBADF` if there are fewer descriptors than they say, [`AlreadyExists`](io::ErrorKind::AlreadyExists) the second
-/// time.
+/// An error takes no descriptor and changes no flag.
+///
+/// * [`InvalidInput`](io::ErrorKind::InvalidInput) if the variables are malformed or contradict each other, or if a
+///   descriptor has `FD_CLOEXEC` set: execve(2) would have closed it, so this program opened it;
+/// * `EBADF` if one of the descriptors is not open;
+/// * [`AlreadyExists`](io::ErrorKind::AlreadyExists) if an earlier call took the listeners.
+///
+/// # Safety
+///
+/// If `LISTEN_PID` is the id of this process, no other object may own the descriptors 3 to 3 + `LISTEN_FDS` - 1:
+/// dropping the returned listeners closes them. In a program that systemd or [`spawn`] started this holds until other
+/// code takes the descriptors. The checks above detect a descriptor that was opened with `FD_CLOEXEC`, as std opens
+/// all of its own, but no other.
 ///
 /// # Examples
 ///
@@ -81,7 +93,8 @@ pub use listeners::{Listeners, Received};
 /// use epoll_acceptor::handover;
 ///
 /// # fn main() -> std::io::Result<()> {
-/// let mut listeners = handover::from_env()?;
+/// // SAFETY: the service manager sets the variables, and no other code has taken the descriptors.
+/// let mut listeners = unsafe { handover::from_env() }?;
 /// let listener = match listeners.is_empty() {
 ///     true => TcpListener::bind("127.0.0.1:0")?,
 ///     false => listeners.take_tcp("http")?,
@@ -95,26 +108,31 @@ pub use listeners::{Listeners, Received};
 /// [sd_listen_fds(3)](https://man7.org/linux/man-pages/man3/sd_listen_fds.3.html)
 #[doc(alias = "sd_listen_fds")]
 #[doc(alias = "LISTEN_FDS")]
-pub fn from_env() -> io::Result<Listeners> {
-    Ok(Listeners::new(rights::take_inherited()?))
+#[allow(
+    unsafe_code,
+    unsafe_op_in_unsafe_fn,
+    reason = "passes the caller's promise to `take_listen_fds` unchanged; unsafe blocks stay in `sys`"
+)]
+pub unsafe fn from_env() -> io::Result<Listeners> {
+    Ok(Listeners::new(rights::take_listen_fds()?))
 }
 
-/// Starts a program that inherits these listeners, by the protocol that [`inherited`] reads.
+/// Starts a program that inherits these listeners, by the protocol of [`from_env`].
 ///
-/// In the child, and in no other program that this process starts meanwhile, the descriptors from 3 on are the
-/// listeners, in this order; `LISTEN_FDS`, `LISTEN_FDNAMES` and `LISTEN_PID` tell of them. Here nothing changes: no
-/// close-on-exec flag is cleared. What the child finds at these numbers otherwise is lost to it.
+/// In the child, the descriptors from 3 on are the listeners, in this order, and `LISTEN_PID`, `LISTEN_FDS` and
+/// `LISTEN_FDNAMES` describe them. They replace any other descriptor at these numbers. This process clears no
+/// close-on-exec flag, so no program that another thread executes inherits them.
 ///
-/// ## What of the command is not seen
+/// ## Ignored settings of the command
 ///
-/// `env_clear` and `arg0` cannot be asked of a [`Command`]. The child has this process's environment with the
-/// command's additions and removals, and its program as argument 0, which is looked up in this process's `PATH`.
+/// [`Command`] does not expose `env_clear` and `arg0`. The child gets the environment of this process with the
+/// additions and removals of the command, and its program as argument 0, found through the `PATH` of this process.
 ///
 /// # Errors
 ///
-/// [`InvalidInput`](io::ErrorKind::InvalidInput) for no listener at all, more than 253, a name that LISTEN_FDNAMES
-/// cannot hold (empty, longer than 255, a colon, not printable ASCII), a descriptor that does not listen, or a zero
-/// byte in an argument; otherwise whatever [`Command::spawn`] fails with.
+/// [`InvalidInput`](io::ErrorKind::InvalidInput) for 0 or more than 253 listeners, a name that `LISTEN_FDNAMES` cannot
+/// contain (empty, longer than 255, with a colon, not printable ASCII), a descriptor that is not listening, or a NUL in
+/// an argument or variable; otherwise the error of [`Command::spawn`].
 ///
 /// # Examples
 ///
@@ -136,13 +154,13 @@ pub fn from_env() -> io::Result<Listeners> {
 #[doc(alias = "LISTEN_PID")]
 pub fn spawn<F: AsFd>(mut command: Command, listeners: &[(&str, F)]) -> io::Result<Child> {
     let named = check(listeners)?;
-    let end = FIRST_INHERITED + i32::try_from(named.len()).unwrap_or(i32::MAX - FIRST_INHERITED);
-    // Out of the way, so that moving one into place does not overwrite the next.
+    let end = LISTEN_FDS_START + i32::try_from(named.len()).unwrap_or(i32::MAX - LISTEN_FDS_START);
+    // Duplicates above the target numbers: a `dup2` in the child must not overwrite a listener that is still to be moved.
     let fds = named.iter().map(|(_, fd)| rights::duplicate_from(*fd, end)).collect::<Result<Vec<_>, _>>()?;
-    // Whatever `spawn` opens for itself must not come to lie where the child puts the listeners.
+    // Occupies the target numbers: `Command::spawn` must not open its own pipes there.
     let mut placeholders = Vec::new();
     for (_, fd) in named.iter().cycle() {
-        let placeholder = rights::duplicate_from(*fd, FIRST_INHERITED)?;
+        let placeholder = rights::duplicate_from(*fd, LISTEN_FDS_START)?;
         if placeholder.as_raw_fd() >= end {
             break;
         }
@@ -151,19 +169,19 @@ pub fn spawn<F: AsFd>(mut command: Command, listeners: &[(&str, F)]) -> io::Resu
     let names: Vec<&str> = named.iter().map(|(name, _)| *name).collect();
     command.env("LISTEN_FDS", named.len().to_string()).env("LISTEN_FDNAMES", names.join(":"));
     command.env_remove("LISTEN_PID").env_remove("LISTEN_PIDFDID");
-    let image = Image::new(arguments(&command)?, environment(&command)?, fds);
-    rights::replace_image(&mut command, image);
+    let program = Exec::new(arguments(&command)?, environment(&command)?, fds);
+    rights::exec_in_child(&mut command, program);
     command.spawn()
 }
 
-/// `sendmsg(SCM_RIGHTS)`—Hands listeners over to whoever is at the other end of a Unix socket.
+/// `sendmsg(SCM_RIGHTS)`—Sends listeners to the process at the other end of a Unix socket, which calls [`receive`].
 ///
-/// They stay open and registered here. The other side calls [`receive`].
+/// They stay open and registered in this process.
 ///
 /// # Errors
 ///
-/// [`InvalidInput`](io::ErrorKind::InvalidInput) as for [`spawn`]; `ETOOMANYREFS` if more descriptors are under way
-/// than this user may have open; whatever the stream fails with: one that is non-blocking may be full.
+/// [`InvalidInput`](io::ErrorKind::InvalidInput) as for [`spawn`]; `ETOOMANYREFS` if the descriptors of this user in
+/// flight exceed `RLIMIT_NOFILE`; otherwise the error of the stream, such as `EAGAIN` if it is non-blocking and full.
 ///
 /// # Examples
 ///
@@ -173,17 +191,22 @@ pub fn spawn<F: AsFd>(mut command: Command, listeners: &[(&str, F)]) -> io::Resu
 /// use epoll_acceptor::handover;
 ///
 /// # fn main() -> std::io::Result<()> {
-/// let (old, new) = UnixStream::pair()?; // in two processes
+/// // The old process.
+/// let (old, new) = UnixStream::pair()?;
 /// let listener = TcpListener::bind("127.0.0.1:0")?;
 /// handover::send(&old, &[("http", &listener)])?;
 ///
-/// let taken_over = handover::receive(&new)?.take_tcp("http")?;
+/// // The new process.
+/// let received = handover::receive(&new)?.take_tcp("http")?;
 /// handover::confirm(&new)?;
 ///
+/// // The old process.
 /// handover::await_confirmation(&old)?;
 /// let client = TcpStream::connect(listener.local_addr()?)?;
-/// drop(listener); // and the client is still queued
-/// taken_over.accept()?;
+/// drop(listener); // The connection stays in the queue.
+///
+/// // The new process.
+/// received.accept()?;
 /// # Ok(())
 /// # }
 /// ```
@@ -203,26 +226,26 @@ pub fn send<F: AsFd>(mut stream: &UnixStream, listeners: &[(&str, F)]) -> io::Re
             sent => break sent?,
         }
     };
-    // The descriptors go with the first byte; the kernel does not split so few.
+    // The first byte carried the descriptors; the rest of the header follows without them.
     stream.write_all(&header[sent..])?;
     stream.write_all(names.as_bytes())
 }
 
-/// `recvmsg(SCM_RIGHTS)`—Receives the listeners that [`send`] hands over: owned, close-on-exec, by their names.
+/// `recvmsg(SCM_RIGHTS)`—Receives the listeners of one [`send`], owned and close-on-exec.
 ///
-/// Waits for them for as long as the stream does: `set_read_timeout` bounds it.
+/// Blocks until they arrive or the read timeout of the stream expires (`set_read_timeout`).
 ///
 /// # Errors
 ///
-/// [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) if the other side has closed the stream;
-/// [`InvalidData`](io::ErrorKind::InvalidData) if it has sent something else;
-/// [`QuotaExceeded`](io::ErrorKind::QuotaExceeded) if this process has not enough descriptors left: what could be
-/// received is closed again, and the sender still has them all and may send them again. Otherwise whatever the stream
-/// fails with.
+/// * [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) if the peer has closed the stream;
+/// * [`InvalidData`](io::ErrorKind::InvalidData) if it has sent anything else than [`send`] does;
+/// * [`QuotaExceeded`](io::ErrorKind::QuotaExceeded) if this process has too few free descriptors. The received ones are
+///   closed; the sender still has all of them and can send them again;
+/// * otherwise the error of the stream.
 ///
 /// # Examples
 ///
-/// Those of [`send`].
+/// See [`send`].
 ///
 /// # References
 ///
@@ -230,66 +253,67 @@ pub fn send<F: AsFd>(mut stream: &UnixStream, listeners: &[(&str, F)]) -> io::Re
 #[doc(alias = "SCM_RIGHTS")]
 pub fn receive(mut stream: &UnixStream) -> io::Result<Listeners> {
     let mut bytes = [0; Header::SIZE];
-    let came = loop {
+    let message = loop {
         match rights::receive_rights(stream.as_fd(), &mut bytes) {
             Err(errno) if errno.number() == libc::EINTR => {}
-            came => break came?,
+            message => break message?,
         }
     };
-    if came.length == 0 {
-        let why = "the other side closed the stream and handed nothing over";
+    if message.length == 0 {
+        let why = "the peer closed the stream before it sent listeners";
         return Err(io::Error::new(io::ErrorKind::UnexpectedEof, why));
     }
-    let header = Header::from_bytes(&bytes[..came.length])
+    let header = Header::from_bytes(&bytes[..message.length])
         .filter(|header| header.names <= NAMES_MAX)
-        .filter(|header| header.count == came.fds.len() || came.truncated)
-        .ok_or_else(foreign)?;
-    // Read in any case, so that the stream is good for another try.
+        .filter(|header| header.count == message.fds.len() || message.truncated)
+        .ok_or_else(protocol_error)?;
+    // Reads the names of a truncated message too, so that the sender can send again on this stream.
     let mut names = vec![0; header.names];
     stream.read_exact(&mut names)?;
-    if came.truncated {
-        let why = "this process has too few descriptors left to receive the listeners: raise RLIMIT_NOFILE \
-                   and ask for them again";
+    if message.truncated {
+        let why = "too few free descriptors to receive the listeners: raise RLIMIT_NOFILE, then have them sent again";
         return Err(io::Error::new(io::ErrorKind::QuotaExceeded, why));
     }
-    let names = String::from_utf8(names).map_err(|_| foreign())?;
+    let names = String::from_utf8(names).map_err(|_| protocol_error())?;
     let names: Vec<&str> = names.split(':').collect();
     if names.len() != header.count || !names.iter().all(|name| is_name(name)) {
-        return Err(foreign());
+        return Err(protocol_error());
     }
-    Ok(Listeners::new(names.into_iter().map(str::to_owned).zip(came.fds)))
+    Ok(Listeners::new(names.into_iter().map(str::to_owned).zip(message.fds)))
 }
 
-/// Tells the old process that its listeners are served here now: after the acceptors have been registered. The example
-/// is [`send`]'s.
+/// Confirms to the old process that this one serves the listeners.
+///
+/// Call it after the acceptors are registered. See [`send`] for an example.
 ///
 /// # Errors
 ///
-/// Whatever the stream fails with.
+/// The error of the stream.
 pub fn confirm(mut stream: &UnixStream) -> io::Result<()> {
     stream.write_all(CONFIRMED)
 }
 
-/// Waits until the new process has [`confirm`]ed, for as long as the stream does (`set_read_timeout`). The example is
-/// [`send`]'s.
+/// Waits until the new process calls [`confirm`].
+///
+/// Blocks until then or until the read timeout of the stream expires (`set_read_timeout`). See [`send`] for an example.
 ///
 /// # Errors
 ///
-/// [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) if the new process has gone,
-/// [`InvalidData`](io::ErrorKind::InvalidData) if it has said something else, or whatever the stream fails with. In
-/// every case: go on serving, and try again with another one.
-#[must_use = "only after a confirmation may the old process stop"]
+/// [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) if the new process has exited,
+/// [`InvalidData`](io::ErrorKind::InvalidData) if it sent anything else, or the error of the stream. On any error,
+/// continue to serve, and start another process.
+#[must_use = "the old process may stop only after a confirmation"]
 pub fn await_confirmation(mut stream: &UnixStream) -> io::Result<()> {
-    let mut heard = [0; CONFIRMED.len()];
-    stream.read_exact(&mut heard)?;
-    if heard == *CONFIRMED { Ok(()) } else { Err(foreign()) }
+    let mut bytes = [0; CONFIRMED.len()];
+    stream.read_exact(&mut bytes)?;
+    if bytes == *CONFIRMED { Ok(()) } else { Err(protocol_error()) }
 }
 
 const CONFIRMED: &[u8; 8] = b"received";
 const NAME_MAX: usize = 255;
 const NAMES_MAX: usize = RIGHTS_MAX * (NAME_MAX + 1);
 
-/// What stands before the names: so many descriptors, and so many bytes of names.
+/// The header of a message: the number of descriptors, and the length of the names in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Header {
     count: usize,
@@ -304,7 +328,7 @@ impl Header {
         let mut bytes = [0; Self::SIZE];
         bytes[..8].copy_from_slice(Self::MAGIC);
         for (at, number) in [(8, self.count), (12, self.names)] {
-            // Both are bounded by far less, and checked.
+            // `check` bounds both.
             bytes[at..at + 4].copy_from_slice(&u32::try_from(number).unwrap_or(0).to_le_bytes());
         }
         bytes
@@ -323,43 +347,38 @@ impl Header {
     }
 }
 
-/// What may be handed over: some listeners, not too many, with names that the protocol can hold.
+/// Checks the number, the names and the kind of the listeners.
 fn check<'a, F: AsFd>(listeners: &'a [(&'a str, F)]) -> io::Result<Vec<(&'a str, BorrowedFd<'a>)>> {
-    let invalid = |why: String| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    let invalid = |message: String| Err(io::Error::new(io::ErrorKind::InvalidInput, message));
     if listeners.is_empty() {
-        return invalid("nothing would be handed over: give at least one listener".into());
+        return invalid("a handover needs at least one listener".into());
     }
     if listeners.len() > RIGHTS_MAX {
-        return invalid(format!(
-            "{} listeners are too many: hand over at most {RIGHTS_MAX}",
-            listeners.len()
-        ));
+        return invalid(format!("a handover takes at most {RIGHTS_MAX} listeners, not {}", listeners.len()));
     }
     for (name, fd) in listeners {
         if !is_name(name) {
             return invalid(format!(
-                "{name:?} is no name for a listener: take 1 to {NAME_MAX} printable ASCII characters and no colon"
+                "the name {name:?} must have 1 to {NAME_MAX} printable ASCII characters and no colon"
             ));
         }
         if !sys::is_listening(fd.as_fd()) {
-            return invalid(format!(
-                "the descriptor named {name:?} does not listen: call listen on it first"
-            ));
+            return invalid(format!("the descriptor named {name:?} is not listening: call listen(2) first"));
         }
     }
     Ok(listeners.iter().map(|(name, fd)| (*name, fd.as_fd())).collect())
 }
 
-/// A name as LISTEN_FDNAMES can hold it (systemd.socket(5), FileDescriptorName=).
+/// Returns `true` if `LISTEN_FDNAMES` can contain the name (systemd.socket(5), `FileDescriptorName=`).
 fn is_name(name: &str) -> bool {
     (1..=NAME_MAX).contains(&name.len())
         && name.bytes().all(|byte| (b' '..=b'~').contains(&byte) && byte != b':')
 }
 
-fn foreign() -> io::Error {
-    let why =
-        "the other side does not speak the hand-over protocol of this crate: let both ends be of one version";
-    io::Error::new(io::ErrorKind::InvalidData, why)
+fn protocol_error() -> io::Error {
+    let message =
+        "the peer does not speak this handover protocol: use the same version of this crate on both sides";
+    io::Error::new(io::ErrorKind::InvalidData, message)
 }
 
 fn arguments(command: &Command) -> io::Result<Vec<CString>> {
@@ -367,7 +386,7 @@ fn arguments(command: &Command) -> io::Result<Vec<CString>> {
     all.map(|argument| c_string(argument.to_owned())).collect()
 }
 
-/// This process's environment, with the command's changes.
+/// Returns the environment of this process with the changes of the command.
 fn environment(command: &Command) -> io::Result<Vec<CString>> {
     let mut all: BTreeMap<OsString, OsString> = env::vars_os().collect();
     for (name, value) in command.get_envs() {
@@ -387,7 +406,7 @@ fn environment(command: &Command) -> io::Result<Vec<CString>> {
 
 fn c_string(string: OsString) -> io::Result<CString> {
     CString::new(string.into_vec()).map_err(|_| {
-        let why = "an argument or a variable holds a zero byte: leave it out";
-        io::Error::new(io::ErrorKind::InvalidInput, why)
+        let message = "arguments and variables must not contain a NUL byte";
+        io::Error::new(io::ErrorKind::InvalidInput, message)
     })
 }

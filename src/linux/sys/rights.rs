@@ -1,26 +1,30 @@
-//! Descriptors that change hands between processes.
+//! Passing descriptors between processes: `SCM_RIGHTS`, and inheritance across execve(2).
 
-use std::ffi::{CString, c_char};
+use std::env;
+use std::ffi::{CString, c_char, c_int};
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::process::{self, Command};
 use std::ptr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use nix::fcntl::FcntlArg;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
-use super::{Errno, errno, last, length};
+use super::{Errno, errno, last_errno, ret_usize};
 
-/// `SCM_MAX_FD` of the kernel: the most descriptors of one message (unix(7), "SCM_RIGHTS").
+/// `SCM_MAX_FD` of the kernel: the maximum number of descriptors per message (unix(7), "SCM_RIGHTS").
 pub(crate) const RIGHTS_MAX: usize = 253;
 
-/// `SD_LISTEN_FDS_START`: the first descriptor that is passed at the start of a program (sd_listen_fds(3)).
-pub(crate) const FIRST_INHERITED: RawFd = 3;
+/// `SD_LISTEN_FDS_START`: the first descriptor passed to a program (sd_listen_fds(3)).
+pub(crate) const LISTEN_FDS_START: RawFd = 3;
 
-/// `sendmsg(SCM_RIGHTS, MSG_NOSIGNAL)`: how many of `bytes` were taken; the descriptors go with the first of them.
+/// `SCM_PIDFD` of the kernel's `linux/socket.h` (Linux 6.5), which not every libc has.
+const SCM_PIDFD: c_int = 4;
+
+/// `sendmsg(SCM_RIGHTS, MSG_NOSIGNAL)`: returns the number of bytes sent; the descriptors go with the first byte.
 pub(crate) fn send_rights(
     socket: BorrowedFd<'_>,
     bytes: &[u8],
@@ -32,30 +36,31 @@ pub(crate) fn send_rights(
         .map_err(errno)
 }
 
-/// What came with one message.
+/// A received message.
 #[derive(Debug)]
 pub(crate) struct Rights {
-    /// How many bytes of the buffer were written; 0 is the end of the stream.
+    /// The number of bytes written to the buffer; 0 is the end of the stream.
     pub(crate) length: usize,
-    /// Close-on-exec, all of them.
+    /// The descriptors of `SCM_RIGHTS`, all close-on-exec.
     pub(crate) fds: Vec<OwnedFd>,
-    /// Some were lost on the way, since this process has no descriptor left for them (MSG_CTRUNC).
+    /// The kernel dropped descriptors, because this process has too few free ones (`MSG_CTRUNC`).
     pub(crate) truncated: bool,
 }
 
-/// As much as the kernel can send: then nothing but want of descriptors can cut a message short.
+/// Large enough for every message: only a lack of free descriptors can truncate one.
 #[repr(C, align(8))]
 struct ControlBuffer([MaybeUninit<u8>; CONTROL_SIZE]);
 
-/// `CMSG_SPACE(RIGHTS_MAX * sizeof(int))`, rounded up generously.
+/// `CMSG_SPACE(RIGHTS_MAX * sizeof(int))` is 1032 bytes; the rest is for `SO_PASSCRED`, `SO_PASSPIDFD` and
+/// `SO_PASSSEC`.
 const CONTROL_SIZE: usize = 2048;
 
-/// The lengths of a message have other types with other libcs.
+/// The length fields of a message, whose types differ between libcs.
 #[allow(
     clippy::cast_possible_truncation,
     clippy::cast_possible_wrap,
     clippy::unnecessary_cast,
-    reason = "2048, or what the kernel wrote into it"
+    reason = "at most CONTROL_SIZE, or written by the kernel"
 )]
 mod lengths {
     pub(super) fn set(message: &mut libc::msghdr, parts: usize, control: usize) {
@@ -68,28 +73,30 @@ mod lengths {
     }
 }
 
-/// `recvmsg(MSG_CMSG_CLOEXEC)`. By hand, since nix forgets the descriptors of a message that was cut short.
+/// `recvmsg(MSG_CMSG_CLOEXEC)`. Through libc, because nix leaks the descriptors of a truncated message.
+///
+/// Closes the descriptor that the kernel adds to each message on a socket with `SO_PASSPIDFD`.
 pub(crate) fn receive_rights(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> Result<Rights, Errno> {
     let mut control = ControlBuffer([MaybeUninit::uninit(); CONTROL_SIZE]);
     let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
     // SAFETY: a `msghdr` is plain old data: zeros are a valid one, without address, parts or control buffer. (It has
-    // padding on some targets, so that it cannot be written as a literal.)
+    // padding on some targets, so it cannot be written as a literal.)
     let mut message: libc::msghdr = unsafe { MaybeUninit::zeroed().assume_init() };
     message.msg_iov = &raw mut part;
     message.msg_control = control.0.as_mut_ptr().cast();
     lengths::set(&mut message, 1, CONTROL_SIZE);
     // SAFETY: recv(2): "The recvmsg() call uses a msghdr structure"; its one part and its control buffer are live
     // and writable for the whole call, and their lengths are true.
-    let answer = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC) };
-    let length = length(answer)?;
+    let result = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC) };
+    let length = ret_usize(result)?;
     let mut fds = Vec::new();
     // SAFETY: cmsg(3): "CMSG_FIRSTHDR() returns a pointer to the first cmsghdr in the ancillary data buffer
     // associated with the passed msghdr", here as the kernel has just filled it in, or null.
     let mut header = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
     while !header.is_null() {
-        // SAFETY: not null, so it is a whole `cmsghdr` within `control`, written by the kernel, followed by the data
-        // that its length tells of.
-        unsafe { collect_rights(header, &mut fds) };
+        // SAFETY: not null, so it is a whole `cmsghdr` within `control`, written by the kernel and followed by its
+        // data; no earlier iteration has visited it.
+        unsafe { collect_fds(header, &mut fds) };
         // SAFETY: cmsg(3): "CMSG_NXTHDR() returns the next valid cmsghdr after the passed cmsghdr. It returns NULL
         // when there isn't enough space left in the buffer."
         header = unsafe { libc::CMSG_NXTHDR(&raw const message, header) };
@@ -97,99 +104,154 @@ pub(crate) fn receive_rights(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> Result
     Ok(Rights { length, fds, truncated: message.msg_flags & libc::MSG_CTRUNC != 0 })
 }
 
-/// The descriptors of one control message.
+/// Takes ownership of the descriptors of one control message: adds those of `SCM_RIGHTS` to `fds`, closes that of
+/// `SCM_PIDFD`.
 ///
 /// # Safety
 ///
-/// `header` is a control message of a `recvmsg` that has just returned, and none of its descriptors is owned yet.
-unsafe fn collect_rights(header: *const libc::cmsghdr, fds: &mut Vec<OwnedFd>) {
+/// `header` is a control message of a `recvmsg` that has just returned, and its descriptors have no owner yet.
+unsafe fn collect_fds(header: *const libc::cmsghdr, fds: &mut Vec<OwnedFd>) {
     // SAFETY: the caller promises a whole header.
     let head = unsafe { header.read() };
-    if head.cmsg_level != libc::SOL_SOCKET || head.cmsg_type != libc::SCM_RIGHTS {
+    if head.cmsg_level != libc::SOL_SOCKET || !matches!(head.cmsg_type, libc::SCM_RIGHTS | SCM_PIDFD) {
         return;
     }
     // SAFETY: cmsg(3): "CMSG_DATA() returns a pointer to the data portion of a cmsghdr".
     let data = unsafe { libc::CMSG_DATA(header) };
-    let begins = (data as usize).saturating_sub(header as usize);
-    let count = lengths::of(&head).saturating_sub(begins) / size_of::<RawFd>();
-    for at in 0..count {
-        // SAFETY: cmsg_len is the "Data byte count, including header"; so many numbers stand there, "The pointer
-        // returned cannot be assumed to be suitably aligned". unix(7): "a set of open file descriptors", each of
-        // them new in this process, and owned by nobody else.
-        fds.push(unsafe { OwnedFd::from_raw_fd(data.cast::<RawFd>().add(at).read_unaligned()) });
+    let data_offset = (data as usize).saturating_sub(header as usize);
+    let count = lengths::of(&head).saturating_sub(data_offset) / size_of::<RawFd>();
+    for index in 0..count {
+        // SAFETY: cmsg_len is the "Data byte count, including header", so `count` numbers follow the header; "The
+        // pointer returned cannot be assumed to be suitably aligned".
+        let number = unsafe { data.cast::<RawFd>().add(index).read_unaligned() };
+        // An SCM_PIDFD holds a negative errno if the kernel could not create the pidfd.
+        if number < 0 {
+            continue;
+        }
+        // SAFETY: unix(7): SCM_RIGHTS is "a set of open file descriptors", and SCM_PIDFD is a pidfd of the sender;
+        // each descriptor is new in this process and has no other owner.
+        let fd = unsafe { OwnedFd::from_raw_fd(number) };
+        if head.cmsg_type == libc::SCM_RIGHTS {
+            fds.push(fd);
+        }
     }
 }
 
-/// The descriptors that were passed at the start of this program, with their names: close-on-exec from now on. Once.
-pub(crate) fn take_inherited() -> io::Result<Vec<(String, OwnedFd)>> {
-    static TAKEN: AtomicBool = AtomicBool::new(false);
-    // Asked first: names that stand beside a stranger's LISTEN_PID would be an error, for they fit no descriptor.
+/// Takes ownership of the descriptors that `LISTEN_FDS` passes to this process, with their names, and sets
+/// close-on-exec on them.
+///
+/// Returns an error before it changes anything if a descriptor is not open or has close-on-exec set: execve(2) would
+/// have closed it, so this process opened it.
+///
+/// # Safety
+///
+/// If `LISTEN_PID` is this process, the descriptors that `LISTEN_FDS` counts have no other owner.
+pub(crate) unsafe fn take_listen_fds() -> io::Result<Vec<(String, OwnedFd)>> {
+    static TAKEN: Mutex<bool> = Mutex::new(false);
+
+    let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let count = listen_fds_count();
+    if count > 0 && *taken {
+        let message = "the listeners were already taken: keep the result of the first call";
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
+    }
+    if count > 0 && env::var("LISTEN_FDNAMES").is_ok_and(|names| names.split(':').count() != count) {
+        let message = format!("LISTEN_FDNAMES must have {count} names, as many as LISTEN_FDS counts");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+    }
+    for number in (LISTEN_FDS_START..).take(count) {
+        check_inherited(number)?;
+    }
+    // With the LISTEN_PID of another process `listen_fds_with_names` is an error: the names match no descriptors.
     if sd_notify::listen_fds()?.len() == 0 {
         return Ok(Vec::new());
     }
     let named = sd_notify::listen_fds_with_names()?;
-    if TAKEN.swap(true, Ordering::Relaxed) {
-        let why = "the inherited listeners were taken before: keep what the first call gave";
-        return Err(io::Error::new(io::ErrorKind::AlreadyExists, why));
-    }
+    *taken = true;
     // SAFETY: sd_listen_fds(3): they "have been passed by the service manager" to the process that LISTEN_PID names,
-    // which is this one, and they are open: setting close-on-exec has just succeeded. The flag above gives them to
-    // one caller only.
+    // which is this one. They are open: setting close-on-exec has just succeeded. The caller promises that they have
+    // no other owner, and `taken` hands them out once.
     Ok(named.map(|(number, name)| (name, unsafe { OwnedFd::from_raw_fd(number) })).collect())
 }
 
-/// `fcntl(F_DUPFD_CLOEXEC)`: a duplicate with the lowest free number from `lowest` on.
+/// Returns the number of descriptors that are passed to this process; 0 if the variables are missing, malformed (which
+/// sd-notify reports), or for another process.
+fn listen_fds_count() -> usize {
+    let number = |name| env::var(name).ok()?.parse::<u32>().ok();
+    match (number("LISTEN_PID"), number("LISTEN_FDS")) {
+        (Some(pid), Some(count)) if pid == process::id() => usize::try_from(count).unwrap_or(usize::MAX),
+        _ => 0,
+    }
+}
+
+/// Returns an error unless the descriptor is open without close-on-exec, as execve(2) leaves it.
+fn check_inherited(number: RawFd) -> io::Result<()> {
+    // SAFETY: the call takes no pointer, and F_GETFD changes nothing.
+    let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
+    if flags == -1 {
+        return Err(last_errno().into());
+    }
+    if flags & libc::FD_CLOEXEC != 0 {
+        let message = format!(
+            "descriptor {number} of LISTEN_FDS has FD_CLOEXEC set, so this process opened it: check the variables, \
+             and take the listeners only once"
+        );
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+    }
+    Ok(())
+}
+
+/// `fcntl(F_DUPFD_CLOEXEC)`: duplicates a descriptor to the lowest free number that is at least `lowest`.
 pub(crate) fn duplicate_from(fd: BorrowedFd<'_>, lowest: RawFd) -> Result<OwnedFd, Errno> {
     let number = nix::fcntl::fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(lowest)).map_err(errno)?;
-    // SAFETY: F_DUPFD(2const): "On success, returns the new file descriptor", which nobody else owns.
+    // SAFETY: F_DUPFD(2const): "On success, returns the new file descriptor", which has no other owner.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// A program about to be executed in a child: its arguments and environment, complete but for `LISTEN_PID`, and the
-/// descriptors it is to find from [`FIRST_INHERITED`] on.
+/// The program that a child executes: its arguments, its environment without `LISTEN_PID`, and the descriptors that it
+/// inherits from [`LISTEN_FDS_START`] on.
 ///
-/// Everything is allocated here: after the fork of a process with threads nothing may be (fork(2)).
-pub(crate) struct Image {
-    /// Invariant: `argv` and `envp` point into these, end with a null, and nobody changes them.
+/// Everything is allocated before the fork: afterwards the child of a multithreaded process must not allocate (fork(2)).
+pub(crate) struct Exec {
+    /// Invariant: `argv` and `envp` point into these strings and end with a null; the strings never change.
     _args: Vec<CString>,
     _env: Vec<CString>,
     argv: Vec<*const c_char>,
     envp: Vec<*const c_char>,
-    /// `LISTEN_PID=`, room for the digits of any process id, and a terminating zero; in `envp` too.
+    /// `LISTEN_PID=`, space for the digits of a process id, and a NUL; `envp` points to it too.
     pid: Vec<u8>,
-    /// Invariant: their numbers are beyond those that they are to have.
+    /// Invariant: each number is greater than every target number.
     fds: Vec<OwnedFd>,
 }
 
-// SAFETY: the pointers lead into heap memory that the image owns and that is only read, or written through `&mut`.
-unsafe impl Send for Image {}
+// SAFETY: the pointers point into heap memory that `Exec` owns, which is only read, or written through `&mut`.
+unsafe impl Send for Exec {}
 // SAFETY: as above; no method takes `&self`.
-unsafe impl Sync for Image {}
+unsafe impl Sync for Exec {}
 
-impl Image {
+impl Exec {
     const PID: &[u8] = b"LISTEN_PID=";
-    /// The digits of `i32::MAX`.
+    /// The number of digits of `i32::MAX`.
     const DIGITS: usize = 10;
 
-    /// `args` begins with the program; `env` holds no `LISTEN_PID`.
+    /// Prepares the program `args[0]`; `env` contains no `LISTEN_PID`.
     pub(crate) fn new(args: Vec<CString>, env: Vec<CString>, fds: Vec<OwnedFd>) -> Self {
         let mut pid = Self::PID.to_vec();
         pid.resize(Self::PID.len() + Self::DIGITS + 1, 0);
-        let point = |strings: &[CString]| strings.iter().map(|string| string.as_ptr()).collect::<Vec<_>>();
-        let (mut argv, mut envp) = (point(&args), point(&env));
+        let pointers = |strings: &[CString]| strings.iter().map(|string| string.as_ptr()).collect::<Vec<_>>();
+        let (mut argv, mut envp) = (pointers(&args), pointers(&env));
         argv.push(ptr::null());
         envp.extend([pid.as_mut_ptr().cast_const().cast(), ptr::null()]);
         Self { _args: args, _env: env, argv, envp, pid, fds }
     }
 
-    /// In the child: becomes the program. Returns only what went wrong, and calls nothing that is not
-    /// async-signal-safe.
-    fn become_it(&mut self) -> Errno {
-        for (target, fd) in (FIRST_INHERITED..).zip(&self.fds) {
+    /// Executes the program in the child, with async-signal-safe calls only. Returns only on an error.
+    fn exec(&mut self) -> Errno {
+        for (target, fd) in (LISTEN_FDS_START..).zip(&self.fds) {
             // SAFETY: the call takes no pointer. dup(2): "If the file descriptor newfd was previously open, it is
-            // closed before being reused": this child's copy of it, moments before the child becomes another program.
+            // closed before being reused": it is the child's copy, and the child executes another program next.
             if unsafe { libc::dup2(fd.as_raw_fd(), target) } == -1 {
-                return last();
+                return last_errno();
             }
         }
         // SAFETY: the call takes no pointer and cannot fail.
@@ -205,21 +267,21 @@ impl Image {
             *to = *digit;
         }
         // SAFETY: execve(2): both are "an array of pointers to strings ... terminated by a null pointer", by the
-        // invariants of the fields; it does not return if it succeeds.
+        // invariants of the fields; the call does not return on success.
         unsafe { libc::execvpe(self.argv[0], self.argv.as_ptr(), self.envp.as_ptr()) };
-        last()
+        last_errno()
     }
 }
 
-/// Has the child that `command` spawns become `image`, after everything else that was asked of the command.
-pub(crate) fn replace_image(command: &mut Command, mut image: Image) {
-    // SAFETY: `pre_exec` asks for what is safe "in the context of a forked process": `become_it` allocates nothing,
-    // takes no lock, and calls dup2, getpid and exec (signal-safety(7)).
-    unsafe { command.pre_exec(move || Err(image.become_it().into())) };
+/// Makes the child of `command` execute `program`, after every other step of the command.
+pub(crate) fn exec_in_child(command: &mut Command, mut program: Exec) {
+    // SAFETY: `pre_exec` requires a closure that is safe "in the context of a forked process": `exec` allocates
+    // nothing, takes no lock, and calls dup2, getpid and exec (signal-safety(7)).
+    unsafe { command.pre_exec(move || Err(program.exec().into())) };
 }
 
-/// What decides of which kind a listener is: address family, type and protocol.
+/// Returns the address family, type and protocol of a socket.
 pub(crate) fn socket_kind(fd: &impl AsFd) -> Result<(i32, i32, i32), Errno> {
-    let ask = |option| super::options::int(fd.as_fd(), libc::SOL_SOCKET, option);
-    Ok((ask(libc::SO_DOMAIN)?, ask(libc::SO_TYPE)?, ask(libc::SO_PROTOCOL)?))
+    let option = |option| super::options::int(fd.as_fd(), libc::SOL_SOCKET, option);
+    Ok((option(libc::SO_DOMAIN)?, option(libc::SO_TYPE)?, option(libc::SO_PROTOCOL)?))
 }

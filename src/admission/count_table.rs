@@ -1,14 +1,13 @@
-//! A table of counts that never grows: what is in it is bounded, whoever comes.
+//! A table of counts that never grows.
 
 use std::hash::{BuildHasher, Hash, RandomState};
 
-/// Counts by key, in one allocation that is made at the beginning. A key is in it while its count is not 0.
+/// Counts by key, in one allocation that is made at the start. A key is in it while its count is not 0.
 ///
-/// Open addressing with linear probing, and no tombstones: a deletion moves back what it would cut off. So neither its
-/// size nor the length of a search depends on what was in it before. The hash is keyed: nobody outside can choose keys
-/// that collide.
+/// Open addressing with linear probing and backward-shift deletion: neither its size nor the length of a search depends
+/// on earlier keys. The hash is keyed, so that no client can choose keys that collide.
 #[derive(Debug)]
-pub(super) struct Table<K> {
+pub(super) struct CountTable<K> {
     /// A power of two, at least twice `capacity`: a search always finds an empty one.
     slots: Box<[Option<(K, u32)>]>,
     keys: usize,
@@ -16,24 +15,24 @@ pub(super) struct Table<K> {
     hasher: RandomState,
 }
 
-/// As many keys are in the table as may be.
+/// The table holds as many keys as its capacity.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct TableFull;
 
-impl<K: Copy + Eq + Hash> Table<K> {
-    /// An empty one for so many keys.
+impl<K: Copy + Eq + Hash> CountTable<K> {
+    /// Creates an empty table for `capacity` keys.
     pub(super) fn new(capacity: usize) -> Self {
         let slots = capacity.checked_mul(2).and_then(usize::checked_next_power_of_two);
         let slots = vec![None; slots.expect("a table that fits into memory")].into_boxed_slice();
         Self { slots, keys: 0, capacity, hasher: RandomState::new() }
     }
 
-    /// How many keys there are.
+    /// Returns the number of keys.
     pub(super) const fn keys(&self) -> usize {
         self.keys
     }
 
-    /// The count of a key; 0 if it is not there.
+    /// Returns the count of a key; 0 if it is absent.
     pub(super) fn count(&self, key: K) -> u32 {
         self.slots[self.find(key)].map_or(0, |(_, count)| count)
     }
@@ -52,13 +51,13 @@ impl<K: Copy + Eq + Hash> Table<K> {
         Ok(())
     }
 
-    /// Takes one from the count of a key that is there.
+    /// Subtracts one from the count of a key that is present.
     pub(super) fn take(&mut self, key: K) {
         let slot = self.find(key);
         match &mut self.slots[slot] {
             Some((_, count)) if *count > 1 => *count -= 1,
             Some(_) => self.delete(slot),
-            None => debug_assert!(false, "a count was taken back twice"),
+            None => debug_assert!(false, "a count was released twice"),
         }
     }
 
@@ -67,7 +66,7 @@ impl<K: Copy + Eq + Hash> Table<K> {
         self.keys -= 1;
         let (mut hole, mut next) = (slot, self.after(slot));
         while let Some((key, _)) = self.slots[next] {
-            // Out of reach beyond the hole: nearer to its home, going round, than the hole is.
+            // It would be cut off by the hole unless the hole is before its home slot.
             let home = self.home(key);
             if self.distance(home, next) >= self.distance(hole, next) {
                 self.slots.swap(hole, next);
@@ -77,7 +76,7 @@ impl<K: Copy + Eq + Hash> Table<K> {
         }
     }
 
-    /// Where a key is, or would be.
+    /// The slot where a key is, or would be.
     fn find(&self, key: K) -> usize {
         let mut slot = self.home(key);
         while self.slots[slot].is_some_and(|(found, _)| found != key) {
@@ -87,7 +86,7 @@ impl<K: Copy + Eq + Hash> Table<K> {
     }
 
     fn home(&self, key: K) -> usize {
-        // The low bits are as good as any.
+        // The low bits are as random as the others.
         usize::try_from(self.hasher.hash_one(key) & self.mask() as u64).unwrap_or(0)
     }
 
@@ -99,7 +98,7 @@ impl<K: Copy + Eq + Hash> Table<K> {
         (slot + 1) & self.mask()
     }
 
-    /// How many steps it is from one to the other.
+    /// The number of steps from one slot to another.
     const fn distance(&self, from: usize, to: usize) -> usize {
         to.wrapping_sub(from) & self.mask()
     }
@@ -109,9 +108,9 @@ impl<K: Copy + Eq + Hash> Table<K> {
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::{Table, TableFull};
+    use super::{CountTable, TableFull};
 
-    /// Numbers that nobody chose (a linear congruence).
+    /// Pseudo-random numbers (a linear congruence).
     fn numbers(mut seed: u64) -> impl Iterator<Item = u32> {
         std::iter::repeat_with(move || {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -120,9 +119,9 @@ mod tests {
     }
 
     #[test]
-    fn it_counts_as_a_map_does_and_never_grows() {
+    fn table_counts_like_a_map_and_never_grows() {
         for capacity in [1, 2, 3, 8, 50] {
-            let (mut table, mut map) = (Table::new(capacity), BTreeMap::<u32, u32>::new());
+            let (mut table, mut map) = (CountTable::new(capacity), BTreeMap::<u32, u32>::new());
             let slots = table.slots.len();
             let mut numbers = numbers(capacity as u64);
             for _ in 0..50_000 {

@@ -1,26 +1,27 @@
-//! What the kernel tells of a connection's peer, for the policies that ask.
+//! What the kernel reports of a connection's peer, for filters that ask.
 
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 
 use super::peer::PeerAddr;
 use super::sys;
-use crate::admission::newcomer::Credentials;
+use crate::admission::connection_info::Credentials;
 
-/// `getpeername`, with the two names of one peer made one.
+/// `getpeername`, with an IPv4-mapped address as IPv4.
 pub(super) fn address(fd: BorrowedFd<'_>) -> Option<SocketAddr> {
     let name = sys::peer_name(fd).ok()?;
     PeerAddr::from_bytes(name.as_bytes()).canonical().socket_addr()
 }
 
-/// `SO_PEERCRED`, where it tells of somebody: on other sockets than Unix ones the user is -1.
+/// `SO_PEERCRED`; sockets that are not Unix sockets report the user -1.
 pub(super) fn credentials(fd: BorrowedFd<'_>) -> Option<Credentials> {
-    let told = sys::peer_credentials(fd).ok()?;
-    let pid = u32::try_from(told.pid()).unwrap_or(0);
-    (told.uid() != u32::MAX).then(|| Credentials { uid: told.uid(), gid: told.gid(), pid })
+    let credentials = sys::peer_credentials(fd).ok()?;
+    let (uid, gid) = (credentials.uid(), credentials.gid());
+    let pid = u32::try_from(credentials.pid()).unwrap_or(0);
+    (uid != u32::MAX).then_some(Credentials { uid, gid, pid })
 }
 
-/// Whether a group is among the peer's: its own, or a supplementary one (`SO_PEERGROUPS`).
+/// Whether a group is among the peer's: its effective one, or a supplementary one (`SO_PEERGROUPS`).
 pub(super) fn is_in_group(fd: BorrowedFd<'_>, gid: u32) -> Option<bool> {
     /// What fits the stack; Linux allows 65,536.
     const FEW: usize = 64;
@@ -36,7 +37,7 @@ pub(super) fn is_in_group(fd: BorrowedFd<'_>, gid: u32) -> Option<bool> {
             let count = sys::peer_groups(fd, &mut many).ok()?;
             Some(many[..count.min(many.len())].contains(&gid))
         }
-        // An older kernel: its own group is all that is known.
+        // A kernel before 4.13 reports the effective group alone.
         Err(_) => None,
     }
 }

@@ -1,0 +1,151 @@
+//! The FIFO queue of acceptors and tasks that wait at a gate.
+
+use std::collections::VecDeque;
+use std::task::Waker;
+
+use super::notifier::Notifier;
+use super::semaphore::WaitFor;
+use super::sync::Arc;
+
+/// The waiters, in the order in which they came.
+#[derive(Debug, Default)]
+pub(super) struct WaitQueue {
+    /// Invariant: no waiter is queued twice.
+    waiters: VecDeque<Waiter>,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    wakes: Wakes,
+    wait_for: WaitFor,
+    privileged: bool,
+    stage: Stage,
+}
+
+/// A waiter, as it is woken.
+#[derive(Clone, Debug)]
+pub(super) enum Wakes {
+    /// The owner of an acceptor.
+    Acceptor(Arc<Notifier>),
+    /// A task that awaits a permit, by its number.
+    Task(u64, Waker),
+}
+
+/// The progress of a waiter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Waiting,
+    /// Must be woken; if it waits for a permit, one is kept for it.
+    Called,
+    /// Has been woken and has not collected its permit yet.
+    Woken,
+}
+
+impl WaitQueue {
+    /// Appends a waiter. One that is queued already, for the same event, keeps its turn.
+    pub(super) fn push(&mut self, wakes: Wakes, wait_for: WaitFor, privileged: bool) {
+        let mut queued = self.waiters.iter_mut();
+        if let Some(waiter) = queued.find(|waiter| waiter.is(&wakes) && waiter.wait_for == wait_for) {
+            (waiter.wakes, waiter.stage) = (wakes, Stage::Waiting);
+            return;
+        }
+        self.remove(&wakes);
+        self.waiters.push_back(Waiter { wakes, wait_for, privileged, stage: Stage::Waiting });
+    }
+
+    /// Removes a waiter; returns whether a permit was kept for it.
+    pub(super) fn remove(&mut self, wakes: &Wakes) -> bool {
+        let at = self.waiters.iter().position(|waiter| waiter.is(wakes));
+        at.and_then(|at| self.waiters.remove(at)).is_some_and(|waiter| waiter.has_permit())
+    }
+
+    /// As [`remove`](Self::remove), of a task.
+    pub(super) fn remove_task(&mut self, task: u64) -> bool {
+        self.remove(&Wakes::Task(task, Waker::noop().clone()))
+    }
+
+    /// Removes a waiter for which a permit is kept; returns whether there was one.
+    pub(super) fn collect(&mut self, wakes: &Wakes) -> bool {
+        let at = self.waiters.iter().position(|waiter| waiter.is(wakes) && waiter.has_permit());
+        at.and_then(|at| self.waiters.remove(at)).is_some()
+    }
+
+    /// Keeps a permit for each waiter for which `take` has one, in order. `take` gets whether the waiter is
+    /// privileged, and returns `None` when nothing is left for any waiter.
+    pub(super) fn grant(&mut self, mut take: impl FnMut(bool) -> Option<bool>) {
+        for waiter in self.waiters.iter_mut().filter(|waiter| waiter.accepts_permit()) {
+            match take(waiter.privileged) {
+                Some(true) => waiter.stage = Stage::Called,
+                Some(false) => {}
+                None => break,
+            }
+        }
+    }
+
+    /// Revokes the last permit that is kept for a waiter, or for one that now declines permits; the waiter waits again.
+    /// Returns whether there was one.
+    pub(super) fn revoke(&mut self, only_declined: bool) -> bool {
+        let kept = |waiter: &&mut Waiter| waiter.has_permit() && (!only_declined || waiter.declines());
+        self.waiters.iter_mut().rev().find(kept).map(|waiter| waiter.stage = Stage::Waiting).is_some()
+    }
+
+    /// Calls every waiter for a release.
+    pub(super) fn call_release_waiters(&mut self) {
+        for waiter in self.waiters.iter_mut().filter(|waiter| waiter.wait_for == WaitFor::Release) {
+            waiter.stage = Stage::Called;
+        }
+    }
+
+    /// Returns the next waiter to wake. One that waited for a release leaves the queue.
+    pub(super) fn next_called(&mut self) -> Option<Wakes> {
+        let at = self.waiters.iter().position(|waiter| waiter.stage == Stage::Called)?;
+        let waiter = &mut self.waiters[at];
+        waiter.stage = Stage::Woken;
+        if waiter.has_permit() {
+            return Some(waiter.wakes.clone());
+        }
+        self.waiters.remove(at).map(|waiter| waiter.wakes)
+    }
+
+    /// Returns whether the queue is empty.
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiters.is_empty()
+    }
+
+    /// Returns whether any waiter waits for a permit and has none.
+    pub(super) fn waits_for_permit(&self) -> bool {
+        self.waiters.iter().any(|waiter| waiter.wait_for == WaitFor::Permit && waiter.stage == Stage::Waiting)
+    }
+}
+
+impl Waiter {
+    fn is(&self, other: &Wakes) -> bool {
+        match (&self.wakes, other) {
+            (Wakes::Acceptor(one), Wakes::Acceptor(other)) => Arc::ptr_eq(one, other),
+            (Wakes::Task(one, _), Wakes::Task(other, _)) => one == other,
+            _ => false,
+        }
+    }
+
+    fn accepts_permit(&self) -> bool {
+        self.wait_for == WaitFor::Permit && self.stage == Stage::Waiting && !self.declines()
+    }
+
+    /// The acceptor has been told to pause or to stop.
+    fn declines(&self) -> bool {
+        matches!(&self.wakes, Wakes::Acceptor(notifier) if notifier.requests().declines_permits())
+    }
+
+    fn has_permit(&self) -> bool {
+        self.wait_for == WaitFor::Permit && self.stage != Stage::Waiting
+    }
+}
+
+impl Wakes {
+    pub(super) fn wake(self) {
+        match self {
+            Self::Acceptor(notifier) => notifier.notify(),
+            Self::Task(_, waker) => waker.wake(),
+        }
+    }
+}

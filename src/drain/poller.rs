@@ -1,0 +1,109 @@
+//! The next step of a hosted acceptor. Pure: the caller polls the inner epoll.
+#![cfg_attr(not(feature = "sim"), allow(unreachable_pub, reason = "public behind `sim`"))]
+
+use super::acceptor::{Acceptor, Sealed};
+use super::state::ListenerClosed;
+use crate::admission::connection::Connection;
+use crate::admission::permit::Permit;
+
+/// The result of [`Hosted::poll_accept`](crate::Hosted::poll_accept).
+#[derive(Debug)]
+#[must_use = "a connection that is dropped is closed; an event loop may sleep after `Idle` only"]
+pub enum Progress<S, P = Permit> {
+    /// A connection. Call again: there may be more.
+    Connection(Connection<S, P>),
+    /// A pass is over; there may be more. Let others run, then call again.
+    Yield,
+    /// Nothing is pending: clear the readiness that was seen before this call, and sleep.
+    Idle,
+    /// The acceptor was stopped, or its graceful shutdown has ended: it will never accept again.
+    Stopped,
+    /// The listener is closed. Reported once; `Stopped` follows.
+    ListenerClosed(ListenerClosed),
+}
+
+/// An acceptor and its open pass. Public behind `sim`; not covered by semantic versioning.
+///
+/// A pass is kept open between calls, so that taking connections one by one does not cost a pass for each. That is safe
+/// only because nothing else waits on the inner epoll: a wait in the middle of a pass would consume an event that needs
+/// a pass of its own.
+#[derive(Debug)]
+pub struct Poller<A> {
+    acceptor: A,
+    in_pass: bool,
+    stopped: bool,
+    polls: u64,
+    idle_polls: u64,
+}
+
+impl<A: Acceptor> Poller<A> {
+    /// Wraps an acceptor, before its first pass.
+    pub const fn new(acceptor: A) -> Self {
+        Self { acceptor, in_pass: false, stopped: false, polls: 0, idle_polls: 0 }
+    }
+
+    /// Returns the next connection, or the reason why there is none. `poll` waits on the inner epoll with timeout zero,
+    /// and returns whether there was an event.
+    ///
+    /// # Errors
+    ///
+    /// Those of `poll`.
+    pub fn poll_accept<E>(
+        &mut self,
+        poll: impl FnOnce() -> Result<bool, E>,
+    ) -> Result<Progress<A::Stream, A::Permit>, E> {
+        if self.stopped {
+            return Ok(Progress::Stopped);
+        }
+        if !std::mem::take(&mut self.in_pass) {
+            self.polls += 1;
+            if !poll()? {
+                self.idle_polls += 1;
+                return Ok(Progress::Idle);
+            }
+            self.acceptor.begin(false, Sealed::HOST);
+        }
+        // Outside the pass while this runs: if a filter panics, the next call polls and begins another.
+        Ok(match self.acceptor.advance(Sealed::HOST) {
+            Some(Ok(connection)) => {
+                self.in_pass = true;
+                Progress::Connection(connection)
+            }
+            Some(Err(closed)) => {
+                self.stopped = true;
+                Progress::ListenerClosed(closed)
+            }
+            None if self.acceptor.state().is_terminal() => {
+                self.stopped = true;
+                Progress::Stopped
+            }
+            None => Progress::Yield,
+        })
+    }
+
+    /// Returns how often the inner epoll was polled.
+    pub const fn polls(&self) -> u64 {
+        self.polls
+    }
+
+    /// Returns how often such a poll found no event.
+    pub const fn idle_polls(&self) -> u64 {
+        self.idle_polls
+    }
+
+    /// Returns the acceptor.
+    pub const fn acceptor(&self) -> &A {
+        &self.acceptor
+    }
+
+    /// Returns the acceptor, between two calls.
+    #[cfg(feature = "sim")]
+    pub const fn acceptor_mut(&mut self) -> &mut A {
+        &mut self.acceptor
+    }
+
+    /// Returns the acceptor; an open pass ends with its next one.
+    pub fn into_acceptor(self) -> A {
+        self.acceptor
+    }
+}

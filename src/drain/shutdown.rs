@@ -1,0 +1,238 @@
+//! Graceful shutdown: a listener is to be closed without a reset for the connections that are pending.
+//!
+//! To accept until the queue is empty and then to close leaves a window: what arrives in it is reset. So the intake is
+//! closed first: the kernel keeps new connections out, and what is pending stays. Only then does an empty queue mean
+//! that none is left, except TCP handshakes that were under way; those are waited for.
+
+use std::time::Duration;
+
+use super::attempt::Attempt;
+use super::backend::{Backend, Peek};
+use super::core::{AcceptCore, PassEnd};
+use super::counters::Counters;
+use super::pass::Pass;
+use super::phase::{BlockReason, Closed, Phase};
+use super::trigger::EmptyCheck;
+use crate::admission::filter::Filter;
+use crate::admission::refusal::{Cause, Refusal, Rejection};
+use crate::admission::semaphore::Semaphore;
+
+/// The fate of connections that are pending when a graceful shutdown begins:
+/// [`Control::shutdown_gracefully`](crate::Control::shutdown_gracefully), which has an example.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Pending {
+    /// They are delivered, as far as the gate and the deadline allow; the rest is refused in this way.
+    Serve(Refusal),
+    /// They are refused in this way.
+    Refuse(Refusal),
+}
+
+/// The extent to which the kernel keeps new connections out of an accept queue that stays acceptable.
+///
+/// # References
+///
+/// K23 and K79 of [the kernel's rules](crate::guide::kernel).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Intake {
+    /// Nothing can be queued any more (Unix sockets).
+    Closed,
+    /// No handshake can begin; those under way are queued when they end (TCP).
+    HandshakesOnly,
+    /// Not at all: the kernel has no means for this socket (MPTCP, vsock).
+    Open,
+}
+
+/// The last connections of a listener, counted from the start of its graceful shutdown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ShutdownReport {
+    /// Connections delivered to the owner.
+    pub served: u64,
+    /// Connections refused.
+    pub refused: u64,
+    /// Connections that failed before they could be accepted.
+    pub aborted: u64,
+    /// Connections still pending at the end, because descriptors or memory had run out: the close resets them. `None`
+    /// if there were some and the kernel does not report how many.
+    pub abandoned: Option<u32>,
+    /// The extent to which new connections were kept out.
+    pub intake: Intake,
+}
+
+/// A graceful shutdown that is going on.
+#[derive(Debug)]
+pub(super) struct Ending {
+    pending: Pending,
+    intake: Intake,
+    deadline: Duration,
+    before: Counters,
+    /// When the queue was first seen empty with nothing taken since, and how much had been taken by then.
+    quiet: Option<(Duration, u64)>,
+    /// When to look again.
+    pub(super) check_at: Duration,
+}
+
+/// The interval of looks at the queue, which another process may empty.
+const CHECK_INTERVAL: Duration = Duration::from_millis(250);
+/// The number of connections that are refused at the end: more than a queue holds, and a bound where new connections
+/// cannot be kept out.
+const REFUSED_MAX: u32 = 1 << 16;
+
+impl Ending {
+    /// Returns how pending connections are refused, if they are not served.
+    pub(super) const fn refuses(&self) -> Option<&Refusal> {
+        match &self.pending {
+            Pending::Refuse(refusal) => Some(refusal),
+            Pending::Serve(_) => None,
+        }
+    }
+
+    pub(super) const fn refusal(&self) -> &Refusal {
+        let (Pending::Serve(refusal) | Pending::Refuse(refusal)) = &self.pending;
+        refusal
+    }
+}
+
+impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
+    /// Returns whether pending connections are refused instead of served.
+    pub(super) fn refuses_pending(&self) -> bool {
+        self.ending.as_ref().is_some_and(|ending| ending.refuses().is_some())
+    }
+
+    /// Carries out the command: closes the intake. From then on every pass checks whether any connection is left.
+    #[cold]
+    pub(super) fn begin_shutdown(&mut self) {
+        let Some((pending, within)) = self.shared.take_shutdown() else { return };
+        if self.ending.is_some() || self.shared.shutdown_report().is_some() {
+            return;
+        }
+        let now = self.now();
+        let deadline = now.saturating_add(within);
+        let intake = self.backend.close_intake();
+        // Pending connections must not be reset because descriptors run out, if one is available now.
+        let _ = self.backend.make_reserve();
+        let before = self.shared.read();
+        self.ending = Some(Ending { pending, intake, deadline, before, quiet: None, check_at: now });
+        match self.phase {
+            // It serves no more: what is pending is refused.
+            Phase::Closed(_) => self.finish_shutdown(),
+            Phase::Blocked { .. } if self.refuses_pending() => self.listen(),
+            _ => {}
+        }
+    }
+
+    /// Whether the deadline is still to come. Asked before each accept: the owner may serve the connections of a pass for
+    /// long.
+    #[cold]
+    pub(super) fn may_go_on(&self) -> Result<(), PassEnd> {
+        match &self.ending {
+            Some(ending) if self.now() >= ending.deadline => Err(PassEnd::Done),
+            _ => Ok(()),
+        }
+    }
+
+    /// Ends the shutdown if none is left or the deadline has come; otherwise sets the alarm for the next look.
+    #[cold]
+    pub(super) fn check_shutdown(&mut self) {
+        let (now, taken) = (self.now(), self.taken());
+        let Some(ending) = &self.ending else { return };
+        let (deadline, check_at) = (ending.deadline, ending.check_at);
+        if now >= deadline || (check_at == deadline && self.is_due(deadline)) {
+            return self.finish_shutdown();
+        }
+        if matches!(self.phase, Phase::Closed(_)) {
+            return self.finish_shutdown();
+        }
+        let grace = match ending.intake {
+            Intake::HandshakesOnly => self.config.handshake_grace,
+            // Nothing can arrive; or anything can, and waiting does not change that.
+            Intake::Closed | Intake::Open => Duration::ZERO,
+        };
+        let empty = matches!(self.backend.peek(), Peek::Empty | Peek::Closed);
+        let Some(ending) = &mut self.ending else { return };
+        ending.quiet = match ending.quiet {
+            _ if !empty => None,
+            Some((since, before)) if before == taken => Some((since, taken)),
+            _ => Some((now, taken)),
+        };
+        let check_at = match ending.quiet {
+            Some((since, _)) => since.saturating_add(grace),
+            None => now.saturating_add(CHECK_INTERVAL),
+        };
+        ending.check_at = check_at.min(deadline);
+        let all_through = ending.quiet.is_some() && now >= check_at;
+        if all_through { self.finish_shutdown() } else { self.set_alarm() }
+    }
+
+    /// Refuses what is pending, leaves the listener, and publishes the report.
+    #[cold]
+    fn finish_shutdown(&mut self) {
+        let Some(ending) = self.ending.take() else { return };
+        let refused_all = self.refuse_pending(&Rejection::new(Cause::Shutdown, ending.refusal().clone()));
+        let abandoned = if refused_all { Some(0) } else { self.backend.queue_length() };
+        let (before, now) = (ending.before, self.shared.read());
+        self.shared.publish_report(ShutdownReport {
+            served: now.delivered - before.delivered,
+            refused: now.refused - before.refused,
+            aborted: now.aborted - before.aborted,
+            abandoned,
+            intake: ending.intake,
+        });
+        match self.phase {
+            // It was told to stop, or its listener was closed, before.
+            Phase::Closed(_) => self.set_alarm(),
+            _ => self.close(Closed::Stopped),
+        }
+    }
+
+    /// Accepts and refuses what is pending, beyond the budget. Returns whether the queue is empty now.
+    fn refuse_pending(&mut self, rejection: &Rejection) -> bool {
+        self.close_pass();
+        self.pass = Pass::all(REFUSED_MAX, true, EmptyCheck::UntilEagain);
+        let mut emptied = false;
+        while self.pass.left > 0 {
+            if matches!(self.backend.peek(), Peek::Empty | Peek::Closed) {
+                emptied = true;
+                break;
+            }
+            let attempt = match self.attempt() {
+                Attempt::Taken((stream, _)) => {
+                    self.refuse_arrival(stream, rejection);
+                    let _ = self.backend.make_reserve();
+                    Attempt::Taken(())
+                }
+                Attempt::Stop(PassEnd::Block(reason @ BlockReason::Exhausted(errno)))
+                    if errno.is_descriptors() =>
+                {
+                    self.refuse_with_reserve(rejection).unwrap_or(Attempt::Stop(PassEnd::Block(reason)))
+                }
+                Attempt::Retry => Attempt::Retry,
+                Attempt::Stop(end) => Attempt::Stop(end),
+            };
+            match attempt {
+                Attempt::Taken(()) | Attempt::Retry => {}
+                // EAGAIN or a fatal error: a Unix listener that is shut down is reported as not empty forever.
+                Attempt::Stop(PassEnd::Done | PassEnd::ListenerClosed(_)) => {
+                    emptied = true;
+                    break;
+                }
+                Attempt::Stop(_) => break,
+            }
+        }
+        self.close_pass();
+        emptied
+    }
+
+    fn taken(&self) -> u64 {
+        let counters = &self.shared.counters;
+        counters.delivered.read() + counters.refused.read() + counters.aborted.read()
+    }
+
+    /// Returns whether the end of the listener is the end of a graceful shutdown: its intake was closed by shutting it
+    /// down.
+    pub(super) fn ends_by_shutdown(&self) -> bool {
+        self.ending.as_ref().is_some_and(|ending| ending.intake == Intake::Closed)
+    }
+}

@@ -1,0 +1,192 @@
+//! Samples the threads of a listener's owner.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use crate::probe::{Activity, Holder, Thread};
+
+/// The threads of the processes that have a listener open.
+#[derive(Debug)]
+pub(crate) struct ThreadSampler {
+    pids: Vec<i32>,
+    threads: HashMap<i32, ThreadHistory>,
+    before: HashMap<i32, (bool, u64)>,
+    /// The threads in each sample, and whether they were blocked throughout.
+    samples: Vec<Vec<(i32, bool)>>,
+}
+
+/// The threads of processes, by process.
+pub(crate) type Threads = HashMap<i32, Vec<Thread>>;
+
+/// Reads the threads of all processes, each process once.
+pub(crate) fn threads(all: &[ThreadSampler]) -> Threads {
+    let pids: HashSet<i32> = all.iter().flat_map(|sampler| sampler.pids.iter().copied()).collect();
+    pids.into_iter().map(|pid| (pid, Thread::of(pid))).collect()
+}
+
+/// One thread over all samples.
+#[derive(Debug)]
+struct ThreadHistory {
+    first: Thread,
+    last: Thread,
+    activities: HashSet<Activity>,
+    times: usize,
+}
+
+/// The processor time of the owner's threads.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Load {
+    /// Of the busiest thread, as a fraction of one processor.
+    pub(crate) cpu: f64,
+    pub(crate) system: f64,
+    pub(crate) never_asleep: bool,
+    /// A thread was blocked in a call other than a wait for events, and continued.
+    pub(crate) works_in_calls: bool,
+    /// Of the thread with the most.
+    pub(crate) sleeps_per_second: f64,
+}
+
+impl ThreadSampler {
+    pub(crate) fn new(holders: &[Holder]) -> Self {
+        let mut pids: Vec<i32> = holders.iter().map(|holder| holder.pid).collect();
+        pids.sort_unstable();
+        pids.dedup();
+        Self { pids, threads: HashMap::new(), before: HashMap::new(), samples: Vec::new() }
+    }
+
+    /// Records the threads immediately before a snapshot of the queue.
+    pub(crate) fn before(&mut self, threads: &Threads) {
+        self.before.clear();
+        for thread in self.of(threads) {
+            self.before.insert(thread.tid, (thread.activity.is_asleep(), thread.sleeps));
+            self.record(thread);
+        }
+    }
+
+    /// Records the threads immediately after it. A thread that is blocked both times without a context switch
+    /// was blocked throughout.
+    pub(crate) fn after(&mut self, threads: &Threads) {
+        let now = self.of(threads);
+        let slept = |thread: &Thread| {
+            thread.activity.is_asleep() && self.before.get(&thread.tid) == Some(&(true, thread.sleeps))
+        };
+        self.samples.push(now.iter().map(|thread| (thread.tid, slept(thread))).collect());
+        now.into_iter().for_each(|thread| self.record(thread));
+    }
+
+    fn of(&self, threads: &Threads) -> Vec<Thread> {
+        self.pids.iter().filter_map(|pid| threads.get(pid)).flatten().cloned().collect()
+    }
+
+    fn record(&mut self, thread: Thread) {
+        let activity = thread.activity.clone();
+        let new = || ThreadHistory {
+            first: thread.clone(),
+            last: thread.clone(),
+            activities: HashSet::new(),
+            times: 0,
+        };
+        let history = self.threads.entry(thread.tid).or_insert_with(new);
+        history.last = thread;
+        history.times += 1;
+        history.activities.insert(activity);
+    }
+
+    /// Returns, for each sample, whether all threads that wait for the listener's events were blocked; `None`
+    /// if there were none.
+    ///
+    /// These are the threads seen waiting in one of its epoll instances, or else all threads.
+    pub(crate) fn asleep(&self, epolls: &[(i32, Vec<i32>)]) -> Vec<Option<bool>> {
+        let waits = |history: &ThreadHistory| {
+            let own = epolls.iter().filter(|(pid, _)| *pid == history.first.pid);
+            let (mut surely, mut perhaps) = (false, false);
+            for (_, numbers) in own {
+                surely |= history.activities.iter().any(|activity| is_wait_in(activity, numbers));
+                perhaps |= history.activities.contains(&Activity::EpollWait(None));
+            }
+            surely || perhaps
+        };
+        let waiters: HashSet<i32> =
+            self.threads.values().filter(|history| waits(history)).map(|history| history.first.tid).collect();
+        let counts = |tid: i32| waiters.is_empty() || waiters.contains(&tid);
+        let of_sample = |sample: &Vec<(i32, bool)>| {
+            let mut chosen = sample.iter().filter(|(tid, _)| counts(*tid)).peekable();
+            chosen.peek().is_some().then(|| chosen.all(|(_, slept)| *slept))
+        };
+        self.samples.iter().map(of_sample).collect()
+    }
+
+    /// Returns the distinct activities in a fixed order.
+    pub(crate) fn activities(&self) -> Vec<Activity> {
+        let mut all: Vec<Activity> =
+            self.threads.values().flat_map(|history| history.activities.iter().cloned()).collect();
+        all.sort_by_key(|activity| format!("{activity:?}"));
+        all.dedup();
+        all
+    }
+
+    /// Returns whether a thread of this process was seen waiting in one of these epoll instances; `None` if
+    /// it may have.
+    pub(crate) fn waits_in(&self, pid: i32, epolls: &[i32]) -> Option<bool> {
+        let threads = self.threads.values().filter(|history| history.first.pid == pid);
+        let activities: Vec<&Activity> = threads.flat_map(|history| &history.activities).collect();
+        let may_wait = |activity: &&&Activity| {
+            matches!(
+                activity,
+                Activity::EpollWait(None) | Activity::Asleep | Activity::Running | Activity::Stopped
+            )
+        };
+        if activities.iter().any(|activity| is_wait_in(activity, epolls)) {
+            return Some(true);
+        }
+        let unknown = activities.is_empty() || activities.iter().any(|activity| may_wait(&activity));
+        (!unknown).then_some(false)
+    }
+
+    /// Returns whether a thread is blocked in accept on the listener.
+    pub(crate) fn accepts_on(&self, holders: &[Holder]) -> bool {
+        self.threads.values().any(|history| {
+            let on_it =
+                |fd: i32| holders.iter().any(|holder| (holder.pid, holder.fd) == (history.first.pid, fd));
+            history.activities.iter().any(|activity| match activity {
+                Activity::Accept(Some(fd)) => on_it(*fd),
+                Activity::Accept(None) => true,
+                _ => false,
+            })
+        })
+    }
+
+    pub(crate) fn load(&self, elapsed: Duration) -> Load {
+        let mut load = Load::default();
+        let seconds = elapsed.as_secs_f64().max(0.001);
+        for history in self.threads.values() {
+            let user = share(history.first.user, history.last.user, seconds);
+            let system = share(history.first.system, history.last.system, seconds);
+            // A short-lived thread had no chance to block. Each sample records a thread twice.
+            let is_lasting = history.times >= self.samples.len();
+            let never_asleep =
+                is_lasting && history.activities.iter().all(|activity| *activity == Activity::Running);
+            // On a loaded machine a thread that never blocks may get little processor time.
+            if (never_asleep, user + system) >= (load.never_asleep, load.cpu) {
+                (load.cpu, load.system, load.never_asleep) = (user + system, system, never_asleep);
+            }
+            let in_a_call = history.activities.iter().any(|activity| matches!(activity, Activity::Other(_)));
+            load.works_in_calls |= in_a_call && history.last.sleeps != history.first.sleeps;
+            #[expect(clippy::cast_precision_loss, reason = "a count of one second")]
+            let sleeps = history.last.sleeps.saturating_sub(history.first.sleeps) as f64 / seconds;
+            load.sleeps_per_second = load.sleeps_per_second.max(sleeps);
+        }
+        load
+    }
+}
+
+/// Returns whether the thread waits in one of these epoll instances.
+fn is_wait_in(activity: &Activity, epolls: &[i32]) -> bool {
+    matches!(activity, Activity::EpollWait(Some(epoll)) if epolls.contains(epoll))
+}
+
+/// Converts clock ticks to a fraction of one processor.
+#[expect(clippy::cast_precision_loss, reason = "the ticks of a few seconds")]
+fn share(first: u64, last: u64, seconds: f64) -> f64 {
+    last.saturating_sub(first) as f64 / procfs::ticks_per_second() as f64 / seconds
+}

@@ -1,0 +1,102 @@
+//! `acceptq`: inspects the accept queues of this machine and diagnoses why connections wait in them.
+// `println!` and `eprintln!` panic on a closed pipe; the functions below do not.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
+mod probe;
+mod format;
+mod list;
+mod doctor;
+mod watch;
+mod stress;
+mod demo;
+
+use std::io::{self, ErrorKind, Write};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Inspects the accept queues of any server from outside
+#[derive(Parser, Debug)]
+#[command(name = "acceptq", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// The subcommands, one module each.
+#[derive(Subcommand, Debug)]
+enum Command {
+    List(list::List),
+    Watch(watch::Watch),
+    Doctor(doctor::Doctor),
+    #[command(name = "ordeal")]
+    Stress(stress::Stress),
+    Demo(demo::Demo),
+    #[command(hide = true)]
+    DemoServer(demo::DemoServer),
+}
+
+/// The exit status when nothing listens at the target.
+const NO_LISTENER: u8 = 3;
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::List(list) => list.run(),
+        Command::Watch(watch) => ignore_broken_pipe(watch.run()),
+        Command::Doctor(doctor) => doctor.run(),
+        Command::Stress(stress) => stress.run(),
+        Command::Demo(demo) => demo.run(),
+        Command::DemoServer(server) => server.run(),
+    };
+    match outcome {
+        Ok(status) => status,
+        Err(error) => {
+            print_error(&error.to_string());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Treats a closed pipe as success: the reader, such as `head`, has read enough.
+fn ignore_broken_pipe(outcome: io::Result<ExitCode>) -> io::Result<ExitCode> {
+    match outcome {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+        outcome => outcome,
+    }
+}
+
+/// Prints to stdout. Returns an error if the pipe is closed.
+fn print(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
+/// Prints to stdout and ignores a closed pipe, for commands whose exit status carries the result as well.
+fn print_ignoring_epipe(text: &str) -> io::Result<()> {
+    match print(text) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        outcome => outcome,
+    }
+}
+
+/// Prints to stderr and ignores errors.
+fn eprint(text: &str) {
+    let mut err = io::stderr().lock();
+    let _ = err.write_all(text.as_bytes()).and_then(|()| err.flush());
+}
+
+/// Prints an error message to stderr.
+fn print_error(text: &str) {
+    eprint(&format!("acceptq: {text}\n"));
+}
+
+/// Returns the maximum width of a line of output.
+fn width() -> usize {
+    use std::io::IsTerminal;
+    let columns = match io::stdout().is_terminal() {
+        true => crossterm::terminal::size().map_or(80, |(columns, _)| usize::from(columns)),
+        false => 100,
+    };
+    columns.clamp(40, 110)
+}

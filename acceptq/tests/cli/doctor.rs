@@ -1,0 +1,376 @@
+//! The verdict of `acceptq doctor` on each server.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use socket2::{Domain, Socket, Type};
+
+use crate::clients::Endpoint;
+use crate::server::{Server, path};
+use crate::tool::{LONG, acceptq, await_verdict, diagnosis, examine, stdout, wait_until};
+
+/// The clients that connect at once, and how many of them disconnect.
+const CLIENTS: usize = 8;
+const DISCONNECTED: usize = 4;
+
+/// Holds one connection, queues eight more, closes four of them, and returns the diagnosis.
+fn diagnose_flooded(mode: &str, address: &str, limit: u32, verdict: &str) -> Option<Value> {
+    let server = Server::start(mode, address, limit)?;
+    let held = server.hold_one();
+    let mut clients = server.connect_while_stopped(CLIENTS);
+    clients.truncate(CLIENTS - DISCONNECTED);
+    await_verdict(&server.target(), verdict);
+    // The first diagnosis may include the flood itself.
+    let report = await_verdict(&server.target(), verdict);
+    assert_eq!(report["pid"], server.pid());
+    assert_eq!(report["capacity"], 65);
+    drop((held, clients));
+    Some(report)
+}
+
+#[test]
+fn edge_server_is_stranded_on_every_family() {
+    for address in ["127.0.0.1", "::1", &path()] {
+        let Some(report) = diagnose_flooded("edge", address, 1, "stranded") else { return };
+        // The server accepted the first of the eight, refused it, and went to sleep.
+        assert_eq!(report["queued"], CLIENTS - 1, "{report:#}");
+        assert_eq!(report["trigger"], "edge");
+        assert_eq!(report["cause"], "edge");
+        assert_eq!(report["owner_asleep"], true);
+        assert_eq!(report["taken_meanwhile"], false);
+        assert_eq!(report["dead"], DISCONNECTED, "{report:#}");
+        if address.starts_with('/') {
+            assert_eq!(report["close_wait_unowned"], Value::Null);
+            assert_eq!(report["oldest_wait_ms"], Value::Null, "not available for Unix sockets");
+        } else {
+            assert_eq!(report["close_wait_unowned"], DISCONNECTED);
+            // The observation took half a second, and the connections are older.
+            assert!(report["oldest_wait_ms"].as_u64() >= Some(490), "{report:#}");
+            assert_eq!(report["waiting"].as_array().map(Vec::len), Some(CLIENTS - 1));
+        }
+    }
+}
+
+#[test]
+fn edge_server_is_stranded_under_new_connections() {
+    let Some(server) = Server::start("edge", "127.0.0.1", 1) else { return };
+    let _held = server.hold_one();
+    let _clients = server.connect_while_stopped(30);
+    let _newcomers = server.endpoint.connect_repeatedly(Duration::from_millis(40), 100);
+    await_verdict(&server.target(), "stranded");
+}
+
+#[test]
+fn level_server_is_healthy() {
+    for address in ["127.0.0.1", "::1", &path()] {
+        let Some(report) = diagnose_flooded("level", address, 1, "healthy") else { return };
+        assert_eq!(report["queued"], 0);
+        assert_eq!(report["trigger"], "level");
+    }
+}
+
+#[test]
+fn level_server_armed_at_limit_is_spinning() {
+    for address in ["127.0.0.1", &path()] {
+        let Some(report) = diagnose_flooded("spin", address, 1, "spinning") else { return };
+        assert_eq!(report["trigger"], "level");
+        assert_eq!(report["queued"], CLIENTS);
+        assert_eq!(report["owner_asleep"], false);
+    }
+}
+
+#[test]
+fn paused_server_is_under_backpressure() {
+    for (mode, trigger, cause) in [
+        ("pause", "disarmed", "disarmed"),
+        ("remove", "none", "deregistered"),
+        ("oneshot", "fired", "not_rearmed"),
+    ] {
+        for address in ["127.0.0.1", &path()] {
+            let Some(report) = diagnose_flooded(mode, address, 1, "backpressure") else { return };
+            assert_eq!(
+                (&report["trigger"], &report["cause"]),
+                (&trigger.into(), &cause.into()),
+                "{report:#}"
+            );
+            assert_eq!(report["accepted_alive"], 1, "{report:#}");
+            assert_eq!(report["queued"], CLIENTS);
+        }
+    }
+}
+
+#[test]
+fn server_that_never_resumes_is_stranded() {
+    for address in ["127.0.0.1", &path()] {
+        let Some(server) = Server::start("pause", address, 1) else { return };
+        let held = server.hold_one();
+        let _clients = server.connect_while_stopped(CLIENTS);
+        await_verdict(&server.target(), "backpressure");
+        drop(held);
+        let report = await_verdict(&server.target(), "stranded");
+        assert_eq!((&report["cause"], &report["trigger"]), (&"not_resumed".into(), &"disarmed".into()));
+        assert_eq!(
+            (&report["accepted_alive"], &report["queued"]),
+            (&0.into(), &CLIENTS.into()),
+            "{report:#}"
+        );
+    }
+}
+
+#[test]
+fn server_without_main_thread_is_visible() {
+    let Some(server) = Server::start("pause+orphan", "127.0.0.1", 1) else { return };
+    let _held = server.hold_one();
+    let _clients = server.endpoint.connect_many(2);
+    let report = await_verdict(&server.target(), "backpressure");
+    assert_eq!((&report["cause"], &report["pid"]), (&"disarmed".into(), &server.pid().into()), "{report:#}");
+    assert!(report["descriptors"].as_u64() > Some(2) && report["descriptors_limit"].is_u64(), "{report:#}");
+}
+
+#[test]
+fn busy_thread_does_not_hide_stranded_listener() {
+    for address in ["127.0.0.1", &path()] {
+        let Some(report) = diagnose_flooded("edge+busy", address, 1, "stranded") else { return };
+        assert_eq!(report["owner_asleep"], true, "the thread in epoll_wait sleeps: {report:#}");
+    }
+}
+
+#[test]
+fn polling_accept_is_healthy_without_connections() {
+    let Some(server) = Server::start("nap", "127.0.0.1", 1) else { return };
+    for _ in 0..3 {
+        let (report, status) = examine(&server.target());
+        assert_eq!((status, &report["cause"]), (0, &"drained".into()), "{report:#}");
+    }
+}
+
+#[test]
+fn server_out_of_descriptors_is_exhausted() {
+    for address in ["127.0.0.1", &path()] {
+        let Some(report) = diagnose_flooded("nofile", address, 8, "exhausted") else { return };
+        assert_eq!(report["descriptors"], 8);
+        assert_eq!(report["descriptors_limit"], 8);
+    }
+}
+
+#[test]
+fn server_blocked_elsewhere_is_stuck() {
+    let Some(report) = diagnose_flooded("stuck", "127.0.0.1", 1, "stuck") else { return };
+    assert_eq!(report["cause"], "elsewhere");
+}
+
+#[test]
+fn stopped_server_is_stuck() {
+    let Some(server) = Server::start("busy", "127.0.0.1", 1) else { return };
+    server.stop();
+    let _waiting = server.endpoint.connect_many(2);
+    let report = await_verdict(&server.target(), "stuck");
+    assert_eq!(report["cause"], "stopped");
+    server.signal(Signal::SIGCONT);
+    await_verdict(&server.target(), "healthy");
+}
+
+#[test]
+fn busy_server_is_healthy() {
+    for (mode, address) in
+        [("busy", "127.0.0.1"), ("busy", "::1"), ("busy", &path()), ("blocking", "127.0.0.1")]
+    {
+        let Some(server) = Server::start(mode, address, 1) else { return };
+        let _clients = server.endpoint.connect_repeatedly(Duration::from_millis(2), 10);
+        for _ in 0..3 {
+            // On a loaded machine its queue may overflow for a moment.
+            let report = await_verdict(&server.target(), "healthy");
+            assert_eq!(report["exit_status"], 0);
+        }
+    }
+}
+
+#[test]
+fn blocking_accept_is_detected() {
+    let Some(server) = Server::start("blocking", "127.0.0.1", 1) else { return };
+    let report = await_verdict(&server.target(), "healthy");
+    assert_eq!(report["trigger"], "accept");
+}
+
+#[test]
+fn slow_server_is_overflowing() {
+    let Some(server) = Server::start("slow", "127.0.0.1", 1) else { return };
+    let _clients = server.endpoint.connect_repeatedly(Duration::from_millis(1), 1000);
+    let report = await_verdict(&server.target(), "overflowing");
+    assert_eq!(report["taken_meanwhile"], true, "{report:#}");
+}
+
+#[test]
+fn unpolled_reuseport_listener_is_identified() {
+    let Some(server) = Server::start("member", "127.0.0.1", 100) else { return };
+    // The kernel hashes the client's port: some of these arrive at each listener.
+    let _clients = server.endpoint.connect_many(40);
+    let report = await_verdict(&server.target(), "nobody_polls");
+    assert_eq!(report["cause"], "unwatched_member");
+    assert_eq!(report["trigger"], "none");
+    let members = report["listeners"].as_array().expect("each has its own verdict");
+    assert_eq!(members.len(), 2);
+    assert_eq!(members[0]["verdict"], "nobody_polls", "the worst comes first");
+    assert_eq!(members[1]["verdict"], "healthy");
+    assert_eq!(members[1]["queued"], 0);
+    // All queued connections belong to the unpolled listener, so they can be listed.
+    assert_eq!(members[0]["waiting"].as_array().map(Vec::len), members[0]["queued"].as_u64().map(to_usize));
+}
+
+#[test]
+fn reuseport_connections_are_listed_once() {
+    let listen = |port: u16| {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        socket.set_reuse_port(true).expect("a flag");
+        socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into()).expect("bound");
+        socket.listen(64).expect("it listens");
+        socket
+    };
+    let first = listen(0);
+    let address = first.local_addr().expect("it is bound").as_socket().expect("TCP");
+    let _others: Vec<Socket> = (0..7).map(|_| listen(address.port())).collect();
+    let _clients = Endpoint::Tcp(address).connect_many(60);
+    let (report, _) = examine(&address.port().to_string());
+    let members = report["listeners"].as_array().expect("each has its own verdict");
+    assert_eq!(members.len(), 8);
+    let lists = |member: &&Value| member["waiting_shared"] == true && member["waiting"].is_array();
+    assert_eq!(members.iter().filter(lists).count(), 1, "{report:#}");
+    assert_eq!(report["waiting"].as_array().map(Vec::len), Some(60));
+    assert!(members.iter().all(|member| member["oldest_wait_ms"].is_u64()), "{report:#}");
+}
+
+#[test]
+fn reset_connections_count_as_dead() {
+    let Some(server) = Server::start("edge", "127.0.0.1", 1) else { return };
+    let _held = server.hold_one();
+    for client in server.connect_while_stopped(CLIENTS) {
+        client.set_linger(Some(Duration::ZERO)).expect("a flag");
+    }
+    let report = await_verdict(&server.target(), "stranded");
+    assert_eq!(
+        (&report["queued"], &report["dead"]),
+        (&(CLIENTS - 1).into(), &(CLIENTS - 1).into()),
+        "{report:#}"
+    );
+    assert_eq!((&report["close_wait_unowned"], &report["waiting"]), (&0.into(), &Value::Array(Vec::new())));
+    let text = stdout(&acceptq(&["doctor", &server.target(), "--for", "0.5"]));
+    assert!(text.contains("7 dead (0 in CLOSE_WAIT with inode 0, 7 reset"), "{text}");
+    assert!(!text.contains("Unix"), "{text}");
+    let text = stdout(&acceptq(&["watch", &server.target(), "--count", "1"]));
+    assert!(text.contains("dead 7"), "{text}");
+}
+
+fn to_usize(number: u64) -> usize {
+    usize::try_from(number).expect("a small number")
+}
+
+#[test]
+fn doctor_prints_text() {
+    let Some(server) = Server::start("edge", "127.0.0.1", 1) else { return };
+    let _held = server.hold_one();
+    let _clients = server.connect_while_stopped(CLIENTS);
+    await_verdict(&server.target(), "stranded");
+    let output = acceptq(&["doctor", &server.target(), "--for", "0.5"]);
+    let text = stdout(&output);
+    assert_eq!(output.status.code(), Some(10));
+    let port = server.target();
+    for condition in [
+        &format!("tcp 127.0.0.1:{port}: STRANDED"),
+        "7 of 65 waiting",
+        "accepted   none in ",
+        "edge-triggered",
+        "seen in: epoll_wait",
+        "advice",
+    ] {
+        assert!(text.contains(condition), "{condition} is not in: {text}");
+    }
+    assert!(text.lines().all(|line| line.chars().count() <= 110), "{text}");
+}
+
+#[test]
+fn doctor_without_listener_exits_3() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port");
+    let output = acceptq(&["doctor", &free.port().to_string(), "--json"]);
+    assert_eq!(output.status.code(), Some(3));
+    let report: Value = serde_json::from_str(&stdout(&output)).expect("JSON");
+    assert_eq!(report["verdict"], Value::Null);
+    assert_eq!(acceptq(&["doctor", "/nowhere/at/all.sock"]).status.code(), Some(3));
+}
+
+#[test]
+fn listener_closed_meanwhile_has_no_verdict() {
+    let began = Instant::now();
+    loop {
+        let Some(server) = Server::start("edge", "127.0.0.1", 1) else { return };
+        let mut doctor = Command::new(env!("CARGO_BIN_EXE_acceptq"));
+        doctor
+            .args(["doctor", &server.target(), "--json", "--for", "3"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
+        let doctor = doctor.spawn().expect("the tool runs");
+        // It sleeps between samples, and rarely before.
+        wait_until("the doctor is sampling", || voluntary_switches(&doctor) > 3);
+        drop(server);
+        let (report, status) = diagnosis(&doctor.wait_with_output().expect("it ends"));
+        assert_eq!((status, &report["verdict"]), (3, &Value::Null), "{report:#}");
+        if report["closed_meanwhile"] == 1 {
+            return;
+        }
+        assert!(began.elapsed() < LONG, "{report:#}");
+    }
+}
+
+/// Returns the voluntary context switches of a process.
+fn voluntary_switches(child: &Child) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+    let count = text.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    count.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+}
+
+#[test]
+fn exit_status_survives_closed_pipes() {
+    let Some(server) = Server::start("edge", "127.0.0.1", 1) else { return };
+    let _held = server.hold_one();
+    let _clients = server.connect_while_stopped(CLIENTS);
+    await_verdict(&server.target(), "stranded");
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_acceptq"));
+        command.args(arguments).stdout(closed_pipe()).stderr(closed_pipe());
+        command.status().expect("the tool runs").code()
+    };
+    assert_eq!(run(&["doctor", &server.target()]), Some(10));
+    assert_eq!(run(&["doctor", &server.target(), "--json"]), Some(10));
+    assert_eq!(run(&["ordeal", &server.target(), "--patience", "0.5"]), Some(20));
+    // These print only to stderr.
+    assert_eq!(run(&["doctor", "/nowhere/at/all.sock"]), Some(3));
+    assert_eq!(run(&["ordeal", "192.0.2.1:80"]), Some(1));
+    assert_eq!(run(&["list", "/nowhere/at/all.sock"]), Some(3));
+}
+
+/// Returns a stream that the reader has closed.
+fn closed_pipe() -> OwnedFd {
+    let (here, _) = UnixStream::pair().expect("two ends");
+    here.into()
+}
+
+#[test]
+fn invalid_arguments_exit_2_and_help_lists_statuses() {
+    for arguments in [
+        &["doctor"][..],
+        &["doctor", "80", "--for", "0"],
+        &["doctor", "80", "--for", "x"],
+        &["cure"],
+        &["watch", "--count", "0"],
+    ] {
+        assert_eq!(acceptq(arguments).status.code(), Some(2), "{arguments:?}");
+    }
+    let help = stdout(&acceptq(&["doctor", "--help"]));
+    for line in ["10  stranded", "11  backpressure", "20  undetermined", "0  healthy"] {
+        assert!(help.contains(line), "{line} is not in: {help}");
+    }
+}

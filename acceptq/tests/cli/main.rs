@@ -1,0 +1,11 @@
+//! Runs `acceptq` on servers in C with common accept-loop faults, and on acceptors of epoll-acceptor.
+
+mod clients;
+mod server;
+mod tool;
+mod doctor;
+mod acceptors;
+mod users;
+mod list;
+mod ordeal;
+mod watch;

@@ -1,0 +1,71 @@
+//! Runs `acceptq` and parses its output.
+
+use std::process::{Command, Output};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// The time limit of a condition, long enough for a loaded machine.
+pub(crate) const LONG: Duration = Duration::from_secs(60);
+
+/// Reports a skipped test on stderr. The harness would capture `eprintln!`.
+macro_rules! skip {
+    ($($words:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), "SKIPPED: {}", format_args!($($words)*));
+    }};
+}
+pub(crate) use skip;
+
+pub(crate) fn acceptq(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_acceptq")).args(arguments).output().expect("the tool runs")
+}
+
+pub(crate) fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).expect("the output is UTF-8")
+}
+
+/// Runs the doctor. Returns its JSON and its exit status.
+pub(crate) fn examine(target: &str) -> (Value, i32) {
+    let output = acceptq(&["doctor", target, "--json", "--for", "0.5"]);
+    diagnosis(&output)
+}
+
+pub(crate) fn diagnosis(output: &Output) -> (Value, i32) {
+    let text = stdout(output);
+    let report = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text} {output:?}"));
+    (report, output.status.code().expect("the tool exits"))
+}
+
+/// Runs the doctor until it returns this verdict.
+pub(crate) fn await_verdict(target: &str, verdict: &str) -> Value {
+    await_verdict_of(verdict, || examine(target))
+}
+
+pub(crate) fn await_verdict_of(verdict: &str, mut examine: impl FnMut() -> (Value, i32)) -> Value {
+    let began = Instant::now();
+    loop {
+        let (report, status) = examine();
+        assert_eq!(report["exit_status"], status, "the exit status follows the verdict: {report:#}");
+        if report["verdict"] == verdict {
+            return report;
+        }
+        assert!(began.elapsed() < LONG, "not {verdict}, but {report:#}");
+    }
+}
+
+/// Returns the queue length of a target, by `acceptq list`.
+pub(crate) fn queued(target: &str) -> u64 {
+    let report: Value = serde_json::from_str(&stdout(&acceptq(&["list", target, "--json"]))).expect("JSON");
+    let rows = report["listeners"].as_array().expect("rows");
+    rows.iter().map(|row| row["queued"].as_u64().expect("a number")).sum()
+}
+
+pub(crate) fn wait_until(description: &str, mut condition: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !condition() {
+        assert!(began.elapsed() < LONG, "timed out waiting until {description}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}

@@ -1,0 +1,68 @@
+//! What an unprivileged user sees of own servers and of others.
+
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::server::{Server, folder, program};
+use crate::tool::{await_verdict_of, diagnosis};
+
+const NOBODY: u32 = 65534;
+
+/// Copies the tool to where that user may run it. Reports a skip and returns `None` if this is not root.
+pub(crate) fn copy() -> Option<PathBuf> {
+    if !nix::unistd::geteuid().is_root() {
+        crate::tool::skip!("only root can run the tool as another user");
+        return None;
+    }
+    let copy = folder().join(format!("acceptq-{:?}", std::thread::current().id()));
+    fs::copy(env!("CARGO_BIN_EXE_acceptq"), &copy).expect("a copy of the tool");
+    Some(copy)
+}
+
+pub(crate) fn as_nobody(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.uid(NOBODY).gid(NOBODY).current_dir("/");
+    command
+}
+
+fn examine(tool: &Path, target: &str) -> (Value, i32) {
+    let output = as_nobody(tool).args(["doctor", target, "--json", "--for", "0.5"]).output();
+    diagnosis(&output.expect("the tool runs"))
+}
+
+#[test]
+fn foreign_server_shows_only_its_queue() {
+    let (Some(tool), Some(server)) = (copy(), Server::start("edge", "127.0.0.1", 1)) else { return };
+    let _held = server.hold_one();
+    let mut clients = server.connect_while_stopped(8);
+    clients.truncate(4);
+    let report = await_verdict_of("undetermined", || examine(&tool, &server.target()));
+    assert_eq!(report["cause"], "owner_hidden");
+    assert_eq!(report["queued"], 7);
+    assert_eq!(report["close_wait_unowned"], 4);
+    assert!(report["oldest_wait_ms"].as_u64() >= Some(490), "{report:#}");
+    for unseen in ["pid", "trigger", "owner_asleep", "registrations", "holders", "descriptors", "cpu_percent"]
+    {
+        assert_eq!(report[unseen], Value::Null, "{unseen}");
+    }
+    assert!(
+        report["advice"].as_str().is_some_and(|advice| advice.contains("root")),
+        "the advice names the remedy"
+    );
+}
+
+#[test]
+fn own_server_shows_everything() {
+    let (Some(tool), Some(program)) = (copy(), program()) else { return };
+    let server = Server::spawn(as_nobody(program).args(["edge", "127.0.0.1", "1"]), "127.0.0.1");
+    let _held = server.hold_one();
+    let _clients = server.connect_while_stopped(8);
+    let report = await_verdict_of("stranded", || examine(&tool, &server.target()));
+    assert_eq!(report["pid"], server.pid());
+    assert_eq!(report["trigger"], "edge");
+    assert_eq!(report["owner_asleep"], true);
+}

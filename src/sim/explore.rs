@@ -1,9 +1,10 @@
 //! Every script up to a bound, the shortest first.
 
-use super::ledger::Violation;
-use super::run::{Limited, Report, run};
+use super::acceptor_under_test::Factory;
+use super::checker::Violation;
+use super::policies::{BuiltIn, PolicyFilter};
+use super::run::{Limited, Report, run, run_with};
 use super::script::{Action, Script, Setup};
-use super::subject::Factory;
 
 /// What an exploration covered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,8 +23,22 @@ pub struct Explored {
 ///
 /// The first script that broke a promise, and the promise. It has no more acts than any other that breaks one.
 pub fn explore<G: Limited>(
-    case: &Setup,
-    maker: &impl Factory,
+    setup: &Setup,
+    factory: &impl Factory,
+    acts: &[Action],
+    acts_max: u32,
+) -> Result<Explored, (Script, Violation)> {
+    explore_with::<G, BuiltIn>(setup, factory, acts, acts_max)
+}
+
+/// As [`explore`], with filters of a test's own for the setup's policy.
+///
+/// # Errors
+///
+/// As [`explore`].
+pub fn explore_with<G: Limited, F: PolicyFilter>(
+    setup: &Setup,
+    factory: &impl Factory,
     acts: &[Action],
     acts_max: u32,
 ) -> Result<Explored, (Script, Violation)> {
@@ -32,7 +47,8 @@ pub fn explore<G: Limited>(
     for depth in 0..=acts_max {
         let mut longer = Vec::new();
         for script in scripts {
-            let report = run::<G>(case, &script, maker).map_err(|violation| (script.clone(), violation))?;
+            let report =
+                run_with::<G, F>(setup, &script, factory).map_err(|violation| (script.clone(), violation))?;
             explored.add(report);
             if depth < acts_max {
                 longer.extend(extensions(&script, report.points, acts));
@@ -51,11 +67,11 @@ fn extensions<'a>(script: &'a Script, points: u32, acts: &'a [Action]) -> impl I
 
 /// Leaves out acts as long as the script breaks a promise without them.
 #[must_use]
-pub fn shrink<G: Limited>(case: &Setup, maker: &impl Factory, mut script: Script) -> Script {
+pub fn shrink<G: Limited>(setup: &Setup, factory: &impl Factory, mut script: Script) -> Script {
     let mut act = 0;
     while act < script.acts().len() {
         let shorter = script.without(act);
-        if run::<G>(case, &shorter, maker).is_err() {
+        if run::<G>(setup, &shorter, factory).is_err() {
             script = shorter;
         } else {
             act += 1;

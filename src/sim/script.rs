@@ -1,12 +1,12 @@
-//! What happens in one run: a case (what is built) and a script (what the environment does, and when).
+//! What happens in one run: a setup (what is built) and a script (what the environment does, and when).
 
 use std::fmt;
 use std::time::Duration;
 
 use crate::admission::refusal::Refusal;
-use crate::drain::core::Plan;
+use crate::drain::config::Config;
 use crate::drain::errno::Errno;
-use crate::drain::strategy::{EmptyCheck, Trigger};
+use crate::drain::trigger::{EmptyCheck, Trigger};
 
 /// What is built before a run.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -15,19 +15,19 @@ pub struct Setup {
     pub trigger: Trigger,
     /// How every second acceptor is, if not as the others.
     pub second: Option<Trigger>,
-    /// How a pass knows the end of the queue; `None` is what the acceptor takes by itself.
-    pub proof: Option<EmptyCheck>,
-    /// Whether the kernel tells the depth of the queue: TCP does, Unix does not.
-    pub measurable: bool,
+    /// How a pass knows that the queue is empty; `None` is the acceptor's default.
+    pub empty_check: Option<EmptyCheck>,
+    /// Whether the kernel reports the queue's length: for TCP it does, for Unix it does not.
+    pub reports_length: bool,
     /// Attempts per pass.
     pub budget: u32,
     /// The gate.
     pub gate: GateMode,
     /// Whether each acceptor has a gate of its own, or all share one.
     pub own_gates: bool,
-    /// What else stands before them all.
-    pub extra: Policy,
-    /// The rate of refusals: so many a second, and so many at once.
+    /// The filter behind the gate.
+    pub policy: Policy,
+    /// The rate of refusals per second, and the burst.
     pub refusals: Option<(u32, u32)>,
     /// Whether clients are refused with a reserve descriptor when descriptors have run out.
     pub reserve: bool,
@@ -41,52 +41,52 @@ pub struct Setup {
     pub queued: u32,
 }
 
-/// The connection limit of a case.
+/// The connection limit of a setup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum GateMode {
     /// None.
     Open,
-    /// At most so many; the others wait.
-    Pause(u32),
-    /// At most so many; the others wait, once it is full until so many places are free.
+    /// At most this many; the others wait.
+    Wait(u32),
+    /// At most this many; the others wait, once it is full until this many permits are free.
     Batch(u32, u32),
-    /// At most so many; the others are refused.
+    /// At most this many; the others are refused.
     Shed(u32),
 }
 
-/// A policy behind the gate of a case, one for all its acceptors.
+/// What the filter of a setup does; one filter for all its acceptors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Policy {
     /// None.
     Nothing,
-    /// At most [`PER_SECOND`](Policy::PER_SECOND) connections a second and so many at once; the others wait.
+    /// At most [`PER_SECOND`](Policy::PER_SECOND) connections per second with this burst; the others wait.
     Rate(u32),
     /// The same; the others are refused.
     ShedRate(u32),
-    /// One peer of three is refused, whoever it is, after the accept.
+    /// One peer of three is refused after the accept.
     Choosy,
-    /// At most so many of each peer.
+    /// At most this many per peer.
     Peers(u32),
-    /// The same, and one of three that it lets in is refused after it.
+    /// The same, and behind it one peer of three is refused.
     PeersThenChoosy(u32),
     /// A target of [`TARGET`](Policy::TARGET) for the time in the queue.
     Delay,
-    /// Nobody but [`USER`](Policy::USER) and the members of [`GROUP`](Policy::GROUP).
+    /// [`USER`](Policy::USER) and the members of [`GROUP`](Policy::GROUP) only.
     Allowed,
 }
 
 impl Policy {
-    /// The rate of the policies that have one: a connection every 5 ms.
+    /// The rate of [`Rate`](Self::Rate) and [`ShedRate`](Self::ShedRate): a connection every 5 ms.
     pub const PER_SECOND: u32 = 200;
-    /// How long one should be queued at the most.
+    /// The target of [`Delay`](Self::Delay).
     pub const TARGET: Duration = Duration::from_millis(2);
-    /// For how long everybody has to be queued longer until somebody is refused.
+    /// The interval of [`Delay`](Self::Delay).
     pub const INTERVAL: Duration = Duration::from_millis(4);
-    /// Nobody is served who was queued longer.
+    /// The maximum delay of [`Delay`](Self::Delay).
     pub const MAX_DELAY: Duration = Duration::from_millis(9);
-    /// A user who may come.
+    /// The user of [`Allowed`](Self::Allowed).
     pub const USER: u32 = 1000;
-    /// A group whose members may.
+    /// The group of [`Allowed`](Self::Allowed).
     pub const GROUP: u32 = 27;
 }
 
@@ -95,14 +95,27 @@ impl Policy {
 pub enum Leave {
     /// By its end.
     AtTheEnd,
-    /// `break` after so many connections.
+    /// `break` after this many connections.
     Break(u32),
-    /// `mem::forget` of the iterator after so many.
+    /// `mem::forget` of the iterator after this many.
     Forget(u32),
-    /// A panic in the body after so many.
+    /// A panic in the body after this many.
     Panic(u32),
-    /// Every other pass is forgotten before anything is asked of it; the rest by its end.
+    /// Every other pass is forgotten before its first step; the rest by its end.
     Skip,
+}
+
+/// A call of an acceptor, besides accept, that a script can have fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Call {
+    /// Arming the listener: `EPOLL_CTL_MOD` or `EPOLL_CTL_ADD`.
+    Arm,
+    /// Disarming it.
+    Disarm,
+    /// poll(2) on it.
+    Poll,
+    /// Setting the alarm.
+    Alarm,
 }
 
 /// What the environment does at a point of a run. Numbers name listeners or acceptors.
@@ -112,22 +125,24 @@ pub enum Action {
     Connect(usize),
     /// A client connects, first step: its connection is queued and can be accepted.
     Insert(usize),
-    /// Second step: whoever watches the listener is told of the oldest connection queued so.
+    /// Second step: the listener wakes its watchers for the oldest connection queued so (K3).
     Tell(usize),
-    /// The client that waits longest quits, or resets its connection.
+    /// The client that has waited longest closes its connection ...
     Quit(usize),
-    /// See [`Action::Quit`].
+    /// ... or resets it.
     Reset(usize),
     /// Another process takes a connection.
     Steal(usize),
-    /// The oldest connection in service ends: its permit comes back.
+    /// The oldest connection in service is closed: its permit is released.
     Free,
     /// No descriptor is left but those that are open now.
     Exhaust,
-    /// Descriptors are to be had again.
+    /// Descriptors are available again.
     Relieve,
     /// The next accept fails with this errno; one that consumes a connection does.
     Fail(Errno),
+    /// The next call of this kind fails, with ENOMEM.
+    FailCall(Call),
     /// `Control::pause`.
     Pause(usize),
     /// `Control::resume`.
@@ -136,7 +151,7 @@ pub enum Action {
     Stop(usize),
     /// The limit of the gate changes.
     Limit(u32),
-    /// Time passes until the next alarm, or for a while.
+    /// Time passes until the next alarm, or for 5 ms.
     Tick,
     /// Another acceptor has its turn, if an event waits for it and it is not in the middle of one.
     Turn(usize),
@@ -149,7 +164,7 @@ pub enum Action {
 /// What the environment does and when: `(n, act)` is done at the n-th point of the run.
 ///
 /// Points stand before and after every call through the seam and every operation of the gate, between a wait
-/// and its pass, and wherever all owners are asleep. A run is decided by its case and its script alone.
+/// and its pass, and wherever all owners are asleep. A run is decided by its setup and its script alone.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Script {
     /// Invariant: in order of the points.
@@ -200,8 +215,8 @@ impl Script {
 
     /// A script from arbitrary bytes, two for each act: how many points later, and which act.
     #[must_use]
-    pub fn from_bytes(bytes: &[u8], case: &Setup) -> Self {
-        let acts = Action::all(case);
+    pub fn from_bytes(bytes: &[u8], setup: &Setup) -> Self {
+        let acts = Action::all(setup);
         bytes.chunks_exact(2).fold(Self::new(), |script, pair| {
             script.after(u32::from(pair[0] % 32), acts[usize::from(pair[1]) % acts.len()])
         })
@@ -209,10 +224,10 @@ impl Script {
 }
 
 impl Action {
-    /// Every act that can matter in a case.
+    /// Every act that can matter in a setup.
     #[must_use]
-    pub fn all(case: &Setup) -> Vec<Self> {
-        let listeners = if case.one_listener { 1 } else { case.acceptors };
+    pub fn all(setup: &Setup) -> Vec<Self> {
+        let listeners = if setup.one_listener { 1 } else { setup.acceptors };
         let mut acts = vec![Self::Free, Self::Exhaust, Self::Relieve, Self::Tick];
         acts.extend([libc::EINTR, libc::ECONNABORTED, libc::ENOBUFS].map(|n| Self::Fail(Errno::new(n))));
         for listener in 0..listeners {
@@ -220,17 +235,18 @@ impl Action {
             acts.extend([Self::Insert(listener), Self::Tell(listener)]);
             acts.extend([Self::Steal(listener), Self::Shut(listener)]);
         }
-        for acceptor in 0..case.acceptors {
+        for acceptor in 0..setup.acceptors {
             acts.extend([Self::Pause(acceptor), Self::Resume(acceptor), Self::Stop(acceptor)]);
-            if case.acceptors > 1 {
+            if setup.acceptors > 1 {
                 acts.push(Self::Turn(acceptor));
             }
         }
-        if case.gate != GateMode::Open {
+        if setup.gate != GateMode::Open {
             acts.extend([Self::Limit(0), Self::Limit(1), Self::Limit(3)]);
         }
         // At the end, so that the bytes of older scripts keep their meaning.
-        acts.extend((0..case.acceptors).map(Self::Drop));
+        acts.extend((0..setup.acceptors).map(Self::Drop));
+        acts.extend([Call::Arm, Call::Disarm, Call::Poll, Call::Alarm].map(Self::FailCall));
         acts
     }
 }
@@ -247,35 +263,36 @@ impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Fail(errno) => write!(f, "Action::Fail(Errno::new(libc::{errno:?}))"),
+            Self::FailCall(call) => write!(f, "Action::FailCall(Call::{call:?})"),
             other => write!(f, "Action::{other:?}"),
         }
     }
 }
 
 impl Setup {
-    /// What its acceptors are built by.
+    /// Returns the configuration of its acceptors.
     #[must_use]
-    pub fn plan(&self) -> Plan {
-        Plan {
-            budget: self.budget,
-            proof: self.proof,
+    pub fn config(&self) -> Config {
+        Config {
+            empty_check: self.empty_check,
             refusals: self.refusals,
             when_exhausted: self.reserve.then_some(Refusal::Close),
+            ..Config::new(self.trigger, self.budget)
         }
     }
 
-    /// One level-triggered acceptor without a limit, and nobody queued: a case to start from.
+    /// Returns one level-triggered acceptor without a limit and with an empty queue: a setup to start from.
     #[must_use]
     pub const fn plain() -> Self {
         Self {
             trigger: Trigger::Level,
             second: None,
-            proof: None,
-            measurable: true,
+            empty_check: None,
+            reports_length: true,
             budget: 64,
             gate: GateMode::Open,
             own_gates: false,
-            extra: Policy::Nothing,
+            policy: Policy::Nothing,
             refusals: None,
             reserve: false,
             acceptors: 1,
@@ -296,7 +313,7 @@ impl Setup {
         if self.own_gates { self.acceptors.max(1) } else { 1 }
     }
 
-    /// A case from arbitrary bytes, one for each choice, and the bytes that are left: for
+    /// A setup from arbitrary bytes, one for each choice, and the bytes that are left: for
     /// [`Script::from_bytes`]. Where bytes are missing they are 0.
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> (Self, &[u8]) {
@@ -305,25 +322,25 @@ impl Setup {
         let (choices, rest) = bytes.split_at(bytes.len().min(CHOICES));
         let choice = |n: usize, of: u8| choices.get(n).copied().unwrap_or(0) % of;
         let number = |n, of| u32::from(choice(n, of));
-        let case = Self {
+        let setup = Self {
             trigger: TRIGGERS[usize::from(choice(0, 3))],
             second: (choice(0, u8::MAX) >= 128).then_some(TRIGGERS[usize::from(choice(0, 9) / 3)]),
-            proof: [
+            empty_check: [
                 None,
                 Some(EmptyCheck::UntilEagain),
                 Some(EmptyCheck::Poll),
                 Some(EmptyCheck::QueueLength),
             ][usize::from(choice(1, 4))],
-            measurable: choice(1, 8) < 4,
+            reports_length: choice(1, 8) < 4,
             budget: 1 + number(2, 65),
             gate: match choice(3, 17) {
                 0 => GateMode::Open,
                 gate @ 1..9 if choice(3, u8::MAX) >= 136 => GateMode::Batch(u32::from(gate) - 1, 2),
-                gate @ 1..9 => GateMode::Pause(u32::from(gate) - 1),
+                gate @ 1..9 => GateMode::Wait(u32::from(gate) - 1),
                 gate => GateMode::Shed(u32::from(gate) - 9),
             },
             own_gates: choice(5, u8::MAX) >= 128,
-            extra: match choice(7, u8::MAX) / 32 {
+            policy: match choice(7, u8::MAX) / 32 {
                 1 => Policy::Rate(1),
                 2 => Policy::Rate(3),
                 3 => Policy::ShedRate(1),
@@ -349,6 +366,6 @@ impl Setup {
             },
             queued: number(7, 8),
         };
-        (case, rest)
+        (setup, rest)
     }
 }

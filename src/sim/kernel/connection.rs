@@ -1,54 +1,54 @@
-//! Connections: what their peers do to them, and what the server sees of that.
+//! Connections: the operations of their peers and their effect on the server's end.
 
 use super::errno::{EAGAIN, ECONNRESET};
 use super::files::FileId;
 use super::listener::Family;
 use super::{Errno, Fd, Kernel, Mask, Rules, Shut};
 
-/// A connection, from the first sign of the client to the end of both ends.
+/// A connection, from the client's SYN or connect until both ends are closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnId(pub u32);
 
-/// Where a connection stands, as its client would say if it knew.
+/// The state of a connection's server end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Fate {
-    /// It has been asked for and is not queued.
+pub enum ConnState {
+    /// The handshake is not complete.
     HalfOpen,
-    /// It waits to be accepted.
+    /// The connection is in the accept queue.
     Queued,
-    /// The server has it.
+    /// The server has accepted the connection.
     Accepted,
-    /// The server accepted and closed it, or a failed accept did.
+    /// The server, or a failed accept, has closed the connection.
     Closed,
-    /// It was reset before it was accepted: its listener was shut or closed.
+    /// The listener was shut down or closed before the connection was accepted.
     Reset,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Connection {
     pub(super) listener: FileId,
-    pub(super) stage: Stage,
-    /// The listener's registrations have not been called yet.
-    pub(super) call_due: bool,
-    /// What is shut on the server's end.
+    pub(super) server_end: ServerEnd,
+    /// The listener's registrations have not been woken (K3).
+    pub(super) wakeup_pending: bool,
+    /// The shutdown state of the server's end.
     pub(super) shut: Shut,
-    /// When it was queued; once accepted, how long it was.
-    pub(super) since: u64,
-    /// Nothing that its client sends arrives (K79).
-    pub(super) barred: bool,
+    pub(super) queued_at: u64,
+    /// Valid once accepted.
+    queue_time: u64,
+    /// Packets of the client are dropped (K79).
+    pub(super) min_ttl: bool,
     family: Family,
     unread: u64,
-    /// The peer has said that nothing more comes.
-    ended: bool,
-    /// The peer has no end any more, or is waiting for nothing.
-    left: bool,
+    fin_received: bool,
+    /// The peer has closed or reset its end.
+    peer_closed: bool,
     reset: bool,
-    /// An error that a read has not returned yet.
+    /// The error that the next read returns.
     error: Option<Errno>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Stage {
+pub(super) enum ServerEnd {
     HalfOpen { cookie: bool },
     Queued,
     Accepted { fd: Fd, file: FileId },
@@ -57,64 +57,64 @@ pub(super) enum Stage {
 }
 
 impl<R: Rules> Kernel<R> {
-    /// The client sends so many bytes. If its handshake was not finished, that tries to finish it (K37, K39).
+    /// Sends `bytes` from the client. Retries an unfinished handshake first (K37, K39).
     pub fn send(&mut self, id: ConnId, bytes: u64) {
         self.finish_handshake(id);
-        let Some(connection) = self.heard(id).filter(|connection| !connection.ended) else { return };
+        let Some(connection) = self.receiving(id).filter(|connection| !connection.fin_received) else {
+            return;
+        };
         if connection.shut.is_all() {
-            // Born shut (K24): the data is answered by a reset.
+            // Both directions were inherited as shut down (K24): data is answered with a reset.
             return self.reset(id);
         }
         connection.unread += bytes;
-        self.tell_owner(id, R::arrival_key(), 1);
+        self.wake_accepted(id, R::arrival_key(), 1);
     }
 
-    /// The client closes in good order: what it sent can be read, then comes the end. A queued connection
-    /// stays (K34).
+    /// Closes the client's end with a FIN, after the data it sent. A queued connection stays queued (K34).
     pub fn quit(&mut self, id: ConnId) {
         self.finish_handshake(id);
-        let Some(connection) = self.heard(id) else { return self.leave(id) };
-        if connection.ended {
+        let Some(connection) = self.receiving(id) else { return self.remove_if_unserved(id) };
+        if connection.fin_received {
             return;
         }
-        connection.ended = true;
+        connection.fin_received = true;
         connection.shut |= if connection.family == Family::Unix { Shut::all() } else { Shut::RD };
-        self.peer_gone(id);
-        self.tell_owner(id, Mask::empty(), 0);
+        self.peer_closed(id);
+        self.wake_accepted(id, Mask::empty(), 0);
     }
 
-    /// The client resets the connection, or as a Unix client closes it. A queued connection stays (K34); a
-    /// half-open one is gone.
+    /// Resets the connection from the client's end; a Unix client closes it instead. A queued connection stays
+    /// queued (K34), a half-open request is removed.
     pub fn reset(&mut self, id: ConnId) {
         if self.connections.get(&id).is_some_and(|connection| connection.family == Family::Unix) {
             return self.quit(id);
         }
-        let Some(connection) = self.heard(id) else { return self.leave(id) };
-        if connection.ended && connection.shut.is_all() {
-            // Ended from both sides (K24): nothing is left to reset.
+        let Some(connection) = self.receiving(id) else { return self.remove_if_unserved(id) };
+        if connection.fin_received && connection.shut.is_all() {
+            // Closed in both directions (K24): there is nothing to reset.
             return;
         }
         connection.reset = true;
         connection.shut = Shut::all();
         connection.error = Some(ECONNRESET);
-        self.peer_gone(id);
-        self.tell_owner(id, Mask::ERR, 1);
-        self.tell_owner(id, Mask::empty(), 0);
+        self.peer_closed(id);
+        self.wake_accepted(id, Mask::ERR, 1);
+        self.wake_accepted(id, Mask::empty(), 0);
     }
 
-    /// The server reads all there is of a connection it has accepted: the number of bytes, 0 for the end
-    /// (K34).
+    /// Reads all data from an accepted connection and returns the number of bytes, 0 after a FIN (K34).
     ///
     /// # Errors
     ///
-    /// `EAGAIN`, also for one it has not; `ECONNRESET` once after a reset.
+    /// `EAGAIN` if there is no data or the connection is not accepted; `ECONNRESET` once after a reset.
     pub fn read(&mut self, id: ConnId) -> Result<u64, Errno> {
-        let accepted = |c: &&mut Connection| matches!(c.stage, Stage::Accepted { .. });
+        let accepted = |c: &&mut Connection| matches!(c.server_end, ServerEnd::Accepted { .. });
         let connection = self.connections.get_mut(&id).filter(accepted).ok_or(EAGAIN)?;
         if connection.unread > 0 {
             return Ok(std::mem::take(&mut connection.unread));
         }
-        if connection.ended && R::end_hides_reset() {
+        if connection.fin_received && R::fin_hides_reset() {
             return Ok(0);
         }
         let error = if R::reset_is_read_once() { connection.error.take() } else { connection.error };
@@ -125,60 +125,62 @@ impl<R: Rules> Kernel<R> {
         }
     }
 
-    /// The server closes a connection it has accepted: all its descriptors.
+    /// Closes all descriptors of an accepted connection.
     pub fn close_connection(&mut self, id: ConnId) {
-        if let Some(Stage::Accepted { file, .. }) =
-            self.connections.get(&id).map(|connection| connection.stage)
+        if let Some(ServerEnd::Accepted { file, .. }) =
+            self.connections.get(&id).map(|connection| connection.server_end)
         {
             self.table.retain(|_, other| *other != file);
             self.release(file);
         }
     }
 
-    /// Whether its client has reset a connection: its address can be asked for no more.
+    /// Returns whether the client has reset the connection, after which getpeername(2) fails.
     #[must_use]
     pub fn is_reset(&self, id: ConnId) -> bool {
         self.connections.get(&id).is_some_and(|connection| connection.reset)
     }
 
-    /// The descriptor that accept made for a connection.
+    /// Returns the descriptor that accept opened for a connection.
     #[must_use]
     pub fn descriptor(&self, id: ConnId) -> Option<Fd> {
-        match self.connections.get(&id)?.stage {
-            Stage::Accepted { fd, .. } => Some(fd),
+        match self.connections.get(&id)?.server_end {
+            ServerEnd::Accepted { fd, .. } => Some(fd),
             _ => None,
         }
     }
 
-    /// How long an accepted connection was queued, in nanoseconds; of a Unix one the kernel cannot say (K67).
-    /// Linux rounds it to the tick of its clock, a few milliseconds; the model does not.
+    /// Returns how long an accepted connection was queued, in nanoseconds; `None` for a Unix connection (K67).
+    ///
+    /// Linux rounds to its clock tick of a few milliseconds; the model does not.
     #[must_use]
     pub fn time_queued(&self, id: ConnId) -> Option<u64> {
         let connection = self.connections.get(&id)?;
-        let told = connection.family != Family::Unix && matches!(connection.stage, Stage::Accepted { .. });
-        told.then_some(connection.since)
+        let measured =
+            connection.family != Family::Unix && matches!(connection.server_end, ServerEnd::Accepted { .. });
+        measured.then_some(connection.queue_time)
     }
 
-    /// Where a connection stands; `None` once both ends are gone.
+    /// Returns the state of a connection; `None` once both ends are closed.
     #[must_use]
-    pub fn fate(&self, id: ConnId) -> Option<Fate> {
-        Some(match self.connections.get(&id)?.stage {
-            Stage::HalfOpen { .. } => Fate::HalfOpen,
-            Stage::Queued => Fate::Queued,
-            Stage::Accepted { .. } => Fate::Accepted,
-            Stage::Closed => Fate::Closed,
-            Stage::Reset => Fate::Reset,
+    pub fn conn_state(&self, id: ConnId) -> Option<ConnState> {
+        Some(match self.connections.get(&id)?.server_end {
+            ServerEnd::HalfOpen { .. } => ConnState::HalfOpen,
+            ServerEnd::Queued => ConnState::Queued,
+            ServerEnd::Accepted { .. } => ConnState::Accepted,
+            ServerEnd::Closed => ConnState::Closed,
+            ServerEnd::Reset => ConnState::Reset,
         })
     }
 
-    /// Every connection of which an end is left, oldest first.
+    /// Returns the connections with an open end, oldest first.
     pub fn connections(&self) -> impl Iterator<Item = ConnId> + '_ {
         self.connections.keys().copied()
     }
 
-    pub(super) fn arrive(&mut self, connection: Connection) -> ConnId {
-        let id = ConnId(self.connections_made);
-        self.connections_made += 1;
+    pub(super) fn insert_connection(&mut self, connection: Connection) -> ConnId {
+        let id = ConnId(self.next_connection);
+        self.next_connection += 1;
         self.connections.insert(id, connection);
         id
     }
@@ -186,32 +188,34 @@ impl<R: Rules> Kernel<R> {
     pub(super) fn accepted(&mut self, id: ConnId, fd: Fd) {
         let (file, now) = (self.table[&fd], self.now);
         let connection = self.connection_mut(id);
-        connection.stage = Stage::Accepted { fd, file };
-        connection.since = now - connection.since;
+        connection.server_end = ServerEnd::Accepted { fd, file };
+        connection.queue_time = now - connection.queued_at;
     }
 
     pub(super) fn server_end_closed(&mut self, id: ConnId) {
-        self.end(id, Stage::Closed);
+        self.end(id, ServerEnd::Closed);
     }
 
-    /// The end of a listener for everybody who was not accepted yet (K35).
+    /// Resets the queued connections and half-open requests of a listener (K35).
     pub(super) fn reset_unaccepted(&mut self, listener: FileId) {
-        let unaccepted = |c: &Connection| matches!(c.stage, Stage::HalfOpen { .. } | Stage::Queued);
-        let of_it = self.connections.iter().filter(|(_, c)| c.listener == listener && unaccepted(c));
-        for id in of_it.map(|(id, _)| *id).collect::<Vec<_>>() {
-            self.end(id, Stage::Reset);
+        let unaccepted =
+            |c: &Connection| matches!(c.server_end, ServerEnd::HalfOpen { .. } | ServerEnd::Queued);
+        let affected = self.connections.iter().filter(|(_, c)| c.listener == listener && unaccepted(c));
+        for id in affected.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.end(id, ServerEnd::Reset);
         }
     }
 
     pub(super) fn connection_mut(&mut self, id: ConnId) -> &mut Connection {
-        self.connections.get_mut(&id).expect("a connection lives as long as one of its ends")
+        self.connections.get_mut(&id).expect("a connection exists while one of its ends is open")
     }
 
-    /// The connection, if the server's end is there to hear its peer.
-    fn heard(&mut self, id: ConnId) -> Option<&mut Connection> {
-        let hears =
-            |c: &&mut Connection| !c.reset && matches!(c.stage, Stage::Queued | Stage::Accepted { .. });
-        self.connections.get_mut(&id).filter(hears)
+    /// Returns the connection if its server end can receive.
+    fn receiving(&mut self, id: ConnId) -> Option<&mut Connection> {
+        let receiving = |c: &&mut Connection| {
+            !c.reset && matches!(c.server_end, ServerEnd::Queued | ServerEnd::Accepted { .. })
+        };
+        self.connections.get_mut(&id).filter(receiving)
     }
 
     fn finish_handshake(&mut self, id: ConnId) {
@@ -220,58 +224,61 @@ impl<R: Rules> Kernel<R> {
         }
     }
 
-    /// The peer leaves a connection of which the server has nothing any more, or nothing yet.
-    fn leave(&mut self, id: ConnId) {
-        let nothing = |stage| matches!(stage, Stage::HalfOpen { .. } | Stage::Closed | Stage::Reset);
-        if self.connections.get(&id).is_some_and(|connection| nothing(connection.stage)) {
+    /// Closes the peer's end of a connection that has no server end.
+    fn remove_if_unserved(&mut self, id: ConnId) {
+        let unserved = |c: &Connection| {
+            matches!(c.server_end, ServerEnd::HalfOpen { .. } | ServerEnd::Closed | ServerEnd::Reset)
+        };
+        if self.connections.get(&id).is_some_and(unserved) {
             self.connections.remove(&id);
         }
     }
 
-    fn peer_gone(&mut self, id: ConnId) {
+    fn peer_closed(&mut self, id: ConnId) {
         let connection = self.connection_mut(id);
-        connection.left = true;
-        if connection.stage == Stage::Queued {
+        connection.peer_closed = true;
+        if connection.server_end == ServerEnd::Queued {
             let listener = connection.listener;
-            self.peer_left_queued(listener, id);
+            self.peer_closed_queued(listener, id);
         }
     }
 
-    fn end(&mut self, id: ConnId, stage: Stage) {
+    fn end(&mut self, id: ConnId, server_end: ServerEnd) {
         let connection = self.connection_mut(id);
-        connection.stage = stage;
-        if connection.left {
+        connection.server_end = server_end;
+        if connection.peer_closed {
             self.connections.remove(&id);
         }
     }
 
-    /// The registrations of an accepted connection are called.
-    fn tell_owner(&mut self, id: ConnId, key: Mask, exclusive: usize) {
-        if let Stage::Accepted { file, .. } = self.connection_mut(id).stage {
-            self.call_watchers(file, key, exclusive);
+    /// Wakes the registrations of a connection if it is accepted.
+    fn wake_accepted(&mut self, id: ConnId, key: Mask, nr_exclusive: usize) {
+        if let ServerEnd::Accepted { file, .. } = self.connection_mut(id).server_end {
+            self.wake_wait_queue(file, key, nr_exclusive);
         }
     }
 }
 
 impl Connection {
-    pub(super) fn new(family: Family, listener: FileId, stage: Stage) -> Self {
+    pub(super) fn new(family: Family, listener: FileId, server_end: ServerEnd) -> Self {
         Self {
             listener,
-            stage,
-            call_due: false,
+            server_end,
+            wakeup_pending: false,
             shut: Shut::empty(),
-            since: 0,
-            barred: false,
+            queued_at: 0,
+            queue_time: 0,
+            min_ttl: false,
             family,
             unread: 0,
-            ended: false,
-            left: false,
+            fin_received: false,
+            peer_closed: false,
             reset: false,
             error: None,
         }
     }
 
-    pub(super) fn shown(&self) -> Mask {
+    pub(super) fn readiness(&self) -> Mask {
         let writable =
             if self.family == Family::Unix { Mask::WRITABLE | Mask::WRBAND } else { Mask::WRITABLE };
         writable

@@ -1,4 +1,4 @@
-//! The errors the model returns.
+//! The errors that the model returns.
 
 use super::Errno;
 

@@ -1,9 +1,9 @@
-//! Open files and the descriptors that name them; rings and alarms.
+//! The descriptor table and the open files; eventfds and timerfds.
 
 use std::collections::VecDeque;
 
 use super::connection::ConnId;
-use super::epoll::{Epoll, Registered};
+use super::epoll::{Epoll, WaitEntry};
 use super::errno::{EBADF, EINVAL, EMFILE};
 use super::listener::Listener;
 use super::{Errno, Kernel, Mask, Rules};
@@ -12,15 +12,15 @@ use super::{Errno, Kernel, Mask, Rules};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Fd(pub u32);
 
-/// An open file ("open file description" in the manual pages); its number is never used again.
+/// An open file ("open file description" in the man pages). Ids are not reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct FileId(pub(super) u32);
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct File {
     pub(super) kind: Kind,
-    /// The registrations that watch this file, in the order in which they are called.
-    pub(super) watchers: VecDeque<Registered>,
+    /// The registrations of this file, in wakeup order.
+    pub(super) wait_queue: VecDeque<WaitEntry>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -28,74 +28,81 @@ pub(super) enum Kind {
     Listener(Listener),
     Connection(ConnId),
     Epoll(Epoll),
-    Ring { rung: u64 },
-    Alarm { due: Option<u64>, expired: bool },
-    Plain,
+    Eventfd { count: u64 },
+    Timerfd { due: Option<u64>, expired: bool },
+    Regular,
 }
 
 impl<R: Rules> Kernel<R> {
-    /// Makes a ring: an eventfd(2).
+    /// Creates an eventfd(2).
     ///
     /// # Errors
     ///
-    /// `EMFILE` if the descriptor table is full; so for everything that opens a descriptor.
-    pub fn ring(&mut self) -> Result<Fd, Errno> {
-        self.open(Kind::Ring { rung: 0 })
+    /// `EMFILE` if the descriptor table is full.
+    pub fn eventfd(&mut self) -> Result<Fd, Errno> {
+        self.open(Kind::Eventfd { count: 0 })
     }
 
-    /// Makes an alarm: a timerfd_create(2), not set.
+    /// Creates a disarmed timer (timerfd_create(2)).
     ///
     /// # Errors
     ///
     /// `EMFILE`
-    pub fn alarm(&mut self) -> Result<Fd, Errno> {
-        self.open(Kind::Alarm { due: None, expired: false })
+    pub fn timerfd(&mut self) -> Result<Fd, Errno> {
+        self.open(Kind::Timerfd { due: None, expired: false })
     }
 
-    /// Opens a regular file, which cannot be polled.
+    /// Opens a regular file, which epoll does not support.
     ///
     /// # Errors
     ///
     /// `EMFILE`
-    pub fn plain(&mut self) -> Result<Fd, Errno> {
-        self.open(Kind::Plain)
+    pub fn regular_file(&mut self) -> Result<Fd, Errno> {
+        self.open(Kind::Regular)
     }
 
-    /// Rings: writes to an eventfd, and so calls whoever watches it. It is never read.
+    /// Writes 1 to an eventfd, which wakes its registrations.
     ///
     /// # Errors
     ///
-    /// `EBADF`, or `EINVAL` if it is no ring.
-    pub fn write_ring(&mut self, fd: Fd) -> Result<(), Errno> {
+    /// `EBADF`; `EINVAL` if `fd` is not an eventfd.
+    pub fn write_eventfd(&mut self, fd: Fd) -> Result<(), Errno> {
         let file = self.file(fd)?;
-        let Kind::Ring { rung } = &mut self.file_mut(file).kind else { return Err(EINVAL) };
-        *rung += 1;
-        self.call_watchers(file, R::bell_key(), 1);
+        let Kind::Eventfd { count } = &mut self.file_mut(file).kind else { return Err(EINVAL) };
+        *count += 1;
+        self.wake_wait_queue(file, R::notification_key(), 1);
         Ok(())
     }
 
-    /// Sets an alarm to go off once after so many nanoseconds, 0 for never, and forgets an expiry
-    /// (timerfd_settime(2)). It goes off in [`Kernel::advance`], not here.
+    /// Arms a timer to expire once after `after` nanoseconds, or disarms it with 0, and clears an earlier expiration
+    /// (timerfd_settime(2)). Timers expire in [`Kernel::advance`].
     ///
     /// # Errors
     ///
-    /// `EBADF`, or `EINVAL` if it is no alarm.
-    pub fn set_alarm(&mut self, fd: Fd, after: u64) -> Result<(), Errno> {
+    /// `EBADF`; `EINVAL` if `fd` is not a timerfd.
+    pub fn set_timerfd(&mut self, fd: Fd, after: u64) -> Result<(), Errno> {
         let at = self.now.saturating_add(after);
         let file = self.file(fd)?;
-        let Kind::Alarm { due, expired } = &mut self.file_mut(file).kind else { return Err(EINVAL) };
+        let Kind::Timerfd { due, expired } = &mut self.file_mut(file).kind else { return Err(EINVAL) };
         *due = (after > 0).then_some(at);
         *expired = false;
         Ok(())
     }
 
-    /// When the next alarm goes off, in the kernel's time.
+    /// Returns whether a timer is set and has not expired (timerfd_gettime(2)).
     #[must_use]
-    pub fn next_alarm_at(&self) -> Option<u64> {
-        self.next_alarm().map(|(due, _)| due)
+    pub fn is_timerfd_pending(&self, fd: Fd) -> bool {
+        let Some(file) = self.file(fd).ok().and_then(|file| self.files.get(&file)) else { return false };
+        matches!(file.kind, Kind::Timerfd { due: Some(due), .. } if due > self.now)
     }
 
-    /// A second descriptor of the same file (dup(2)): the lowest free number.
+    /// Returns the virtual time at which the next timer expires.
+    #[must_use]
+    pub fn next_expiration(&self) -> Option<u64> {
+        self.next_timer().map(|(due, _)| due)
+    }
+
+    /// Duplicates a descriptor to the lowest free number (dup(2)).
     ///
     /// # Errors
     ///
@@ -107,7 +114,7 @@ impl<R: Rules> Kernel<R> {
         Ok(new)
     }
 
-    /// Makes `onto` a descriptor of the same file as `fd`, closing what it was (dup2(2)).
+    /// Duplicates `fd` to the number `onto`, closing it first if it is open (dup2(2)).
     ///
     /// # Errors
     ///
@@ -121,8 +128,8 @@ impl<R: Rules> Kernel<R> {
         Ok(())
     }
 
-    /// Closes a descriptor; with the last one of a file, the file (K13): its registrations end in silence, a
-    /// listener's queue is reset, an epoll forgets what it watched.
+    /// Closes a descriptor, and with its last descriptor the file (K13): registrations of the file are removed
+    /// without an event, the queue of a listener is reset, and the registrations in an epoll are removed.
     ///
     /// # Errors
     ///
@@ -133,35 +140,35 @@ impl<R: Rules> Kernel<R> {
         Ok(())
     }
 
-    /// Which of these bits, and of `ERR` and `HUP`, the file shows now (poll(2)).
+    /// Returns which events of `mask`, `ERR` and `HUP` are ready (poll(2)).
     ///
-    /// Not without effect on an epoll: what is stale at the head of its ready list is dropped, and if
-    /// something is left a sleeper is woken (K16).
+    /// Polling an epoll removes stale entries from the head of its ready list, and wakes a thread if an entry is
+    /// left (K16).
     ///
     /// # Errors
     ///
     /// `EBADF`
     pub fn poll(&mut self, fd: Fd, mask: Mask) -> Result<Mask, Errno> {
         let file = self.file(fd)?;
-        Ok(self.shown(file) & (mask | Mask::ERR | Mask::HUP))
+        Ok(self.readiness(file) & (mask | Mask::ERR | Mask::HUP))
     }
 
-    pub(super) fn shown(&mut self, file: FileId) -> Mask {
+    pub(super) fn readiness(&mut self, file: FileId) -> Mask {
         match &self.files[&file].kind {
-            Kind::Listener(listener) => listener.shown(),
-            Kind::Connection(id) => self.connections[id].shown(),
+            Kind::Listener(listener) => listener.readiness(),
+            Kind::Connection(id) => self.connections[id].readiness(),
             Kind::Epoll(_) => Mask::READABLE.when(self.drop_stale(file)),
-            Kind::Ring { rung } => Mask::OUT | Mask::IN.when(*rung > 0),
-            Kind::Alarm { expired, .. } => Mask::IN.when(*expired),
-            Kind::Plain => Mask::READABLE | Mask::WRITABLE,
+            Kind::Eventfd { count } => Mask::OUT | Mask::IN.when(*count > 0),
+            Kind::Timerfd { expired, .. } => Mask::IN.when(*expired),
+            Kind::Regular => Mask::READABLE | Mask::WRITABLE,
         }
     }
 
     pub(super) fn open(&mut self, kind: Kind) -> Result<Fd, Errno> {
         let fd = self.free_descriptor()?;
-        let file = FileId(self.files_made);
-        self.files_made += 1;
-        self.files.insert(file, File { kind, watchers: VecDeque::new() });
+        let file = FileId(self.next_file);
+        self.next_file += 1;
+        self.files.insert(file, File { kind, wait_queue: VecDeque::new() });
         self.table.insert(fd, file);
         Ok(fd)
     }
@@ -171,7 +178,7 @@ impl<R: Rules> Kernel<R> {
     }
 
     pub(super) fn file_mut(&mut self, file: FileId) -> &mut File {
-        self.files.get_mut(&file).expect("a file lives as long as something names it")
+        self.files.get_mut(&file).expect("a file exists while something refers to it")
     }
 
     pub(super) fn free_descriptor(&self) -> Result<Fd, Errno> {
@@ -180,32 +187,33 @@ impl<R: Rules> Kernel<R> {
         if lowest < self.table_max { Ok(Fd(lowest)) } else { Err(EMFILE) }
     }
 
+    /// Drops a reference to a file, and with the last reference the file.
     pub(super) fn release(&mut self, file: FileId) {
-        let named = self.table.values().any(|other| *other == file);
-        let last = !named && !self.sleepers.values().any(|sleeper| sleeper.epoll == file);
-        if R::close_forgets(last) {
-            self.forget_watchers(file);
+        let has_descriptor = self.table.values().any(|other| *other == file);
+        let last = !has_descriptor && !self.sleepers.values().any(|sleeper| sleeper.epoll == file);
+        if R::close_deregisters(last) {
+            self.remove_registrations_of(file);
         }
         if last {
             match self.files.remove(&file).map(|file| file.kind) {
                 Some(Kind::Listener(_)) => self.reset_unaccepted(file),
                 Some(Kind::Connection(id)) => self.server_end_closed(id),
-                Some(Kind::Epoll(epoll)) => self.forget_registrations(file, &epoll),
+                Some(Kind::Epoll(epoll)) => self.remove_registrations_in(file, &epoll),
                 _ => {}
             }
         }
     }
 
-    pub(super) fn next_alarm(&self) -> Option<(u64, FileId)> {
+    pub(super) fn next_timer(&self) -> Option<(u64, FileId)> {
         let due = |(id, file): (&FileId, &File)| match file.kind {
-            Kind::Alarm { due: Some(due), .. } => Some((due, *id)),
+            Kind::Timerfd { due: Some(due), .. } => Some((due, *id)),
             _ => None,
         };
         self.files.iter().filter_map(due).min()
     }
 
-    pub(super) fn go_off(&mut self, timer: FileId) {
-        self.file_mut(timer).kind = Kind::Alarm { due: None, expired: true };
-        self.call_watchers(timer, R::bell_key(), 1);
+    pub(super) fn expire(&mut self, timer: FileId) {
+        self.file_mut(timer).kind = Kind::Timerfd { due: None, expired: true };
+        self.wake_wait_queue(timer, R::notification_key(), 1);
     }
 }

@@ -2,12 +2,12 @@
 
 use std::collections::VecDeque;
 
-use super::connection::{ConnId, Connection, Stage};
+use super::connection::{ConnId, Connection, ServerEnd};
 use super::errno::{EINVAL, ENOTCONN, ENOTSOCK, EOPNOTSUPP};
 use super::files::{FileId, Kind};
 use super::{Errno, Fd, Kernel, Mask, Rules};
 
-/// The kinds of listening sockets that differ.
+/// The family of a listening socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Family {
     /// TCP over IPv4.
@@ -21,39 +21,39 @@ pub enum Family {
 }
 
 bitflags::bitflags! {
-    /// Which directions of a socket are shut.
+    /// The directions of a socket that are shut down.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
     pub struct Shut: u8 {
-        /// Nothing more is received (`SHUT_RD`).
+        /// Reception (`SHUT_RD`).
         const RD = 1;
-        /// Nothing more is sent (`SHUT_WR`).
+        /// Transmission (`SHUT_WR`).
         const WR = 2;
     }
 }
 
-/// Where clients connect to: one socket, until its last descriptor is closed.
+/// The address that clients connect to: one socket, until its last descriptor is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Address(FileId);
 
-/// Why a client is not connected.
+/// A failed connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ConnectError {
-    /// Nobody listens (`ECONNREFUSED`).
+    /// No socket listens (`ECONNREFUSED`).
     Refused,
-    /// A Unix queue is full (`EAGAIN`).
+    /// The queue of a Unix listener is full (`EAGAIN`).
     Again,
-    /// A TCP queue is full: the SYN was dropped in silence. The client tries again after 1, 3, 7 s: call
-    /// again.
+    /// The SYN was dropped without an answer. Call again for the retransmission; Linux clients send it after 1, 3
+    /// and 7 s.
     Dropped,
 }
 
-/// An error that an accept is to return.
+/// An injected accept error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Fault {
     /// The error.
     pub errno: Errno,
-    /// Whether it takes the oldest connection along, which is then closed. One that does waits until there is
-    /// one.
+    /// Whether the error consumes the oldest connection, which is closed. Such an error is delayed until a connection
+    /// is queued.
     pub consumes: bool,
 }
 
@@ -64,24 +64,24 @@ pub(super) struct Listener {
     backlog: u32,
     queue: VecDeque<ConnId>,
     shut: Shut,
-    barred: bool,
+    min_ttl: bool,
     faults: VecDeque<Fault>,
 }
 
 impl<R: Rules> Kernel<R> {
-    /// Makes a bound socket that does not listen yet.
+    /// Creates a bound socket that does not listen.
     ///
     /// # Errors
     ///
     /// `EMFILE`
     pub fn socket(&mut self, family: Family) -> Result<Fd, Errno> {
         let (queue, faults) = (VecDeque::new(), VecDeque::new());
-        let (listening, backlog, shut, barred) = (false, 0, Shut::empty(), false);
-        let listener = Listener { family, listening, backlog, queue, shut, barred, faults };
+        let (listening, backlog, shut, min_ttl) = (false, 0, Shut::empty(), false);
+        let listener = Listener { family, listening, backlog, queue, shut, min_ttl, faults };
         self.open(Kind::Listener(listener))
     }
 
-    /// Makes a socket that listens.
+    /// Creates a listening socket.
     ///
     /// # Errors
     ///
@@ -92,11 +92,11 @@ impl<R: Rules> Kernel<R> {
         Ok(fd)
     }
 
-    /// Listens, or listens anew (listen(2)). The new backlog holds at once, what is queued stays (K30, K32).
+    /// Starts listening or changes the backlog, which takes effect at once and keeps the queue (listen(2), K30, K32).
     ///
     /// # Errors
     ///
-    /// `EBADF`, or `ENOTSOCK` if it is none that can listen.
+    /// `EBADF`; `ENOTSOCK` if `fd` is not from [`socket`](Self::socket) or [`listener`](Self::listener).
     pub fn listen(&mut self, fd: Fd, backlog: i32) -> Result<(), Errno> {
         let (_, listener) = self.listener_mut(fd)?;
         listener.backlog = R::backlog(backlog);
@@ -107,105 +107,112 @@ impl<R: Rules> Kernel<R> {
         Ok(())
     }
 
-    /// Where clients connect to.
+    /// Returns the address that clients connect to.
     ///
     /// # Errors
     ///
-    /// `EBADF`, or `ENOTSOCK` if it is none that can listen.
+    /// `EBADF`, `ENOTSOCK` as for [`listen`](Self::listen).
     pub fn address(&self, fd: Fd) -> Result<Address, Errno> {
         let file = self.file(fd)?;
-        self.at(Address(file)).map(|_| Address(file)).ok_or(ENOTSOCK)
+        self.listener_at(Address(file)).map(|_| Address(file)).ok_or(ENOTSOCK)
     }
 
-    /// A client connects: both steps.
+    /// Connects a client: [`connect_begin`](Self::connect_begin), then [`connect_finish`](Self::connect_finish).
     ///
     /// # Errors
     ///
-    /// If it is not connected.
+    /// If the connection is not queued.
     pub fn connect(&mut self, to: Address) -> Result<ConnId, ConnectError> {
         let id = self.connect_begin(to)?;
         self.connect_finish(id);
         Ok(id)
     }
 
-    /// A client connects, first step (K3): the connection is queued, and to be seen by accept and poll.
-    /// Nobody has been told.
+    /// Queues the connection of a client, visible to accept and poll, without a wakeup: the first step of an arrival
+    /// (K3).
     ///
     /// # Errors
     ///
-    /// If it is not connected.
+    /// If the connection is not queued.
     pub fn connect_begin(&mut self, to: Address) -> Result<ConnId, ConnectError> {
         let id = self.request(to)?;
         self.ack(id);
         Ok(id)
     }
 
-    /// A client connects, second step (K3): the registrations of the listener are called. No effect the
-    /// second time.
+    /// Wakes the listener's registrations for a queued connection: the second step of an arrival (K3). Has no effect
+    /// a second time.
     pub fn connect_finish(&mut self, id: ConnId) {
-        let Some(connection) = self.connections.get_mut(&id).filter(|connection| connection.call_due) else {
+        let Some(connection) = self.connections.get_mut(&id).filter(|connection| connection.wakeup_pending)
+        else {
             return;
         };
-        connection.call_due = false;
+        connection.wakeup_pending = false;
         let from = connection.listener;
-        let Some(listener) = self.at(Address(from)) else { return };
-        // The one family that looks before it calls.
+        let Some(listener) = self.listener_at(Address(from)) else { return };
+        // Only MPTCP checks the queue before the wakeup.
         if listener.family != Family::Mptcp || !listener.queue.is_empty() {
-            self.call_watchers(from, R::arrival_key(), 1);
+            self.wake_wait_queue(from, R::arrival_key(), 1);
         }
     }
 
-    /// A TCP client sends a SYN: a request, half-open, which no acceptor sees (K36).
+    /// Sends the SYN of a TCP client, which leaves a half-open request that accept and poll do not see (K36).
     ///
     /// # Errors
     ///
-    /// If nobody listens, or the SYN is dropped because the accept queue is full, or the request queue is and
-    /// there are no cookies.
+    /// If no socket listens or the SYN is dropped: the accept queue is full, the SYN queue is full and SYN cookies are
+    /// off, or `IP_MINTTL` is set.
     ///
     /// # Panics
     ///
-    /// If it is a Unix socket, which has no handshake.
+    /// If the listener is a Unix socket, which has no handshake.
     pub fn syn(&mut self, to: Address) -> Result<ConnId, ConnectError> {
-        let unix = self.at(to).is_some_and(|listener| listener.family == Family::Unix);
+        let unix = self.listener_at(to).is_some_and(|listener| listener.family == Family::Unix);
         assert!(!unix, "a Unix socket has no handshake");
         self.request(to)
     }
 
-    /// The last ACK of a handshake arrives: the connection is queued, as by
-    /// [`connect_begin`](Self::connect_begin), if there is room. If not, the client believes itself
-    /// connected, and whatever it sends tries again (K37, K38). Returns whether it is queued now.
+    /// Delivers the last ACK of a handshake and returns whether the connection is queued now.
+    ///
+    /// If the accept queue is full, the request stays half-open although the client is connected; the client's next
+    /// data or FIN retries (K37, K38).
     pub fn ack(&mut self, id: ConnId) -> bool {
-        let half_open = |connection: &&Connection| matches!(connection.stage, Stage::HalfOpen { .. });
+        let half_open =
+            |connection: &&Connection| matches!(connection.server_end, ServerEnd::HalfOpen { .. });
         let Some(from) = self.connections.get(&id).filter(half_open).map(|c| c.listener) else {
             return false;
         };
-        let Some(listener) = self.at_mut(from).filter(|listener| listener.listening) else { return false };
+        let Some(listener) = self.listener_at_mut(from).filter(|listener| listener.listening) else {
+            return false;
+        };
         if listener.is_full::<R>() {
             return false;
         }
         listener.queue.push_back(id);
-        let shut = R::from_env(listener.family, listener.shut);
-        let (barred, since) = (listener.barred, self.now);
+        let shut = R::inherited_shutdown(listener.family, listener.shut);
+        let (min_ttl, now) = (listener.min_ttl, self.now);
         let connection = self.connection_mut(id);
-        (connection.stage, connection.shut, connection.since) = (Stage::Queued, shut, since);
-        connection.barred = barred;
-        connection.call_due = true;
+        connection.server_end = ServerEnd::Queued;
+        connection.shut = shut;
+        connection.queued_at = now;
+        connection.min_ttl = min_ttl;
+        connection.wakeup_pending = true;
         true
     }
 
-    /// Takes the oldest connection (accept4(2), non-blocking), and a descriptor for it.
+    /// Accepts the oldest connection and opens a descriptor for it (accept4(2), non-blocking).
     ///
     /// # Errors
     ///
-    /// In this order (K50, K51): `EBADF`; what [`fail_accept`](Self::fail_accept) left; `EMFILE`, whatever
-    /// the socket is; `ENOTSOCK`; `EINVAL` if it does not listen; `EAGAIN` if nothing is queued, also on a
-    /// Unix listener that was shut.
+    /// In this order (K50, K51): `EBADF`; an error from [`fail_accept`](Self::fail_accept); `EMFILE`, whatever the
+    /// file; `ENOTSOCK`; `EINVAL` if the socket does not listen; `EAGAIN` if the queue is empty, also on a Unix
+    /// listener that was shut down.
     pub fn accept(&mut self, fd: Fd) -> Result<ConnId, Errno> {
         let file = self.file(fd)?;
-        if let Some(errno) = self.scripted(file, false) {
+        if let Some(errno) = self.take_fault(file, false) {
             return Err(errno);
         }
-        if R::descriptor_comes_first() {
+        if R::descriptor_checked_first() {
             self.free_descriptor()?;
         }
         let listener = match &mut self.file_mut(file).kind {
@@ -213,14 +220,14 @@ impl<R: Rules> Kernel<R> {
             Kind::Connection(_) => return Err(EINVAL),
             _ => return Err(ENOTSOCK),
         };
-        let nothing = R::nothing_to_accept(listener.family, listener.listening, listener.shut);
+        let empty = R::empty_accept_error(listener.family, listener.listening, listener.shut);
         let locks_child = listener.family != Family::Unix;
-        let id = R::dequeue(&mut listener.queue).ok_or(nothing)?;
+        let id = R::dequeue(&mut listener.queue).ok_or(empty)?;
         if locks_child {
-            // The handshake holds the child's lock until the registrations were called (K3).
+            // The handshake holds the child's lock until it has woken the registrations (K3).
             self.connect_finish(id);
         }
-        if let Some(errno) = self.scripted(file, true) {
+        if let Some(errno) = self.take_fault(file, true) {
             self.server_end_closed(id);
             return Err(errno);
         }
@@ -229,7 +236,7 @@ impl<R: Rules> Kernel<R> {
         Ok(id)
     }
 
-    /// Makes a later accept of this listener fail; several do so in their order.
+    /// Injects an error into a later accept from this listener. Several errors take effect in order.
     ///
     /// # Errors
     ///
@@ -239,113 +246,116 @@ impl<R: Rules> Kernel<R> {
         Ok(())
     }
 
-    /// The length of the accept queue as `TCP_INFO` tells it: nothing of a Unix socket, or of one that does
-    /// not listen (K60, K73).
+    /// Returns the length of the accept queue as in `TCP_INFO`; `None` for a Unix socket or one that does not listen
+    /// (K60, K73).
     #[must_use]
     pub fn depth(&self, fd: Fd) -> Option<u32> {
-        let listener = self.at(Address(self.file(fd).ok()?))?;
-        let told = listener.listening && listener.family != Family::Unix;
-        told.then(|| u32::try_from(listener.queue.len()).unwrap_or(u32::MAX))
+        let listener = self.listener_at(Address(self.file(fd).ok()?))?;
+        let reported = listener.listening && listener.family != Family::Unix;
+        reported.then(|| u32::try_from(listener.queue.len()).unwrap_or(u32::MAX))
     }
 
-    /// Whether the peers of its connections have addresses: those of Unix clients are nothing to tell them apart by.
+    /// Returns whether peer addresses distinguish clients of this listener; those of Unix clients do not.
     #[must_use]
     pub fn has_addresses(&self, fd: Fd) -> bool {
-        self.file(fd).ok().and_then(|file| self.at(Address(file))).is_some_and(|at| at.family != Family::Unix)
+        self.file(fd)
+            .ok()
+            .and_then(|file| self.listener_at(Address(file)))
+            .is_some_and(|at| at.family != Family::Unix)
     }
 
-    /// What is queued there, oldest first; no system call tells that.
+    /// Returns the queued connections, oldest first. No system call shows them.
     pub fn queued(&self, at: Address) -> impl Iterator<Item = ConnId> + '_ {
-        self.at(at).into_iter().flat_map(|listener| listener.queue.iter().copied())
+        self.listener_at(at).into_iter().flat_map(|listener| listener.queue.iter().copied())
     }
 
-    /// Shuts a listener (shutdown(2)).
+    /// Shuts down a listener (shutdown(2)).
     ///
-    /// For reading: a TCP or MPTCP one ends, its queue is reset, it shows `HUP` until it listens anew; a Unix
-    /// one refuses whoever comes, shows `IN` and `RDHUP` for ever, and its queue stays acceptable (K23). For
-    /// writing: a listening one only calls its registrations, all of them, which is how to announce a queue
-    /// (K70).
+    /// `RD` on TCP and MPTCP stops listening and resets the queue; the socket shows `HUP` until the next `listen`.
+    /// `RD` on Unix refuses new connections and shows `IN` and `RDHUP` forever; queued connections can still be
+    /// accepted (K23). `WR` on a listening socket only wakes all registrations, exclusive ones included (K70).
     ///
     /// # Errors
     ///
-    /// `EBADF`; `ENOTSOCK` if it is none that can listen; `ENOTCONN` from a TCP or MPTCP one that does not
-    /// listen, and yet it is shut, and its connections are born shut if it listens later (K24).
+    /// `EBADF`, `ENOTSOCK` as for [`listen`](Self::listen); `ENOTCONN` from a TCP or MPTCP socket that does not listen.
+    /// Despite `ENOTCONN` the shutdown state is set, and connections inherit it after a later `listen` (K24).
     pub fn shutdown(&mut self, fd: Fd, how: Shut) -> Result<(), Errno> {
         let (file, listener) = self.listener_mut(fd)?;
         let (family, listening) = (listener.family, listener.listening);
-        let ends = listening && R::shutdown_ends(family, how);
-        if ends {
+        let closes = listening && R::shutdown_closes(family, how);
+        if closes {
             (listener.listening, listener.shut) = (false, Shut::empty());
             listener.queue.clear();
             self.reset_unaccepted(file);
             if family == Family::Mptcp {
-                self.call_watchers(file, R::mptcp_shutdown_key(), 1);
+                self.wake_wait_queue(file, R::mptcp_shutdown_key(), 1);
             }
-            self.call_watchers(file, Mask::ERR, 1);
+            self.wake_wait_queue(file, Mask::ERR, 1);
         } else if !listening || family == Family::Unix {
             listener.shut |= how;
         }
-        if R::shutdown_tells(how) {
-            self.call_watchers(file, R::shutdown_key(), R::shutdown_wakes());
+        if R::shutdown_notifies(how) {
+            self.wake_wait_queue(file, R::shutdown_key(), R::shutdown_exclusive_max());
         }
         if listening || family == Family::Unix { Ok(()) } else { Err(ENOTCONN) }
     }
 
-    /// Has a TCP listener drop every SYN from now on (`IP_MINTTL` = 255). What is queued stays; a handshake that had
-    /// begun is queued when it ends, and its connection is as deaf (K79).
+    /// Makes a TCP listener drop every new SYN (`IP_MINTTL` = 255).
+    ///
+    /// Queued connections stay. A handshake in progress completes, and its connection inherits the option (K79).
     ///
     /// # Errors
     ///
     /// `EBADF`, `ENOTSOCK`; `EOPNOTSUPP` for Unix and MPTCP.
-    pub fn bar(&mut self, fd: Fd) -> Result<(), Errno> {
+    pub fn set_min_ttl(&mut self, fd: Fd) -> Result<(), Errno> {
         let (_, listener) = self.listener_mut(fd)?;
         if !matches!(listener.family, Family::Tcp4 | Family::Tcp6) {
             return Err(EOPNOTSUPP);
         }
-        listener.barred = true;
+        listener.min_ttl = true;
         Ok(())
     }
 
-    /// Lets an accepted connection hear again (`IP_MINTTL` = 0).
-    pub fn unbar(&mut self, id: ConnId) {
-        self.connection_mut(id).barred = false;
+    /// Clears the option on an accepted connection (`IP_MINTTL` = 0).
+    pub fn clear_min_ttl(&mut self, id: ConnId) {
+        self.connection_mut(id).min_ttl = false;
     }
 
-    /// Whether a connection is deaf to its client.
+    /// Returns whether a connection has inherited `IP_MINTTL` and drops all packets of its client.
     #[must_use]
-    pub fn is_barred(&self, id: ConnId) -> bool {
-        self.connections.get(&id).is_some_and(|connection| connection.barred)
+    pub fn has_min_ttl(&self, id: ConnId) -> bool {
+        self.connections.get(&id).is_some_and(|connection| connection.min_ttl)
     }
 
     fn request(&mut self, to: Address) -> Result<ConnId, ConnectError> {
-        let listener = self.at(to).ok_or(ConnectError::Refused)?;
+        let listener = self.listener_at(to).ok_or(ConnectError::Refused)?;
         let family = listener.family;
         if !listener.listening || R::refuses(family, listener.shut) {
             return Err(ConnectError::Refused);
         }
-        if listener.barred {
+        if listener.min_ttl {
             return Err(ConnectError::Dropped);
         }
         if listener.is_full::<R>() {
             return Err(if family == Family::Unix { ConnectError::Again } else { ConnectError::Dropped });
         }
-        let crowded = self.requests(to.0) >= R::capacity(listener.backlog);
-        if crowded && !self.syn_cookies {
+        let syn_queue_full = self.syn_queue_len(to.0) >= R::capacity(listener.backlog);
+        if syn_queue_full && !self.syn_cookies {
             return Err(ConnectError::Dropped);
         }
-        let stage = Stage::HalfOpen { cookie: crowded };
-        Ok(self.arrive(Connection::new(family, to.0, stage)))
+        let server_end = ServerEnd::HalfOpen { cookie: syn_queue_full };
+        Ok(self.insert_connection(Connection::new(family, to.0, server_end)))
     }
 
-    /// How many half-open requests the server remembers; cookies are remembered by the client alone.
-    fn requests(&self, listener: FileId) -> usize {
-        let remembered =
-            |c: &&Connection| c.listener == listener && c.stage == Stage::HalfOpen { cookie: false };
-        self.connections.values().filter(remembered).count()
+    /// Returns the length of the SYN queue, where SYN cookies take no room.
+    fn syn_queue_len(&self, listener: FileId) -> usize {
+        let queued =
+            |c: &&Connection| c.listener == listener && c.server_end == ServerEnd::HalfOpen { cookie: false };
+        self.connections.values().filter(queued).count()
     }
 
-    fn scripted(&mut self, file: FileId, consumes: bool) -> Option<Errno> {
-        let faults = &mut self.at_mut(file)?.faults;
+    fn take_fault(&mut self, file: FileId, consumes: bool) -> Option<Errno> {
+        let faults = &mut self.listener_at_mut(file)?.faults;
         faults
             .front()
             .is_some_and(|fault| fault.consumes == consumes)
@@ -353,14 +363,14 @@ impl<R: Rules> Kernel<R> {
             .map(|f| f.errno)
     }
 
-    fn at(&self, Address(file): Address) -> Option<&Listener> {
+    fn listener_at(&self, Address(file): Address) -> Option<&Listener> {
         match &self.files.get(&file)?.kind {
             Kind::Listener(listener) => Some(listener),
             _ => None,
         }
     }
 
-    fn at_mut(&mut self, file: FileId) -> Option<&mut Listener> {
+    fn listener_at_mut(&mut self, file: FileId) -> Option<&mut Listener> {
         match &mut self.files.get_mut(&file)?.kind {
             Kind::Listener(listener) => Some(listener),
             _ => None,
@@ -369,13 +379,13 @@ impl<R: Rules> Kernel<R> {
 
     fn listener_mut(&mut self, fd: Fd) -> Result<(FileId, &mut Listener), Errno> {
         let file = self.file(fd)?;
-        self.at_mut(file).map(|listener| (file, listener)).ok_or(ENOTSOCK)
+        self.listener_at_mut(file).map(|listener| (file, listener)).ok_or(ENOTSOCK)
     }
 
-    /// A peer's end of a queued connection is gone. In Linux that is all.
-    pub(super) fn peer_left_queued(&mut self, listener: FileId, id: ConnId) {
+    /// Handles the close or reset of a queued connection by its peer, which Linux ignores (K34).
+    pub(super) fn peer_closed_queued(&mut self, listener: FileId, id: ConnId) {
         if !R::stays_queued() {
-            self.at_mut(listener)
+            self.listener_at_mut(listener)
                 .into_iter()
                 .for_each(|listener| listener.queue.retain(|other| *other != id));
         }
@@ -383,14 +393,14 @@ impl<R: Rules> Kernel<R> {
 }
 
 impl Listener {
-    pub(super) fn shown(&self) -> Mask {
+    pub(super) fn readiness(&self) -> Mask {
         let queued = Mask::READABLE.when(!self.queue.is_empty());
-        let shut_for_reading = (Mask::READABLE | Mask::RDHUP).when(self.shut.contains(Shut::RD));
+        let shut_rd = (Mask::READABLE | Mask::RDHUP).when(self.shut.contains(Shut::RD));
         match (self.family, self.listening) {
-            (Family::Unix, true) => queued | shut_for_reading | Mask::HUP.when(self.shut.is_all()),
-            (Family::Unix, false) => shut_for_reading | Mask::HUP | Mask::WRITABLE | Mask::WRBAND,
+            (Family::Unix, true) => queued | shut_rd | Mask::HUP.when(self.shut.is_all()),
+            (Family::Unix, false) => shut_rd | Mask::HUP | Mask::WRITABLE | Mask::WRBAND,
             (_, true) => queued,
-            (_, false) => shut_for_reading | Mask::HUP | Mask::WRITABLE,
+            (_, false) => shut_rd | Mask::HUP | Mask::WRITABLE,
         }
     }
 

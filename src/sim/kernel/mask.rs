@@ -1,11 +1,11 @@
-//! The bits of epoll_ctl(2), by number, so that no descriptor layer is needed to name them.
+//! The event bits of epoll_ctl(2), defined by number to stay independent of the system-call layer.
 
 use std::fmt;
 
 bitflags::bitflags! {
-    /// What a registration asks for, what a wake-up says, what a poll shows.
+    /// A set of events and flags: the mask of a registration, the key of a wakeup, the result of a poll.
     ///
-    /// Unknown bits are kept, as the kernel keeps them.
+    /// Keeps unknown bits, as the kernel does.
     #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
     pub struct Mask: u32 {
         /// `EPOLLIN`
@@ -42,16 +42,16 @@ bitflags::bitflags! {
 }
 
 impl Mask {
-    /// The bits that say how to report, not what: all that a fired one-shot registration keeps.
+    /// The flags without the events (`EP_PRIVATE_BITS`): all that a fired one-shot registration keeps.
     pub const PRIVATE: Self = Self::EXCLUSIVE.union(Self::WAKEUP).union(Self::ONESHOT).union(Self::ET);
 
-    /// What a socket shows when it can be read.
+    /// The events of a readable socket.
     pub(super) const READABLE: Self = Self::IN.union(Self::RDNORM);
 
-    /// What a TCP socket shows when it can be written.
+    /// The events of a writable TCP socket.
     pub(super) const WRITABLE: Self = Self::OUT.union(Self::WRNORM);
 
-    /// `self` if the condition holds, else nothing.
+    /// Returns `self` if the condition holds, else the empty mask.
     pub(super) fn when(self, condition: bool) -> Self {
         if condition { self } else { Self::empty() }
     }

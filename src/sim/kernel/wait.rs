@@ -1,4 +1,4 @@
-//! Threads that sleep in an epoll.
+//! Threads that block in an epoll.
 
 use super::epoll::Event;
 use super::errno::EINTR;
@@ -9,13 +9,13 @@ use super::{Errno, Fd, Kernel, Rules};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Thread(pub u32);
 
-/// What has become of a blocking wait.
+/// The state of a blocking wait.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[must_use]
 pub enum Sleep {
-    /// The call has returned with these events; none means that its time was over.
+    /// The wait has returned these events; none means that it timed out.
     Returned(Vec<Event>),
-    /// The thread sleeps.
+    /// The thread is blocked.
     Asleep,
 }
 
@@ -29,25 +29,25 @@ pub(super) struct Sleeper {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum State {
-    /// Invariant: the thread stands in its epoll's queue.
+    /// Invariant: the thread is in its epoll's wait queue.
     Asleep,
     Woken,
     TimedOut,
 }
 
 impl<R: Rules> Kernel<R> {
-    /// Begins a blocking wait in this thread: it returns at once or goes to sleep (epoll_wait(2)).
+    /// Starts a blocking wait in this thread, which returns at once or blocks (epoll_wait(2)).
     ///
-    /// `timeout` is in nanoseconds, `None` for ever. An asleep thread is woken by calls to the kernel, then
-    /// shows in [`runnable`](Self::runnable), and goes on when [`run`](Self::run) says so.
+    /// `timeout` is in nanoseconds; `None` waits forever. Once a later call wakes the thread, it is listed in
+    /// [`runnable`](Self::runnable); [`run`](Self::run) resumes it.
     ///
     /// # Errors
     ///
-    /// `EBADF`, `EINVAL` as for [`wait`](Self::wait); `EINTR` if a signal was pending and no event (K18).
+    /// `EBADF`, `EINVAL` as for [`wait`](Self::wait); `EINTR` if a signal is pending and no event (K18).
     ///
     /// # Panics
     ///
-    /// If the thread is in a wait already.
+    /// If the thread is waiting already.
     pub fn sleep(
         &mut self,
         epoll: Fd,
@@ -55,15 +55,15 @@ impl<R: Rules> Kernel<R> {
         max: usize,
         timeout: Option<u64>,
     ) -> Result<Sleep, Errno> {
-        assert!(!self.sleepers.contains_key(&thread), "{thread:?} waits already");
+        assert!(!self.sleepers.contains_key(&thread), "{thread:?} is waiting already");
         let epoll = self.waitable(epoll, max)?;
         let deadline = timeout.map(|timeout| self.now.saturating_add(timeout));
         self.sleepers.insert(thread, Sleeper { epoll, max, deadline, state: State::Woken });
         self.run(thread)
     }
 
-    /// Lets a woken thread go on: it scans, and returns or sleeps again until its first deadline (K18). One
-    /// that was not woken stays asleep.
+    /// Resumes a woken thread: it scans, then returns or blocks again until the original deadline (K18). A
+    /// thread that was not woken stays blocked.
     ///
     /// # Errors
     ///
@@ -71,7 +71,7 @@ impl<R: Rules> Kernel<R> {
     ///
     /// # Panics
     ///
-    /// If the thread is in no wait.
+    /// If the thread is not waiting.
     pub fn run(&mut self, thread: Thread) -> Result<Sleep, Errno> {
         let Sleeper { epoll, max, deadline, state } = self.sleepers[&thread];
         let events = match state {
@@ -96,47 +96,47 @@ impl<R: Rules> Kernel<R> {
         Ok(Sleep::Asleep)
     }
 
-    /// The threads that were woken and have not gone on yet.
+    /// Returns the threads that were woken and have not been resumed.
     pub fn runnable(&self) -> impl Iterator<Item = Thread> + '_ {
         self.sleepers.iter().filter(|(_, sleeper)| sleeper.state != State::Asleep).map(|(thread, _)| *thread)
     }
 
-    /// Whether the thread is in a wait.
+    /// Returns whether the thread is in a wait, blocked or woken.
     #[must_use]
-    pub fn has_pending(&self, thread: Thread) -> bool {
+    pub fn is_waiting(&self, thread: Thread) -> bool {
         self.sleepers.contains_key(&thread)
     }
 
-    /// A signal with a handler comes for this thread: the wait it is in, or the next one, ends with `EINTR`
-    /// unless there is an event (K18).
+    /// Sends this thread a signal that has a handler: its current or next wait fails with `EINTR` unless there is
+    /// an event (K18).
     pub fn signal(&mut self, thread: Thread) {
         self.signalled.insert(thread);
         if self.sleepers.get(&thread).is_some_and(|sleeper| sleeper.state == State::Asleep) {
-            self.leave_queue(thread, State::Woken);
+            self.leave_wait_queue(thread, State::Woken);
         }
     }
 
-    pub(super) fn wake(&mut self, epoll: FileId) {
-        if let Some(thread) = R::wakes(&mut self.epoll_mut(epoll).sleepers) {
+    pub(super) fn wake_thread(&mut self, epoll: FileId) {
+        if let Some(thread) = R::wake_one(&mut self.epoll_mut(epoll).sleepers) {
             self.set_state(thread, State::Woken);
         }
     }
 
-    pub(super) fn end_overdue_sleeps(&mut self) {
+    pub(super) fn time_out_waits(&mut self) {
         let overdue = |sleeper: &Sleeper| sleeper.deadline.is_some_and(|deadline| deadline <= self.now);
-        let over = self.sleepers.iter().filter(|(_, s)| s.state == State::Asleep && overdue(s));
-        for thread in over.map(|(thread, _)| *thread).collect::<Vec<_>>() {
-            self.leave_queue(thread, State::TimedOut);
+        let timed_out = self.sleepers.iter().filter(|(_, s)| s.state == State::Asleep && overdue(s));
+        for thread in timed_out.map(|(thread, _)| *thread).collect::<Vec<_>>() {
+            self.leave_wait_queue(thread, State::TimedOut);
         }
     }
 
-    fn leave_queue(&mut self, thread: Thread, state: State) {
+    fn leave_wait_queue(&mut self, thread: Thread, state: State) {
         let epoll = self.sleepers[&thread].epoll;
         self.epoll_mut(epoll).sleepers.retain(|other| *other != thread);
         self.set_state(thread, state);
     }
 
     fn set_state(&mut self, thread: Thread, state: State) {
-        self.sleepers.get_mut(&thread).expect("it waits").state = state;
+        self.sleepers.get_mut(&thread).expect("the thread is waiting").state = state;
     }
 }

@@ -1,29 +1,28 @@
-//! The environment: what may happen around every call through the seam, and the books that are kept of it.
+//! The world of a run: the script that plays around every call of an acceptor, and the checker.
 
 use std::any::Any;
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::ledger::{Ledger, Violation};
-use super::script::{Action, Script};
-use super::subject::{Handle, Subject};
-use super::visitors::Visitors;
-use crate::admission::refusal::Rejection;
+use super::acceptor_under_test::{Handle, Subject};
+use super::checker::{Checker, Violation};
+use super::script::{Action, Call, Script};
+use crate::admission::clock::Clock;
 use crate::drain::errno::{Errno, ErrnoClass};
 
-/// The kernel under an environment: the simulated one, or a real one that replays a script.
+/// The kernel under a run: the simulated one, or a real one that replays a script.
 pub trait Stage: Send {
     /// A client connects to a listener; `false` if it could not.
     fn connect(&mut self, listener: usize) -> bool;
-    /// The same in two steps: the connection is queued, and can be accepted ...
+    /// The same in two steps (K3): the connection is queued, and can be accepted ...
     fn insert(&mut self, listener: usize) -> bool;
-    /// ... and then whoever watches the listener is told of the oldest that is queued so.
-    /// `false` if there is none.
+    /// ... and then the listener wakes its watchers for the oldest one queued so. `false` if there is none.
     fn tell(&mut self, listener: usize) -> bool;
-    /// The client whose connection is queued longest quits, if it has not yet.
+    /// The client whose connection is queued longest closes it, if it has not yet.
     fn quit(&mut self, listener: usize);
     /// It resets its connection.
     fn reset(&mut self, listener: usize);
@@ -39,38 +38,59 @@ pub trait Stage: Send {
     fn advance(&mut self, by: Duration);
 }
 
-/// One environment; clones are the same.
+/// The world of one run; clones are the same.
 #[derive(Clone)]
-pub struct Env(Arc<Mutex<Inner>>);
+pub struct World {
+    inner: Arc<Mutex<Inner>>,
+    /// The time in nanoseconds, readable while the world is locked.
+    now: Arc<AtomicU64>,
+}
+
+/// The time of a run.
+#[derive(Clone)]
+pub(super) struct SimClock(Arc<AtomicU64>);
+
+impl SimClock {
+    pub(super) fn of(world: &World) -> Self {
+        Self(Arc::clone(&world.now))
+    }
+}
+
+impl Clock for SimClock {
+    fn now(&self) -> Duration {
+        Duration::from_nanos(self.0.load(Ordering::Relaxed))
+    }
+}
 
 pub(super) struct Inner {
     pub(super) stage: Box<dyn Stage>,
-    pub(super) ledger: Ledger,
-    pub(super) visitors: Visitors,
+    pub(super) checker: Checker,
+    now: Arc<AtomicU64>,
     script: VecDeque<(u32, Action)>,
-    /// The points passed; none before everything is built, nor after the run.
+    /// The points passed; `None` before all is built, and after the run.
     point: Option<u32>,
     /// The point by which the pass that is going on has to be over.
     pass_ends_by: Option<u32>,
-    /// The acceptors; `None` while one is in the middle of its turn.
+    /// The acceptors; `None` while one is in the middle of a pass.
     pub(super) subjects: Vec<Option<Box<dyn Subject>>>,
     controls: Vec<Option<Arc<dyn Handle>>>,
     /// Connections in service, the oldest first.
     held: VecDeque<Box<dyn Any + Send>>,
     set_limit: Option<Arc<SetLimit>>,
-    /// How many places the gate says are taken.
-    in_use: Option<CountPlaces>,
+    /// How many permits the gate says are in use.
+    in_use: Option<CountPermits>,
     one_listener: bool,
     descriptors_max: Option<u64>,
-    /// Reserve descriptors that were given up, and not taken by anybody else.
-    reserves_up: u64,
+    /// Reserve descriptors that were released and not taken since.
+    reserves_released: u64,
     failures: VecDeque<Errno>,
-    /// Acceptors whose owners drop them when their turn is over.
+    failing_calls: VecDeque<Call>,
+    /// Acceptors whose owners drop them when their pass is over.
     leaving: BTreeSet<usize>,
 }
 
-/// How many places one of the gates says are taken.
-type CountPlaces = Box<dyn Fn(usize) -> Option<u32> + Send>;
+/// How many permits one of the gates says are in use.
+type CountPermits = Box<dyn Fn(usize) -> Option<u32> + Send>;
 
 /// Changes the limit of one of the gates.
 type SetLimit = dyn Fn(usize, u32) + Send + Sync;
@@ -78,19 +98,20 @@ type SetLimit = dyn Fn(usize, u32) + Send + Sync;
 /// InjectedPanic out of a pass that does not end.
 struct Endless;
 
-/// Points within one pass, those of others in between counted: far more than any that ends.
+/// Points within one pass, with those of passes inside it: far more than any pass that ends.
 const POINTS_MAX: u32 = 20_000;
 
 /// What a Tick passes when no alarm is set.
 const A_WHILE: Duration = Duration::from_millis(5);
 
-impl Env {
-    /// An environment on a stage, with a script to play.
+impl World {
+    /// Creates a world on a stage, with a script to play.
     pub(super) fn new(stage: Box<dyn Stage>, script: &Script, one_listener: bool) -> Self {
-        Self(Arc::new(Mutex::new(Inner {
+        let now = Arc::new(AtomicU64::new(0));
+        let inner = Inner {
             stage,
-            ledger: Ledger::default(),
-            visitors: Visitors::default(),
+            checker: Checker::default(),
+            now: Arc::clone(&now),
             script: script.acts().iter().copied().collect(),
             point: None,
             pass_ends_by: None,
@@ -101,14 +122,16 @@ impl Env {
             in_use: None,
             one_listener,
             descriptors_max: None,
-            reserves_up: 0,
+            reserves_released: 0,
             failures: VecDeque::new(),
+            failing_calls: VecDeque::new(),
             leaving: BTreeSet::new(),
-        })))
+        };
+        Self { inner: Arc::new(Mutex::new(inner)), now }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn add_subject(&self, subject: Box<dyn Subject>) {
@@ -117,21 +140,22 @@ impl Env {
         inner.subjects.push(Some(subject));
     }
 
-    /// Everything is built: points count from here.
+    /// All is built: points count from here.
     pub(super) fn start(&self) {
         self.lock().point = Some(0);
     }
 
-    /// The run is over: the connections and acceptors are dropped, and no point does anything any more.
+    /// Ends the run: drops the connections and acceptors; no point does anything any more.
     pub(super) fn dismiss(&self) {
-        let (held, subjects) = {
+        let (held, subjects, controls) = {
             let mut inner = self.lock();
             inner.point = None;
             inner.set_limit = None;
             inner.in_use = None;
-            inner.controls.clear();
-            (std::mem::take(&mut inner.held), std::mem::take(&mut inner.subjects))
+            let controls = std::mem::take(&mut inner.controls);
+            (std::mem::take(&mut inner.held), std::mem::take(&mut inner.subjects), controls)
         };
+        drop(controls);
         drop(held);
         drop(subjects);
     }
@@ -140,20 +164,20 @@ impl Env {
         self.lock().set_limit = Some(set);
     }
 
-    pub(super) fn on_count(&self, in_use: CountPlaces) {
+    pub(super) fn on_count(&self, in_use: CountPermits) {
         self.lock().in_use = Some(in_use);
     }
 
-    /// A point of the run: whatever the script has for it happens here, with no lock held.
+    /// A point of the run: plays what the script has for it, with no lock held.
     ///
-    /// Throws [`Endless`] out of a pass that does not end.
-    pub(super) fn point(&self) {
+    /// Unwinds out of a pass that does not end, by [`Endless`].
+    pub(super) fn yield_point(&self) {
         {
             let mut inner = self.lock();
             let Some(point) = inner.point else { return };
             inner.point = Some(point + 1);
             if inner.pass_ends_by.is_some_and(|last| point > last) && !std::thread::panicking() {
-                inner.ledger.violate("P2", "a pass does not end");
+                inner.checker.violate("P2", "a pass does not end");
                 drop(inner);
                 resume_unwind(Box::new(Endless));
             }
@@ -182,49 +206,50 @@ impl Env {
         self.lock().script.is_empty()
     }
 
-    /// Does one act.
+    /// Plays one action.
     pub(super) fn act(&self, act: Action) {
         let mut inner = self.lock();
-        inner.ledger.acted(act);
+        inner.checker.on_action(act);
         match act {
             Action::Connect(listener) => {
                 if inner.stage.connect(listener) {
-                    inner.ledger.arrived += 1;
+                    inner.checker.arrived += 1;
                 }
             }
             Action::Insert(listener) => {
                 if inner.stage.insert(listener) {
-                    inner.ledger.arrived += 1;
-                    inner.ledger.untold += 1;
+                    inner.checker.arrived += 1;
+                    inner.checker.unreported += 1;
                 }
             }
             Action::Tell(listener) => {
                 if inner.stage.tell(listener) {
-                    inner.ledger.untold -= 1;
+                    inner.checker.unreported -= 1;
                 }
             }
             Action::Quit(listener) => inner.stage.quit(listener),
             Action::Reset(listener) => inner.stage.reset(listener),
             Action::Steal(listener) => {
                 if inner.stage.steal(listener) {
-                    inner.ledger.stolen += 1;
+                    inner.checker.stolen += 1;
                 }
             }
             Action::Shut(listener) => {
                 inner.stage.shut(listener);
-                inner.ledger.shut.insert(listener);
+                inner.checker.shut_down.insert(listener);
             }
             Action::Exhaust => {
-                inner.descriptors_max = Some(inner.ledger.open());
-                inner.reserves_up = 0;
+                inner.descriptors_max = Some(inner.checker.open());
+                inner.reserves_released = 0;
             }
             Action::Relieve => inner.descriptors_max = None,
+            Action::FailCall(call) => inner.failing_calls.push_back(call),
             Action::Fail(errno) => {
-                inner.ledger.doomed |= errno.class() == ErrnoClass::Fatal;
+                inner.checker.fatal_injected |= errno.class() == ErrnoClass::Fatal;
                 inner.failures.push_back(errno);
             }
             Action::Tick => {
-                let by = inner.ledger.next_alarm().unwrap_or(A_WHILE);
+                let by = inner.checker.next_alarm().unwrap_or(A_WHILE);
                 inner.pass_time(by);
             }
             Action::Free => {
@@ -233,13 +258,13 @@ impl Env {
                 drop(ended);
             }
             Action::Limit(limit) => {
-                let (set, gates) = (inner.set_limit.clone(), inner.ledger.gates.len());
+                let (set, gates) = (inner.set_limit.clone(), inner.checker.gates.len());
                 drop(inner);
-                // One by one: whoever is rung may change them all in between.
+                // One by one: an acceptor that is woken may change them all in between.
                 for gate in 0..gates {
-                    self.lock().ledger.changes_limit(gate, limit);
+                    self.lock().checker.on_limit_changed(gate, limit);
                     set.iter().for_each(|set| set(gate, limit));
-                    self.lock().looks_at_places(gate, false);
+                    self.lock().check_latch(gate, false);
                 }
             }
             Action::Drop(acceptor) => {
@@ -264,7 +289,7 @@ impl Env {
         };
         let control = {
             let mut inner = self.lock();
-            inner.ledger.command(acceptor, act);
+            inner.checker.on_command(acceptor, act);
             inner.controls.get(acceptor).cloned().flatten()
         };
         match (act, control) {
@@ -275,55 +300,56 @@ impl Env {
         }
     }
 
-    /// One acceptor waits without blocking, and has its passes if that returned events. Tells whether it did.
+    /// One acceptor waits without blocking, and begins a pass for each event. Returns whether there was one.
     pub(super) fn turn(&self, acceptor: usize) -> bool {
         let (subject, events) = {
             let mut inner = self.lock();
             let Some(subject) = inner.subjects.get_mut(acceptor).and_then(Option::take) else { return false };
             let events = inner.stage.wait(acceptor);
-            inner.ledger.waited(acceptor, events);
+            inner.checker.on_wait(acceptor, events);
             (subject, events)
         };
         let mut subject = subject;
         for _ in 0..events {
-            self.point();
+            self.yield_point();
             if self.lock().leaving.contains(&acceptor) {
                 break;
             }
             let told = self.pass(acceptor, &mut *subject);
             let mut inner = self.lock();
             let listener = inner.listener_of(acceptor);
-            inner.ledger.pass_ends(acceptor, listener, told);
+            inner.checker.on_pass_end(acceptor, listener, told);
         }
         self.lock().subjects[acceptor] = Some(subject);
         self.leave(acceptor);
         events > 0
     }
 
-    /// Drops an acceptor whose owner wants to, unless it is in the middle of its turn.
+    /// Drops an acceptor whose owner wants to, unless it is in the middle of a pass.
     fn leave(&self, acceptor: usize) {
-        let subject = {
+        let (subject, control) = {
             let mut inner = self.lock();
             if !inner.leaving.contains(&acceptor) {
                 return;
             }
             let Some(subject) = inner.subjects.get_mut(acceptor).and_then(Option::take) else { return };
-            inner.ledger.goes(acceptor, subject.counters().as_ref());
-            inner.controls[acceptor] = None;
-            subject
+            inner.checker.on_drop(acceptor, subject.counters().as_ref());
+            let control = inner.controls[acceptor].take();
+            (subject, control)
         };
         drop(subject);
+        drop(control);
     }
 
-    /// One pass; tells whether the owner was told that the listener is dead.
+    /// One pass; returns whether the owner got the news that the listener is closed.
     fn pass(&self, acceptor: usize, subject: &mut dyn Subject) -> bool {
         let outermost = {
             let mut inner = self.lock();
-            inner.ledger.pass_begins(acceptor);
+            inner.checker.on_pass_begin(acceptor);
             let last = inner.point.unwrap_or(0).saturating_add(POINTS_MAX);
             inner.pass_ends_by.is_none() && inner.pass_ends_by.replace(last).is_none()
         };
-        let told = catch_unwind(AssertUnwindSafe(|| subject.turn(&mut |connection| self.keep(connection))));
+        let told = catch_unwind(AssertUnwindSafe(|| subject.pass(&mut |connection| self.keep(connection))));
         if outermost {
             self.lock().pass_ends_by = None;
         }
@@ -339,28 +365,37 @@ impl Env {
         inner.held.push_back(connection);
     }
 
-    /// Whether the next accept fails without a look at the queue, as the kernel's does (K50, K51).
-    pub(super) fn fails_first(&self) -> Option<Errno> {
+    /// Whether the next call of this kind fails.
+    pub(super) fn fails(&self, call: Call) -> Option<Errno> {
+        let mut inner = self.lock();
+        let at = inner.failing_calls.iter().position(|failing| *failing == call)?;
+        inner.failing_calls.remove(at);
+        inner.checker.on_failed_call();
+        Some(Errno::new(libc::ENOMEM))
+    }
+
+    /// Whether the next accept fails before it looks at the queue, as the kernel's does (K50, K51).
+    pub(super) fn fails_before_accept(&self) -> Option<Errno> {
         let mut inner = self.lock();
         let failure = inner.failures.front().copied().filter(|errno| errno.class() != ErrnoClass::Consumed);
         if failure.is_some() {
             inner.failures.pop_front();
             return failure;
         }
-        let open = inner.ledger.open();
-        let max = inner.descriptors_max.map(|max| max + inner.reserves_up);
+        let open = inner.checker.open();
+        let max = inner.descriptors_max.map(|max| max + inner.reserves_released);
         max.filter(|max| open >= *max).map(|_| Errno::new(libc::EMFILE))
     }
 
     /// Whether an accept that found a connection loses it.
-    pub(super) fn fails_after(&self) -> Option<Errno> {
+    pub(super) fn fails_after_accept(&self) -> Option<Errno> {
         let mut inner = self.lock();
         let errno = inner.failures.front().copied().filter(|errno| errno.class() == ErrnoClass::Consumed)?;
         inner.failures.pop_front();
         Some(errno)
     }
 
-    /// Everything that stood in the way ends: what is left of the script, and all scarcity.
+    /// Ends all that stands in the way: what is left of the script, and every shortage.
     pub(super) fn calm(&self) {
         let mut inner = self.lock();
         inner.script.clear();
@@ -368,8 +403,9 @@ impl Env {
             let listener = inner.listener_of(acceptor);
             while inner.stage.tell(listener) {}
         }
-        inner.ledger.untold = 0;
+        inner.checker.unreported = 0;
         inner.failures.clear();
+        inner.failing_calls.clear();
         inner.descriptors_max = None;
     }
 
@@ -377,86 +413,65 @@ impl Env {
         self.lock().held.len()
     }
 
-    /// How many places the gates say are taken, if they say so.
+    /// How many permits the gates say are in use, if they do.
     pub(super) fn in_use(&self) -> Option<u32> {
         let inner = self.lock();
         let in_use = inner.in_use.as_ref()?;
-        (0..inner.ledger.gates.len()).map(in_use).sum()
+        (0..inner.checker.gates.len()).map(in_use).sum()
     }
 
     pub(super) fn violated(&self) -> Option<Violation> {
-        let mut inner = self.lock();
-        let visitors = inner.visitors.violation();
-        inner.ledger.violation.clone().or(visitors)
+        self.lock().checker.violation()
     }
 }
 
 impl Inner {
-    /// A policy said whether what an acceptor has in hand may come in. Whom it let in, if the case has a rule for that.
-    pub(super) fn answers(&mut self, acceptor: usize, answer: &Result<(), Rejection>) -> Option<u64> {
-        let now = self.ledger.now();
-        match answer {
-            Ok(()) => self.visitors.lets_in(acceptor, now),
-            Err(denied) => {
-                self.ledger.denies(acceptor);
-                self.visitors.denies(acceptor, now, denied);
-                None
-            }
-        }
+    pub(super) fn on_permit_taken(&mut self, gate: usize) {
+        self.checker.on_permit_taken(gate);
+        self.check_latch(gate, false);
     }
 
-    /// The place of a visitor has come back.
-    pub(super) fn visitor_goes(&mut self, visitor: Option<u64>) {
-        if let Some(serial) = visitor {
-            self.visitors.gives_place(serial);
-        }
-    }
-
-    pub(super) fn takes_place(&mut self, gate: usize) {
-        self.ledger.takes_place(gate);
-        self.looks_at_places(gate, false);
-    }
-
-    /// After something has become of the places of a gate.
-    pub(super) fn looks_at_places(&mut self, gate: usize, unused: bool) {
+    /// After a change of a gate's permits.
+    pub(super) fn check_latch(&mut self, gate: usize, unused: bool) {
         let in_use = self.in_use_of(gate);
-        self.ledger.places_are_out(gate, in_use, unused);
+        self.checker.on_permits_in_use(gate, in_use, unused);
     }
 
-    pub(super) fn place_comes_back(&mut self, gate: usize) {
+    pub(super) fn on_permit_released(&mut self, gate: usize) {
         let in_use = self.in_use_of(gate);
-        // As it is, and as it will be before the place is handed to anybody.
-        self.ledger.places_are_out(gate, in_use, false);
-        self.ledger.places_are_out(gate, in_use.saturating_sub(1), false);
-        if in_use <= self.ledger.gates[gate].limit {
-            self.ledger.line_moves(gate);
+        // As it is, and as it will be before the permit is handed to a waiter.
+        self.checker.on_permits_in_use(gate, in_use, false);
+        self.checker.on_permits_in_use(gate, in_use.saturating_sub(1), false);
+        if in_use <= self.checker.gates[gate].limit {
+            self.checker.on_queue_moves(gate);
         }
-        self.ledger.gives_place(gate);
+        self.checker.on_permit_returned(gate);
     }
 
-    /// How many places of a gate are out, as it says itself if it does.
+    /// How many permits of a gate are in use, as it says itself if it does.
     fn in_use_of(&self, gate: usize) -> u32 {
-        let told = self.in_use.as_ref().and_then(|in_use| in_use(gate));
-        told.unwrap_or(self.ledger.gates[gate].taken)
+        let reported = self.in_use.as_ref().and_then(|in_use| in_use(gate));
+        reported.unwrap_or(self.checker.gates[gate].in_use)
     }
 
-    /// A descriptor becomes free for whoever is next.
-    pub(super) fn gives_reserve_up(&mut self, acceptor: usize) {
-        self.reserves_up += 1;
-        self.ledger.may_try_once_more(acceptor);
+    /// A descriptor becomes free for the next call that needs one.
+    pub(super) fn release_reserve(&mut self, acceptor: usize) {
+        self.reserves_released += 1;
+        self.checker.may_retry_once(acceptor);
     }
 
-    /// Takes a descriptor in reserve, if there is one.
-    pub(super) fn makes_reserve(&mut self) -> bool {
-        let open = self.ledger.open();
-        let free = self.descriptors_max.is_none_or(|max| open < max + self.reserves_up);
-        self.reserves_up = self.reserves_up.saturating_sub(u64::from(free));
+    /// Takes a descriptor as reserve, if one is free.
+    pub(super) fn make_reserve(&mut self) -> bool {
+        let open = self.checker.open();
+        let free = self.descriptors_max.is_none_or(|max| open < max + self.reserves_released);
+        self.reserves_released = self.reserves_released.saturating_sub(u64::from(free));
         free
     }
 
     fn pass_time(&mut self, by: Duration) {
         self.stage.advance(by);
-        self.ledger.pass_time(by);
+        self.now.fetch_add(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.checker.pass_time(by);
     }
 
     /// How many connections are queued where an acceptor accepts.
@@ -464,14 +479,14 @@ impl Inner {
         self.stage.queued(self.listener_of(acceptor))
     }
 
-    /// The listener an acceptor accepts from.
+    /// The listener that an acceptor accepts from.
     pub(super) fn listener_of(&self, acceptor: usize) -> usize {
         if self.one_listener { 0 } else { acceptor }
     }
 }
 
-impl fmt::Debug for Env {
+impl fmt::Debug for World {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Env").finish_non_exhaustive()
+        f.debug_struct("World").finish_non_exhaustive()
     }
 }

@@ -1,24 +1,26 @@
-//! The simulated kernel as a stage, and as the other side of the seam.
+//! The simulated kernel behind the core, and as the stage on which a script plays.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::net::SocketAddr;
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::env::Stage;
 use super::kernel::{ConnId, Family, Fd, Kernel, Mask, Shut, Sleep, Thread};
 use super::script::{Policy, Setup};
-use crate::admission::bell::Ring;
-use crate::admission::newcomer::Credentials;
+use super::world::Stage;
+use crate::admission::clock::Clock;
+use crate::admission::connection_info::Credentials;
+use crate::admission::notifier::Wake;
 use crate::admission::refusal::Refusal;
 use crate::drain::backend::{Backend, Peek};
-use crate::drain::closing::{Bar, Intake};
 use crate::drain::errno::Errno;
-use crate::drain::strategy::Trigger;
+use crate::drain::shutdown::Intake;
+use crate::drain::trigger::Trigger;
 
-/// A simulated kernel with the listeners and epolls of one case. Clones are the same.
+/// A simulated kernel with the listeners and epolls of one setup. Clones are the same.
 #[derive(Clone)]
 pub struct SimStage {
     world: Arc<Mutex<World>>,
@@ -31,22 +33,23 @@ struct World {
     epolls: Vec<Fd>,
     /// Clients that have gone.
     gone: BTreeSet<ConnId>,
-    /// Connections that are queued and of which nobody has been told yet.
+    /// Connections that are queued and whose wakeup has not happened yet.
     untold: VecDeque<(usize, ConnId)>,
     /// Handshakes under way.
     half_open: VecDeque<(usize, ConnId)>,
 }
 
 /// One listener on one epoll of a simulated kernel.
-pub struct SimPort {
+pub struct SimBackend {
     world: Arc<Mutex<World>>,
     listener: Fd,
     epoll: Fd,
-    ring: Fd,
-    alarm: Fd,
+    eventfd: Fd,
+    timer: Fd,
     armed: Mask,
     data: u64,
     registered: AtomicBool,
+    keeps_min_ttl: bool,
 }
 
 /// An accepted connection of a simulated kernel; closed when dropped.
@@ -55,23 +58,23 @@ pub struct SimStream {
     id: ConnId,
 }
 
-struct SimRing {
+struct SimWaker {
     world: Arc<Mutex<World>>,
-    ring: Fd,
+    eventfd: Fd,
 }
 
 /// Enough that no script fills the queue.
 const BACKLOG: i32 = 4096;
 
 impl SimStage {
-    /// The kernel of a case.
+    /// Creates the kernel of a setup.
     #[must_use]
-    pub fn new(case: &Setup) -> Self {
+    pub fn new(setup: &Setup) -> Self {
         let mut kernel = Kernel::new();
-        let family = if case.measurable { Family::Tcp4 } else { Family::Unix };
-        let listeners = if case.one_listener { 1 } else { case.acceptors };
+        let family = if setup.reports_length { Family::Tcp4 } else { Family::Unix };
+        let listeners = if setup.one_listener { 1 } else { setup.acceptors };
         let listeners = (0..listeners).map(|_| opened(kernel.listener(family, BACKLOG))).collect();
-        let epolls = (0..case.acceptors).map(|_| opened(kernel.epoll())).collect();
+        let epolls = (0..setup.acceptors).map(|_| opened(kernel.epoll())).collect();
         Self {
             world: Arc::new(Mutex::new(World {
                 kernel,
@@ -84,18 +87,18 @@ impl SimStage {
         }
     }
 
-    /// A call of one's own to its kernel, for a stage built around this one.
+    /// Calls its kernel, for a stage built around this one.
     pub fn kernel<T>(&self, call: impl FnOnce(&mut Kernel) -> T) -> T {
         call(&mut lock(&self.world).kernel)
     }
 
-    /// The epoll of an acceptor.
+    /// Returns the epoll of an acceptor.
     #[must_use]
     pub fn epoll(&self, acceptor: usize) -> Fd {
         lock(&self.world).epolls[acceptor]
     }
 
-    /// A client begins a handshake with a TCP listener. Whether it was answered.
+    /// Begins a handshake with a TCP listener. Returns whether it was answered.
     pub fn begin_handshake(&mut self, listener: usize) -> bool {
         let mut world = lock(&self.world);
         let fd = world.listeners[listener];
@@ -104,7 +107,7 @@ impl SimStage {
         begun.is_some()
     }
 
-    /// The oldest handshake under way ends. Whether there was one, and it is queued now.
+    /// Ends the oldest handshake under way. Returns whether its connection is queued now.
     pub fn end_handshake(&mut self, listener: usize) -> bool {
         let mut world = lock(&self.world);
         world.doze();
@@ -115,30 +118,30 @@ impl SimStage {
         queued
     }
 
-    /// A port on a listener and an epoll, armed.
+    /// Creates a backend on a listener and an epoll, armed.
     #[must_use]
-    pub fn port(&self, listener: usize, acceptor: usize, trigger: Trigger) -> SimPort {
+    pub fn backend(&self, listener: usize, acceptor: usize, trigger: Trigger) -> SimBackend {
         let mut world = lock(&self.world);
         let (listener, epoll) = (world.listeners[listener], world.epolls[acceptor]);
         let kernel = &mut world.kernel;
-        let (ring, alarm) = (opened(kernel.ring()), opened(kernel.alarm()));
+        let (eventfd, timer) = (opened(kernel.eventfd()), opened(kernel.timerfd()));
         let armed = match trigger {
             Trigger::Level => Mask::IN | Mask::RDHUP,
             Trigger::Edge => Mask::IN | Mask::RDHUP | Mask::ET,
             Trigger::Exclusive => Mask::IN | Mask::EXCLUSIVE,
         };
         let data = acceptor as u64;
-        for (fd, mask) in [(ring, Mask::IN | Mask::ET), (alarm, Mask::IN | Mask::ET), (listener, armed)] {
+        for (fd, mask) in [(eventfd, Mask::IN | Mask::ET), (timer, Mask::IN | Mask::ET), (listener, armed)] {
             opened(kernel.add(epoll, fd, mask, data));
         }
         drop(world);
         let (world, registered) = (Arc::clone(&self.world), AtomicBool::new(true));
-        SimPort { world, listener, epoll, ring, alarm, armed, data, registered }
+        SimBackend { world, listener, epoll, eventfd, timer, armed, data, registered, keeps_min_ttl: false }
     }
 }
 
 impl World {
-    /// The client that waits longest and is still there leaves.
+    /// The client that has waited longest leaves, of those that have not.
     fn leave(&mut self, listener: usize, how: impl FnOnce(&mut Kernel, ConnId)) {
         let Ok(address) = self.kernel.address(self.listeners[listener]) else { return };
         let oldest = self.kernel.queued(address).find(|id| !self.gone.contains(id));
@@ -148,7 +151,7 @@ impl World {
         }
     }
 
-    /// Whoever was woken for nothing goes back to sleep: the worst that can be when a client comes.
+    /// Threads with a spurious wakeup go back to sleep: the worst case when a client connects.
     fn doze(&mut self) {
         for (n, epoll) in (0..).zip(&self.epolls) {
             let woken = self.kernel.runnable().any(|thread| thread == Thread(n));
@@ -237,7 +240,7 @@ impl Stage for SimStage {
         let epoll = world.epolls[acceptor];
         // Asleep between its turns, which is what an exclusive registration is about.
         let thread = Thread(u32::try_from(acceptor).unwrap_or(u32::MAX));
-        let slept = match world.kernel.has_pending(thread) {
+        let slept = match world.kernel.is_waiting(thread) {
             true => world.kernel.run(thread),
             false => world.kernel.sleep(epoll, thread, 16, None),
         };
@@ -253,7 +256,14 @@ impl Stage for SimStage {
     }
 }
 
-impl SimPort {
+impl SimBackend {
+    /// Makes it faulty, for tests of the checks: connections keep the minimum TTL of a listener whose intake is closed.
+    #[must_use]
+    pub fn keeping_min_ttl(mut self) -> Self {
+        self.keeps_min_ttl = true;
+        self
+    }
+
     fn has_addresses(&self) -> bool {
         self.kernel(|kernel| kernel.has_addresses(self.listener))
     }
@@ -262,10 +272,10 @@ impl SimPort {
         call(&mut lock(&self.world).kernel)
     }
 
-    /// Has this reported of the listener. What is registered exclusively is deleted and added again.
+    /// Sets the mask of the listener. An exclusive registration is deleted and added again (K15).
     fn report(&self, mask: Mask) -> Result<(), Errno> {
         if self.armed.contains(Mask::EXCLUSIVE) {
-            self.detach();
+            self.remove();
         }
         if self.registered.load(Ordering::Relaxed) {
             return self.kernel(|kernel| kernel.modify(self.epoll, self.listener, mask, self.data));
@@ -289,18 +299,16 @@ fn credentials(id: ConnId) -> Credentials {
     Credentials { uid: Policy::USER + other, gid: 100 + other, pid: 1 + id.0 }
 }
 
-impl Backend for SimPort {
+impl Backend for SimBackend {
     type Stream = SimStream;
 
-    fn accept(&self) -> Result<SimStream, Errno> {
+    fn accept(&self, with_peer: bool) -> Result<(SimStream, Option<SocketAddr>), Errno> {
         let id = self.kernel(|kernel| kernel.accept(self.listener))?;
-        Ok(SimStream { world: Arc::clone(&self.world), id })
-    }
-
-    fn accept_with_peer(&self) -> Result<(SimStream, Option<SocketAddr>), Errno> {
-        let stream = self.accept()?;
-        let peer = self.has_addresses().then(|| address(stream.id));
-        Ok((stream, peer))
+        if !self.keeps_min_ttl {
+            self.kernel(|kernel| kernel.clear_min_ttl(id));
+        }
+        let peer = (with_peer && self.has_addresses()).then(|| address(id));
+        Ok((SimStream { world: Arc::clone(&self.world), id }, peer))
     }
 
     fn peer(&self, stream: &SimStream) -> Option<SocketAddr> {
@@ -312,7 +320,7 @@ impl Backend for SimPort {
         (!self.has_addresses()).then(|| credentials(stream.id))
     }
 
-    /// Every third is in the group besides its own.
+    /// Every third peer is in the group.
     fn is_in_group(&self, stream: &SimStream, gid: u32) -> Option<bool> {
         let own = self.credentials(stream)?.gid;
         Some(gid == own || (gid == Policy::GROUP && stream.id.0 % 3 == 2))
@@ -326,22 +334,22 @@ impl Backend for SimPort {
         drop(stream);
     }
 
-    fn depth(&self) -> Option<u32> {
+    fn queue_length(&self) -> Option<u32> {
         self.kernel(|kernel| kernel.depth(self.listener))
     }
 
     fn peek(&self) -> Peek {
         let gone = Mask::HUP | Mask::ERR | Mask::RDHUP;
         match self.kernel(|kernel| kernel.poll(self.listener, Mask::IN | Mask::RDHUP | gone)) {
-            Err(_) => Peek::Shut,
-            Ok(seen) if seen.intersects(gone) && seen.contains(Mask::IN) => Peek::ShutQueued,
-            Ok(seen) if seen.intersects(gone) => Peek::Shut,
-            Ok(seen) if seen.contains(Mask::IN) => Peek::Waiting,
+            Err(_) => Peek::Closed,
+            Ok(seen) if seen.intersects(gone) && seen.contains(Mask::IN) => Peek::ClosedPending,
+            Ok(seen) if seen.intersects(gone) => Peek::Closed,
+            Ok(seen) if seen.contains(Mask::IN) => Peek::Pending,
             Ok(_) => Peek::Empty,
         }
     }
 
-    fn age(&self, stream: &SimStream) -> Option<Duration> {
+    fn queue_time(&self, stream: &SimStream) -> Option<Duration> {
         self.kernel(|kernel| kernel.time_queued(stream.id)).map(Duration::from_nanos)
     }
 
@@ -353,35 +361,49 @@ impl Backend for SimPort {
         self.report(Mask::empty())
     }
 
-    fn detach(&self) {
+    fn remove(&self) {
         if self.registered.swap(false, Ordering::Relaxed) {
             opened(self.kernel(|kernel| kernel.delete(self.epoll, self.listener)));
         }
     }
 
-    fn announce(&self) {
-        if self.depth().is_some() || self.peek() != Peek::Shut {
+    fn rewake_other_epolls(&self) {
+        if self.queue_length().is_some() || self.peek() != Peek::Closed {
             let _ = self.kernel(|kernel| kernel.shutdown(self.listener, Shut::WR));
         }
     }
 
-    fn alarm(&self, after: Option<Duration>) {
+    fn set_alarm(&self, after: Option<Duration>) -> Result<(), Errno> {
         let after = after.map_or(0, |after| u64::try_from(after.as_nanos()).unwrap_or(u64::MAX).max(1));
-        opened(self.kernel(|kernel| kernel.set_alarm(self.alarm, after)));
+        self.kernel(|kernel| kernel.set_timerfd(self.timer, after))
     }
 
-    fn now(&self) -> Duration {
-        Duration::from_nanos(self.kernel(|kernel| kernel.now()))
+    fn is_alarm_pending(&self) -> bool {
+        self.kernel(|kernel| kernel.is_timerfd_pending(self.timer))
     }
 
-    fn ringer(&self) -> Box<dyn Ring> {
-        Box::new(SimRing { world: Arc::clone(&self.world), ring: self.ring })
+    fn stream_fd<'a>(&self, _: &'a SimStream) -> Option<BorrowedFd<'a>> {
+        None
     }
-}
 
-impl Bar for SimPort {
-    fn bar(&self) -> Intake {
-        if self.kernel(|kernel| kernel.bar(self.listener)).is_ok() {
+    fn release_reserve(&self) -> bool {
+        false
+    }
+
+    fn is_owned_by_this_process(&self) -> bool {
+        true
+    }
+
+    fn clock(&self) -> Arc<dyn Clock> {
+        Arc::new(KernelClock(Arc::clone(&self.world)))
+    }
+
+    fn waker(&self) -> Box<dyn Wake> {
+        Box::new(SimWaker { world: Arc::clone(&self.world), eventfd: self.eventfd })
+    }
+
+    fn close_intake(&self) -> Intake {
+        if self.kernel(|kernel| kernel.set_min_ttl(self.listener)).is_ok() {
             return Intake::HandshakesOnly;
         }
         match self.kernel(|kernel| kernel.shutdown(self.listener, Shut::RD)) {
@@ -389,32 +411,37 @@ impl Bar for SimPort {
             Err(_) => Intake::Open,
         }
     }
+}
 
-    fn unbar(&self, stream: &SimStream) {
-        self.kernel(|kernel| kernel.unbar(stream.id));
+/// The kernel's virtual time.
+struct KernelClock(Arc<Mutex<World>>);
+
+impl Clock for KernelClock {
+    fn now(&self) -> Duration {
+        Duration::from_nanos(lock(&self.0).kernel.now())
     }
 }
 
 impl SimStream {
-    /// Whether nothing of what its client sends arrives.
+    /// Returns whether packets of its client are dropped.
     #[must_use]
     pub fn is_deaf(&self) -> bool {
-        lock(&self.world).kernel.is_barred(self.id)
+        lock(&self.world).kernel.has_min_ttl(self.id)
     }
 }
 
-impl Drop for SimPort {
+impl Drop for SimBackend {
     fn drop(&mut self) {
-        self.detach();
-        for fd in [self.ring, self.alarm] {
+        self.remove();
+        for fd in [self.eventfd, self.timer] {
             let _ = self.kernel(|kernel| kernel.delete(self.epoll, fd));
         }
     }
 }
 
-impl Ring for SimRing {
-    fn ring(&self) {
-        opened(lock(&self.world).kernel.write_ring(self.ring));
+impl Wake for SimWaker {
+    fn wake(&self) {
+        opened(lock(&self.world).kernel.write_eventfd(self.eventfd));
     }
 }
 
@@ -428,7 +455,7 @@ fn lock(world: &Mutex<World>) -> MutexGuard<'_, World> {
     world.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What the stage itself opens: no script can make that fail.
+/// For the calls that no script can make fail.
 fn opened<T>(made: Result<T, Errno>) -> T {
     made.expect("the stage's own calls do not fail")
 }
@@ -439,9 +466,9 @@ impl fmt::Debug for SimStage {
     }
 }
 
-impl fmt::Debug for SimPort {
+impl fmt::Debug for SimBackend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SimPort").field("listener", &self.listener).finish_non_exhaustive()
+        f.debug_struct("SimBackend").field("listener", &self.listener).finish_non_exhaustive()
     }
 }
 

@@ -1,70 +1,110 @@
-//! Which calls a pass makes, and which of them are guessed: the rules, written down a second time.
+//! The calls that a pass makes, and those that it leaves out by prediction: the rules, written down a second time.
 
-mod asleep;
+mod blocking;
+mod counters;
+mod reserving;
 
+use std::net::SocketAddr;
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use epoll_acceptor::admission::Ring;
-use epoll_acceptor::drain::{Backend, Drain, Peek, Plan};
-use epoll_acceptor::{Acceptor, Admission, EmptyCheck, Errno, Refusal, Trigger, Unlimited};
+use epoll_acceptor::acceptor::{EmptyCheck, Intake};
+use epoll_acceptor::filter::{Clock, Credentials};
+use epoll_acceptor::sim::{AcceptCore, Backend, Config, Peek, Semaphore, Wake};
+use epoll_acceptor::socket::Errno;
+use epoll_acceptor::{Acceptor, Filter, Gate, Refusal, Trigger};
 
-/// A queue, and what was asked of it.
+/// A queue, and the calls that were made.
 #[derive(Default)]
 struct Queue {
-    waiting: AtomicU32,
-    /// What every accept fails with, if it does: 0 is for "not".
+    pending: AtomicU32,
+    /// The errno of every accept; 0 if they succeed.
     errno: AtomicI32,
     /// Milliseconds.
     now: AtomicU32,
-    rings: AtomicU32,
+    /// When the alarm expires, in milliseconds; 0 if it is not set.
+    alarm_at: AtomicU32,
+    wakes: AtomicU32,
     calls: Mutex<Vec<&'static str>>,
     /// It is a copy of another process's.
     foreign: AtomicBool,
 }
 
-struct Asked(Arc<Queue>);
+/// A backend on a [`Queue`], its clock and its waker.
+struct Recorder(Arc<Queue>);
 
-impl Ring for Asked {
-    fn ring(&self) {
-        self.0.rings.fetch_add(1, Ordering::Relaxed);
+impl Wake for Recorder {
+    fn wake(&self) {
+        self.0.wakes.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Clock for Recorder {
+    fn now(&self) -> Duration {
+        Duration::from_millis(self.0.now.load(Ordering::Relaxed).into())
     }
 }
 
 impl Queue {
     fn note(&self, call: &'static str) -> u32 {
         self.calls.lock().expect("not poisoned").push(call);
-        self.waiting.load(Ordering::Relaxed)
+        self.pending.load(Ordering::Relaxed)
+    }
+
+    /// Takes the calls that were made.
+    fn calls(&self) -> String {
+        std::mem::take(&mut *self.calls.lock().expect("not poisoned")).join(" ")
     }
 }
 
-impl Backend for Asked {
+impl Backend for Recorder {
     type Stream = ();
 
-    fn accept(&self) -> Result<(), Errno> {
-        let waiting = self.0.note("accept");
+    fn accept(&self, with_peer: bool) -> Result<((), Option<SocketAddr>), Errno> {
+        let pending = self.0.note(if with_peer { "accept-with-peer" } else { "accept" });
         let errno = self.0.errno.load(Ordering::Relaxed);
         if errno != 0 {
             return Err(Errno::new(errno));
         }
-        self.0.waiting.store(waiting.saturating_sub(1), Ordering::Relaxed);
-        if waiting > 0 { Ok(()) } else { Err(Errno::new(libc::EAGAIN)) }
+        self.0.pending.store(pending.saturating_sub(1), Ordering::Relaxed);
+        if pending > 0 { Ok(((), None)) } else { Err(Errno::new(libc::EAGAIN)) }
     }
 
     fn refuse(&self, (): (), _: &Refusal) {
         self.0.note("refuse");
     }
 
-    fn depth(&self) -> Option<u32> {
-        Some(self.0.note("depth"))
+    fn queue_length(&self) -> Option<u32> {
+        Some(self.0.note("length"))
     }
 
     fn peek(&self) -> Peek {
-        if self.0.note("peek") > 0 { Peek::Waiting } else { Peek::Empty }
+        if self.0.note("peek") > 0 { Peek::Pending } else { Peek::Empty }
     }
 
-    fn age(&self, (): &()) -> Option<Duration> {
+    fn peer(&self, (): &()) -> Option<SocketAddr> {
+        self.0.note("peer");
+        None
+    }
+
+    fn queue_time(&self, (): &()) -> Option<Duration> {
+        self.0.note("queue-time");
+        None
+    }
+
+    fn credentials(&self, (): &()) -> Option<Credentials> {
+        self.0.note("credentials");
+        None
+    }
+
+    fn is_in_group(&self, (): &(), _: u32) -> Option<bool> {
+        self.0.note("group");
+        None
+    }
+
+    fn stream_fd<'a>(&self, (): &'a ()) -> Option<BorrowedFd<'a>> {
         None
     }
 
@@ -78,202 +118,233 @@ impl Backend for Asked {
         Ok(())
     }
 
-    fn detach(&self) {
-        self.0.note("detach");
+    fn remove(&self) {
+        self.0.note("remove");
     }
 
-    fn announce(&self) {
-        self.0.note("announce");
+    fn rewake_other_epolls(&self) {
+        self.0.note("rewake");
     }
 
-    fn is_ours(&self) -> bool {
+    fn is_owned_by_this_process(&self) -> bool {
         !self.0.foreign.load(Ordering::Relaxed)
     }
 
-    fn alarm(&self, after: Option<Duration>) {
+    fn set_alarm(&self, after: Option<Duration>) -> Result<(), Errno> {
         self.0.note(if after.is_some() { "alarm" } else { "no-alarm" });
+        let after = after.map(|after| u32::try_from(after.as_millis().max(1)).unwrap_or(u32::MAX));
+        let at = after.map_or(0, |after| self.0.now.load(Ordering::Relaxed).saturating_add(after));
+        self.0.alarm_at.store(at, Ordering::Relaxed);
+        Ok(())
     }
 
-    fn now(&self) -> Duration {
-        Duration::from_millis(self.0.now.load(Ordering::Relaxed).into())
+    fn is_alarm_pending(&self) -> bool {
+        self.0.alarm_at.load(Ordering::Relaxed) > self.0.now.load(Ordering::Relaxed)
     }
 
-    fn ringer(&self) -> Box<dyn Ring> {
+    fn release_reserve(&self) -> bool {
+        self.0.note("release-reserve");
+        true
+    }
+
+    fn make_reserve(&self) -> bool {
+        self.0.note("make-reserve");
+        true
+    }
+
+    fn close_intake(&self) -> Intake {
+        self.0.note("close-intake");
+        Intake::Closed
+    }
+
+    fn clock(&self) -> Arc<dyn Clock> {
+        Arc::new(Self(Arc::clone(&self.0)))
+    }
+
+    fn waker(&self) -> Box<dyn Wake> {
         Box::new(Self(Arc::clone(&self.0)))
     }
 }
 
-struct Desk<A: Admission = Unlimited> {
+/// An acceptor, pass by pass, and its queue.
+struct Passes<G: Semaphore = Option<Gate>, F: Filter = ()> {
     queue: Arc<Queue>,
-    acceptor: Drain<Asked, Trigger, A>,
+    acceptor: AcceptCore<Recorder, G, F>,
 }
 
-impl Desk {
-    fn new(trigger: Trigger, proof: EmptyCheck, budget: u32) -> Self {
-        Self::behind(Unlimited, trigger, proof, budget)
+impl Passes {
+    fn new(trigger: Trigger, empty_check: EmptyCheck, budget: u32) -> Self {
+        Self::on(Arc::default(), None, (), trigger, empty_check, budget)
     }
 }
 
-impl<A: Admission> Desk<A> {
-    fn behind(admission: A, trigger: Trigger, proof: EmptyCheck, budget: u32) -> Self {
-        Self::on(Arc::default(), admission, trigger, proof, budget)
+impl<G: Semaphore, F: Filter> Passes<G, F> {
+    fn on(
+        queue: Arc<Queue>,
+        gate: G,
+        filter: F,
+        trigger: Trigger,
+        empty_check: EmptyCheck,
+        budget: u32,
+    ) -> Self {
+        let config = Config { empty_check: Some(empty_check), ..Config::new(trigger, budget) };
+        Self::with(queue, gate, filter, config)
     }
 
-    fn on(queue: Arc<Queue>, admission: A, trigger: Trigger, proof: EmptyCheck, budget: u32) -> Self {
-        let plan = Plan { proof: Some(proof), ..Plan::with_budget(budget) };
-        let acceptor = Drain::new(Asked(Arc::clone(&queue)), trigger, admission, plan);
+    fn with(queue: Arc<Queue>, gate: G, filter: F, config: Config) -> Self {
+        let acceptor = AcceptCore::new(Recorder(Arc::clone(&queue)), gate, filter, config);
         Self { queue, acceptor }
     }
 
-    /// A pass that finds so many more than were left; its calls.
+    /// The calls of a pass that finds `more` further connections pending.
     fn pass(&mut self, more: u32) -> String {
-        self.queue.waiting.fetch_add(more, Ordering::Relaxed);
-        self.queue.calls.lock().expect("not poisoned").clear();
-        self.acceptor.drain(drop).expect("the listener lives");
-        self.queue.calls.lock().expect("not poisoned").join(" ")
+        self.queue.pending.fetch_add(more, Ordering::Relaxed);
+        self.queue.calls();
+        self.acceptor.drain(drop).expect("the listener is open");
+        self.queue.calls()
     }
 
     /// The calls of its end.
     fn end(self) -> String {
-        self.queue.calls.lock().expect("not poisoned").clear();
+        self.queue.calls();
         drop(self.acceptor);
-        self.queue.calls.lock().expect("not poisoned").join(" ")
+        self.queue.calls()
     }
 }
 
 #[test]
-fn a_pass_by_depth_counts_and_takes_what_it_counted() {
-    let mut desk = Desk::new(Trigger::Level, EmptyCheck::QueueLength, 64);
-    assert_eq!(desk.pass(5), "depth accept accept accept accept accept");
-    assert_eq!(desk.pass(0), "depth peek", "zero is looked at once more");
-    assert_eq!(desk.pass(1), "depth accept");
+fn length_check_counts_once() {
+    let mut passes = Passes::new(Trigger::Level, EmptyCheck::QueueLength, 64);
+    assert_eq!(passes.pass(5), "length accept accept accept accept accept");
+    assert_eq!(passes.pass(0), "length peek", "a length of 0 proves nothing");
+    assert_eq!(passes.pass(1), "length accept");
 }
 
 #[test]
-fn a_pass_by_peek_looks_after_each_and_first_only_in_doubt() {
-    let mut desk = Desk::new(Trigger::Level, EmptyCheck::Poll, 64);
-    assert_eq!(desk.pass(3), "peek accept peek accept peek accept peek", "before the first event");
-    assert_eq!(desk.pass(3), "accept peek accept peek accept peek");
+fn poll_check_looks_after_each_accept() {
+    let mut passes = Passes::new(Trigger::Level, EmptyCheck::Poll, 64);
+    assert_eq!(passes.pass(3), "peek accept peek accept peek accept peek", "before the first event");
+    assert_eq!(passes.pass(3), "accept peek accept peek accept peek");
 }
 
 #[test]
-fn a_pass_until_eagain_asks_nothing() {
-    let mut desk = Desk::new(Trigger::Level, EmptyCheck::UntilEagain, 64);
-    assert_eq!(desk.pass(2), "accept accept accept");
-    assert_eq!(desk.pass(0), "accept peek", "an event without anybody: is the listener shut?");
+fn eagain_check_looks_at_nothing_first() {
+    let mut passes = Passes::new(Trigger::Level, EmptyCheck::UntilEagain, 64);
+    assert_eq!(passes.pass(2), "accept accept accept");
+    assert_eq!(passes.pass(0), "accept peek", "an event without a connection: is the listener closed?");
 }
 
 #[test]
-fn an_edge_is_settled_before_anything_is_taken() {
-    for (proof, calls) in [
-        (EmptyCheck::QueueLength, "arm depth accept accept"),
+fn edge_triggered_passes_arm_first() {
+    for (empty_check, calls) in [
+        (EmptyCheck::QueueLength, "arm length accept accept"),
         (EmptyCheck::Poll, "arm accept peek accept peek"),
         (EmptyCheck::UntilEagain, "arm accept accept accept"),
     ] {
-        let mut desk = Desk::new(Trigger::Edge, proof, 64);
-        desk.pass(5);
-        assert_eq!(desk.pass(2), calls);
+        let mut passes = Passes::new(Trigger::Edge, empty_check, 64);
+        passes.pass(5);
+        assert_eq!(passes.pass(2), calls);
     }
 }
 
 #[test]
-fn an_exclusive_acceptor_pays_for_nothing_but_leaving() {
-    let mut desk = Desk::new(Trigger::Exclusive, EmptyCheck::QueueLength, 64);
-    assert_eq!(desk.pass(5), "depth accept accept accept accept accept");
-    let control = desk.acceptor.control();
-    control.pause();
-    assert_eq!(desk.pass(3), "peek disarm announce");
-    assert_eq!(desk.pass(0), "peek", "nobody is told twice");
-    control.resume();
-    assert_eq!(desk.pass(0), "arm depth accept accept accept");
+fn exclusive_acceptor_rewakes_when_it_leaves() {
+    let mut passes = Passes::new(Trigger::Exclusive, EmptyCheck::QueueLength, 64);
+    assert_eq!(passes.pass(5), "length accept accept accept accept accept");
+    let control = passes.acceptor.control();
+    let pause = control.pause();
+    assert_eq!(passes.pass(3), "peek disarm rewake");
+    assert_eq!(passes.pass(0), "peek", "rewoken once");
+    drop(pause);
+    assert_eq!(passes.pass(0), "arm length accept accept accept");
     control.stop();
-    assert_eq!(desk.pass(0), "detach announce");
-    assert_eq!(desk.end(), "", "it has left already");
-    assert_eq!(Desk::new(Trigger::Exclusive, EmptyCheck::QueueLength, 64).end(), "detach announce");
+    assert_eq!(passes.pass(0), "remove rewake");
+    assert_eq!(passes.end(), "", "removed already");
+    assert_eq!(Passes::new(Trigger::Exclusive, EmptyCheck::QueueLength, 64).end(), "remove rewake");
 }
 
 #[test]
-fn nobody_else_announces() {
+fn other_triggers_never_rewake() {
     for trigger in [Trigger::Level, Trigger::Edge] {
-        let mut desk = Desk::new(trigger, EmptyCheck::QueueLength, 64);
-        desk.pass(5);
-        desk.acceptor.control().pause();
-        assert_eq!(desk.pass(3), "peek disarm");
-        assert_eq!(desk.end(), "detach");
+        let mut passes = Passes::new(trigger, EmptyCheck::QueueLength, 64);
+        passes.pass(5);
+        let _pause = passes.acceptor.control().pause();
+        assert_eq!(passes.pass(3), "peek disarm");
+        assert_eq!(passes.end(), "remove");
     }
 }
 
 #[test]
-fn a_forked_childs_copy_leaves_without_a_call() {
-    let mut desk = Desk::new(Trigger::Exclusive, EmptyCheck::QueueLength, 64);
-    desk.queue.foreign.store(true, Ordering::Relaxed);
-    desk.pass(1);
-    assert_eq!(desk.end(), "");
+fn forked_copy_is_dropped_without_a_call() {
+    let mut passes = Passes::new(Trigger::Exclusive, EmptyCheck::QueueLength, 64);
+    passes.queue.foreign.store(true, Ordering::Relaxed);
+    passes.pass(1);
+    assert_eq!(passes.end(), "");
 }
 
 #[test]
-fn a_budget_ends_a_pass_without_a_further_call() {
-    let mut desk = Desk::new(Trigger::Level, EmptyCheck::QueueLength, 2);
-    assert_eq!(desk.pass(3), "depth accept accept");
-    assert_eq!(desk.pass(0), "depth accept");
+fn budget_ends_a_pass_without_a_call() {
+    let mut passes = Passes::new(Trigger::Level, EmptyCheck::QueueLength, 2);
+    assert_eq!(passes.pass(3), "length accept accept");
+    assert_eq!(passes.pass(0), "length accept");
 }
 
 #[test]
-fn a_pass_that_was_rung_for_in_vain_teaches_nothing() {
-    let mut desk = Desk::new(Trigger::Level, EmptyCheck::Poll, 64);
-    assert_eq!(desk.pass(1), "peek accept peek", "one: the next two are taken unasked");
-    desk.acceptor.control().resume();
-    assert_eq!(desk.pass(0), "peek");
-    assert_eq!(desk.pass(1), "peek accept", "in doubt still");
-    assert_eq!(desk.pass(1), "accept peek", "the third counts again");
+fn needless_wakeup_teaches_the_predictor_nothing() {
+    let mut passes = Passes::new(Trigger::Level, EmptyCheck::Poll, 64);
+    assert_eq!(passes.pass(1), "peek accept peek", "one: the next two are accepted without a look");
+    drop(passes.acceptor.control().pause());
+    assert_eq!(passes.pass(0), "peek");
+    assert_eq!(passes.pass(1), "peek accept", "in doubt still");
+    assert_eq!(passes.pass(1), "accept peek", "the third counts again");
 }
 
 #[test]
-fn a_level_triggered_acceptor_counts_when_the_rule_says_so() {
+fn level_triggered_acceptor_counts_by_the_rule() {
     let lone = |count, then: &[u32]| [vec![1; count], then.to_vec()].concat();
     let mut bursts = vec![vec![1], vec![2], vec![3], vec![1, 2, 1, 1, 1, 1, 1, 1, 5, 40], lone(7, &[100, 0])];
-    // From every doubt there is, a burst, and as many alone as it takes to forget it.
+    // From every state of the predictor, a burst, and enough lone connections to forget it.
     for burst in 2..14 {
         bursts.extend([3, 20, 70].map(|count| lone(count, &[burst])));
     }
     bursts.push(lone(300, &[u32::MAX - 400]));
-    for (proof, bursts) in [EmptyCheck::QueueLength, EmptyCheck::Poll]
+    for (empty_check, bursts) in [EmptyCheck::QueueLength, EmptyCheck::Poll]
         .into_iter()
-        .flat_map(|proof| bursts.iter().map(move |b| (proof, b)))
+        .flat_map(|empty_check| bursts.iter().map(move |b| (empty_check, b)))
     {
-        let mut desk = Desk::new(Trigger::Level, proof, 64);
+        let mut passes = Passes::new(Trigger::Level, empty_check, 64);
         let mut rule = Rule { sure: 0, until: 0 };
-        // The first pass of all is in doubt of its event.
+        // The first pass is in doubt of its event.
         for (wake, burst) in (0..400).zip(bursts.iter().cycle().copied()) {
-            let waiting = desk.queue.waiting.load(Ordering::Relaxed) + burst;
-            if waiting == 0 {
+            let pending = passes.queue.pending.load(Ordering::Relaxed) + burst;
+            if pending == 0 {
                 continue;
             }
-            let calls = desk.pass(burst);
-            let expected = rule.wake(proof, waiting, wake == 0);
-            assert_eq!(calls, expected, "wake {wake} of {bursts:?} by {proof:?}, {waiting} waiting");
+            let calls = passes.pass(burst);
+            let expected = rule.wake(empty_check, pending, wake == 0);
+            assert_eq!(calls, expected, "wake {wake} of {bursts:?} by {empty_check:?}, {pending} pending");
         }
     }
 }
 
-/// When to count: a counter from -4 to 8 that bursts raise and lone connections lower; from 1 on every wake-up counts,
+/// When to count: a counter from -4 to 8 that bursts raise and lone connections lower; from 1 on every wakeup counts,
 /// from 0 down to -4 every 1st, 3rd, 7th, 13th, 31st does.
 struct Rule {
     sure: i64,
-    /// Wake-ups until the next that counts.
+    /// Wakeups until the next that counts.
     until: u32,
 }
 
 impl Rule {
-    fn wake(&mut self, proof: EmptyCheck, waiting: u32, doubt: bool) -> String {
+    fn wake(&mut self, empty_check: EmptyCheck, pending: u32, doubt: bool) -> String {
         if self.until > 0 {
             self.until -= 1;
             return "accept".into();
         }
-        let taken = waiting.min(64);
-        let (calls, found) = match proof {
-            EmptyCheck::QueueLength => (format!("depth{}", " accept".repeat(taken as usize)), Some(waiting)),
-            // Who looks after each knows how many there were if it came to the end.
+        let taken = pending.min(64);
+        let (calls, found) = match empty_check {
+            EmptyCheck::QueueLength => (format!("length{}", " accept".repeat(taken as usize)), Some(pending)),
+            // A pass that looks after each knows how many there were if it came to the end.
             _ if taken < 64 => ("accept peek ".repeat(taken as usize), Some(taken)),
             _ => ("accept peek ".repeat(taken as usize - 1) + "accept", None),
         };
@@ -281,7 +352,7 @@ impl Rule {
             self.learn(i64::from(found));
         }
         let calls = calls.trim_end().to_owned();
-        if doubt && proof == EmptyCheck::Poll { format!("peek {calls}") } else { calls }
+        if doubt && empty_check == EmptyCheck::Poll { format!("peek {calls}") } else { calls }
     }
 
     fn learn(&mut self, found: i64) {

@@ -2,34 +2,35 @@
 //! reason, leaves nobody behind.
 
 use epoll_acceptor::sim::{Action, GateMode, Leave, Real, Script, Setup, run};
-use epoll_acceptor::{Errno, Gate, Trigger};
+use epoll_acceptor::socket::Errno;
+use epoll_acceptor::{Gate, Trigger};
 
 use crate::exhaustive::explore_all;
-use crate::{cases, say, thorough};
+use crate::{say, setups, thorough};
 
 #[test]
 fn every_promise_holds_in_a_crowd_after_one_act_anywhere() {
     let step = if thorough() { 1 } else { 53 };
-    let cases = (0..cases::count()).map(cases::nth).filter(cases::is_crowded).step_by(step);
-    explore_all("a crowd, one act", cases, 1, Action::all);
+    let setups = (0..setups::count()).map(setups::nth).filter(setups::is_crowded).step_by(step);
+    explore_all("a crowd, one act", setups, 1, Action::all);
 }
 
 #[test]
 fn every_promise_holds_between_exclusive_acceptors_after_two_acts() {
-    let cases = pairs().into_iter();
-    explore_all("exclusive, two acts", cases, 2, if thorough() { Action::all } else { parting });
+    let setups = pairs().into_iter();
+    explore_all("exclusive, two acts", setups, 2, if thorough() { Action::all } else { parting });
 }
 
 #[test]
 fn every_promise_holds_between_exclusive_acceptors_after_three_acts() {
     // A gate of its own each, and a place: the first to be told is full first.
-    let cases = pairs().into_iter().skip(9).take(if thorough() { 3 } else { 1 });
-    explore_all("exclusive, three acts", cases, 3, if thorough() { leaving } else { decisive });
+    let setups = pairs().into_iter().skip(9).take(if thorough() { 3 } else { 1 });
+    explore_all("exclusive, three acts", setups, 3, if thorough() { leaving } else { decisive });
 }
 
 /// The ways in which the one that was told can leave, and what brings it back.
-fn parting(case: &Setup) -> Vec<Action> {
-    let mut acts = leaving(case);
+fn parting(setup: &Setup) -> Vec<Action> {
+    let mut acts = leaving(setup);
     acts.extend([
         Action::Relieve,
         Action::Tick,
@@ -60,31 +61,39 @@ fn leaving(_: &Setup) -> Vec<Action> {
 
 /// Two or three on one listener, with one gate or one each, told before anybody sleeps or after.
 fn pairs() -> Vec<Setup> {
-    let mut cases = Vec::new();
+    let mut setups = Vec::new();
     for (acceptors, own_gates) in [(2, false), (2, true), (3, true)] {
-        for gate in [GateMode::Open, GateMode::Pause(1)] {
-            for (measurable, queued, budget, leave) in [
+        for gate in [GateMode::Open, GateMode::Wait(1)] {
+            for (reports_length, queued, budget, leave) in [
                 (true, 2, 64, Leave::AtTheEnd),
                 (false, 0, 1, Leave::AtTheEnd),
                 (true, 0, 64, Leave::Break(1)),
             ] {
                 let trigger = Trigger::Exclusive;
-                let case =
-                    Setup { trigger, measurable, queued, budget, leave, gate, own_gates, ..Setup::plain() };
-                cases.push(Setup { acceptors, one_listener: true, ..case });
+                let setup = Setup {
+                    trigger,
+                    reports_length,
+                    queued,
+                    budget,
+                    leave,
+                    gate,
+                    own_gates,
+                    ..Setup::plain()
+                };
+                setups.push(Setup { acceptors, one_listener: true, ..setup });
             }
         }
     }
-    cases
+    setups
 }
 
 /// With all asleep the kernel tells the first that was registered. It takes one place; when it is told of the next
 /// client it is full, and that one is the other's.
 #[test]
 fn who_is_full_leaves_the_rest_to_the_other() {
-    let case = Setup { gate: GateMode::Pause(1), own_gates: true, ..pair() };
+    let setup = Setup { gate: GateMode::Wait(1), own_gates: true, ..pair() };
     let script = Script::new().at(ASLEEP, Action::Connect(0)).after(100, Action::Connect(0));
-    let report = run::<Gate>(&case, &script, &Real).unwrap_or_else(|violation| panic!("{violation}"));
+    let report = run::<Gate>(&setup, &script, &Real).unwrap_or_else(|violation| panic!("{violation}"));
     // The first is told twice, the second once; at the end the first is rung for its place, and once more for a pass
     // that might have been forgotten.
     assert_eq!((report.delivered, report.wakes), (2, 5));
@@ -95,12 +104,12 @@ fn who_is_full_leaves_the_rest_to_the_other() {
 #[test]
 fn two_that_are_exhausted_do_not_wake_each_other_for_ever() {
     for acceptors in 2..=3 {
-        let case = Setup { acceptors, queued: 1, ..pair() };
+        let setup = Setup { acceptors, queued: 1, ..pair() };
         let mut script = Script::new().at(0, Action::Exhaust);
         for _ in 0..20 {
             script = script.after(40, Action::Tick);
         }
-        let report = run::<Gate>(&case, &script, &Real).unwrap_or_else(|violation| panic!("{violation}"));
+        let report = run::<Gate>(&setup, &script, &Real).unwrap_or_else(|violation| panic!("{violation}"));
         say(&format!("{acceptors} exhausted acceptors, 20 ticks: {} wake-ups", report.wakes));
         assert_eq!(report.delivered, 1);
         // Each tick is the alarm of one at least; each alarm wakes its own acceptor, and whoever is awake then.

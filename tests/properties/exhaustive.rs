@@ -1,34 +1,36 @@
 //! Every script of the environment up to a bound, the fewest acts first.
 
-use epoll_acceptor::sim::explore::{Explored, explore};
+use epoll_acceptor::Gate;
 use epoll_acceptor::sim::{Action, Real, Setup};
-use epoll_acceptor::{Errno, Gate};
+use epoll_acceptor::sim::{Explored, explore};
+use epoll_acceptor::socket::Errno;
 
-use crate::{cases, say, thorough};
+use crate::{say, setups, thorough};
 
 #[test]
 fn every_promise_holds_after_one_act_anywhere() {
-    // Every n-th of all cases and, thoroughly, each; n shares no factor with the number of choices.
+    // Every n-th of all setups and, thoroughly, each; n shares no factor with the number of choices.
     let step = if thorough() { 1 } else { 11 };
-    let cases = (0..cases::count()).map(cases::nth).filter(|case| !cases::is_crowded(case)).step_by(step);
-    explore_all("one act", cases, 1, Action::all);
+    let setups =
+        (0..setups::count()).map(setups::nth).filter(|setup| !setups::is_crowded(setup)).step_by(step);
+    explore_all("one act", setups, 1, Action::all);
 }
 
 #[test]
 fn every_promise_holds_in_every_pair_of_choices() {
-    explore_all("pairs of choices, one act", cases::in_pairs().into_iter(), 1, Action::all);
+    explore_all("pairs of choices, one act", setups::in_pairs().into_iter(), 1, Action::all);
 }
 
 #[test]
 fn every_promise_holds_after_two_acts_anywhere() {
-    let cases = cases::in_pairs();
-    let most = if thorough() { cases.len() } else { 20 };
+    let setups = setups::in_pairs();
+    let most = if thorough() { setups.len() } else { 20 };
     let acts = if thorough() { Action::all } else { decisive };
-    explore_all("two acts", cases.into_iter().take(most), 2, acts);
+    explore_all("two acts", setups.into_iter().take(most), 2, acts);
 }
 
 /// The acts that put an acceptor to sleep and wake it.
-fn decisive(case: &Setup) -> Vec<Action> {
+fn decisive(setup: &Setup) -> Vec<Action> {
     let mut acts = vec![
         Action::Free,
         Action::Exhaust,
@@ -38,7 +40,7 @@ fn decisive(case: &Setup) -> Vec<Action> {
         Action::Pause(0),
     ];
     acts.extend([Action::Resume(0), Action::Fail(Errno::new(libc::ENOBUFS)), Action::Shut(0)]);
-    if case.acceptors > 1 {
+    if setup.acceptors > 1 {
         acts.push(Action::Turn(1));
     }
     acts
@@ -46,21 +48,21 @@ fn decisive(case: &Setup) -> Vec<Action> {
 
 pub(crate) fn explore_all(
     what: &str,
-    cases: impl Iterator<Item = Setup>,
+    setups: impl Iterator<Item = Setup>,
     acts_max: u32,
     acts: fn(&Setup) -> Vec<Action>,
 ) {
     let mut total = Explored::default();
     let mut explored = 0;
-    for case in cases {
-        match explore::<Gate>(&case, &Real, &acts(&case), acts_max) {
+    for setup in setups {
+        match explore::<Gate>(&setup, &Real, &acts(&setup), acts_max) {
             Ok(more) => total.join(more),
-            Err((script, violation)) => panic!("{violation}\nin {case:?}\nafter\n{script}"),
+            Err((script, violation)) => panic!("{violation}\nin {setup:?}\nafter\n{script}"),
         }
         explored += 1;
     }
     say(&format!(
-        "exhaustive, {what}: {explored} cases, {} scripts, {} points, {} connections delivered",
+        "exhaustive, {what}: {explored} setups, {} scripts, {} points, {} connections delivered",
         total.scripts, total.points, total.delivered
     ));
 }

@@ -2,17 +2,18 @@
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
-use epoll_acceptor::admission::Bell;
-use epoll_acceptor::admission::Ring;
+use epoll_acceptor::sim::{Notifier, Wake};
+use epoll_acceptor::socket::{Errno, ErrnoClass};
 use epoll_acceptor::{
-    Acceptor, Connection, Counters, EdgeTriggered, Epoll, Errno, ErrnoClass, Events, Exclusive, Gate,
-    LevelTriggered, ListenerClosed, State, Strategy, Token, Trigger,
+    Acceptor, Builder, Connection, Counters, EdgeTriggered, Epoll, Events, Exclusive, Gate, LevelTriggered,
+    ListenerClosed, State, Token, Trigger,
 };
 
 #[test]
-fn every_errno_of_accept_has_its_class() {
+fn errnos_of_accept_have_their_class() {
     let table: &[(ErrnoClass, &[i32])] = &[
         (
             ErrnoClass::Consumed,
@@ -41,7 +42,7 @@ fn every_errno_of_accept_has_its_class() {
 }
 
 #[test]
-fn an_errno_prints_its_kernel_name() {
+fn errno_prints_its_kernel_name() {
     assert_eq!(format!("{:?}", Errno::new(libc::EMFILE)), "EMFILE");
     assert_eq!(format!("{:?}", Errno::new(libc::EPERM)), "EPERM");
     assert_eq!(format!("{:?}", Errno::new(4095)), "Errno(4095)");
@@ -50,30 +51,39 @@ fn an_errno_prints_its_kernel_name() {
 }
 
 #[test]
-fn counters_balance_or_do_not() {
+fn counters_balance_by_outcome_and_by_cause() {
     let mut counters = Counters::default();
     assert!(counters.is_balanced());
     counters.attempts = 28;
     (counters.delivered, counters.refused, counters.aborted, counters.interrupted) = (1, 2, 3, 4);
-    (counters.empty, counters.exhausted, counters.dead) = (5, 6, 7);
+    (counters.empty, counters.exhausted, counters.fatal) = (5, 6, 7);
+    counters.exhausted_other = 6;
     assert!(!counters.is_balanced(), "two refusals without a cause");
-    (counters.refused_rate, counters.refused_policy) = (1, 1);
+    (counters.refused_rate, counters.refused_filter) = (1, 1);
     assert!(counters.is_balanced());
     counters.attempts = 29;
     assert!(!counters.is_balanced());
     counters = Counters::default();
-    counters.attempts = 36;
-    counters.refused = 36;
+    counters.attempts = 45;
+    counters.refused = 45;
     (counters.refused_full, counters.refused_peer, counters.refused_rate) = (1, 2, 3);
     (counters.refused_delay, counters.refused_credentials, counters.refused_out_of_descriptors) = (4, 5, 6);
-    (counters.refused_policy, counters.refused_closing) = (7, 8);
+    (counters.refused_filter, counters.refused_shutdown, counters.refused_network) = (7, 8, 9);
     assert!(counters.is_balanced());
     counters.refused_delay = 5;
+    assert!(!counters.is_balanced());
+    counters = Counters::default();
+    (counters.attempts, counters.exhausted) = (10, 10);
+    assert!(!counters.is_balanced(), "ten without an errno");
+    (counters.exhausted_process_descriptors, counters.exhausted_system_descriptors) = (1, 2);
+    (counters.exhausted_memory, counters.exhausted_other) = (3, 4);
+    assert!(counters.is_balanced());
+    counters.exhausted_memory = 4;
     assert!(!counters.is_balanced());
 }
 
 #[test]
-fn counters_print_what_is_not_zero() {
+fn counters_print_those_that_are_not_zero() {
     let mut counters = Counters::default();
     assert_eq!(counters.to_string(), "delivered 0, per pass []");
     (counters.attempts, counters.delivered, counters.empty) = (3, 2, 1);
@@ -81,49 +91,73 @@ fn counters_print_what_is_not_zero() {
 }
 
 #[test]
-fn a_strategy_is_one_of_three() {
-    assert_eq!(LevelTriggered.trigger(), Trigger::Level);
-    assert_eq!(EdgeTriggered.trigger(), Trigger::Edge);
-    assert_eq!(Exclusive.trigger(), Trigger::Exclusive);
-    for trigger in [Trigger::Level, Trigger::Edge, Trigger::Exclusive] {
-        assert_eq!(trigger.trigger(), trigger);
+fn triggers_register_with_their_flags() {
+    const EDGE_AND_EXCLUSIVE: u32 = (libc::EPOLLET | libc::EPOLLEXCLUSIVE).cast_unsigned();
+    let named = [
+        (mask(LevelTriggered::on(listener())), Trigger::Level, 0),
+        (mask(EdgeTriggered::on(listener())), Trigger::Edge, libc::EPOLLET),
+        (mask(Exclusive::on(listener())), Trigger::Exclusive, libc::EPOLLEXCLUSIVE),
+    ];
+    for (mask_of_type, trigger, flag) in named {
+        assert_eq!(mask_of_type & EDGE_AND_EXCLUSIVE, flag.cast_unsigned(), "{trigger}");
+        assert_eq!(mask(trigger.on(listener())), mask_of_type, "{trigger}");
+        assert_eq!(trigger.to_string().parse(), Ok(trigger));
     }
+}
+
+fn listener() -> TcpListener {
+    TcpListener::bind("127.0.0.1:0").unwrap()
+}
+
+/// The event mask of the registration.
+fn mask(builder: Builder<TcpListener>) -> u32 {
+    let epoll = Epoll::new().unwrap();
+    let acceptor = builder.register(&epoll, Token(1)).unwrap();
+    let registrations =
+        std::fs::read_to_string(format!("/proc/self/fdinfo/{}", epoll.as_fd().as_raw_fd())).unwrap();
+    let listener = acceptor.listener().as_raw_fd().to_string();
+    let of_listener = registrations.lines().find_map(|line| {
+        let mut words = line.split_whitespace();
+        (words.next()? == "tfd:" && words.next()? == listener).then(|| words.nth(1))?
+    });
+    u32::from_str_radix(of_listener.expect("it is registered"), 16).unwrap()
 }
 
 #[test]
 fn states_print_their_names() {
     let named = [
-        (State::Listening, "open", false),
+        (State::Listening, "listening", false),
+        (State::Throttled, "throttled", false),
         (State::Exhausted, "exhausted", false),
         (State::Full, "full", false),
         (State::Paused, "paused", false),
         (State::Stopped, "stopped", true),
-        (State::Closed, "dead", true),
+        (State::Closed, "closed", true),
     ];
-    for (state, name, over) in named {
-        assert_eq!((state.to_string().as_str(), state.is_terminal()), (name, over));
+    for (state, name, terminal) in named {
+        assert_eq!((state.to_string().as_str(), state.is_terminal()), (name, terminal));
     }
 }
 
 #[test]
-fn handles_print_what_they_hold_and_what_may_be_told() {
+fn handles_print_their_contents() {
     let epoll = Epoll::new().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let gate = Gate::new(2);
     let acceptor = LevelTriggered::on(listener).gate(&gate).register(&epoll, Token(1)).unwrap();
-    assert_eq!(format!("{:?}", acceptor.control()), "Control { state: Open, .. }");
+    assert_eq!(format!("{:?}", acceptor.control()), "Control { state: Listening, .. }");
     let permit = gate.try_acquire().unwrap();
     assert_eq!(format!("{permit:?}"), "Permit { .. }");
-    assert_eq!(format!("{gate:?}"), "Gate { in_use: 1, limit: 2, when_full: Pause }");
+    assert_eq!(format!("{gate:?}"), "Gate { in_use: 1, limit: 2, when_full: Wait, .. }");
     assert_eq!(format!("{:?}", Connection::new("stream", permit)), "Connection { stream: \"stream\", .. }");
-    let bell = Bell::new(Box::new(Silent));
-    bell.pause();
-    let wishes = "Wishes { rung: true, nudged: false, pause: true, stop: false }";
-    assert_eq!(format!("{bell:?}"), format!("Bell {{ wishes: {wishes}, .. }}"));
+    let notifier = Notifier::new(Box::new(Silent));
+    notifier.pause();
+    let requests = "Requests { notified: true, woken: true, paused: true, stop: false, shutdown: false }";
+    assert_eq!(format!("{notifier:?}"), format!("Notifier {{ requests: {requests}, .. }}"));
 }
 
 #[test]
-fn a_connection_passes_on_every_read_and_write_and_what_comes_of_it() {
+fn connection_passes_on_reads_and_writes() {
     let mut connection = Connection::new(Numbered, ());
     assert_eq!(connection.read(&mut [0]).ok(), Some(11));
     assert_eq!(connection.read_vectored(&mut []).ok(), Some(12));
@@ -161,12 +195,12 @@ impl Write for Numbered {
 
 struct Silent;
 
-impl Ring for Silent {
-    fn ring(&self) {}
+impl Wake for Silent {
+    fn wake(&self) {}
 }
 
 #[test]
-fn the_histogram_counts_passes_by_powers_of_two() {
+fn histogram_counts_passes_by_powers_of_two() {
     let epoll = Epoll::new().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -182,7 +216,7 @@ fn the_histogram_counts_passes_by_powers_of_two() {
             taken += acceptor.drain(drop).unwrap();
         }
     }
-    assert_eq!(acceptor.drain(drop), Ok(0), "a needless pass");
+    assert_eq!(acceptor.drain(drop), Ok(0), "a pass without an event");
     assert_eq!(acceptor.counters().per_pass.to_string(), "0: 1, 1: 2, 2+: 2, 4+: 1, 8+: 1");
     let buckets: Vec<_> = acceptor.counters().per_pass.iter().collect();
     assert_eq!(&buckets[..6], &[(0, 1), (1, 2), (2, 2), (4, 1), (8, 1), (16, 0)]);
@@ -193,16 +227,15 @@ fn the_histogram_counts_passes_by_powers_of_two() {
 }
 
 #[test]
-fn a_dead_listener_says_why_and_what_to_do() {
+fn closed_listener_says_why_and_the_remedy() {
     let epoll = Epoll::new().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let other = listener.try_clone().unwrap();
     let mut acceptor = LevelTriggered::on(listener).register(&epoll, Token(1)).unwrap();
     socket2::SockRef::from(&other).shutdown(std::net::Shutdown::Both).unwrap();
-    let dead: ListenerClosed = acceptor.drain(drop).unwrap_err();
-    assert_eq!(dead.errno(), None, "it was seen, not tried");
-    assert_eq!(
-        std::io::Error::from(dead).to_string(),
-        "the listener was shut down or closed and accepts no more: open a new one"
-    );
+    let closed: ListenerClosed = acceptor.drain(drop).unwrap_err();
+    assert_eq!(closed.errno(), None, "seen by poll(2), not by an accept");
+    let error = io::Error::from(closed);
+    assert_eq!(error.kind(), io::ErrorKind::NotConnected);
+    assert_eq!(error.to_string(), "the listener was shut down or closed: open a new one");
 }

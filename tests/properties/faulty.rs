@@ -1,92 +1,22 @@
-//! Policies that look at who comes, each with one fault: the books find every one of them, and none in the crate's own.
+//! Filters that decide by the peer, each with one fault: the checker finds every one of them, and none in the crate's own.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use epoll_acceptor::admission::Bell;
-use epoll_acceptor::admission::Clock;
-use epoll_acceptor::sim::{Action, GateMode, Limited, Policy, Real, Script, Setup, Violation, explore, run};
-use epoll_acceptor::{
-    Admission, Cause, ConnectionInfo, Gate, Line, Permit, QueueDelay, Refusal, Rejection, Reserve, Until,
-    WhenFull,
+use epoll_acceptor::filter::{Cause, Clock, ConnectionInfo, Rejection, Reservation};
+use epoll_acceptor::sim::{
+    Action, BuiltIn, GateMode, Policy, PolicyFilter, Real, Script, Setup, Violation, explore_with, run,
+    run_with,
 };
+use epoll_acceptor::{Filter, Gate, Refusal};
 
-/// A policy that only says after the accept who may come in.
-trait Doorman: Clone + Send + Sync + 'static {
-    /// What a connection holds of it.
-    type Place: Default + Send;
-
-    fn new(extra: Policy, clock: Arc<dyn Clock>) -> Self;
-    fn admit(&self, newcomer: &dyn ConnectionInfo, place: &mut Self::Place) -> Result<(), Rejection>;
-    fn cancel(&self, place: Self::Place) {
-        drop(place);
-    }
-}
-
-/// A gate, and such a policy behind it.
-#[derive(Clone)]
-struct Behind<D> {
-    gate: Gate,
-    doorman: Option<D>,
-}
-
-impl<D: Doorman> Admission for Behind<D> {
-    type Permit = (Permit, D::Place);
-
-    fn reserve(&self) -> Reserve<Self::Permit> {
-        match self.gate.reserve() {
-            Reserve::Room(permit) => Reserve::Room((permit, D::Place::default())),
-            Reserve::Full => Reserve::Full,
-            Reserve::NotBefore(wait) => Reserve::NotBefore(wait),
-            Reserve::Shed(denied) => Reserve::Shed(denied),
-        }
-    }
-
-    fn admit(&self, newcomer: &dyn ConnectionInfo, (_, place): &mut Self::Permit) -> Result<(), Rejection> {
-        self.doorman.as_ref().map_or(Ok(()), |doorman| doorman.admit(newcomer, place))
-    }
-
-    fn wants_peer(&self) -> bool {
-        true
-    }
-
-    fn cancel(&self, (permit, place): Self::Permit) {
-        if let Some(doorman) = &self.doorman {
-            doorman.cancel(place);
-        }
-        self.gate.cancel(permit);
-    }
-
-    fn stand(&self, bell: &Arc<Bell>, until: Until) -> Line {
-        self.gate.stand(bell, until)
-    }
-
-    fn leave(&self, bell: &Arc<Bell>) -> Option<Self::Permit> {
-        self.gate.leave(bell).map(|permit| (permit, D::Place::default()))
-    }
-}
-
-impl<D: Doorman> Limited for Behind<D> {
-    fn with_limit(limit: u32, when_full: WhenFull) -> Self {
-        Self { gate: Gate::new(limit).when_full(when_full), doorman: None }
-    }
-
-    fn change_limit(&self, limit: u32) {
-        self.gate.set_limit(limit);
-    }
-
-    fn with_extra(&self, extra: Policy, clock: &Arc<dyn Clock>) -> Option<Self> {
-        Some(Self { gate: self.gate.clone(), doorman: Some(D::new(extra, Arc::clone(clock))) })
-    }
-}
-
-/// What may be wrong with a limit for each peer.
+/// The faults of a limit per peer.
 const SOUND: u8 = 0;
 const LEAKS_WHEN_CANCELLED: u8 = 1;
 const LEAKS_WHEN_CLOSED: u8 = 2;
-const GIVES_BACK_TWICE: u8 = 3;
+const RELEASES_TWICE: u8 = 3;
 const ONE_TOO_MANY: u8 = 4;
 const EACH_PORT_IS_A_PEER: u8 = 5;
 const ALL_ARE_ONE_PEER: u8 = 6;
@@ -95,17 +25,15 @@ const COUNTS_THE_REFUSED: u8 = 7;
 #[derive(Clone)]
 struct Peers<const FAULT: u8> {
     limit: u32,
-    then_choosy: bool,
     counts: Counts,
 }
 
 type Counts = Arc<Mutex<HashMap<SocketAddr, u32>>>;
 
-#[derive(Default)]
-struct PeerPlace<const FAULT: u8>(Option<(Counts, SocketAddr)>);
+struct PeerPermit<const FAULT: u8>(Option<(Counts, SocketAddr)>);
 
-impl<const FAULT: u8> PeerPlace<FAULT> {
-    fn give_back(&self) {
+impl<const FAULT: u8> PeerPermit<FAULT> {
+    fn release(&self) {
         if let Some((counts, peer)) = &self.0 {
             let mut counts = counts.lock().unwrap();
             let count = counts.entry(*peer).or_default();
@@ -114,28 +42,34 @@ impl<const FAULT: u8> PeerPlace<FAULT> {
     }
 }
 
-impl<const FAULT: u8> Drop for PeerPlace<FAULT> {
+impl<const FAULT: u8> Drop for PeerPermit<FAULT> {
     fn drop(&mut self) {
         if FAULT != LEAKS_WHEN_CLOSED {
-            self.give_back();
+            self.release();
         }
     }
 }
 
-impl<const FAULT: u8> Doorman for Peers<FAULT> {
-    type Place = PeerPlace<FAULT>;
+impl<const FAULT: u8> PolicyFilter for Peers<FAULT> {
+    fn of(policy: Policy, _: &Arc<dyn Clock>) -> Option<Self> {
+        match policy {
+            Policy::Peers(limit) | Policy::PeersThenChoosy(limit) => {
+                Some(Self { limit, counts: Arc::default() })
+            }
+            other => panic!("{other:?} has no limit per peer"),
+        }
+    }
+}
 
-    fn new(extra: Policy, _: Arc<dyn Clock>) -> Self {
-        let (limit, then_choosy) = match extra {
-            Policy::Peers(limit) => (limit, false),
-            Policy::PeersThenChoosy(limit) => (limit, true),
-            other => panic!("{other:?} is no limit for each peer"),
-        };
-        Self { limit, then_choosy, counts: Arc::default() }
+impl<const FAULT: u8> Filter for Peers<FAULT> {
+    type Permit = PeerPermit<FAULT>;
+
+    fn reserve(&self) -> Reservation<Self::Permit> {
+        Reservation::Granted(PeerPermit(None))
     }
 
-    fn admit(&self, newcomer: &dyn ConnectionInfo, place: &mut Self::Place) -> Result<(), Rejection> {
-        let address = newcomer.peer().expect("asked for with the accept");
+    fn admit(&self, connection: &ConnectionInfo<'_>, permit: &mut Self::Permit) -> Result<(), Rejection> {
+        let address = connection.peer().expect("read with the accept");
         let peer = match FAULT {
             EACH_PORT_IS_A_PEER => address,
             ALL_ARE_ONE_PEER => ([0, 0, 0, 0], 0).into(),
@@ -150,25 +84,26 @@ impl<const FAULT: u8> Doorman for Peers<FAULT> {
         }
         *count += 1;
         drop(counts);
-        *place = PeerPlace(Some((Arc::clone(&self.counts), peer)));
-        if self.then_choosy && address.port() % 3 == 1 {
-            return Err(Rejection::new(Cause::Policy, Refusal::Close));
-        }
+        *permit = PeerPermit(Some((Arc::clone(&self.counts), peer)));
         Ok(())
     }
 
-    fn cancel(&self, place: Self::Place) {
+    fn cancel(&self, permit: Self::Permit) {
         match FAULT {
-            LEAKS_WHEN_CANCELLED => std::mem::forget(place),
-            GIVES_BACK_TWICE => place.give_back(),
+            LEAKS_WHEN_CANCELLED => std::mem::forget(permit),
+            RELEASES_TWICE => permit.release(),
             _ => {}
         }
     }
+
+    fn needs_peer_addr(&self) -> bool {
+        true
+    }
 }
 
-fn peers<const FAULT: u8>(extra: Policy) -> Result<(), (Script, Violation)> {
-    let case = Setup { extra, gate: GateMode::Pause(100), queued: 16, ..Setup::plain() };
-    explore::<Behind<Peers<FAULT>>>(&case, &Real, &[Action::Connect(0), Action::Free], 1).map(drop)
+fn peers<const FAULT: u8>(policy: Policy) -> Result<(), (Script, Violation)> {
+    let setup = Setup { policy, gate: GateMode::Wait(100), queued: 16, ..Setup::plain() };
+    explore_with::<Gate, Peers<FAULT>>(&setup, &Real, &[Action::Connect(0), Action::Free], 1).map(drop)
 }
 
 #[track_caller]
@@ -178,54 +113,54 @@ fn assert_broken(outcome: Result<(), (Script, Violation)>, promise: &str) {
 }
 
 #[test]
-fn a_limit_for_each_peer_without_fault_is_found_to_have_none() {
-    for extra in [Policy::Peers(1), Policy::Peers(2), Policy::PeersThenChoosy(1), Policy::PeersThenChoosy(2)]
+fn sound_peer_limit_keeps_every_promise() {
+    for policy in [Policy::Peers(1), Policy::Peers(2), Policy::PeersThenChoosy(1), Policy::PeersThenChoosy(2)]
     {
-        peers::<SOUND>(extra).unwrap_or_else(|(script, violation)| panic!("{violation}\nafter\n{script}"));
+        peers::<SOUND>(policy).unwrap_or_else(|(script, violation)| panic!("{violation}\nafter\n{script}"));
     }
 }
 
 #[test]
-fn a_place_that_leaks_when_a_later_policy_refuses_is_found() {
+fn permit_leaked_by_a_later_rejection_is_found() {
     assert_broken(peers::<LEAKS_WHEN_CANCELLED>(Policy::PeersThenChoosy(1)), "P4");
 }
 
 #[test]
-fn a_place_that_does_not_come_back_is_found() {
+fn permit_leaked_by_the_close_is_found() {
     assert_broken(peers::<LEAKS_WHEN_CLOSED>(Policy::Peers(1)), "P4");
 }
 
 #[test]
-fn a_place_that_comes_back_twice_is_found() {
-    assert_broken(peers::<GIVES_BACK_TWICE>(Policy::PeersThenChoosy(2)), "P3");
+fn permit_released_twice_is_found() {
+    assert_broken(peers::<RELEASES_TWICE>(Policy::PeersThenChoosy(2)), "P3");
 }
 
 #[test]
-fn a_limit_that_lets_one_more_in_is_found() {
+fn limit_exceeded_by_one_is_found() {
     assert_broken(peers::<ONE_TOO_MANY>(Policy::Peers(1)), "P3");
 }
 
 #[test]
-fn a_limit_that_goes_by_the_port_as_well_is_found() {
+fn limit_by_address_and_port_is_found() {
     assert_broken(peers::<EACH_PORT_IS_A_PEER>(Policy::Peers(1)), "P3");
 }
 
 #[test]
-fn a_limit_that_goes_by_nothing_is_found() {
+fn limit_over_all_peers_is_found() {
     assert_broken(peers::<ALL_ARE_ONE_PEER>(Policy::Peers(1)), "P4");
 }
 
 #[test]
-fn a_limit_that_counts_those_it_refused_is_found() {
+fn limit_that_counts_refused_peers_is_found() {
     assert_broken(peers::<COUNTS_THE_REFUSED>(Policy::Peers(1)), "P4");
 }
 
-/// What may be wrong with a limit for the time in the queue.
+/// The faults of a limit on the time in the queue.
 const ONE_SPIKE: u8 = 1;
 const BY_AVERAGE: u8 = 2;
 const NEVER_RECOVERS: u8 = 3;
 const NEVER_REFUSES: u8 = 4;
-const NO_CUT_OFF: u8 = 5;
+const NO_MAXIMUM: u8 = 5;
 const REFUSES_UNMEASURED: u8 = 6;
 
 #[derive(Clone)]
@@ -241,17 +176,23 @@ struct Seen {
     overloaded: bool,
 }
 
-impl<const FAULT: u8> Doorman for Delay<FAULT> {
-    type Place = ();
+impl<const FAULT: u8> PolicyFilter for Delay<FAULT> {
+    fn of(_: Policy, clock: &Arc<dyn Clock>) -> Option<Self> {
+        Some(Self { clock: Arc::clone(clock), seen: Arc::default() })
+    }
+}
 
-    fn new(_: Policy, clock: Arc<dyn Clock>) -> Self {
-        Self { clock, seen: Arc::default() }
+impl<const FAULT: u8> Filter for Delay<FAULT> {
+    type Permit = ();
+
+    fn reserve(&self) -> Reservation<()> {
+        Reservation::Granted(())
     }
 
-    fn admit(&self, newcomer: &dyn ConnectionInfo, (): &mut ()) -> Result<(), Rejection> {
-        let denied = Err(Rejection::new(Cause::Delay, Refusal::Close));
-        let Some(queued) = newcomer.queued() else {
-            return if FAULT == REFUSES_UNMEASURED { denied } else { Ok(()) };
+    fn admit(&self, connection: &ConnectionInfo<'_>, (): &mut ()) -> Result<(), Rejection> {
+        let rejected = Err(Rejection::new(Cause::Delay, Refusal::Close));
+        let Some(queued) = connection.queue_time() else {
+            return if FAULT == REFUSES_UNMEASURED { rejected } else { Ok(()) };
         };
         let (now, mut seen) = (self.clock.now(), self.seen.lock().unwrap());
         seen.average = (seen.average + queued) / 2;
@@ -268,94 +209,83 @@ impl<const FAULT: u8> Doorman for Delay<FAULT> {
             NEVER_REFUSES => false,
             _ => seen.overloaded,
         };
-        let too_late = FAULT != NO_CUT_OFF && queued > Policy::MAX_DELAY;
-        if too_late || (overloaded && queued > 2 * Policy::TARGET) { denied } else { Ok(()) }
+        let too_late = FAULT != NO_MAXIMUM && queued > Policy::MAX_DELAY;
+        if too_late || (overloaded && queued > 2 * Policy::TARGET) { rejected } else { Ok(()) }
     }
 }
 
-impl Doorman for QueueDelay<Arc<dyn Clock>> {
-    type Place = ();
-
-    fn new(_: Policy, clock: Arc<dyn Clock>) -> Self {
-        Self::with_clock(Policy::TARGET, clock).interval(Policy::INTERVAL).max_delay(Policy::MAX_DELAY)
-    }
-
-    fn admit(&self, newcomer: &dyn ConnectionInfo, (): &mut ()) -> Result<(), Rejection> {
-        Admission::admit(self, newcomer, &mut ())
-    }
-}
-
-/// Each comes when all places are taken, and is served 5 ms later: too late, and again, in time, and too late once more.
+/// Each client connects while no permit is available, and is served 5 ms later: too late, again too late, in time, and
+/// too late once more.
 fn two_overloads() -> Script {
     use Action::{Connect, Free, Tick};
     let acts = [Tick, Connect(0), Tick, Free, Connect(0), Tick, Free, Connect(0), Connect(0), Tick, Free];
     acts.into_iter().fold(Script::new(), |script, act| script.after(40, act))
 }
 
-fn delay<D: Doorman>(script: &Script) -> Result<(), Violation> {
-    let case = Setup { extra: Policy::Delay, gate: GateMode::Pause(1), queued: 1, ..Setup::plain() };
-    run::<Behind<D>>(&case, script, &Real).map(drop)
+fn delay<F: PolicyFilter>(script: &Script) -> Result<(), Violation> {
+    let setup = Setup { policy: Policy::Delay, gate: GateMode::Wait(1), queued: 1, ..Setup::plain() };
+    run_with::<Gate, F>(&setup, script, &Real).map(drop)
 }
 
-/// Three are queued behind a full gate for two ticks.
+/// Connections are queued behind a full gate for two ticks.
 fn long_wait() -> Script {
     use Action::{Connect, Free, Tick};
     [Connect(0), Tick, Tick, Free].into_iter().fold(Script::new(), |script, act| script.after(40, act))
 }
 
 #[track_caller]
-fn assert_found<D: Doorman>(script: &Script, what: &str) {
-    let violation = delay::<D>(script).expect_err("the fault was not found");
+fn assert_found<F: PolicyFilter>(script: &Script, what: &str) {
+    let violation = delay::<F>(script).expect_err("the fault was not found");
     assert!(violation.promise == "P5" && violation.what.contains(what), "{violation}");
 }
 
 #[test]
-fn a_limit_for_the_delay_without_fault_is_found_to_have_none() {
+fn sound_queue_delay_keeps_every_promise() {
     for script in [two_overloads(), long_wait()] {
         delay::<Delay<SOUND>>(&script).unwrap_or_else(|violation| panic!("{violation}"));
-        delay::<QueueDelay<Arc<dyn Clock>>>(&script).unwrap_or_else(|violation| panic!("{violation}"));
+        delay::<BuiltIn>(&script).unwrap_or_else(|violation| panic!("{violation}"));
     }
 }
 
 #[test]
-fn a_delay_that_takes_one_spike_for_overload_is_found() {
+fn delay_that_refuses_one_spike_is_found() {
     assert_found::<Delay<ONE_SPIKE>>(&two_overloads(), "without overload");
 }
 
 #[test]
-fn a_delay_that_goes_by_the_average_is_found() {
+fn delay_by_the_average_is_found() {
     assert_found::<Delay<BY_AVERAGE>>(&two_overloads(), "without overload");
 }
 
 #[test]
-fn a_delay_that_never_recovers_is_found() {
+fn delay_that_never_recovers_is_found() {
     assert_found::<Delay<NEVER_RECOVERS>>(&two_overloads(), "without overload");
 }
 
 #[test]
-fn a_delay_that_never_refuses_is_found() {
-    assert_found::<Delay<NEVER_REFUSES>>(&two_overloads(), "let in by an overloaded policy");
+fn delay_that_never_refuses_is_found() {
+    assert_found::<Delay<NEVER_REFUSES>>(&two_overloads(), "was admitted during overload");
 }
 
 #[test]
-fn a_delay_without_cut_off_is_found() {
-    assert_found::<Delay<NO_CUT_OFF>>(&long_wait(), "was delivered");
+fn delay_without_a_maximum_is_found() {
+    assert_found::<Delay<NO_MAXIMUM>>(&long_wait(), "was delivered");
 }
 
 #[test]
-fn a_delay_that_refuses_whom_nobody_measured_is_found() {
-    let case = Setup {
-        extra: Policy::Delay,
-        gate: GateMode::Pause(1),
+fn delay_that_refuses_the_unmeasured_is_found() {
+    let setup = Setup {
+        policy: Policy::Delay,
+        gate: GateMode::Wait(1),
         queued: 1,
-        measurable: false,
+        reports_length: false,
         ..Setup::plain()
     };
-    let outcome = run::<Behind<Delay<REFUSES_UNMEASURED>>>(&case, &Script::new(), &Real);
+    let outcome = run_with::<Gate, Delay<REFUSES_UNMEASURED>>(&setup, &Script::new(), &Real);
     assert_eq!(outcome.expect_err("the fault was not found").promise, "P5");
 }
 
-/// What may be wrong with a list of who may come.
+/// The faults of a list of allowed users.
 const OWN_GROUP_ONLY: u8 = 1;
 const UNKNOWN_IS_ALLOWED: u8 = 2;
 const EVERY_USER: u8 = 3;
@@ -363,34 +293,45 @@ const EVERY_USER: u8 = 3;
 #[derive(Clone)]
 struct Allowed<const FAULT: u8>;
 
-impl<const FAULT: u8> Doorman for Allowed<FAULT> {
-    type Place = ();
+impl<const FAULT: u8> PolicyFilter for Allowed<FAULT> {
+    fn of(_: Policy, _: &Arc<dyn Clock>) -> Option<Self> {
+        Some(Self)
+    }
+}
 
-    fn new(_: Policy, _: Arc<dyn Clock>) -> Self {
-        Self
+impl<const FAULT: u8> Filter for Allowed<FAULT> {
+    type Permit = ();
+
+    fn reserve(&self) -> Reservation<()> {
+        Reservation::Granted(())
     }
 
-    fn admit(&self, newcomer: &dyn ConnectionInfo, (): &mut ()) -> Result<(), Rejection> {
-        let allowed = match newcomer.credentials() {
+    fn admit(&self, connection: &ConnectionInfo<'_>, (): &mut ()) -> Result<(), Rejection> {
+        let allowed = match connection.credentials() {
             None => FAULT == UNKNOWN_IS_ALLOWED,
             Some(_) if FAULT == EVERY_USER => true,
-            Some(who) if FAULT == OWN_GROUP_ONLY => who.uid == Policy::USER || who.gid == Policy::GROUP,
-            Some(who) => who.uid == Policy::USER || newcomer.is_in_group(Policy::GROUP) == Some(true),
+            Some(of) if FAULT == OWN_GROUP_ONLY => of.uid == Policy::USER || of.gid == Policy::GROUP,
+            Some(of) => of.uid == Policy::USER || connection.is_in_group(Policy::GROUP) == Some(true),
         };
         if allowed { Ok(()) } else { Err(Rejection::new(Cause::Credentials, Refusal::Close)) }
     }
 }
 
-fn allowed<const FAULT: u8>(measurable: bool) -> Result<(), Violation> {
-    let case =
-        Setup { extra: Policy::Allowed, gate: GateMode::Pause(9), queued: 12, measurable, ..Setup::plain() };
-    run::<Behind<Allowed<FAULT>>>(&case, &Script::new(), &Real).map(drop)
+fn allowed<const FAULT: u8>(reports_length: bool) -> Result<(), Violation> {
+    let setup = Setup {
+        policy: Policy::Allowed,
+        gate: GateMode::Wait(9),
+        queued: 12,
+        reports_length,
+        ..Setup::plain()
+    };
+    run_with::<Gate, Allowed<FAULT>>(&setup, &Script::new(), &Real).map(drop)
 }
 
 #[test]
-fn every_fault_of_a_list_of_peers_is_found() {
-    for measurable in [false, true] {
-        allowed::<SOUND>(measurable).unwrap_or_else(|violation| panic!("{violation}"));
+fn every_fault_of_allowed_users_is_found() {
+    for reports_length in [false, true] {
+        allowed::<SOUND>(reports_length).unwrap_or_else(|violation| panic!("{violation}"));
     }
     for outcome in
         [allowed::<OWN_GROUP_ONLY>(false), allowed::<UNKNOWN_IS_ALLOWED>(true), allowed::<EVERY_USER>(false)]
@@ -399,12 +340,12 @@ fn every_fault_of_a_list_of_peers_is_found() {
     }
 }
 
-/// The crate's own, in the same places, are the ones that all cases are explored with.
+/// The crate's own filters, with which all setups are explored, refuse no more than they must.
 #[test]
-fn who_gets_in_is_as_many_as_may() {
-    let case = |extra, measurable| Setup { extra, queued: 12, measurable, ..Setup::plain() };
-    let delivered = |extra, measurable| {
-        let report = run::<Gate>(&case(extra, measurable), &Script::new(), &Real);
+fn built_in_filters_admit_what_they_may() {
+    let setup = |policy, reports_length| Setup { policy, queued: 12, reports_length, ..Setup::plain() };
+    let delivered = |policy, reports_length| {
+        let report = run::<Gate>(&setup(policy, reports_length), &Script::new(), &Real);
         report.unwrap_or_else(|violation| panic!("{violation}")).delivered
     };
     // Two addresses, or users, in turns.

@@ -1,11 +1,12 @@
 //! Scripts that once broke a promise, and what was wrong.
 
-use epoll_acceptor::sim::{Action, GateMode, Leave, Real, Script, Setup, run};
-use epoll_acceptor::{EmptyCheck, Gate, Trigger};
+use epoll_acceptor::acceptor::EmptyCheck;
+use epoll_acceptor::sim::{Action, Call, GateMode, Leave, Policy, Real, Script, Setup, run};
+use epoll_acceptor::{Gate, Trigger};
 
-fn holds(case: &Setup, script: &Script) {
-    if let Err(violation) = run::<Gate>(case, script, &Real) {
-        panic!("{violation}\nin {case:?}\nafter\n{script}");
+fn holds(setup: &Setup, script: &Script) {
+    if let Err(violation) = run::<Gate>(setup, script, &Real) {
+        panic!("{violation}\nin {setup:?}\nafter\n{script}");
     }
 }
 
@@ -13,10 +14,10 @@ fn holds(case: &Setup, script: &Script) {
 /// by that had the next one stand in line, be handed the place, and ring itself.
 #[test]
 fn three_without_descriptors_do_not_hand_a_place_round_in_circles() {
-    let case = Setup {
+    let setup = Setup {
         trigger: Trigger::Edge,
-        proof: Some(EmptyCheck::Poll),
-        gate: GateMode::Pause(0),
+        empty_check: Some(EmptyCheck::Poll),
+        gate: GateMode::Wait(0),
         acceptors: 3,
         one_listener: true,
         leave: Leave::Break(2),
@@ -25,20 +26,20 @@ fn three_without_descriptors_do_not_hand_a_place_round_in_circles() {
     };
     for point in 0..40 {
         holds(
-            &case,
+            &setup,
             &Script::new().at(point, Action::Turn(2)).at(point, Action::Limit(1)).at(point, Action::Exhaust),
         );
-        holds(&case, &Script::new().at(point, Action::Limit(1)).at(point, Action::Exhaust));
+        holds(&setup, &Script::new().at(point, Action::Limit(1)).at(point, Action::Exhaust));
     }
 }
 
 /// A pass that was forgotten while the acceptor was paused kept the place that had been handed to it.
 #[test]
 fn a_paused_acceptor_keeps_no_place() {
-    let case = Setup {
-        proof: Some(EmptyCheck::Poll),
+    let setup = Setup {
+        empty_check: Some(EmptyCheck::Poll),
         budget: 2,
-        gate: GateMode::Pause(0),
+        gate: GateMode::Wait(0),
         acceptors: 2,
         one_listener: true,
         leave: Leave::Skip,
@@ -46,6 +47,53 @@ fn a_paused_acceptor_keeps_no_place() {
         ..Setup::plain()
     };
     for (first, second) in (10..20).flat_map(|first| (20..40).map(move |second| (first, second))) {
-        holds(&case, &Script::new().at(first, Action::Limit(1)).at(second, Action::Pause(1)));
+        holds(&setup, &Script::new().at(first, Action::Limit(1)).at(second, Action::Pause(1)));
     }
+}
+
+/// The alarm was set for a moment that had passed.
+#[test]
+fn alarm_that_is_due_when_it_is_set_expires() {
+    let setup = Setup {
+        budget: 1,
+        gate: GateMode::Wait(1),
+        acceptors: 2,
+        one_listener: true,
+        leave: Leave::Break(2),
+        queued: 1,
+        ..Setup::plain()
+    };
+    let acts =
+        [Action::Exhaust, Action::Limit(3), Action::FailCall(Call::Arm), Action::Connect(0), Action::Stop(0)];
+    let script = acts.into_iter().fold(Script::new(), |script, act| script.at(7, act));
+    holds(&setup, &script.at(31, Action::Limit(0)).at(38, Action::Tick));
+}
+
+/// Each of the three looks at a listener that is shut down and drained, at a gate with fewer permits: its event is not
+/// new, but it ends, because each learns in its turn that the queue is empty.
+#[test]
+fn shut_down_unix_listener_counts_as_pending() {
+    let setup = Setup {
+        trigger: Trigger::Level,
+        empty_check: Some(EmptyCheck::UntilEagain),
+        budget: 1,
+        gate: GateMode::Wait(2),
+        policy: Policy::Rate(1),
+        acceptors: 3,
+        one_listener: true,
+        leave: Leave::Skip,
+        queued: 1,
+        ..Setup::plain()
+    };
+    let script = Script::new()
+        .at(36, Action::Insert(0))
+        .at(62, Action::Pause(0))
+        .at(70, Action::Pause(1))
+        .at(86, Action::Pause(2))
+        .at(194, Action::Connect(0))
+        .at(217, Action::Shut(0))
+        .at(226, Action::FailCall(Call::Arm))
+        .at(246, Action::Steal(0))
+        .at(306, Action::Resume(0));
+    holds(&setup, &script);
 }

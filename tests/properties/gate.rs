@@ -1,168 +1,170 @@
-//! The gate, one operation at a time: who is rung for what, and what its one word holds.
+//! The gate, one operation at a time: which waiter is woken for what, and what is counted.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use epoll_acceptor::admission::Bell;
-use epoll_acceptor::admission::Ring;
-use epoll_acceptor::{
-    Admission, Cause, Gate, Line, Permit, Refusal, Rejection, Reserve, Unlimited, Until, WhenFull,
-};
+use epoll_acceptor::sim::{Enqueued, Notifier, Semaphore, WaitFor, Wake};
+use epoll_acceptor::{Gate, Permit, Refusal, WhenFull};
 
-/// An owner whose rings are counted.
+/// The owner of an acceptor, whose wakeups are counted.
 struct Owner {
-    bell: Arc<Bell>,
-    rings: Arc<AtomicU32>,
+    notifier: Arc<Notifier>,
+    wakes: Arc<AtomicU32>,
 }
 
 struct Counted(Arc<AtomicU32>);
 
-impl Ring for Counted {
-    fn ring(&self) {
+impl Wake for Counted {
+    fn wake(&self) {
         self.0.fetch_add(1, Ordering::SeqCst);
     }
 }
 
 impl Owner {
     fn new() -> Self {
-        let rings = Arc::<AtomicU32>::default();
-        Self { bell: Arc::new(Bell::new(Box::new(Counted(Arc::clone(&rings))))), rings }
+        let wakes = Arc::<AtomicU32>::default();
+        Self { notifier: Arc::new(Notifier::new(Box::new(Counted(Arc::clone(&wakes))))), wakes }
     }
 
-    fn standing(gate: &Gate, until: Until) -> Self {
+    fn queued(gate: &Gate, wait_for: WaitFor) -> Self {
         let owner = Self::new();
-        assert_eq!(gate.stand(&owner.bell, until), Line::Standing);
+        assert!(owner.enqueue(gate, wait_for).is_none());
         owner
     }
 
-    /// How often it was rung since this was last asked.
-    fn rings(&self) -> u32 {
-        self.rings.swap(0, Ordering::SeqCst)
+    /// Joins the wait queue, unless there is a permit for it.
+    fn enqueue(&self, gate: &Gate, wait_for: WaitFor) -> Option<Permit> {
+        match gate.enqueue(&self.notifier, wait_for) {
+            Enqueued::Waiting => None,
+            Enqueued::Acquired(permit) => Some(permit),
+        }
+    }
+
+    /// Takes the permit that is kept for it.
+    fn collect(&self, gate: &Gate) -> Option<Permit> {
+        self.enqueue(gate, WaitFor::Permit)
+    }
+
+    /// How often it was woken since this was last asked.
+    fn wakes(&self) -> u32 {
+        self.wakes.swap(0, Ordering::SeqCst)
     }
 }
 
-fn reserved(gate: &Gate) -> Permit {
-    match gate.reserve() {
-        Reserve::Room(permit) => permit,
-        other => panic!("there is room, and the answer is {other:?}"),
-    }
-}
-
-/// The place that is kept for an owner, if its turn has come.
-fn fetch(gate: &Gate, owner: &Owner) -> Option<Permit> {
-    (gate.stand(&owner.bell, Until::Room) == Line::Turn).then(|| gate.leave(&owner.bell).unwrap())
+fn acquired(gate: &Gate) -> Permit {
+    gate.try_acquire().expect("a permit is available")
 }
 
 #[test]
-fn a_place_that_comes_back_is_kept_for_the_first_in_line() {
+fn released_permit_is_kept_for_the_first_waiter() {
     let gate = Gate::new(1);
-    let permit = reserved(&gate);
-    let [first, second] = [(); 2].map(|()| Owner::standing(&gate, Until::Room));
-    let hopeful = Owner::standing(&gate, Until::Release);
+    let permit = acquired(&gate);
+    let [first, second] = [(); 2].map(|()| Owner::queued(&gate, WaitFor::Permit));
+    let hopeful = Owner::queued(&gate, WaitFor::Release);
     drop(permit);
-    assert_eq!([&first, &second, &hopeful].map(Owner::rings), [1, 0, 1], "P11");
-    assert!(gate.try_acquire().is_none(), "P11: nobody who is awake comes between");
-    assert_eq!(gate.in_use(), 1, "P3: it is counted while it is kept");
-    assert!(fetch(&gate, &second).is_none(), "and it keeps its turn");
-    drop(fetch(&gate, &first).expect("its turn"));
-    assert_eq!([&first, &second, &hopeful].map(Owner::rings), [0, 1, 0], "P11: in line, and once");
-    drop(fetch(&gate, &second));
+    assert_eq!([&first, &second, &hopeful].map(Owner::wakes), [1, 0, 1], "P11");
+    assert!(gate.try_acquire().is_none(), "P11: no other can take it");
+    assert_eq!(gate.in_use(), 1, "P3: it counts while it is kept");
+    assert!(second.collect(&gate).is_none(), "and it keeps its turn");
+    drop(first.collect(&gate).expect("its turn"));
+    assert_eq!([&first, &second, &hopeful].map(Owner::wakes), [0, 1, 0], "P11: in order, and once");
+    drop(second.collect(&gate));
     assert_eq!(gate.in_use(), 0, "P4");
 }
 
 #[test]
-fn whoever_leaves_with_a_place_hands_it_on() {
+fn dequeued_permit_is_handed_on() {
     let gate = Gate::new(1);
-    let permit = reserved(&gate);
-    let [first, second] = [(); 2].map(|()| Owner::standing(&gate, Until::Room));
+    let permit = acquired(&gate);
+    let [first, second] = [(); 2].map(|()| Owner::queued(&gate, WaitFor::Permit));
     drop(permit);
-    let place = gate.leave(&first.bell).expect("a place was kept");
+    let place = gate.dequeue(&first.notifier).expect("a permit was kept");
     gate.cancel(place);
-    assert_eq!([&first, &second].map(Owner::rings), [1, 1], "P11");
-    assert!(gate.leave(&first.bell).is_none(), "P4: once");
-    assert!(fetch(&gate, &second).is_some());
+    assert_eq!([&first, &second].map(Owner::wakes), [1, 1], "P11");
+    assert!(gate.dequeue(&first.notifier).is_none(), "P4: once");
+    assert!(second.collect(&gate).is_some());
 }
 
 #[test]
-fn who_was_told_to_pause_or_to_stop_is_offered_nothing() {
-    for command in [Bell::pause, Bell::stop] {
+fn paused_or_stopped_acceptor_is_granted_nothing() {
+    for command in [Notifier::pause, Notifier::stop] {
         let gate = Gate::new(1);
-        let permit = reserved(&gate);
-        let [first, second] = [(); 2].map(|()| Owner::standing(&gate, Until::Room));
-        command(&first.bell);
+        let permit = acquired(&gate);
+        let [first, second] = [(); 2].map(|()| Owner::queued(&gate, WaitFor::Permit));
+        command(&first.notifier);
         drop(permit);
         assert_eq!(
-            [&first, &second].map(Owner::rings),
+            [&first, &second].map(Owner::wakes),
             [1, 1],
-            "P11: rung by the command, and for the place"
+            "P11: woken by the command, and for the permit"
         );
-        assert!(fetch(&gate, &second).is_some());
+        assert!(second.collect(&gate).is_some());
     }
 }
 
 #[test]
-fn a_lower_limit_takes_back_what_was_not_fetched() {
+fn lower_limit_revokes_uncollected_permits() {
     for leaves in [false, true] {
         let gate = Gate::new(1);
-        let permit = reserved(&gate);
-        let [first, second] = [(); 2].map(|()| Owner::standing(&gate, Until::Room));
+        let permit = acquired(&gate);
+        let [first, second] = [(); 2].map(|()| Owner::queued(&gate, WaitFor::Permit));
         drop(permit);
         gate.set_limit(0);
-        assert_eq!(gate.in_use(), 0, "P4: at once, whether it comes to fetch it or not");
+        assert_eq!(gate.in_use(), 0, "P4: at once, whether it is collected or not");
         assert!(gate.wait_idle(Some(Duration::ZERO)));
         if leaves {
-            assert!(gate.leave(&first.bell).is_none(), "P3");
+            assert!(gate.dequeue(&first.notifier).is_none(), "P3");
         } else {
-            assert_eq!(gate.stand(&first.bell, Until::Room), Line::Standing, "P3");
+            assert!(first.enqueue(&gate, WaitFor::Permit).is_none(), "P3");
         }
         gate.set_limit(1);
         assert_eq!(
-            [&first, &second].map(Owner::rings),
+            [&first, &second].map(Owner::wakes),
             if leaves { [1, 1] } else { [2, 0] },
             "its turn is kept"
         );
     }
 }
 
-/// Of those that are kept the latest go, and only as many as have to.
+/// The latest granted go first, and only as many as must.
 #[test]
-fn a_lower_limit_takes_back_as_many_as_are_above_it() {
+fn lower_limit_revokes_what_is_above_it() {
     let gate = Gate::new(3);
-    let permits = [(); 3].map(|()| reserved(&gate));
-    let owners = [(); 3].map(|()| Owner::standing(&gate, Until::Room));
+    let permits = [(); 3].map(|()| acquired(&gate));
+    let owners = [(); 3].map(|()| Owner::queued(&gate, WaitFor::Permit));
     drop(permits);
     gate.set_limit(1);
     assert_eq!(gate.in_use(), 1, "P3");
-    let fetched = owners.each_ref().map(|owner| fetch(&gate, owner));
+    let fetched = owners.each_ref().map(|owner| owner.collect(&gate));
     assert_eq!(fetched.each_ref().map(Option::is_some), [true, false, false]);
     gate.set_limit(2);
-    assert_eq!(owners.each_ref().map(Owner::rings), [1, 2, 1], "P11: they stood in line still");
+    assert_eq!(owners.each_ref().map(Owner::wakes), [1, 2, 1], "P11: they kept their turns");
 }
 
 #[test]
-fn who_waits_until_all_have_left_does_not_wait_for_who_was_told_to_pause_or_to_stop() {
-    for command in [Bell::pause, Bell::stop] {
+fn wait_idle_ignores_paused_or_stopped_acceptors() {
+    for command in [Notifier::pause, Notifier::stop] {
         let gate = Gate::new(1);
-        let permit = reserved(&gate);
-        let [first, second] = [(); 2].map(|()| Owner::standing(&gate, Until::Room));
+        let permit = acquired(&gate);
+        let [first, second] = [(); 2].map(|()| Owner::queued(&gate, WaitFor::Permit));
         drop(permit);
-        command(&first.bell);
-        assert!(!gate.wait_idle(Some(Duration::ZERO)), "the next in line has not been told");
-        assert_eq!(second.rings(), 1, "P11");
-        command(&second.bell);
+        command(&first.notifier);
+        assert!(!gate.wait_idle(Some(Duration::ZERO)), "it is handed to the next waiter");
+        assert_eq!(second.wakes(), 1, "P11");
+        command(&second.notifier);
         assert!(gate.wait_idle(Some(Duration::ZERO)), "P4");
-        assert!(gate.leave(&first.bell).is_none() && gate.leave(&second.bell).is_none());
+        assert!(gate.dequeue(&first.notifier).is_none() && gate.dequeue(&second.notifier).is_none());
         assert_eq!(gate.in_use(), 0, "P4: once");
     }
 }
 
 #[test]
-fn who_waits_until_all_have_left_is_woken_by_a_place_that_is_taken_back() {
+fn wait_idle_is_woken_by_a_revoked_permit() {
     let gate = Gate::new(1);
-    let permit = reserved(&gate);
-    let owner = Owner::standing(&gate, Until::Room);
+    let permit = acquired(&gate);
+    let owner = Owner::queued(&gate, WaitFor::Permit);
     drop(permit);
     let waiter = {
         let gate = gate.clone();
@@ -173,64 +175,64 @@ fn who_waits_until_all_have_left_is_woken_by_a_place_that_is_taken_back() {
     };
     thread::sleep(Duration::from_millis(20));
     gate.set_limit(0);
-    assert_eq!(waiter.join().unwrap(), (true, true), "P4: woken, and not by its time");
-    assert!(gate.leave(&owner.bell).is_none());
+    assert_eq!(waiter.join().unwrap(), (true, true), "P4: woken, and not by the timeout");
+    assert!(gate.dequeue(&owner.notifier).is_none());
 }
 
-/// A ring that changes the limit: the places of those who have been called and not been rung yet are taken back.
+/// A wakeup that lowers the limit: permits of waiters that were called and not woken yet are revoked.
 #[test]
-fn a_place_that_is_taken_back_before_its_ring_is_waited_for_again() {
+fn permit_revoked_before_its_wakeup_is_regranted() {
     struct Lowers(Gate);
-    impl Ring for Lowers {
-        fn ring(&self) {
+    impl Wake for Lowers {
+        fn wake(&self) {
             self.0.set_limit(1);
         }
     }
     let gate = Gate::new(2);
-    let permits = [reserved(&gate), reserved(&gate)];
-    let first = Arc::new(Bell::new(Box::new(Lowers(gate.clone()))));
-    assert_eq!(gate.stand(&first, Until::Room), Line::Standing);
-    let second = Owner::standing(&gate, Until::Room);
+    let permits = [acquired(&gate), acquired(&gate)];
+    let first = Arc::new(Notifier::new(Box::new(Lowers(gate.clone()))));
+    assert!(matches!(gate.enqueue(&first, WaitFor::Permit), Enqueued::Waiting));
+    let second = Owner::queued(&gate, WaitFor::Permit);
     gate.set_limit(0);
     drop(permits);
     gate.set_limit(2);
-    drop(gate.leave(&first).expect("its turn"));
-    assert_eq!(second.rings(), 1, "P11: once it is its turn");
-    assert!(fetch(&gate, &second).is_some());
+    drop(gate.dequeue(&first).expect("its turn"));
+    assert_eq!(second.wakes(), 1, "P11: once it is its turn");
+    assert!(second.collect(&gate).is_some());
 }
 
 #[test]
-fn a_gate_with_a_low_water_mark_opens_when_it_is_crossed() {
-    let gate = Gate::new(4).low_water(3);
+fn low_water_gate_opens_at_its_mark() {
+    let gate = Gate::builder(4).low_water(3).build();
     let mut permits: Vec<_> = std::iter::from_fn(|| gate.try_acquire()).collect();
     assert_eq!(permits.len(), 4, "P3");
-    let owners = [(); 2].map(|()| Owner::standing(&gate, Until::Room));
+    let owners = [(); 2].map(|()| Owner::queued(&gate, WaitFor::Permit));
     permits.truncate(2);
     assert!(gate.try_acquire().is_none(), "two are free, and it opens at three");
-    assert_eq!(owners.each_ref().map(Owner::rings), [0, 0], "P2");
+    assert_eq!(owners.each_ref().map(Owner::wakes), [0, 0], "P2");
     permits.truncate(1);
-    assert_eq!(owners.each_ref().map(Owner::rings), [1, 1], "P11: the line first");
+    assert_eq!(owners.each_ref().map(Owner::wakes), [1, 1], "P11: the waiters first");
     permits.extend(std::iter::from_fn(|| gate.try_acquire()));
-    permits.extend(owners.iter().filter_map(|owner| fetch(&gate, owner)));
-    assert_eq!((permits.len(), gate.in_use()), (4, 4), "P3: and one for who is awake");
+    permits.extend(owners.iter().filter_map(|owner| owner.collect(&gate)));
+    assert_eq!((permits.len(), gate.in_use()), (4, 4), "P3: and one for the caller");
     permits.truncate(2);
     gate.set_limit(5);
     assert!(gate.try_acquire().is_some(), "P11: three are free, of five");
 }
 
 #[test]
-fn a_limit_below_the_low_water_mark_opens_when_the_gate_is_empty() {
-    let gate = Gate::new(2).low_water(10);
+fn limit_below_the_mark_opens_when_empty() {
+    let gate = Gate::builder(2).low_water(10).build();
     let permits = [gate.try_acquire(), gate.try_acquire()];
     assert!(permits.iter().all(Option::is_some) && gate.try_acquire().is_none(), "P3");
-    let owner = Owner::standing(&gate, Until::Room);
+    let owner = Owner::queued(&gate, WaitFor::Permit);
     drop(permits);
-    assert_eq!(owner.rings(), 1, "P11");
+    assert_eq!(owner.wakes(), 1, "P11");
 }
 
 #[test]
-fn a_latch_that_has_fallen_stays_so_until_the_mark_is_crossed() {
-    let gate = Gate::new(4).low_water(3);
+fn latch_stays_closed_until_the_mark() {
+    let gate = Gate::builder(4).low_water(3).build();
     let mut permits: Vec<_> = std::iter::from_fn(|| gate.try_acquire()).collect();
     gate.set_limit(4);
     permits.truncate(3);
@@ -240,56 +242,56 @@ fn a_latch_that_has_fallen_stays_so_until_the_mark_is_crossed() {
     assert!(gate.try_acquire().is_some(), "P11");
 }
 
-/// Whoever is refused after the accept, or has to wait for another policy, was never in.
+/// A connection that is refused after the accept was never in service.
 #[test]
-fn a_place_that_came_to_nothing_does_not_keep_the_gate_closed() {
-    let gate = Gate::new(4).low_water(3);
-    let mut permits: Vec<_> = (0..2).map(|_| reserved(&gate)).collect();
-    let [denied, other] = [(); 2].map(|()| reserved(&gate));
+fn cancelled_permit_opens_the_latch() {
+    let gate = Gate::builder(4).low_water(3).build();
+    let mut permits: Vec<_> = (0..2).map(|_| acquired(&gate)).collect();
+    let [unused, other] = [(); 2].map(|()| acquired(&gate));
     assert!(gate.try_acquire().is_none(), "P3");
-    let owners = [(); 2].map(|()| Owner::standing(&gate, Until::Room));
-    gate.cancel(denied);
-    assert_eq!(owners.each_ref().map(Owner::rings), [1, 0], "P11: the first in line");
+    let owners = [(); 2].map(|()| Owner::queued(&gate, WaitFor::Permit));
+    gate.cancel(unused);
+    assert_eq!(owners.each_ref().map(Owner::wakes), [1, 0], "P11: the first waiter");
     permits.push(other);
-    permits.push(fetch(&gate, &owners[0]).expect("its turn"));
+    permits.push(owners[0].collect(&gate).expect("its turn"));
     drop(permits.pop());
-    assert_eq!(owners[1].rings(), 0, "and it closes again when it is full");
+    assert_eq!(owners[1].wakes(), 0, "and it closes again when it is full");
     permits.truncate(1);
-    assert_eq!(owners[1].rings(), 1, "P11: the mark");
+    assert_eq!(owners[1].wakes(), 1, "P11: the mark");
 }
 
 #[test]
-fn a_gate_that_a_lower_limit_has_filled_stays_closed_when_a_place_comes_to_nothing() {
-    let gate = Gate::new(4).low_water(3);
-    let [denied, first, second] = [(); 3].map(|()| reserved(&gate));
+fn cancel_opens_no_gate_filled_by_a_lower_limit() {
+    let gate = Gate::builder(4).low_water(3).build();
+    let [unused, first, second] = [(); 3].map(|()| acquired(&gate));
     gate.set_limit(2);
-    gate.cancel(denied);
+    gate.cancel(unused);
     drop(first);
-    assert!(gate.try_acquire().is_none(), "the two that are left had filled it");
+    assert!(gate.try_acquire().is_none(), "the two that are left fill it");
     drop(second);
     assert!(gate.try_acquire().is_some(), "P11");
 }
 
-/// Whoever is privileged passes a closed latch, and that says nothing of those who do not.
+/// A privileged handle passes a closed latch.
 #[test]
-fn a_privileged_place_neither_closes_the_latch_nor_opens_it() {
-    let gate = Gate::new(10).reserved(1).low_water(5);
-    let admin = gate.clone().privileged();
-    let mut permits: Vec<_> = (0..8).map(|_| reserved(&gate)).collect();
-    let last = reserved(&admin);
+fn privileged_permit_leaves_the_latch_alone() {
+    let gate = Gate::builder(10).reserved(1).low_water(5).build();
+    let admin = gate.privileged();
+    let mut permits: Vec<_> = (0..8).map(|_| acquired(&gate)).collect();
+    let last = acquired(&admin);
     assert!(gate.try_acquire().is_none(), "P3: the last one is reserved");
     admin.cancel(last);
-    permits.push(gate.try_acquire().expect("P11: it was never full of others"));
+    permits.push(gate.try_acquire().expect("P11: it was never full of unprivileged ones"));
     permits.truncate(7);
-    admin.cancel(reserved(&admin));
+    admin.cancel(acquired(&admin));
     assert!(gate.try_acquire().is_none(), "two are free, and it opens at five");
     permits.truncate(4);
     assert!(gate.try_acquire().is_some(), "P11");
 }
 
 #[test]
-fn both_rules_hold_together() {
-    let gate = Gate::new(4).reserved(1).low_water(2);
+fn low_water_and_reserved_hold_together() {
+    let gate = Gate::builder(4).reserved(1).low_water(2).build();
     let mut permits: Vec<_> = std::iter::from_fn(|| gate.try_acquire()).collect();
     assert_eq!(permits.len(), 3, "P3: one is reserved");
     permits.truncate(2);
@@ -299,128 +301,124 @@ fn both_rules_hold_together() {
 }
 
 #[test]
-fn reserved_places_are_for_privileged_handles() {
-    let gate = Gate::new(3).reserved(1);
-    let admin = gate.clone().privileged();
+fn reserved_permits_are_for_privileged_handles() {
+    let gate = Gate::builder(3).reserved(1).build();
+    let admin = gate.privileged();
     let mut permits: Vec<_> = std::iter::from_fn(|| gate.try_acquire()).collect();
     assert_eq!((permits.len(), gate.limit()), (2, 3), "P3");
-    let owner = Owner::standing(&gate, Until::Room);
+    let owner = Owner::queued(&gate, WaitFor::Permit);
     let last = admin.try_acquire().expect("kept for it");
     assert!(admin.try_acquire().is_none(), "P3");
     let privileged = Owner::new();
-    assert_eq!(admin.stand(&privileged.bell, Until::Room), Line::Standing);
+    assert!(privileged.enqueue(&admin, WaitFor::Permit).is_none());
     permits.truncate(1);
-    assert_eq!([&owner, &privileged].map(Owner::rings), [0, 1], "P11: one is free, which is reserved");
+    assert_eq!([&owner, &privileged].map(Owner::wakes), [0, 1], "P11: one is free, which is reserved");
     drop(last);
     assert_eq!(
-        [&owner, &privileged].map(Owner::rings),
+        [&owner, &privileged].map(Owner::wakes),
         [0, 0],
         "P3: two are taken, and the last is reserved"
     );
-    drop(fetch(&admin, &privileged));
-    assert_eq!([&owner, &privileged].map(Owner::rings), [1, 0], "P11");
+    drop(privileged.collect(&admin));
+    assert_eq!([&owner, &privileged].map(Owner::wakes), [1, 0], "P11");
 }
 
 #[test]
-fn a_reservation_that_comes_to_nothing_rings_those_who_wait_for_room() {
+fn cancel_wakes_waiters_for_a_permit_only() {
     let gate = Gate::new(1);
-    let reservation = reserved(&gate);
-    let [room, release] = [Until::Room, Until::Release].map(|until| Owner::standing(&gate, until));
+    let reservation = acquired(&gate);
+    let [room, release] = [WaitFor::Permit, WaitFor::Release].map(|wait_for| Owner::queued(&gate, wait_for));
     gate.cancel(reservation);
-    assert_eq!((room.rings(), release.rings()), (1, 0), "P2: it frees no descriptor");
-    drop(fetch(&gate, &room));
-    assert_eq!((room.rings(), release.rings()), (0, 1), "P11: who was not rung stands in line still");
+    assert_eq!((room.wakes(), release.wakes()), (1, 0), "P2: it frees no descriptor");
+    drop(room.collect(&gate));
+    assert_eq!((room.wakes(), release.wakes()), (0, 1), "P11: the other waits still");
 }
 
 #[test]
-fn without_room_nobody_is_rung() {
+fn no_waiter_is_woken_without_a_permit() {
     let gate = Gate::new(2);
-    let (one, two) = (reserved(&gate), reserved(&gate));
-    let owner = Owner::standing(&gate, Until::Room);
+    let (one, two) = (acquired(&gate), acquired(&gate));
+    let owner = Owner::queued(&gate, WaitFor::Permit);
     gate.set_limit(1);
-    assert_eq!(owner.rings(), 0, "P2: the limit was lowered");
-    assert!(gate.try_acquire().is_none(), "P3: more are in than the limit");
+    assert_eq!(owner.wakes(), 0, "P2: the limit was lowered");
+    assert!(gate.try_acquire().is_none(), "P3: more are in use than the limit");
     drop(one);
-    assert_eq!(owner.rings(), 0, "P2: as many are in as the limit");
+    assert_eq!(owner.wakes(), 0, "P2: as many are in use as the limit");
     gate.set_limit(0);
     drop(two);
-    assert_eq!(owner.rings(), 0, "P2: the gate is closed");
+    assert_eq!(owner.wakes(), 0, "P2: the gate is closed");
     gate.set_limit(1);
-    assert_eq!(owner.rings(), 1, "P11: the limit was raised");
+    assert_eq!(owner.wakes(), 1, "P11: the limit was raised");
 }
 
 #[test]
-fn who_finds_room_when_standing_does_not_stand() {
+fn enqueue_acquires_what_is_available() {
     let gate = Gate::new(1);
     let owner = Owner::new();
-    assert_eq!(gate.stand(&owner.bell, Until::Room), Line::Room);
-    assert_eq!(gate.stand(&owner.bell, Until::Release), Line::Standing, "it waits for anything given back");
-    let permit = reserved(&gate);
-    assert_eq!(gate.stand(&owner.bell, Until::Room), Line::Standing);
-    assert!(gate.leave(&owner.bell).is_none());
+    drop(owner.enqueue(&gate, WaitFor::Permit).expect("it does not join the queue"));
+    assert!(owner.enqueue(&gate, WaitFor::Release).is_none(), "it waits for any release");
+    let permit = acquired(&gate);
+    assert!(owner.enqueue(&gate, WaitFor::Permit).is_none());
+    assert!(gate.dequeue(&owner.notifier).is_none());
     drop(permit);
-    assert_eq!(owner.rings(), 0, "it has left");
-    let bell = &owner.bell;
-    assert_eq!(Unlimited.stand(bell, Until::Room), Line::Room, "there is always room");
-    assert_eq!(Unlimited.stand(bell, Until::Release), Line::Standing);
+    assert_eq!(owner.wakes(), 0, "it has left");
+    let none: Option<Gate> = None;
+    assert!(matches!(none.enqueue(&owner.notifier, WaitFor::Permit), Enqueued::Acquired(None)));
+    assert!(matches!(none.enqueue(&owner.notifier, WaitFor::Release), Enqueued::Waiting));
 }
 
 #[test]
-fn standing_twice_is_standing_once() {
+fn enqueue_twice_keeps_one_turn() {
     let gate = Gate::new(1);
-    let permit = reserved(&gate);
-    let (owner, other) = (Owner::standing(&gate, Until::Release), Owner::standing(&gate, Until::Room));
-    assert_eq!(gate.stand(&owner.bell, Until::Room), Line::Standing);
+    let permit = acquired(&gate);
+    let (owner, other) = (Owner::queued(&gate, WaitFor::Release), Owner::queued(&gate, WaitFor::Permit));
+    assert!(owner.enqueue(&gate, WaitFor::Permit).is_none());
     gate.cancel(permit);
-    assert_eq!((owner.rings(), other.rings()), (0, 1), "behind those who stood for room before");
-    gate.cancel(fetch(&gate, &other).expect("its turn"));
-    assert_eq!((owner.rings(), other.rings()), (1, 0), "as it stood last");
+    assert_eq!((owner.wakes(), other.wakes()), (0, 1), "behind those that waited for a permit before");
+    gate.cancel(other.collect(&gate).expect("its turn"));
+    assert_eq!((owner.wakes(), other.wakes()), (1, 0), "for what it asked last");
 }
 
-/// The number of places, the limit and the two kinds of sleepers share a word.
 #[test]
-fn sleepers_change_neither_the_limit_nor_the_count() {
-    for limit in [0, 1, 2, 3, 64, 1 << 29, Gate::LIMIT_MAX] {
+fn waiters_change_neither_limit_nor_count() {
+    for limit in [0, 1, 2, 3, 64, 1 << 29, u32::MAX] {
         let gate = Gate::new(limit);
         let permits: Vec<_> = (0..2).filter_map(|_| gate.try_acquire()).collect();
         let count = u32::try_from(permits.len()).unwrap();
-        let owner = Owner::standing(&gate, Until::Release);
+        let owner = Owner::queued(&gate, WaitFor::Release);
         assert_eq!(gate.wait_idle(Some(Duration::ZERO)), count == 0);
         assert_eq!((gate.limit(), gate.in_use()), (limit, count), "P3");
         gate.set_limit(limit / 2);
         assert_eq!((gate.limit(), gate.in_use()), (limit / 2, count), "P3");
-        assert!(gate.leave(&owner.bell).is_none());
+        assert!(gate.dequeue(&owner.notifier).is_none());
         drop(permits);
         assert_eq!((gate.limit(), gate.in_use()), (limit / 2, 0), "P4");
     }
 }
 
 #[test]
-fn the_highest_limit_is_as_documented() {
-    assert_eq!(Gate::LIMIT_MAX, 1_073_741_823);
-    assert_eq!(Gate::new(u32::MAX).limit(), Gate::LIMIT_MAX);
-}
-
-#[test]
-fn who_waits_until_all_have_left_is_woken_whoever_joins_or_leaves_the_line_meanwhile() {
+fn wait_idle_ends_while_waiters_come_and_go() {
     for limit in [0, 1, 2] {
         let gate = Gate::new(1);
-        let permit = reserved(&gate);
+        let permit = acquired(&gate);
         gate.set_limit(limit);
         let waiter = {
             let gate = gate.clone();
             thread::spawn(move || gate.wait_idle(None))
         };
-        // That it waits by now nothing tells; so again and again.
+        // Nothing shows whether it waits by now: so again and again.
         for _ in 0..50 {
-            let owner = Owner::standing(&gate, Until::Release);
-            assert!(gate.leave(&owner.bell).is_none());
+            let owner = Owner::queued(&gate, WaitFor::Release);
+            assert!(gate.dequeue(&owner.notifier).is_none());
             thread::sleep(Duration::from_millis(1));
         }
         drop(permit);
         let begun = Instant::now();
         while !waiter.is_finished() {
-            assert!(begun.elapsed() < Duration::from_secs(20), "all have left, and it waits: limit {limit}");
+            assert!(
+                begun.elapsed() < Duration::from_secs(20),
+                "the gate is idle, and it waits: limit {limit}"
+            );
             thread::sleep(Duration::from_millis(1));
         }
         assert!(waiter.join().unwrap());
@@ -428,13 +426,71 @@ fn who_waits_until_all_have_left_is_woken_whoever_joins_or_leaves_the_line_meanw
 }
 
 #[test]
-fn a_gate_that_refuses_never_waits() {
+fn gate_sheds_or_waits_by_its_handle() {
     let gate = Gate::new(0);
-    assert!(!gate.never_waits() && matches!(gate.reserve(), Reserve::Full));
-    let gate = gate.when_full(WhenFull::Shed(Refusal::Reset));
-    assert!(
-        gate.never_waits()
-            && matches!(gate.reserve(), Reserve::Shed(denied) if denied == Rejection::new(Cause::Full, Refusal::Reset))
-    );
-    assert!(!Unlimited.never_waits() && matches!(Unlimited.reserve(), Reserve::Room(())));
+    assert!(gate.sheds().is_none() && gate.try_acquire().is_none());
+    let shedding = gate.with_when_full(WhenFull::Shed(Refusal::Reset));
+    assert_eq!((shedding.sheds(), gate.sheds()), (Some(&Refusal::Reset), None));
+    assert!(shedding.try_acquire().is_none());
+}
+
+#[test]
+fn handshake_stage_limits_before_the_gate_does() {
+    let gate = Gate::builder(3).handshakes(1).build();
+    let first = acquired(&gate);
+    assert!(gate.try_acquire().is_none(), "P3: one handshake at a time");
+    let [one, two] = [(); 2].map(|()| Owner::queued(&gate, WaitFor::Permit));
+    first.handshake_done();
+    first.handshake_done();
+    assert_eq!([&one, &two].map(Owner::wakes), [1, 0], "P11: one queue, and done once");
+    assert_eq!((gate.in_use(), gate.handshakes_in_use()), (2, 1));
+    let second = one.collect(&gate).expect("its turn");
+    drop(second);
+    assert_eq!(two.wakes(), 1, "P4: a handshake ends with its permit");
+    let third = two.collect(&gate).expect("its turn");
+    third.handshake_done();
+    drop((first, third));
+    assert_eq!((gate.in_use(), gate.handshakes_in_use()), (0, 0), "P4");
+}
+
+#[test]
+fn gate_reports_waiters() {
+    let gate = Gate::new(1);
+    let permit = acquired(&gate);
+    let release = Owner::queued(&gate, WaitFor::Release);
+    assert!(!gate.has_waiters());
+    let owner = Owner::queued(&gate, WaitFor::Permit);
+    assert!(gate.has_waiters());
+    drop(permit);
+    assert!(!gate.has_waiters(), "it has its permit");
+    assert_eq!([&release, &owner].map(Owner::wakes), [1, 1]);
+    drop(owner.collect(&gate));
+}
+
+#[test]
+fn async_waiters_share_the_queue_with_acceptors() {
+    use std::future::Future;
+    use std::task::{Context, Poll, Waker};
+
+    let gate = Gate::new(1);
+    let mut cx = Context::from_waker(Waker::noop());
+    let permit = acquired(&gate);
+    let mut first = Box::pin(gate.acquire());
+    assert!(first.as_mut().poll(&mut cx).is_pending());
+    let owner = Owner::queued(&gate, WaitFor::Permit);
+    let mut last = Box::pin(gate.acquire());
+    assert!(last.as_mut().poll(&mut cx).is_pending());
+    let mut idle = Box::pin(gate.idle());
+    assert!(idle.as_mut().poll(&mut cx).is_pending());
+    drop(permit);
+    assert!(owner.collect(&gate).is_none(), "P11: behind the first task");
+    let Poll::Ready(permit) = first.as_mut().poll(&mut cx) else { panic!("its turn") };
+    drop(permit);
+    assert_eq!(owner.wakes(), 1, "P11");
+    // The acceptor has no use for it; the last task is dropped with the permit that is kept for it.
+    gate.cancel(owner.collect(&gate).expect("its turn"));
+    assert!(idle.as_mut().poll(&mut cx).is_pending(), "one is kept");
+    drop(last);
+    assert_eq!(gate.in_use(), 0, "P4");
+    assert!(idle.as_mut().poll(&mut cx).is_ready());
 }

@@ -1,6 +1,6 @@
-//! The promises in a host that watches the acceptor's epoll edge-triggered, as tokio, mio and async-io do:
-//! everything goes through an outer epoll of the simulated kernel. With the turns of `Hosted` they hold; a
-//! host that sleeps after its pass strands, and a short script shows it.
+//! The promises in an event loop that watches the acceptor's epoll edge-triggered, as tokio, mio and async-io do:
+//! everything goes through an outer epoll of the simulated kernel. With `Hosted::poll_accept` they hold; a loop that
+//! sleeps after its pass strands connections, and a short script shows it.
 
 use std::any::Any;
 use std::convert::Infallible;
@@ -8,29 +8,27 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use epoll_acceptor::drain::{Backend, Drain};
-use epoll_acceptor::hosted::{Progress, Turns};
 use epoll_acceptor::sim::kernel::{Fd, Mask};
-use epoll_acceptor::sim::run::run_on;
-use epoll_acceptor::sim::stage::SimStage;
+use epoll_acceptor::sim::run_on;
 use epoll_acceptor::sim::{
-    Action, Factory, GateMode, Handle, InstrumentedBackend, Leave, Report, Script, Setup, Stage, Subject,
-    Tracked, Violation,
+    AcceptCore, Action, Backend, BuiltIn, Factory, GateMode, Handle, InstrumentedBackend, Leave, Poller,
+    Report, Script, Semaphore, Setup, SimStage, Stage, Subject, Tracked, Violation,
 };
-use epoll_acceptor::{Acceptor, Admission, Counters, ErrnoClass, Gate, Trigger};
+use epoll_acceptor::socket::ErrnoClass;
+use epoll_acceptor::{Acceptor, Counters, Filter, Gate, Progress, Trigger};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestError, TestRunner};
 
 use crate::random::case_and_script;
-use crate::{cases, say, thorough};
+use crate::{say, setups, thorough};
 
-/// When the host forgets that it was told.
+/// When the event loop forgets the readiness that it has seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sleeps {
     /// After `Progress::Idle`: the rule.
-    WhenQuiet,
+    WhenIdle,
     /// When a pass is over: the trap.
-    AfterThePass,
+    AfterPass,
 }
 
 /// A simulated kernel, and for each acceptor an outer epoll that watches its own edge-triggered.
@@ -38,14 +36,14 @@ enum Sleeps {
 struct Host {
     inner: SimStage,
     outer: Arc<Vec<Fd>>,
-    /// Which of them were told so, and have not forgotten it.
-    told: Arc<Vec<AtomicBool>>,
+    /// For which of them readiness was seen and not forgotten.
+    ready: Arc<Vec<AtomicBool>>,
 }
 
 impl Host {
-    fn new(case: &Setup) -> Self {
-        let inner = SimStage::new(case);
-        let outer = (0..case.acceptors).map(|acceptor| {
+    fn new(setup: &Setup) -> Self {
+        let inner = SimStage::new(setup);
+        let outer = (0..setup.acceptors).map(|acceptor| {
             let watched = inner.epoll(acceptor);
             inner.kernel(|kernel| {
                 let outer = kernel.epoll().expect("a descriptor");
@@ -54,20 +52,20 @@ impl Host {
             })
         });
         let outer = Arc::new(outer.collect());
-        let told = (0..case.acceptors).map(|_| AtomicBool::new(false)).collect();
-        Self { inner, outer, told: Arc::new(told) }
+        let ready = (0..setup.acceptors).map(|_| AtomicBool::new(false)).collect();
+        Self { inner, outer, ready: Arc::new(ready) }
     }
 }
 
 impl Stage for Host {
-    /// One round of the host: it hears of edges, and runs the task while the task is not known to be asleep.
+    /// One round of the event loop: it collects edges, and runs the task while readiness is set.
     fn wait(&mut self, acceptor: usize) -> usize {
         let edges = self.inner.kernel(|kernel| kernel.wait(self.outer[acceptor], 4)).expect("an epoll").len();
-        let told = &self.told[acceptor];
+        let ready = &self.ready[acceptor];
         if edges > 0 {
-            told.store(true, Ordering::Relaxed);
+            ready.store(true, Ordering::Relaxed);
         }
-        usize::from(told.load(Ordering::Relaxed))
+        usize::from(ready.load(Ordering::Relaxed))
     }
 
     fn connect(&mut self, listener: usize) -> bool {
@@ -99,57 +97,54 @@ impl Stage for Host {
     }
 }
 
-/// The task: takes turns, and its future is dropped as the case says.
-struct Task<P: Backend, A: Admission> {
-    turns: Turns<Drain<InstrumentedBackend<P>, Trigger, A>>,
+/// The task: polls the acceptor, and its future is dropped as the setup says.
+struct Task<B: Backend, G: Semaphore, F: Filter> {
+    poller: Poller<AcceptCore<InstrumentedBackend<B>, G, F>>,
     host: Host,
     acceptor: usize,
     sleeps: Sleeps,
     leave: Leave,
 }
 
-impl<P, A> Task<P, A>
-where
-    P: Backend,
-    A: Admission,
-{
-    fn look(&mut self) -> Progress<Tracked<P::Stream>, A::Permit> {
-        let Self { turns, host, acceptor, .. } = self;
-        let look = || {
+type PermitsOf<G, F> = (<G as Semaphore>::Permit, <F as Filter>::Permit);
+
+impl<B: Backend, G: Semaphore, F: Filter> Task<B, G, F> {
+    fn poll(&mut self) -> Progress<Tracked<B::Stream>, PermitsOf<G, F>> {
+        let Self { poller, host, acceptor, .. } = self;
+        let poll = || {
             let inner = host.inner.epoll(*acceptor);
             let events = host.inner.kernel(|kernel| kernel.wait(inner, 3)).expect("an epoll");
             Ok::<_, Infallible>(!events.is_empty())
         };
-        turns.turn(look).expect("infallible")
+        poller.poll_accept(poll).expect("infallible")
     }
 
     fn forget(&self) {
-        self.host.told[self.acceptor].store(false, Ordering::Relaxed);
+        self.host.ready[self.acceptor].store(false, Ordering::Relaxed);
     }
 }
 
-impl<P, A> Subject for Task<P, A>
+impl<B, G, F> Subject for Task<B, G, F>
 where
-    P: Backend,
-    P::Stream: Send + 'static,
-    A: Admission,
-    A::Permit: Send + 'static,
+    B: Backend<Stream: Send + 'static>,
+    G: Semaphore<Permit: Send + 'static>,
+    F: Filter<Permit: Send + 'static>,
 {
-    fn turn(&mut self, keep: &mut dyn FnMut(Box<dyn Any + Send>)) -> bool {
+    fn pass(&mut self, keep: &mut dyn FnMut(Box<dyn Any + Send>)) -> bool {
         let mut more = match self.leave {
-            Leave::Break(most) | Leave::Forget(most) | Leave::Panic(most) => most,
+            Leave::Break(max) | Leave::Forget(max) | Leave::Panic(max) => max,
             Leave::AtTheEnd | Leave::Skip => u32::MAX,
         };
-        // At 0 the future is dropped in the middle of a pass. What the host was told stays with the host.
+        // At 0 the future is dropped in the middle of a pass. The readiness stays with the event loop.
         while more > 0 {
-            match self.look() {
+            match self.poll() {
                 Progress::Connection(connection) => {
                     connection.deliver();
                     keep(Box::new(connection));
                     more -= 1;
                 }
                 Progress::Yield => {
-                    if self.sleeps == Sleeps::AfterThePass {
+                    if self.sleeps == Sleeps::AfterPass {
                         self.forget();
                     }
                     return false;
@@ -165,11 +160,11 @@ where
     }
 
     fn control(&self) -> Option<Arc<dyn Handle>> {
-        Some(Arc::new(self.turns.acceptor().control()))
+        Some(Arc::new(self.poller.acceptor().control()))
     }
 
     fn counters(&self) -> Option<Counters> {
-        Some(self.turns.acceptor().counters())
+        Some(self.poller.acceptor().counters())
     }
 }
 
@@ -181,57 +176,66 @@ struct Tasks {
 }
 
 impl Factory for Tasks {
-    fn make<P, A>(&self, port: InstrumentedBackend<P>, admission: A, case: &Setup) -> Box<dyn Subject>
+    fn make<B, G, F>(
+        &self,
+        backend: InstrumentedBackend<B>,
+        gate: G,
+        filter: F,
+        setup: &Setup,
+    ) -> Box<dyn Subject>
     where
-        P: Backend + 'static,
-        P::Stream: Send,
-        A: Admission + Clone + 'static,
-        A::Permit: Send,
+        B: Backend<Stream: Send> + 'static,
+        G: Semaphore<Permit: Send> + Clone + 'static,
+        F: Filter<Permit: Send> + Clone + 'static,
     {
         Box::new(Task {
-            turns: Turns::new(Drain::new(port, case.trigger, admission, case.plan())),
+            poller: Poller::new(AcceptCore::new(backend, gate, filter, setup.config())),
             host: self.host.clone(),
             acceptor: self.made.fetch_add(1, Ordering::Relaxed),
             sleeps: self.sleeps,
-            leave: case.leave,
+            leave: setup.leave,
         })
     }
 }
 
-fn run_hosted(case: &Setup, script: &Script, sleeps: Sleeps) -> Result<Report, Violation> {
-    // The books forgive one try for each ring since a pass began, and take a pass in two parts for two
-    // passes: so where something runs out, no future is dropped in the middle of one.
+fn run_hosted(setup: &Setup, script: &Script, sleeps: Sleeps) -> Result<Report, Violation> {
+    // The checker excuses one retry for each wakeup since a pass began, and takes a pass in two parts for two passes:
+    // so where something runs out, no future is dropped in the middle of one.
     let scarce = |act: &Action| {
         matches!(act, Action::Exhaust)
             || matches!(act, Action::Fail(errno) if errno.class() == ErrnoClass::Resource)
     };
     let whole = script.acts().iter().any(|(_, act)| scarce(act));
-    let case = &Setup { leave: if whole { Leave::AtTheEnd } else { case.leave }, ..case.clone() };
-    let host = Host::new(case);
+    let setup = &Setup { leave: if whole { Leave::AtTheEnd } else { setup.leave }, ..setup.clone() };
+    let host = Host::new(setup);
     let tasks = Tasks { host: host.clone(), made: AtomicUsize::new(0), sleeps };
-    run_on::<Gate, _>(case, script, &tasks, Box::new(host.clone()), |listener, acceptor, trigger| {
-        host.inner.port(listener, acceptor, trigger)
-    })
+    run_on::<Gate, BuiltIn, _>(
+        setup,
+        script,
+        &tasks,
+        Box::new(host.clone()),
+        |listener, acceptor, trigger| host.inner.backend(listener, acceptor, trigger),
+    )
 }
 
 #[test]
-fn every_promise_holds_in_an_edge_triggered_host_after_one_act_anywhere() {
+fn edge_triggered_host_keeps_promises_after_one_act() {
     let (mut runs, mut delivered) = (0, 0);
-    for case in cases::in_pairs() {
+    for setup in setups::in_pairs() {
         let mut scripts = vec![Script::new()];
         while let Some(script) = scripts.pop() {
-            match run_hosted(&case, &script, Sleeps::WhenQuiet) {
+            match run_hosted(&setup, &script, Sleeps::WhenIdle) {
                 Ok(report) => {
                     runs += 1;
                     delivered += report.delivered;
                     if script.acts().is_empty() {
-                        let acts = Action::all(&case);
+                        let acts = Action::all(&setup);
                         scripts.extend((0..report.points).flat_map(|point| {
                             acts.iter().map(move |act| Script::new().at(point, *act)).collect::<Vec<_>>()
                         }));
                     }
                 }
-                Err(violation) => panic!("{violation}\nin {case:?}\nafter\n{script}"),
+                Err(violation) => panic!("{violation}\nin {setup:?}\nafter\n{script}"),
             }
         }
     }
@@ -239,32 +243,32 @@ fn every_promise_holds_in_an_edge_triggered_host_after_one_act_anywhere() {
 }
 
 #[test]
-fn every_promise_holds_in_an_edge_triggered_host_after_random_acts() {
+fn edge_triggered_host_keeps_promises_at_random() {
     let config = Config {
         cases: if thorough() { 1_000_000 } else { 30_000 },
         failure_persistence: None,
         max_shrink_iters: 10_000,
         ..Config::default()
     };
-    let cases = config.cases;
-    let outcome = TestRunner::new(config).run(&case_and_script(), |(case, script)| {
-        run_hosted(&case, &script, Sleeps::WhenQuiet)
+    let setups = config.cases;
+    let outcome = TestRunner::new(config).run(&case_and_script(), |(setup, script)| {
+        run_hosted(&setup, &script, Sleeps::WhenIdle)
             .map(drop)
             .map_err(|violation| TestCaseError::fail(violation.to_string()))
     });
-    if let Err(TestError::Fail(reason, (case, script))) = outcome {
-        panic!("{reason}\nin {case:?}\nafter\n{script}");
+    if let Err(TestError::Fail(reason, (setup, script))) = outcome {
+        panic!("{reason}\nin {setup:?}\nafter\n{script}");
     }
-    say(&format!("hosted, random: {cases} scripts of up to 24 acts"));
+    say(&format!("hosted, random: {setups} scripts of up to 24 acts"));
 }
 
 #[test]
-fn a_host_that_sleeps_after_its_pass_strands() {
+fn host_that_sleeps_after_its_pass_strands() {
     // Three are queued, the budget is one, and nothing happens besides.
     for trigger in [Trigger::Level, Trigger::Exclusive] {
-        let case = Setup { trigger, budget: 1, queued: 3, gate: GateMode::Open, ..Setup::plain() };
-        let violation = run_hosted(&case, &Script::new(), Sleeps::AfterThePass).expect_err("it strands");
+        let setup = Setup { trigger, budget: 1, queued: 3, gate: GateMode::Open, ..Setup::plain() };
+        let violation = run_hosted(&setup, &Script::new(), Sleeps::AfterPass).expect_err("it strands");
         assert_eq!(violation.promise, "P1", "{violation}");
-        run_hosted(&case, &Script::new(), Sleeps::WhenQuiet).expect("the rule cures it");
+        run_hosted(&setup, &Script::new(), Sleeps::WhenIdle).expect("the rule cures it");
     }
 }

@@ -1,12 +1,13 @@
-//! `QueueDelay` before a server that is offered more than it can serve, in virtual time: who is served was not queued for long.
+//! `QueueDelay` before a server that is offered more than it can serve, in virtual time: the
+//! connections that it serves were not queued for long.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use epoll_acceptor::admission::Clock;
-use epoll_acceptor::{Admission, Cause, ConnectionInfo, QueueDelay, Unlimited};
+use epoll_acceptor::filter::{Cause, Clock, TestConnection};
+use epoll_acceptor::{Filter, QueueDelay};
 
 const TARGET: Duration = Duration::from_millis(50);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -26,20 +27,16 @@ impl Virtual {
     }
 }
 
-struct Queued(Option<Duration>);
-
-impl ConnectionInfo for Queued {
-    fn queued(&self) -> Option<Duration> {
-        self.0
-    }
+fn queued(queue_time: Option<Duration>) -> TestConnection {
+    TestConnection { queue_time, ..TestConnection::default() }
 }
 
-/// How long those were queued who were served, and those who were refused.
+/// The queue times of the connections that were served, and of those that were refused.
 #[derive(Default)]
 struct Outcome {
     served: Vec<Duration>,
     refused: Vec<Duration>,
-    /// When the last was refused.
+    /// When the last one was refused.
     last_refusal: Duration,
 }
 
@@ -51,9 +48,9 @@ impl Outcome {
     }
 }
 
-/// One server that takes this long for a connection, and the accept queue before it. The kernel's clock has such ticks.
-fn play<A: Admission<Permit = ()>>(
-    policy: &A,
+/// One server with this service time, and the accept queue before it. The kernel's clock has ticks of this length.
+fn play<F: Filter<Permit = ()>>(
+    filter: &F,
     clock: &Virtual,
     arrivals: impl IntoIterator<Item = Duration>,
     service: Duration,
@@ -66,17 +63,17 @@ fn play<A: Admission<Permit = ()>>(
         let now = free_at.max(arrived);
         clock.set(now);
         let ticks = |time: Duration| time.as_nanos() / tick.as_nanos();
-        let queued = tick * u32::try_from(ticks(now) - ticks(arrived)).unwrap();
-        match policy.admit(&Queued(Some(queued)), &mut ()) {
+        let queue_time = tick * u32::try_from(ticks(now) - ticks(arrived)).unwrap();
+        match filter.admit(&queued(Some(queue_time)).info(), &mut ()) {
             Ok(()) => {
                 outcome.served.push(now - arrived);
                 free_at = now + service;
             }
-            Err(denied) => {
-                assert_eq!(denied.cause, Cause::Delay);
+            Err(rejection) => {
+                assert_eq!(rejection.cause, Cause::Delay);
                 outcome.refused.push(now - arrived);
                 outcome.last_refusal = now;
-                // An accept and a close take their time as well.
+                // An accept and a close take time as well.
                 free_at = now + Duration::from_micros(20);
             }
         }
@@ -89,11 +86,11 @@ fn every(interval: Duration, from: Duration, to: Duration) -> impl Iterator<Item
 }
 
 fn limited(clock: &Virtual) -> QueueDelay<Virtual> {
-    QueueDelay::with_clock(TARGET, clock.clone()).max_delay(10 * TARGET)
+    QueueDelay::builder(TARGET).clock(clock.clone()).max_delay(10 * TARGET).build()
 }
 
 #[test]
-fn whoever_is_served_under_twice_the_load_was_queued_less_than_twice_the_target() {
+fn served_connections_waited_twice_the_target_at_most() {
     for tick in [1, 4, 10].map(Duration::from_millis) {
         for service in [1, 10, 60].map(Duration::from_millis) {
             let clock = Virtual::default();
@@ -109,14 +106,14 @@ fn whoever_is_served_under_twice_the_load_was_queued_less_than_twice_the_target(
             assert!(outcome.served.iter().all(|wait| *wait <= 10 * TARGET + tick));
             assert!(outcome.refused.iter().all(|wait| *wait > TARGET));
 
-            let unlimited = play(&Unlimited, &Virtual::default(), arrivals(), service, tick);
+            let unlimited = play(&(), &Virtual::default(), arrivals(), service, tick);
             assert!(unlimited.p99() > 4 * MINUTE, "it grows with the queue: {:?}", unlimited.p99());
         }
     }
 }
 
 #[test]
-fn nobody_is_refused_without_overload() {
+fn nothing_is_refused_without_overload() {
     for tick in [1, 10].map(Duration::from_millis) {
         let service = Duration::from_millis(10);
         let clock = Virtual::default();
@@ -132,21 +129,21 @@ fn nobody_is_refused_without_overload() {
     }
 }
 
-/// The server stands still for a second; whoever came meanwhile was queued for long, and is not overload.
+/// The server stalls for a second: what arrived then was queued for long, and is not overload.
 #[test]
-fn one_spike_is_no_overload() {
+fn one_spike_is_not_overload() {
     let clock = Virtual::default();
-    let policy = QueueDelay::with_clock(TARGET, clock.clone());
+    let policy = QueueDelay::builder(TARGET).clock(clock.clone()).build();
     let (service, stall) = (Duration::from_millis(1), Duration::from_secs(1));
     let waited = every(20 * service, stall, 2 * stall).map(|arrived| 2 * stall - arrived);
-    for (n, queued) in (1..).zip(waited) {
+    for (n, queue_time) in (1..).zip(waited) {
         clock.set(2 * stall + service * n);
-        assert!(policy.admit(&Queued(Some(queued)), &mut ()).is_ok(), "{queued:?}");
+        assert!(policy.admit(&queued(Some(queue_time)).info(), &mut ()).is_ok(), "{queue_time:?}");
     }
 }
 
 #[test]
-fn it_recovers_with_the_first_that_was_served_in_time() {
+fn delay_recovers_with_the_first_in_time() {
     let clock = Virtual::default();
     let service = Duration::from_millis(10);
     let overload = every(service / 2, Duration::ZERO, MINUTE);
@@ -158,32 +155,41 @@ fn it_recovers_with_the_first_that_was_served_in_time() {
 }
 
 #[test]
-fn whoever_was_queued_longer_than_the_cut_off_is_never_served() {
-    let policy = QueueDelay::with_clock(TARGET, Virtual::default()).max_delay(3 * TARGET);
-    let is_served = |queued| policy.admit(&Queued(Some(queued)), &mut ()).is_ok();
+fn nothing_is_served_above_the_maximum_delay() {
+    let policy = QueueDelay::builder(TARGET).clock(Virtual::default()).max_delay(3 * TARGET).build();
+    let is_served = |queue_time| policy.admit(&queued(Some(queue_time)).info(), &mut ()).is_ok();
     assert!(is_served(3 * TARGET));
     assert!(!is_served(3 * TARGET + Duration::from_nanos(1)));
     assert!(is_served(3 * TARGET), "which says nothing of others");
 }
 
 #[test]
-fn whom_nobody_measured_is_let_in_and_counted() {
-    let policy = QueueDelay::new(TARGET).max_delay(TARGET);
+fn unmeasured_connections_are_admitted_and_counted() {
+    let policy = QueueDelay::builder(TARGET).max_delay(TARGET).build();
     let other = policy.clone();
     for _ in 0..3 {
-        assert!(policy.admit(&Queued(None), &mut ()).is_ok());
+        assert!(policy.admit(&queued(None).info(), &mut ()).is_ok());
     }
     assert_eq!(other.unmeasured(), 3);
 }
 
 #[test]
-fn what_makes_no_sense_is_said_at_once() {
+fn queue_times_count_measured_connections() {
+    let policy = QueueDelay::builder(TARGET).clock(Virtual::default()).max_delay(TARGET).build();
+    for queue_time in [Some(0), Some(1), Some(5), Some(7), Some(700), None] {
+        let _ = policy.admit(&queued(queue_time.map(Duration::from_millis)).info(), &mut ());
+    }
+    assert_eq!(policy.clone().queue_times().to_string(), "0: 1, 1: 1, 4+: 2, 512+: 1", "in milliseconds");
+}
+
+#[test]
+fn invalid_delays_panic_at_once() {
     let broken: [fn() -> QueueDelay; 6] = [
         || QueueDelay::new(Duration::ZERO),
         || QueueDelay::new(Duration::from_secs(3600)),
-        || QueueDelay::new(TARGET).interval(TARGET / 2),
-        || QueueDelay::new(TARGET).interval(Duration::from_secs(3600)),
-        || QueueDelay::new(TARGET).max_delay(TARGET / 2),
+        || QueueDelay::builder(TARGET).interval(TARGET / 2).build(),
+        || QueueDelay::builder(TARGET).interval(Duration::from_secs(3600)).build(),
+        || QueueDelay::builder(TARGET).max_delay(TARGET / 2).build(),
         || QueueDelay::new(Duration::MAX),
     ];
     for (n, build) in broken.into_iter().enumerate() {

@@ -1,13 +1,13 @@
-//! Random cases and scripts, shrunk to what a person can read.
+//! Random setups and scripts, shrunk to what a person can read.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use epoll_acceptor::Gate;
-use epoll_acceptor::sim::{Action, Real, Script, Setup, explore, run};
+use epoll_acceptor::sim::{Action, Real, Script, Setup, run, shrink};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestError, TestRunner};
 
-use crate::{cases, say, thorough};
+use crate::{say, setups, thorough};
 
 #[test]
 fn every_promise_holds_after_random_acts() {
@@ -18,15 +18,15 @@ fn every_promise_holds_after_random_acts() {
         max_shrink_iters: 10_000,
         ..Config::default()
     };
-    let outcome = TestRunner::new(config).run(&case_and_script(), |(case, script)| {
+    let outcome = TestRunner::new(config).run(&case_and_script(), |(setup, script)| {
         scripts.fetch_add(1, Ordering::Relaxed);
-        run::<Gate>(&case, &script, &Real)
+        run::<Gate>(&setup, &script, &Real)
             .map(drop)
             .map_err(|violation| TestCaseError::fail(violation.to_string()))
     });
-    if let Err(TestError::Fail(reason, (case, script))) = outcome {
-        let script = explore::shrink::<Gate>(&case, &Real, script);
-        panic!("{reason}\nin {case:?}\nafter\n{script}");
+    if let Err(TestError::Fail(reason, (setup, script))) = outcome {
+        let script = shrink::<Gate>(&setup, &Real, script);
+        panic!("{reason}\nin {setup:?}\nafter\n{script}");
     }
     say(&format!("random: {} scripts of up to 24 acts", scripts.load(Ordering::Relaxed)));
 }
@@ -34,21 +34,21 @@ fn every_promise_holds_after_random_acts() {
 pub(crate) fn case_and_script() -> impl Strategy<Value = (Setup, Script)> {
     let acts = prop::collection::vec((0..40_u32, any::<prop::sample::Index>()), 0..24);
     // Half of them with a policy besides the gate.
-    let extra = 0..2 * cases::EXTRAS_COUNT;
-    ((0..cases::count()).prop_map(cases::nth), extra, acts).prop_map(|(case, extra, acts)| {
-        let case = if extra < cases::EXTRAS_COUNT { cases::with_extra(&case, extra) } else { case };
-        let all = Action::all(&case);
+    let extra = 0..2 * setups::EXTRAS_COUNT;
+    ((0..setups::count()).prop_map(setups::nth), extra, acts).prop_map(|(setup, extra, acts)| {
+        let setup = if extra < setups::EXTRAS_COUNT { setups::with_extra(&setup, extra) } else { setup };
+        let all = Action::all(&setup);
         let script =
             acts.iter().fold(Script::new(), |script, (later, act)| script.after(*later, *act.get(&all)));
-        (case, script)
+        (setup, script)
     })
 }
 
 #[test]
 fn a_script_from_bytes_is_the_script_it_prints() {
-    let case = cases::nth(0);
-    let script = Script::from_bytes(&[3, 0, 1, 7], &case);
+    let setup = setups::nth(0);
+    let script = Script::from_bytes(&[3, 0, 1, 7], &setup);
     assert_eq!(script.acts().len(), 2);
     assert_eq!(script.to_string().matches(".at(").count(), 2);
-    assert_eq!(script.acts()[0], (3, Action::all(&case)[0]));
+    assert_eq!(script.acts()[0], (3, Action::all(&setup)[0]));
 }

@@ -1,14 +1,15 @@
-//! The same cases and scripts on the real kernel: what the model says of a script, real sockets say too.
+//! The same setups and scripts on the real kernel: what the model says of a script, real sockets say too.
 
 use std::collections::VecDeque;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use epoll_acceptor::linux::EpollBackend;
-use epoll_acceptor::sim::run::run_on;
-use epoll_acceptor::sim::{Action, Policy, Real, Report, Script, Setup, Stage, Violation, run};
-use epoll_acceptor::{Epoll, Events, Gate, Token, Trigger, accept_queue};
+use epoll_acceptor::epoll::EpollBackend;
+use epoll_acceptor::sim::run_on;
+use epoll_acceptor::sim::{Action, BuiltIn, Policy, Real, Report, Script, Setup, Stage, Violation, run};
+use epoll_acceptor::socket::accept_queue;
+use epoll_acceptor::{Epoll, Events, Gate, Token, Trigger};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
@@ -27,19 +28,19 @@ struct RealStage {
 }
 
 impl RealStage {
-    fn new(case: &Setup) -> Self {
-        let listeners = if case.one_listener { 1 } else { case.acceptors };
+    fn new(setup: &Setup) -> Self {
+        let listeners = if setup.one_listener { 1 } else { setup.acceptors };
         Self {
             listeners: (0..listeners)
                 .map(|_| TcpListener::bind("127.0.0.1:0").expect("a listener"))
                 .collect(),
-            epolls: (0..case.acceptors).map(|_| Epoll::new().expect("an epoll")).collect(),
+            epolls: (0..setup.acceptors).map(|_| Epoll::new().expect("an epoll")).collect(),
             events: Events::with_capacity(16).expect("a buffer"),
             clients: (0..listeners).map(|_| VecDeque::new()).collect(),
         }
     }
 
-    fn port(&self, listener: usize, acceptor: usize, trigger: Trigger) -> EpollBackend<TcpListener> {
+    fn backend(&self, listener: usize, acceptor: usize, trigger: Trigger) -> EpollBackend<TcpListener> {
         let listener = self.listeners[listener].try_clone().expect("a duplicate");
         listener.set_nonblocking(true).expect("non-blocking");
         EpollBackend::register(self.epolls[acceptor].as_fd(), listener, Token(1), trigger)
@@ -118,19 +119,19 @@ impl Stage for RealStage {
     }
 }
 
-fn run_real(case: &Setup, script: &Script) -> Result<Report, Violation> {
-    let stage = RealStage::new(case);
-    let ports = RealStage {
+fn run_real(setup: &Setup, script: &Script) -> Result<Report, Violation> {
+    let stage = RealStage::new(setup);
+    let backends = RealStage {
         listeners: stage
             .listeners
             .iter()
             .map(|listener| listener.try_clone().expect("a duplicate"))
             .collect(),
         epolls: stage.epolls.iter().map(|epoll| epoll.try_clone().expect("a duplicate")).collect(),
-        ..RealStage::new(&Setup { acceptors: 0, ..case.clone() })
+        ..RealStage::new(&Setup { acceptors: 0, ..setup.clone() })
     };
-    run_on::<Gate, _>(case, script, &Real, Box::new(stage), |listener, acceptor, trigger| {
-        ports.port(listener, acceptor, trigger)
+    run_on::<Gate, BuiltIn, _>(setup, script, &Real, Box::new(stage), |listener, acceptor, trigger| {
+        backends.backend(listener, acceptor, trigger)
     })
 }
 
@@ -140,31 +141,31 @@ fn the_real_kernel_plays_the_same_scripts() {
     let mut runner = TestRunner::deterministic();
     let (mut played, mut delivered) = (0, 0);
     while played < wanted {
-        let (case, script) = case_and_script().new_tree(&mut runner).expect("a script").current();
-        if !case.measurable {
+        let (setup, script) = case_and_script().new_tree(&mut runner).expect("a script").current();
+        if !setup.reports_length {
             continue;
         }
         // Here all peers are this machine, and time is its own: who gets in goes by that.
-        let extra = match case.extra {
+        let policy = match setup.policy {
             rate @ (Policy::Rate(_) | Policy::ShedRate(_)) => rate,
             _ => Policy::Nothing,
         };
-        let case = Setup { extra, ..case };
-        let model = run::<Gate>(&case, &script, &Real).expect("the model keeps its promises");
-        match run_real(&case, &script) {
+        let setup = Setup { policy, ..setup };
+        let model = run::<Gate>(&setup, &script, &Real).expect("the model keeps its promises");
+        match run_real(&setup, &script) {
             Ok(real) => {
                 // In two steps a connection can be taken before anyone is told; loopback has no such moment.
                 let in_steps =
                     script.acts().iter().any(|(_, act)| matches!(act, Action::Insert(_) | Action::Tell(_)));
                 // Whom an exclusive registration tells depends on who sleeps, and here nobody does.
-                let exclusive = [Some(case.trigger), case.second].contains(&Some(Trigger::Exclusive));
-                let told_otherwise = case.one_listener && case.acceptors > 1 && exclusive;
+                let exclusive = [Some(setup.trigger), setup.second].contains(&Some(Trigger::Exclusive));
+                let told_otherwise = setup.one_listener && setup.acceptors > 1 && exclusive;
                 if !in_steps && !told_otherwise {
-                    assert_eq!(real.delivered, model.delivered, "in {case:?}\nafter\n{script}");
+                    assert_eq!(real.delivered, model.delivered, "in {setup:?}\nafter\n{script}");
                 }
                 delivered += real.delivered;
             }
-            Err(violation) => panic!("{violation}\non the real kernel, in {case:?}\nafter\n{script}"),
+            Err(violation) => panic!("{violation}\non the real kernel, in {setup:?}\nafter\n{script}"),
         }
         played += 1;
     }

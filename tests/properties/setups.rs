@@ -1,7 +1,8 @@
-//! The cases: what is built, in all combinations or in pairs.
+//! The setups: what is built, in all combinations or in pairs.
 
+use epoll_acceptor::Trigger;
+use epoll_acceptor::acceptor::EmptyCheck;
 use epoll_acceptor::sim::{GateMode, Leave, Policy, Setup};
-use epoll_acceptor::{EmptyCheck, Trigger};
 
 /// All of one kind, or the second of another.
 const TRIGGERS: [(Trigger, Option<Trigger>); 5] = [
@@ -21,10 +22,10 @@ const PROOFS: [(Option<EmptyCheck>, bool); 5] = [
 ];
 const GATES: [GateMode; 8] = [
     GateMode::Open,
-    GateMode::Pause(0),
-    GateMode::Pause(1),
-    GateMode::Pause(2),
-    GateMode::Pause(100),
+    GateMode::Wait(0),
+    GateMode::Wait(1),
+    GateMode::Wait(2),
+    GateMode::Wait(100),
     GateMode::Batch(2, 2),
     GateMode::Shed(1),
     GateMode::Shed(2),
@@ -41,17 +42,17 @@ const QUEUED: [u32; 3] = [3, 1, 0];
 const SIZES: [usize; 7] =
     [TRIGGERS.len(), PROOFS.len(), GATES.len(), CROWDS.len(), LEAVES.len(), BUDGETS.len(), QUEUED.len()];
 
-/// The case with these choices.
-pub(crate) fn case(choice: [usize; 7]) -> Setup {
-    let [trigger, proof, gate, crowd, leave, budget, queued] = choice;
-    let (proof, measurable) = PROOFS[proof];
+/// The setup with these choices.
+pub(crate) fn setup(choice: [usize; 7]) -> Setup {
+    let [trigger, empty_check, gate, crowd, leave, budget, queued] = choice;
+    let (empty_check, reports_length) = PROOFS[empty_check];
     let (acceptors, one_listener, own_gates) = CROWDS[crowd];
     let (trigger, second) = TRIGGERS[trigger];
     Setup {
         trigger,
         second,
-        proof,
-        measurable,
+        empty_check,
+        reports_length,
         budget: BUDGETS[budget],
         gate: GATES[gate],
         own_gates,
@@ -84,33 +85,33 @@ const EXTRAS: [(Policy, bool, bool); 14] = [
 /// How many of these there are.
 pub(crate) const EXTRAS_COUNT: usize = EXTRAS.len();
 
-/// The case with the n-th of them.
-pub(crate) fn with_extra(case: &Setup, n: usize) -> Setup {
+/// The setup with the n-th of them.
+pub(crate) fn with_extra(setup: &Setup, n: usize) -> Setup {
     let (extra, refuses_slowly, reserve) = EXTRAS[n];
     let refusals = refuses_slowly.then_some((Policy::PER_SECOND, 2));
-    Setup { extra, refusals, reserve, ..case.clone() }
+    Setup { policy: extra, refusals, reserve, ..setup.clone() }
 }
 
-/// The n-th of all cases.
+/// The n-th of all setups.
 pub(crate) fn nth(mut n: usize) -> Setup {
-    case(SIZES.map(|size| {
+    setup(SIZES.map(|size| {
         let choice = n % size;
         n /= size;
         choice
     }))
 }
 
-/// Whether a case has an exclusive acceptor, or more than a pair behind one gate.
-pub(crate) fn is_crowded(case: &Setup) -> bool {
-    case.trigger == Trigger::Exclusive || case.own_gates || case.acceptors > 2
+/// Whether a setup has an exclusive acceptor, or more than a pair behind one gate.
+pub(crate) fn is_crowded(setup: &Setup) -> bool {
+    setup.trigger == Trigger::Exclusive || setup.own_gates || setup.acceptors > 2
 }
 
-/// How many cases there are.
+/// How many setups there are.
 pub(crate) fn count() -> usize {
     SIZES.iter().product()
 }
 
-/// A set of cases in which every two choices of two dimensions meet (greedily: the case that brings most new pairs
+/// A set of setups in which every two choices of two dimensions meet (greedily: the setup that brings most new pairs
 /// is next).
 pub(crate) fn in_pairs() -> Vec<Setup> {
     let mut missing = std::collections::BTreeSet::new();
@@ -126,11 +127,11 @@ pub(crate) fn in_pairs() -> Vec<Setup> {
         let best = (0..count())
             .map(choice_of)
             .max_by_key(|choice| pairs_of(*choice).filter(|pair| missing.contains(pair)).count())
-            .expect("there are cases");
+            .expect("there are setups");
         for pair in pairs_of(best) {
             missing.remove(&pair);
         }
-        chosen.push(case(best));
+        chosen.push(setup(best));
     }
     chosen
 }

@@ -1,0 +1,68 @@
+use super::{Row, row};
+
+#[rustfmt::skip]
+pub(super) const RUST: &[Row] = &[
+    row("M1", "mio #845; an example of rustix", "One accept per event."),
+    row("M2", "mio #380; massa #4333; users' forum", "The accept loop ends with the first success."),
+    row("M3", "hyper #1493", "One accept per edge in a benchmark, hidden by level-triggered polling."),
+    row("M4", "sozu server.rs (source, run)", "Clears readiness on any error."),
+    row("M5", "actix-net #351", "Leaves on EMFILE; its timer does not check the queue."),
+    row("M6", "actix-net #951; actix-web #2703, #952", "Recognises the waking release one too late; with a limit of one, never."),
+    row("M7", "actix 2.10.0 release notes", "The worker has the connection before it is counted."),
+    row("M8", "actix 2.9.7, #975", "Always retries listeners from the first: starvation of the last."),
+    row("M9", "actix-net #216", "Checks the limit once per event, then takes the whole queue."),
+    row("M10", "actix-net #329", "One failed worker applies backpressure to all."),
+    row("M11", "sozu server.rs, tcp.rs (source)", "Resumes below nine tenths of the limit: for one, zero."),
+    row("M12", "sozu #422, #232", "Keeps readiness while the limit refuses to accept."),
+    row("M13", "sozu #82", "Stays armed, level-triggered, at the limit."),
+    row("M14", "sozu #518 (source)", "Accepts everything into its own list before the limit."),
+    row("M15", "sozu (source)", "Serves the newest first; the oldest time out."),
+    row("M16", "sozu #365; helidon #11944", "An early failure leaks the permit."),
+    row("M17", "async-listen token (run)", "A permit is Clone and released once per clone.")
+        .cannot_shown("a permit is not Clone", "a_permit_cannot_be_cloned"),
+    row("M18", "ntex #927", "Waits before it tries, or handles a command and ignores the client beside it."),
+    row("M19", "ntex #582; polling's append", "Does not clear the events between waits."),
+    row("M20", "polling lib.rs (run)", "A signal discards the caller's events."),
+    row("M21", "polling; rustix (run)", "Waiting into a full buffer fails."),
+    row("M22", "ntex (source)", "Ignores a retry timer while paused; resume relies on it."),
+    row("M23", "actix deregister_all note (source)", "Pausing clears error timers; a quick resume registers twice.")
+        .cannot("one owner arms, by one call that modifies or adds"),
+    row("M24", "tokio #2887", "Clearing one readiness clears the others."),
+    row("M25", "tokio #3716 (rejected design)", "Clears readiness that it did not see."),
+    row("M26", "tokio tick (source)", "An eight-bit event counter wraps."),
+    row("M27", "tokio #3529; mullvad #46; ferrotunnel #130; kftray #573; shep #297; near/mpc #3384; linkerd; tonic; granian; hyper-util example (run)", "Logs the error and continues without back-off."),
+    row("M28", "pingora listening.rs (source)", "Backs off on EMFILE but not on ENFILE."),
+    row("M29", "libp2p #2849", "A proposal to remove the back-off."),
+    row("M30", "tiny-http #283; hickory #3725, #3726; grpc-rust #1874; mvm #2485; OpenShell #2369; clash-rs #1491; ferrotunnel #131; russh #518", "A transient error ends the loop; the process lives, the port is dead."),
+    row("M31", "payjoin #1608 (source)", "Waits forever after a supposedly fatal error, so nothing restarts it."),
+    row("M32", "axum-server; hyper; axum; grizzly #990", "Sleeps after every error, ECONNABORTED included."),
+    row("M33", "lori #206, #208", "Cures the spin by leaving on any error: strands by edge."),
+    row("M34", "Envoy #27773", "A budget per edge without a wakeup for the rest."),
+    row("M35", "CAF #2226", "Stops at the limit; a close does not restart it."),
+    row("M36", "compio #315; tokio-uring #207", "Cancelling the future leaks an accepted descriptor."),
+    row("M37", "pingora l4.rs (source); mysten-sim #74", "Awaits something after the accept and is not cancel safe there."),
+    row("M38", "tau-tower #41", "Two arms of one select accept; one drops a success."),
+    row("M39", "tokio #3099, #3001, #3368, #3539; axum-server #181; listenfd #23; rcore #697", "The listener blocks, and so does the second accept.")
+        .cannot("registration sets O_NONBLOCK, and there is no pass without registration"),
+    row("M40", "micro-http (source)", "Blocking listener: the client aborts between event and accept.")
+        .cannot("as M39; on Linux an aborted client stays queued"),
+    row("M41", "mio #219, #172, #184, #464; transfer #9; hobbes #581", "An event of a source closed in the same batch reaches its successor."),
+    row("M42", "mio #808", "One-shot reports twice."),
+    row("M43", "gj #3; tokio and mio on duplicates", "A duplicate keeps the registration of a closed descriptor."),
+    row("M44", "nix #2783; vmm-sys-util (source)", "Unwraps unknown event bits."),
+    row("M45", "mozim #40 (nix); epoll #21", "Closes any number as an epoll, once or twice.")
+        .cannot_shown("an epoll owns its descriptor", "an_epoll_is_not_a_number"),
+    row("M46", "kata #2035; mio #1491", "A duplicate of the epoll survives exec."),
+    row("M47", "monoio; glommio (source)", "Accepts without SOCK_CLOEXEC or SOCK_NONBLOCK."),
+    row("M48", "tokio #846; deno #1516", "Closing the listener does not wake its waiters."),
+    row("M49", "tokio poll_accept, #1413", "Two tasks wait; only the last waker is kept."),
+    row("M50", "glommio #209", "Some of several waiters are never woken."),
+    row("M51", "axum-server #111; tonic #2824", "Stops accepting but stays open while it drains: new clients hang."),
+    row("M52", "sozu #147, #330, #1342, #1362; pingora #990", "Hands the listener over, then closes it with clients queued, or twice."),
+    row("M53", "granian #544, #567, #849; tokio-core #188", "One socket: few workers get most. A socket each: a reload loses its queue.")
+        .out("the kernel balances (docs/multi-core.md); a leaving member keeps its queue or passes it on (`tests/group`)"),
+    row("M54", "polling #69; mio #1341", "Thundering herd: several epolls, each client wakes all."),
+    row("M55", "Rust #55614, #94406; start9 #3212; sv2-apps #717; mio #623", "A backlog of 128 overflows.")
+        .out("the owner chooses the backlog; the crate reports length and capacity of the queue"),
+    row("M56", "async-io #123; async-std #888", "A connection that precedes the registration is never reported."),
+];

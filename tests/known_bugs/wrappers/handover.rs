@@ -1,0 +1,107 @@
+//! A listener changes hands: whoever is queued before, and whoever comes after, is accepted (P10).
+
+use epoll_acceptor::sim::kernel::{ConnState, Family, Fd, Kernel, Mask};
+
+use crate::search::Mutant;
+
+pub(crate) fn mutants() -> Vec<Mutant> {
+    fn mutant<H: HandOver>(rows: &'static [&'static str]) -> Mutant {
+        Mutant::of_part::<H>(rows, "P10", loses_nobody::<Handed>, loses_nobody::<H>)
+    }
+    vec![
+        mutant::<ClosesWithAQueue>(&["F22"]),
+        mutant::<StopsAndStays>(&["M51"]),
+        mutant::<SharesTheNumber>(&["M52"]),
+        mutant::<PicksTheWrongOne>(&["L22"]),
+    ]
+}
+
+struct Old {
+    epoll: Fd,
+    listener: Fd,
+    /// Something else that the process has open.
+    other: Fd,
+}
+
+trait HandOver: 'static {
+    /// The old owner leaves; what the new one gets.
+    fn leave(kernel: &mut Kernel, old: &Old) -> Fd;
+}
+
+/// A descriptor of its own for the new owner, deregistered by the old one, closed by the old one.
+struct Handed;
+
+impl HandOver for Handed {
+    fn leave(kernel: &mut Kernel, old: &Old) -> Fd {
+        let handed = kernel.dup(old.listener).unwrap();
+        kernel.delete(old.epoll, old.listener).unwrap();
+        kernel.close(old.listener).unwrap();
+        handed
+    }
+}
+
+/// Accepts until nobody is there, closes; and the new owner opens a new one.
+struct ClosesWithAQueue;
+
+impl HandOver for ClosesWithAQueue {
+    fn leave(kernel: &mut Kernel, old: &Old) -> Fd {
+        kernel.close(old.listener).unwrap();
+        kernel.listener(Family::Tcp4, 16).unwrap()
+    }
+}
+
+/// Accepts no more, and keeps the listener open until its last connection has ended.
+struct StopsAndStays;
+
+impl HandOver for StopsAndStays {
+    fn leave(kernel: &mut Kernel, old: &Old) -> Fd {
+        kernel.delete(old.epoll, old.listener).unwrap();
+        kernel.listener(Family::Tcp4, 16).unwrap()
+    }
+}
+
+/// Both wrap one descriptor, and the old one closes what it wraps.
+struct SharesTheNumber;
+
+impl HandOver for SharesTheNumber {
+    fn leave(kernel: &mut Kernel, old: &Old) -> Fd {
+        kernel.close(old.listener).unwrap();
+        old.listener
+    }
+}
+
+/// Hands on the wrong one of several descriptors.
+struct PicksTheWrongOne;
+
+impl HandOver for PicksTheWrongOne {
+    fn leave(kernel: &mut Kernel, old: &Old) -> Fd {
+        let handed = kernel.dup(old.other).unwrap();
+        kernel.close(old.listener).unwrap();
+        handed
+    }
+}
+
+fn loses_nobody<H: HandOver>() -> Result<(), String> {
+    let mut kernel = Kernel::new();
+    let listener = kernel.listener(Family::Tcp4, 16).unwrap();
+    let old =
+        Old { epoll: kernel.epoll().unwrap(), listener, other: kernel.listener(Family::Tcp4, 16).unwrap() };
+    kernel.add(old.epoll, listener, Mask::IN, 0).unwrap();
+    let address = kernel.address(listener).unwrap();
+    let mut clients: Vec<_> = (0..2).map(|_| kernel.connect(address).unwrap()).collect();
+
+    let handed = H::leave(&mut kernel, &old);
+    let epoll = kernel.epoll().unwrap();
+    // Whoever cannot connect any more knows it: no one is lost in silence.
+    let _ = kernel.add(epoll, handed, Mask::IN, 0);
+    clients.extend(kernel.connect(address));
+    while kernel.wait(epoll, 1).is_ok_and(|events| !events.is_empty()) {
+        kernel.accept(handed).unwrap();
+    }
+    let lost = clients.iter().filter(|client| kernel.conn_state(**client) != Some(ConnState::Accepted));
+    let fates: Vec<_> = lost.filter_map(|client| kernel.conn_state(*client)).collect();
+    match fates.is_empty() {
+        true => Ok(()),
+        false => Err(format!("2 queued, handed over, 1 more: {fates:?}")),
+    }
+}

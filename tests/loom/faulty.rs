@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
-use epoll_acceptor::admission::Bell;
-use epoll_acceptor::{Admission, Line, Reserve, Until};
+use epoll_acceptor::Refusal;
+use epoll_acceptor::sim::{Enqueued, Notifier, Semaphore, WaitFor};
 use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use loom::sync::{Arc, Mutex};
 
@@ -21,19 +21,19 @@ pub(crate) enum Fault {
     TwoWords,
     /// "Full" is remembered, and written after a release has cleared it [S22].
     Latch,
-    /// Rings one of those who wait [S29].
+    /// Wakes one of those who wait [S29].
     WakeOne,
-    /// Rings one place too late, and never with a limit of 1 [S24, M6].
+    /// Wakes one place too late, and never with a limit of 1 [S24, M6].
     OffByOne,
-    /// Rings before the place is free [S23].
-    RingsFirst,
-    /// Says that nobody waits when it has rung, and not under the lock of the line [S14].
+    /// Wakes before the place is free [S23].
+    WakesFirst,
+    /// Says that nobody waits when it has woken them, and not under the lock of the line [S14].
     ClearsTooLate,
     /// A place that was reserved and not used comes back in silence [S25].
     SilentRollback,
     /// A higher limit wakes nobody [S19].
     SilentLimit,
-    /// Rings only for what its own thread gives back [S20].
+    /// Wakes only for what its own thread gives back [S20].
     OwnThreadOnly,
     /// A place that was reserved and not used is lost [L13, M16].
     LeakyRollback,
@@ -53,7 +53,7 @@ struct Inner {
     fault: Fault,
     /// Capacity in use in the low half, the limit above, and whether somebody waits in the highest bit.
     word: AtomicU64,
-    line: Mutex<VecDeque<Arc<Bell>>>,
+    line: Mutex<VecDeque<Arc<Notifier>>>,
     waiting_apart: AtomicBool,
     latch: AtomicBool,
     home: loom::thread::ThreadId,
@@ -79,19 +79,27 @@ impl Faulty {
         };
         Self { inner: Arc::new(inner) }
     }
+
+    fn permit(&self) -> Place {
+        Place { gate: Arc::clone(&self.inner), counts: true }
+    }
 }
 
-impl Admission for Faulty {
+impl Semaphore for Faulty {
     type Permit = Place;
 
-    fn reserve(&self) -> Reserve<Place> {
+    fn sheds(&self) -> Option<&Refusal> {
+        None
+    }
+
+    fn try_acquire(&self) -> Option<Place> {
         if self.inner.take() {
-            return Reserve::Room(Place { gate: Arc::clone(&self.inner), counts: true });
+            return Some(self.permit());
         }
         if self.inner.fault == Fault::Latch {
             self.inner.latch.store(true, Ordering::Release);
         }
-        Reserve::Full
+        None
     }
 
     fn cancel(&self, mut permit: Place) {
@@ -106,12 +114,12 @@ impl Admission for Faulty {
         }
     }
 
-    fn stand(&self, bell: &Arc<Bell>, _: Until) -> Line {
+    fn enqueue(&self, notifier: &Arc<Notifier>, _: WaitFor) -> Enqueued<Place> {
         let inner = &*self.inner;
         let mut line = inner.line.lock().expect("not poisoned");
         let early = has_room(inner.word.load(Ordering::Acquire));
-        line.retain(|other| !Arc::ptr_eq(other, bell));
-        line.push_back(Arc::clone(bell));
+        line.retain(|other| !Arc::ptr_eq(other, notifier));
+        line.push_back(Arc::clone(notifier));
         let seen = inner.say_that_somebody_waits();
         let room = match inner.fault {
             Fault::NoRecheck => false,
@@ -119,18 +127,18 @@ impl Admission for Faulty {
             Fault::Latch => !inner.latch.load(Ordering::Acquire),
             _ => has_room(seen),
         };
-        if room {
-            line.retain(|other| !Arc::ptr_eq(other, bell));
+        if room && inner.take() {
+            line.retain(|other| !Arc::ptr_eq(other, notifier));
             inner.settle(&line);
-            return Line::Room;
+            return Enqueued::Acquired(self.permit());
         }
-        Line::Standing
+        Enqueued::Waiting
     }
 
-    fn leave(&self, bell: &Arc<Bell>) -> Option<Self::Permit> {
+    fn dequeue(&self, notifier: &Arc<Notifier>) -> Option<Self::Permit> {
         if self.inner.fault != Fault::LeaveForgets {
             let mut line = self.inner.line.lock().expect("not poisoned");
-            line.retain(|other| !Arc::ptr_eq(other, bell));
+            line.retain(|other| !Arc::ptr_eq(other, notifier));
             self.inner.settle(&line);
         }
         None
@@ -146,7 +154,7 @@ impl Limit for Faulty {
         });
         if let Some(word) = changed.filter(|_| inner.fault != Fault::SilentLimit) {
             inner.latch.store(false, Ordering::Release);
-            inner.ring_if_room(word);
+            inner.wake_if_room(word);
         }
     }
 
@@ -183,8 +191,8 @@ impl Inner {
     }
 
     fn give(&self) {
-        if self.fault == Fault::RingsFirst {
-            self.ring_all();
+        if self.fault == Fault::WakesFirst {
+            self.wake_all();
             self.word.fetch_sub(1, Ordering::AcqRel);
             return;
         }
@@ -196,32 +204,32 @@ impl Inner {
             _ => false,
         };
         if !muted {
-            self.ring_if_room(word);
+            self.wake_if_room(word);
         }
     }
 
-    fn ring_if_room(&self, word: u64) {
+    fn wake_if_room(&self, word: u64) {
         let waiting = match self.fault {
             Fault::TwoWords => self.waiting_apart.load(Ordering::Acquire),
             _ => word & WAITING != 0,
         };
         if waiting && has_room(word) {
-            self.ring_all();
+            self.wake_all();
         }
     }
 
-    fn ring_all(&self) {
-        let rung: VecDeque<_> = {
+    fn wake_all(&self) {
+        let woken: VecDeque<_> = {
             let mut line = self.line.lock().expect("not poisoned");
             let most = if self.fault == Fault::WakeOne { 1 } else { line.len() };
             let most = most.min(line.len());
-            let rung = line.drain(..most).collect();
+            let woken = line.drain(..most).collect();
             if self.fault != Fault::ClearsTooLate {
                 self.settle(&line);
             }
-            rung
+            woken
         };
-        rung.iter().for_each(|bell| bell.ring());
+        woken.iter().for_each(|notifier| notifier.notify());
         if self.fault == Fault::ClearsTooLate {
             self.word.fetch_and(!WAITING, Ordering::AcqRel);
         }
@@ -236,7 +244,7 @@ impl Inner {
     }
 
     /// Keeps the bit true to the line. Under its lock.
-    fn settle(&self, line: &VecDeque<Arc<Bell>>) {
+    fn settle(&self, line: &VecDeque<Arc<Notifier>>) {
         if line.is_empty() {
             self.word.fetch_and(!WAITING, Ordering::AcqRel);
             self.waiting_apart.store(false, Ordering::Release);

@@ -1,6 +1,6 @@
 //! Each published fault of the capacity family is found by the scenario that is meant for it.
 
-use crate::commands::{self, ReadThenWrite, RingsFirst};
+use crate::commands::{self, ReadThenWrite, WakesFirst};
 use crate::faulty::{Fault, Faulty};
 use crate::model::{explore_wide, refute};
 use crate::scenarios as scene;
@@ -49,15 +49,15 @@ each_is_found! {
     a_latch_that_is_overwritten_strands: Latch by RELEASE as "deadlock",
     waking_one_strands_the_other: WakeOne by FIRST_STOPPED as "deadlock",
     a_wake_one_too_late_strands: OffByOne by RELEASE as "deadlock",
-    a_ring_before_the_place_strands: RingsFirst by RELEASE as "deadlock",
+    a_wakeup_before_the_place_strands: WakesFirst by RELEASE as "deadlock",
     a_bit_cleared_too_late_strands: ClearsTooLate by TWO_ACCEPTORS as "deadlock",
     a_silent_rollback_strands: SilentRollback by ROLLBACK as "deadlock",
     a_silent_limit_strands: SilentLimit by RAISED as "deadlock",
-    a_ring_from_its_own_thread_alone_strands: OwnThreadOnly by ELSEWHERE as "deadlock",
+    a_wakeup_from_its_own_thread_alone_strands: OwnThreadOnly by ELSEWHERE as "deadlock",
     a_leaky_rollback_closes_the_gate: LeakyRollback by ROLLBACK as "deadlock",
     a_rollback_that_counts_twice_closes_the_gate: DoubleRollback by ROLLBACK as "deadlock",
     check_then_take_exceeds_the_limit: CheckThenTake by OVER as "P3",
-    leaving_without_leaving_is_rung: LeaveForgets by DROPPED as "a bell stayed in the line",
+    leaving_without_leaving_is_woken: LeaveForgets by DROPPED as "a notifier stayed in the line",
 }
 
 #[test]
@@ -67,7 +67,7 @@ fn a_stop_that_is_written_over_is_lost() {
 }
 
 #[test]
-fn a_ring_before_its_reason_is_lost() {
-    let test = "mutants::a_ring_before_its_reason_is_lost";
-    refute(test, "deadlock", commands::stop_against_resume::<RingsFirst>);
+fn a_wakeup_before_its_reason_is_lost() {
+    let test = "mutants::a_wakeup_before_its_reason_is_lost";
+    refute(test, "deadlock", commands::stop_against_resume::<WakesFirst>);
 }

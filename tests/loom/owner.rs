@@ -1,19 +1,23 @@
 //! The owner of an acceptor, on a kernel that is nobody's but its own.
 
+use std::net::SocketAddr;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc as Plain;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use epoll_acceptor::admission::Ring;
-use epoll_acceptor::drain::{Backend, Drain, Errno, Peek, Plan};
-use epoll_acceptor::{Acceptor, Admission, Connection, Control, Refusal, State, Trigger};
+use epoll_acceptor::acceptor::Intake;
+use epoll_acceptor::filter::{Clock, Credentials};
+use epoll_acceptor::sim::{AcceptCore, Backend, Config, Peek, Semaphore, Wake};
+use epoll_acceptor::socket::Errno;
+use epoll_acceptor::{Acceptor, Connection, Control, Refusal, State, Trigger};
 use loom::sync::{Arc, Condvar, Mutex};
 
 /// An acceptor and the loop that drives it.
-pub(crate) struct Owner<A: Admission> {
-    acceptor: Drain<FakePort, Trigger, A>,
+pub(crate) struct Owner<G: Semaphore> {
+    acceptor: AcceptCore<FakeBackend, G, ()>,
     kernel: Plain<Kernel>,
-    ring: Arc<EventFd>,
+    eventfd: Arc<EventFd>,
     /// Connections taken.
     pub(crate) served: u32,
 }
@@ -29,24 +33,24 @@ struct Kernel {
     now: AtomicU64,
 }
 
-struct FakePort {
+struct FakeBackend {
     kernel: Plain<Kernel>,
-    ring: Arc<EventFd>,
+    eventfd: Arc<EventFd>,
 }
 
-/// What rings, from any thread: each write is an edge.
+/// What wakes it, from any thread: each write is an edge.
 #[derive(Default)]
 pub(crate) struct EventFd {
-    rung: Mutex<bool>,
+    woken: Mutex<bool>,
     waiter: Condvar,
-    rings: AtomicU32,
+    wakeups: AtomicU32,
 }
 
 pub(crate) struct Pull(pub(crate) Arc<EventFd>);
 
-impl<A: Admission> Owner<A> {
+impl<G: Semaphore> Owner<G> {
     /// An owner with so many connections queued, which take the gate as they find it.
-    pub(crate) fn new(trigger: Trigger, admission: A, queued: u32) -> Self {
+    pub(crate) fn new(trigger: Trigger, gate: G, queued: u32) -> Self {
         let kernel = Plain::new(Kernel {
             queued: AtomicU32::new(queued),
             edge: trigger == Trigger::Edge,
@@ -54,10 +58,10 @@ impl<A: Admission> Owner<A> {
             due: AtomicBool::new(queued > 0),
             now: AtomicU64::new(0),
         });
-        let ring = Arc::new(EventFd::default());
-        let port = FakePort { kernel: Plain::clone(&kernel), ring: Arc::clone(&ring) };
-        let plan = Plan::with_budget(4);
-        Self { acceptor: Drain::new(port, trigger, admission, plan), kernel, ring, served: 0 }
+        let eventfd = Arc::new(EventFd::default());
+        let backend = FakeBackend { kernel: Plain::clone(&kernel), eventfd: Arc::clone(&eventfd) };
+        let acceptor = AcceptCore::new(backend, gate, (), Config::new(trigger, 4));
+        Self { acceptor, kernel, eventfd, served: 0 }
     }
 
     /// Blocks until the epoll has an event.
@@ -67,12 +71,12 @@ impl<A: Admission> Owner<A> {
         let reported =
             told && kernel.armed.load(Ordering::Relaxed) && kernel.queued.load(Ordering::Relaxed) > 0;
         if !reported {
-            self.ring.wait();
+            self.eventfd.wait();
         }
     }
 
     /// One pass.
-    pub(crate) fn pass(&mut self) -> Vec<Connection<(), A::Permit>> {
+    pub(crate) fn pass(&mut self) -> Vec<Connection<(), (G::Permit, ())>> {
         let taken: Vec<_> =
             self.acceptor.ready().map(|taken| taken.expect("the listener does not die")).collect();
         self.served += u32::try_from(taken.len()).expect("a few");
@@ -101,9 +105,9 @@ impl<A: Admission> Owner<A> {
         self.acceptor.state()
     }
 
-    /// What rings it.
-    pub(crate) fn ring(&self) -> Arc<EventFd> {
-        Arc::clone(&self.ring)
+    /// What wakes it.
+    pub(crate) fn eventfd(&self) -> Arc<EventFd> {
+        Arc::clone(&self.eventfd)
     }
 
     pub(crate) fn is_registered(&self) -> bool {
@@ -112,50 +116,66 @@ impl<A: Admission> Owner<A> {
 }
 
 impl EventFd {
-    /// Blocks until somebody has rung since the last wait.
+    /// Blocks until somebody has woken it since the last wait.
     pub(crate) fn wait(&self) {
-        let mut rung = self.rung.lock().expect("not poisoned");
-        while !*rung {
-            rung = self.waiter.wait(rung).expect("not poisoned");
+        let mut woken = self.woken.lock().expect("not poisoned");
+        while !*woken {
+            woken = self.waiter.wait(woken).expect("not poisoned");
         }
-        *rung = false;
+        *woken = false;
     }
 
-    /// How often it was rung. Only for when no other thread is left.
-    pub(crate) fn rings(&self) -> u32 {
-        self.rings.load(Ordering::Relaxed)
+    /// How often it was woken. Only for when no other thread is left.
+    pub(crate) fn wakeups(&self) -> u32 {
+        self.wakeups.load(Ordering::Relaxed)
     }
 }
 
-impl Ring for Pull {
-    fn ring(&self) {
-        self.0.rings.fetch_add(1, Ordering::Relaxed);
-        *self.0.rung.lock().expect("not poisoned") = true;
+impl Wake for Pull {
+    fn wake(&self) {
+        self.0.wakeups.fetch_add(1, Ordering::Relaxed);
+        *self.0.woken.lock().expect("not poisoned") = true;
         self.0.waiter.notify_one();
     }
 }
 
-impl Backend for FakePort {
+impl Backend for FakeBackend {
     type Stream = ();
 
-    fn accept(&self) -> Result<(), Errno> {
+    fn accept(&self, _: bool) -> Result<((), Option<SocketAddr>), Errno> {
         let queued = self.kernel.queued.load(Ordering::Relaxed);
         let left = queued.checked_sub(1).ok_or(Errno::new(libc::EAGAIN))?;
         self.kernel.queued.store(left, Ordering::Relaxed);
-        Ok(())
+        Ok(((), None))
     }
 
     fn refuse(&self, (): (), _: &Refusal) {}
 
-    fn depth(&self) -> Option<u32> {
+    fn queue_length(&self) -> Option<u32> {
         Some(self.kernel.queued.load(Ordering::Relaxed))
     }
 
     fn peek(&self) -> Peek {
-        if self.kernel.queued.load(Ordering::Relaxed) > 0 { Peek::Waiting } else { Peek::Empty }
+        if self.kernel.queued.load(Ordering::Relaxed) > 0 { Peek::Pending } else { Peek::Empty }
     }
 
-    fn age(&self, (): &()) -> Option<Duration> {
+    fn peer(&self, (): &()) -> Option<SocketAddr> {
+        None
+    }
+
+    fn queue_time(&self, (): &()) -> Option<Duration> {
+        None
+    }
+
+    fn credentials(&self, (): &()) -> Option<Credentials> {
+        None
+    }
+
+    fn is_in_group(&self, (): &(), _: u32) -> Option<bool> {
+        None
+    }
+
+    fn stream_fd<'a>(&self, (): &'a ()) -> Option<BorrowedFd<'a>> {
         None
     }
 
@@ -170,27 +190,54 @@ impl Backend for FakePort {
         Ok(())
     }
 
-    fn detach(&self) {
+    fn remove(&self) {
         self.kernel.armed.store(false, Ordering::Relaxed);
     }
 
-    fn announce(&self) {}
+    fn rewake_other_epolls(&self) {}
 
-    /// Goes off when the owner next waits. Nobody who stands in line sets one, and so nobody is saved by it.
-    fn alarm(&self, after: Option<Duration>) {
+    fn is_owned_by_this_process(&self) -> bool {
+        true
+    }
+
+    /// Goes off when the owner next waits. Nobody who is queued sets one, and so nobody is saved by it.
+    fn set_alarm(&self, after: Option<Duration>) -> Result<(), Errno> {
         if let Some(after) = after {
-            let later = self.now() + after;
+            let later = self.kernel.now() + after;
             self.kernel.now.store(u64::try_from(later.as_nanos()).expect("a while"), Ordering::Relaxed);
-            *self.ring.rung.lock().expect("not poisoned") = true;
+            *self.eventfd.woken.lock().expect("not poisoned") = true;
             loom::thread::yield_now();
         }
+        Ok(())
     }
 
+    fn is_alarm_pending(&self) -> bool {
+        false
+    }
+
+    fn release_reserve(&self) -> bool {
+        false
+    }
+
+    fn make_reserve(&self) -> bool {
+        false
+    }
+
+    fn close_intake(&self) -> Intake {
+        unreachable!("nobody shuts down here")
+    }
+
+    fn clock(&self) -> Plain<dyn Clock> {
+        Plain::<Kernel>::clone(&self.kernel)
+    }
+
+    fn waker(&self) -> Box<dyn Wake> {
+        Box::new(Pull(Arc::clone(&self.eventfd)))
+    }
+}
+
+impl Clock for Kernel {
     fn now(&self) -> Duration {
-        Duration::from_nanos(self.kernel.now.load(Ordering::Relaxed))
-    }
-
-    fn ringer(&self) -> Box<dyn Ring> {
-        Box::new(Pull(Arc::clone(&self.ring)))
+        Duration::from_nanos(self.now.load(Ordering::Relaxed))
     }
 }

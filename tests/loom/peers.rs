@@ -1,6 +1,7 @@
 //! A limit for each peer, counted by several threads at once.
 
-use epoll_acceptor::{Admission, ConnectionInfo, PeerLimit, PeerPermit, Reserve};
+use epoll_acceptor::filter::{PeerPermit, Reservation, TestConnection};
+use epoll_acceptor::{Filter, PeerLimit};
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU32, Ordering};
 use loom::thread;
@@ -8,17 +9,10 @@ use loom::thread;
 use crate::model::explore;
 use crate::scenarios::join;
 
-struct From(u8);
-
-impl ConnectionInfo for From {
-    fn peer(&self) -> Option<std::net::SocketAddr> {
-        Some(([10, 0, 0, self.0], 1).into())
-    }
-}
-
 fn enter(peers: &PeerLimit, peer: u8) -> Option<PeerPermit> {
-    let Reserve::Room(mut permit) = peers.reserve() else { panic!("nobody is made to wait") };
-    match peers.admit(&From(peer), &mut permit) {
+    let Reservation::Granted(mut permit) = peers.reserve() else { panic!("nobody is made to wait") };
+    let from = TestConnection { peer: Some(([10, 0, 0, peer], 1).into()), ..TestConnection::default() };
+    match peers.admit(&from.info(), &mut permit) {
         Ok(()) => Some(permit),
         Err(_) => {
             peers.cancel(permit);
@@ -31,7 +25,7 @@ fn enter(peers: &PeerLimit, peer: u8) -> Option<PeerPermit> {
 #[test]
 fn no_interleaving_lets_one_more_of_a_peer_in() {
     explore("two of one peer, limit 1", || {
-        let peers = PeerLimit::new(1).capacity(2);
+        let peers = PeerLimit::builder(1).capacity(2).build();
         let inside = Arc::new(AtomicU32::new(0));
         let come_and_go = |peers: &PeerLimit, inside: &AtomicU32| {
             if let Some(permit) = enter(peers, 1) {
@@ -58,7 +52,7 @@ fn no_interleaving_lets_one_more_of_a_peer_in() {
 #[test]
 fn a_place_that_comes_back_is_there() {
     explore("given back elsewhere", || {
-        let peers = PeerLimit::new(1).capacity(1);
+        let peers = PeerLimit::builder(1).capacity(1).build();
         let permit = enter(&peers, 1).expect("the first");
         let release = thread::spawn(move || drop(permit));
         let next = enter(&peers, 2);

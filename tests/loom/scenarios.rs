@@ -1,23 +1,21 @@
 //! What happens at once, over any gate. Each scenario ends, or loom reports a deadlock.
 
-use epoll_acceptor::{Admission, Connection, Gate, Reserve, State, Trigger};
+use epoll_acceptor::sim::{Enqueued, Notifier, Semaphore, WaitFor};
+use epoll_acceptor::{Connection, Gate, State, Trigger};
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU32, Ordering};
 use loom::thread;
 
-use crate::owner::Owner;
+use crate::owner::{EventFd, Owner, Pull};
 
 /// A gate with a limit.
-pub(crate) trait Limit: Admission<Permit: 'static> + Clone + 'static {
+pub(crate) trait Limit: Semaphore<Permit: 'static> + Clone + 'static {
     fn set_limit(&self, limit: u32);
     fn in_use(&self) -> u32;
 
     /// A place that must be there.
     fn place(&self) -> Self::Permit {
-        match self.reserve() {
-            Reserve::Room(permit) => permit,
-            _ => panic!("no room in an empty gate"),
-        }
+        self.try_acquire().expect("room in an empty gate")
     }
 }
 
@@ -122,7 +120,7 @@ pub(crate) fn rollback_against_falling_asleep<G: Limit>(gate: &G) {
 pub(crate) fn never_over_the_limit<G: Limit>(gate: &G) {
     let inside = Arc::new(AtomicU32::new(0));
     let enter = |gate: &G, inside: &AtomicU32| {
-        if let Reserve::Room(permit) = gate.reserve() {
+        if let Some(permit) = gate.try_acquire() {
             assert_eq!(inside.fetch_add(1, Ordering::AcqRel), 0, "P3: two are in, the limit is 1");
             inside.fetch_sub(1, Ordering::AcqRel);
             drop(permit);
@@ -137,7 +135,7 @@ pub(crate) fn never_over_the_limit<G: Limit>(gate: &G) {
     assert_eq!(gate.in_use(), 0, "P4");
 }
 
-/// An acceptor is dropped while it is about to be rung; another one that went is not rung any more. Gate: 1.
+/// An acceptor is dropped while it is about to be woken; another one that went is not woken any more. Gate: 1.
 pub(crate) fn dropping_an_acceptor_against_release<G: Limit>(gate: &G) {
     let asleep = || {
         let permit = gate.place();
@@ -150,10 +148,10 @@ pub(crate) fn dropping_an_acceptor_against_release<G: Limit>(gate: &G) {
     drop(owner);
     join(release);
     let (owner, permit) = asleep();
-    let ring = owner.ring();
+    let eventfd = owner.eventfd();
     drop(owner);
     drop(permit);
-    assert_eq!(ring.rings(), 0, "a bell stayed in the line when its acceptor went");
+    assert_eq!(eventfd.wakeups(), 0, "a notifier stayed in the line when its acceptor went");
     assert_eq!(gate.in_use(), 0, "P4");
 }
 
@@ -164,8 +162,7 @@ pub(crate) fn pause_against_release<G: Limit>(trigger: Trigger, gate: &G) {
     let control = owner.control();
     let release = thread::spawn(move || drop(permit));
     let pause = thread::spawn(move || {
-        control.pause();
-        control.resume();
+        drop(control.pause());
     });
     owner.serve(1);
     join(release);
@@ -182,6 +179,43 @@ pub(crate) fn connections_that_end_elsewhere<G: Limit>(gate: &G) {
     owner.serve(2);
     join(worker);
     assert_eq!(gate.in_use(), 0, "P4");
+}
+
+/// Enqueues until a permit is there, and sleeps in between.
+pub(crate) fn wait_for_permit<G: Limit>(gate: &G) -> G::Permit {
+    let eventfd = Arc::new(EventFd::default());
+    let notifier = Arc::new(Notifier::new(Box::new(Pull(Arc::clone(&eventfd)))));
+    loop {
+        if let Enqueued::Acquired(permit) = gate.enqueue(&notifier, WaitFor::Permit) {
+            return permit;
+        }
+        eventfd.wait();
+    }
+}
+
+/// A release on the fast path, while a waiter enqueues. Gate: 1.
+pub(crate) fn fast_release_against_enqueue<G: Limit>(gate: &G) {
+    let permit = gate.place();
+    let release = thread::spawn(move || drop(permit));
+    drop(wait_for_permit(gate));
+    join(release);
+    assert_eq!(gate.in_use(), 0, "P4");
+}
+
+/// As before, while the limit changes too. `before` permits are in use, and the limit is `limit` in the end.
+pub(crate) fn set_limit_against_release_and_enqueue<G: Limit>(gate: &G, before: u32, limit: u32) {
+    let permits: Vec<_> = (0..before).map(|_| gate.place()).collect();
+    let release = thread::spawn(move || drop(permits));
+    let change = {
+        let gate = gate.clone();
+        thread::spawn(move || gate.set_limit(limit))
+    };
+    drop(wait_for_permit(gate));
+    join(release);
+    join(change);
+    assert_eq!(gate.in_use(), 0, "P4");
+    let all: Vec<_> = std::iter::from_fn(|| gate.try_acquire()).collect();
+    assert_eq!(all.len(), limit as usize, "P3: the new limit holds");
 }
 
 pub(crate) fn join(thread: thread::JoinHandle<()>) {

@@ -1,10 +1,10 @@
-//! The crate's own gate, bell and acceptor: no interleaving breaks a promise.
+//! The crate's own gate, notifier and acceptor: no interleaving breaks a promise.
 
 use std::time::Duration;
 
-use epoll_acceptor::admission::Bell;
-use epoll_acceptor::admission::Clock;
-use epoll_acceptor::{Admission, Gate, RateLimit, Reserve, State, Trigger, Unlimited};
+use epoll_acceptor::filter::{Clock, Reservation};
+use epoll_acceptor::sim::Notifier;
+use epoll_acceptor::{Filter, Gate, RateLimit, State, Trigger};
 use loom::thread;
 
 use crate::commands;
@@ -75,13 +75,13 @@ fn a_connection_may_end_on_any_thread() {
 
 #[test]
 fn stop_beats_resume() {
-    explore("stop against resume: bell", commands::stop_against_resume::<Bell>);
+    explore("stop against resume: notifier", commands::stop_against_resume::<Notifier>);
     explore_wide("stop against resume: acceptor", || {
-        let mut owner = Owner::new(Trigger::Level, Unlimited, 1);
-        let (stop, resume) = (owner.control(), owner.control());
-        stop.pause();
+        let mut owner = Owner::new(Trigger::Level, None::<Gate>, 1);
+        let stop = owner.control();
+        let pause = stop.pause();
         let stop = thread::spawn(move || stop.stop());
-        let resume = thread::spawn(move || resume.resume());
+        let resume = thread::spawn(move || drop(pause));
         while owner.state() != State::Stopped {
             owner.wait();
             drop(owner.pass());
@@ -97,13 +97,12 @@ fn stop_beats_resume() {
 
 #[test]
 fn the_last_of_overlapping_pauses_resumes() {
-    explore_wide("pauses that overlap: bell", commands::pauses_that_overlap::<Bell>);
+    explore_wide("pauses that overlap: notifier", commands::pauses_that_overlap::<Notifier>);
     explore("pause and resume in mid-pass: acceptor", || {
-        let mut owner = Owner::new(Trigger::Edge, Unlimited, 2);
+        let mut owner = Owner::new(Trigger::Edge, None::<Gate>, 2);
         let control = owner.control();
         let other = thread::spawn(move || {
-            control.pause();
-            control.resume();
+            drop(control.pause());
         });
         owner.serve(2);
         join(other);
@@ -151,30 +150,30 @@ impl Clock for Stands {
 #[test]
 fn a_rate_gives_each_token_once() {
     explore("one token, two takers", || {
-        let rate = RateLimit::with_clock(1, Stands).burst(2);
-        let Reserve::Room(first) = rate.reserve() else { panic!("it is full") };
+        let rate = RateLimit::builder(1).burst(2).clock(Stands).build();
+        let Reservation::Granted(first) = rate.reserve() else { panic!("it is full") };
         let takers = [rate.clone(), rate.clone()]
-            .map(|rate| thread::spawn(move || matches!(rate.reserve(), Reserve::Room(_))));
+            .map(|rate| thread::spawn(move || matches!(rate.reserve(), Reservation::Granted(_))));
         rate.cancel(first);
         let taken = takers.map(|taker| usize::from(taker.join().unwrap())).iter().sum::<usize>();
         // Whoever came before the first was put back found one, and whoever came after it two.
         assert!((1..=2).contains(&taken), "{taken} of 2");
-        let left = usize::from(matches!(rate.reserve(), Reserve::Room(_)));
+        let left = usize::from(matches!(rate.reserve(), Reservation::Granted(_)));
         assert_eq!(taken + left, 2, "a token was lost or given twice");
     });
 }
 
-/// Two gates for two acceptors, one place each: nobody holds one and waits for the other.
 #[test]
-fn two_gates_block_nobody() {
-    explore_wide("two gates, two acceptors", || {
-        let gates = (Gate::new(1), Gate::new(1));
-        let both = gates.0.clone().and(gates.1.clone());
-        let Reserve::Room(places) = both.reserve() else { panic!("they are empty") };
-        let release = thread::spawn(move || drop(places));
-        let mut owner = Owner::new(Trigger::Level, both, 1);
-        owner.serve(1);
-        join(release);
-        assert_eq!((gates.0.in_use(), gates.1.in_use()), (0, 0));
+fn a_release_on_the_fast_path_wakes_a_waiter() {
+    explore("fast release against enqueue", || scene::fast_release_against_enqueue(&Gate::new(1)));
+}
+
+#[test]
+fn a_new_limit_loses_no_release() {
+    explore_wide("limit raised, release, enqueue", || {
+        scene::set_limit_against_release_and_enqueue(&Gate::new(1), 1, 2);
+    });
+    explore_wide("limit lowered, releases, enqueue", || {
+        scene::set_limit_against_release_and_enqueue(&Gate::new(2), 2, 1);
     });
 }

@@ -1,60 +1,64 @@
-//! Pause, resume and stop: from any thread, at any moment, as often as one likes.
+//! Pause and stop: from any thread, at any moment, any number of times.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use epoll_acceptor::{Acceptor, AnyListener, Control, Gate, State, Trigger};
+use epoll_acceptor::{Acceptor, Control, Gate, State, Trigger};
 
 use crate::support::{
-    Any, Door, Kind, LISTENER, LONG, Owner, PROOFS, SHORT, TRIGGERS, accept_on, assert_all_served,
-    assert_balanced, listeners, serve, until,
+    Any, AnySocket, Client, EMPTY_CHECKS, Endpoint, Kind, LISTENER, LONG, Owner, SHORT, TRIGGERS, accept_on,
+    assert_all_served, assert_balanced, listeners, serve, wait_until,
 };
 
-fn each(check: impl Fn(&mut Owner, &mut Any, &Door)) {
-    for (listener, door) in listeners() {
+fn each(test: impl Fn(&mut Owner, &mut Any, &Endpoint)) {
+    for (listener, endpoint) in listeners() {
         for trigger in TRIGGERS {
-            for proof in PROOFS {
+            for check in EMPTY_CHECKS {
                 let mut owner = Owner::new();
-                let mut acceptor = accept_on(&owner, listener.try_clone().unwrap(), trigger, proof);
-                check(&mut owner, &mut acceptor, &door);
+                let mut acceptor = accept_on(&owner, listener.try_clone().unwrap(), trigger, check);
+                test(&mut owner, &mut acceptor, &endpoint);
                 assert_balanced(&acceptor);
-                take_the_rest(acceptor);
+                empty_the_queue(acceptor);
             }
         }
     }
 }
 
-/// The next case finds the queue empty.
-fn take_the_rest(acceptor: Any) {
+/// Accepts what is left, so that the next case finds the queue empty.
+fn empty_the_queue(acceptor: Any) {
     let listener = acceptor.into_listener();
-    while epoll_acceptor::has_pending(&listener).unwrap() {
+    while epoll_acceptor::socket::has_pending(&listener).unwrap() {
         drop(listener.0.accept().unwrap());
     }
 }
 
-fn elsewhere(control: &Control, command: impl FnOnce(&Control) + Send + 'static) {
+/// Runs a command on another thread.
+fn elsewhere<T: Send + 'static>(
+    control: &Control,
+    command: impl FnOnce(&Control) -> T + Send + 'static,
+) -> T {
     let control = control.clone();
-    thread::spawn(move || command(&control)).join().unwrap();
+    thread::spawn(move || command(&control)).join().unwrap()
 }
 
-/// It neither serves nor is woken.
-fn assert_rests(owner: &mut Owner, acceptor: &mut Any, state: State) {
+/// Asserts that the acceptor neither serves nor is woken.
+fn assert_settles(owner: &mut Owner, acceptor: &mut Any, state: State) {
     owner.settle(acceptor);
     assert_eq!(acceptor.state(), state);
 }
 
 #[test]
-fn paused_from_another_thread_it_serves_nobody_until_it_is_resumed() {
-    each(|owner, acceptor, door| {
+fn pause_from_another_thread_holds_until_its_drop() {
+    each(|owner, acceptor, endpoint| {
         let control = acceptor.control();
-        elsewhere(&control, Control::pause);
-        assert_rests(owner, acceptor, State::Paused);
-        let clients = door.connect_many(3);
-        assert_rests(owner, acceptor, State::Paused);
+        let pause = elsewhere(&control, Control::pause);
+        assert_settles(owner, acceptor, State::Paused);
+        let clients = endpoint.connect_many(3);
+        assert_settles(owner, acceptor, State::Paused);
         assert_eq!(acceptor.counters().attempts, 0);
-        elsewhere(&control, Control::resume);
+        thread::spawn(move || drop(pause)).join().unwrap();
         owner.serve(acceptor, 3);
         assert_all_served(&clients);
         assert_eq!(acceptor.state(), State::Listening);
@@ -63,53 +67,51 @@ fn paused_from_another_thread_it_serves_nobody_until_it_is_resumed() {
 }
 
 #[test]
-fn paused_with_connections_queued_it_keeps_them_in_the_queue() {
-    each(|owner, acceptor, door| {
-        let clients = door.connect_many(3);
-        acceptor.control().pause();
-        assert_rests(owner, acceptor, State::Paused);
-        clients[0].assert_waits();
-        acceptor.control().resume();
+fn pause_keeps_connections_in_the_queue() {
+    each(|owner, acceptor, endpoint| {
+        let clients = endpoint.connect_many(3);
+        let pause = acceptor.control().pause();
+        assert_settles(owner, acceptor, State::Paused);
+        clients[0].assert_pending();
+        drop(pause);
         owner.serve(acceptor, 3);
         assert_all_served(&clients);
     });
 }
 
 #[test]
-fn paused_in_the_middle_of_a_pass_it_takes_no_further_connection() {
-    each(|owner, acceptor, door| {
-        let clients = door.connect_many(4);
+fn pause_during_a_pass_ends_it() {
+    each(|owner, acceptor, endpoint| {
+        let clients = endpoint.connect_many(4);
         let control = acceptor.control();
         assert_eq!(owner.wait(SHORT), 1);
-        let mut served = 0;
+        let mut pauses = Vec::new();
         for connection in acceptor.ready() {
             serve(&connection.unwrap());
-            served += 1;
-            control.pause();
+            pauses.push(control.pause());
         }
-        assert_eq!(served, 1);
-        assert_rests(owner, acceptor, State::Paused);
-        control.resume();
+        assert_eq!(pauses.len(), 1);
+        assert_settles(owner, acceptor, State::Paused);
+        pauses.clear();
         owner.serve(acceptor, 3);
         assert_all_served(&clients);
     });
 }
 
 #[test]
-fn paused_and_resumed_in_the_body_it_goes_on() {
-    each(|owner, acceptor, door| {
-        let clients = door.connect_many(4);
+fn short_pause_in_the_loop_body_has_no_effect() {
+    each(|owner, acceptor, endpoint| {
+        let clients = endpoint.connect_many(4);
         let control = acceptor.control();
         let mut served = 0;
-        let begin = std::time::Instant::now();
+        let begin = Instant::now();
         while served < 4 {
             assert!(begin.elapsed() < LONG);
             for _ in 0..owner.wait(SHORT) {
                 for connection in acceptor.ready() {
                     serve(&connection.unwrap());
                     served += 1;
-                    control.pause();
-                    control.resume();
+                    drop(control.pause());
                     if served % 2 == 0 {
                         break;
                     }
@@ -121,14 +123,13 @@ fn paused_and_resumed_in_the_body_it_goes_on() {
 }
 
 #[test]
-fn a_pass_forgotten_under_pause_strands_nobody() {
-    each(|owner, acceptor, door| {
-        let clients = door.connect_many(3);
-        let control = acceptor.control();
-        control.pause();
+fn forgotten_pass_under_pause_strands_nothing() {
+    each(|owner, acceptor, endpoint| {
+        let clients = endpoint.connect_many(3);
+        let pause = acceptor.control().pause();
         assert!(owner.wait(SHORT) > 0);
         std::mem::forget(acceptor.ready());
-        control.resume();
+        drop(pause);
         assert!(owner.wait(SHORT) > 0);
         std::mem::forget(acceptor.ready());
         owner.serve(acceptor, 3);
@@ -137,47 +138,47 @@ fn a_pass_forgotten_under_pause_strands_nobody() {
 }
 
 #[test]
-fn commands_are_idempotent() {
-    each(|owner, acceptor, door| {
+fn pauses_are_counted() {
+    each(|owner, acceptor, endpoint| {
         let control = acceptor.control();
-        let clients = door.connect_many(2);
-        control.resume();
-        control.pause();
-        control.pause();
-        control.clone().pause();
-        assert_rests(owner, acceptor, State::Paused);
-        control.pause();
-        assert_rests(owner, acceptor, State::Paused);
-        assert_eq!(acceptor.counters().pauses, 1);
-        control.resume();
-        control.resume();
+        let clients = endpoint.connect_many(2);
+        let (operator, watchdog) = (control.pause(), control.clone().pause());
+        assert_settles(owner, acceptor, State::Paused);
+        let third = elsewhere(&control, Control::pause);
+        assert_settles(owner, acceptor, State::Paused);
+        thread::spawn(move || drop(watchdog)).join().unwrap();
+        assert_settles(owner, acceptor, State::Paused);
+        drop(third);
+        assert_settles(owner, acceptor, State::Paused);
+        assert_eq!((acceptor.counters().pauses, acceptor.counters().attempts), (1, 0));
+        drop(operator);
         owner.serve(acceptor, 2);
         assert_all_served(&clients);
         control.stop();
         control.stop();
-        assert_rests(owner, acceptor, State::Stopped);
+        assert_settles(owner, acceptor, State::Stopped);
     });
 }
 
 #[test]
-fn stop_beats_resume_and_leaves_the_queue_to_the_next_owner() {
-    for (listener, door) in listeners() {
+fn stop_is_final_and_keeps_the_queue() {
+    for (listener, endpoint) in listeners() {
         for trigger in TRIGGERS {
             let mut owner = Owner::new();
             let mut acceptor = accept_on(&owner, listener.try_clone().unwrap(), trigger, None);
-            let clients = door.connect_many(3);
+            let clients = endpoint.connect_many(3);
             let control = acceptor.control();
-            control.pause();
+            let pause = control.pause();
             elsewhere(&control, |control| {
                 control.stop();
-                control.resume();
+                drop(pause);
             });
-            assert_rests(&mut owner, &mut acceptor, State::Stopped);
-            control.resume();
-            assert_rests(&mut owner, &mut acceptor, State::Stopped);
+            assert_settles(&mut owner, &mut acceptor, State::Stopped);
+            drop(control.pause());
+            assert_settles(&mut owner, &mut acceptor, State::Stopped);
             assert_eq!(acceptor.counters().attempts, 0);
-            assert_eq!(owner.registrations().len(), 2, "the bell and the alarm");
-            let late = door.connect();
+            assert_eq!(owner.registrations().len(), 2, "the waker and the alarm");
+            let late = endpoint.connect();
             let listener = acceptor.into_listener();
             assert_eq!(owner.registrations(), []);
             let mut next = accept_on(&owner, listener.0, trigger, None);
@@ -189,9 +190,9 @@ fn stop_beats_resume_and_leaves_the_queue_to_the_next_owner() {
 }
 
 #[test]
-fn stopped_in_the_middle_of_a_pass_it_takes_no_further_connection() {
-    each(|owner, acceptor, door| {
-        let _clients = door.connect_many(4);
+fn stop_during_a_pass_ends_it() {
+    each(|owner, acceptor, endpoint| {
+        let _clients = endpoint.connect_many(4);
         let control = acceptor.control();
         assert_eq!(owner.wait(SHORT), 1);
         let mut served = 0;
@@ -199,42 +200,38 @@ fn stopped_in_the_middle_of_a_pass_it_takes_no_further_connection() {
             serve(&connection.unwrap());
             served += 1;
             control.stop();
-            control.resume();
+            drop(control.pause());
         }
         assert_eq!(served, 1);
-        assert_rests(owner, acceptor, State::Stopped);
+        assert_settles(owner, acceptor, State::Stopped);
     });
 }
 
 #[test]
-fn resume_takes_back_the_pause_and_not_the_full_gate() {
-    for (listener, door) in listeners() {
+fn end_of_a_pause_does_not_open_a_full_gate() {
+    for (listener, endpoint) in listeners() {
         for trigger in TRIGGERS {
             let gate = Gate::new(1);
             let mut owner = Owner::new();
             let mut acceptor = trigger
-                .on(AnyListener(listener.try_clone().unwrap()))
+                .on(AnySocket(listener.try_clone().unwrap()))
                 .gate(&gate)
                 .register(&owner.epoll, LISTENER)
                 .unwrap();
-            let clients = door.connect_many(3);
+            let clients = endpoint.connect_many(3);
             let kept = owner.take(&mut acceptor, 1);
-            owner.settle(&mut acceptor);
-            assert_eq!(acceptor.state(), State::Full);
+            assert_settles(&mut owner, &mut acceptor, State::Full);
             let control = acceptor.control();
-            control.pause();
-            owner.settle(&mut acceptor);
-            assert_eq!(acceptor.state(), State::Paused);
-            control.resume();
-            owner.settle(&mut acceptor);
-            assert_eq!(acceptor.state(), State::Full);
-            // A place that comes back under pause is found by the resume.
-            control.pause();
+            let pause = control.pause();
+            assert_settles(&mut owner, &mut acceptor, State::Paused);
+            drop(pause);
+            assert_settles(&mut owner, &mut acceptor, State::Full);
+            // The end of the pause finds a permit that was released meanwhile.
+            let pause = control.pause();
             owner.settle(&mut acceptor);
             drop(kept);
-            owner.settle(&mut acceptor);
-            assert_eq!(acceptor.state(), State::Paused);
-            control.resume();
+            assert_settles(&mut owner, &mut acceptor, State::Paused);
+            drop(pause);
             owner.serve(&mut acceptor, 2);
             assert_all_served(&clients);
         }
@@ -242,27 +239,28 @@ fn resume_takes_back_the_pause_and_not_the_full_gate() {
 }
 
 #[test]
-fn a_handle_outlives_its_acceptor_and_does_nothing() {
-    let (listener, _door) = Kind::Tcp4.listen();
+fn control_outlives_its_acceptor() {
+    let (listener, _endpoint) = Kind::Tcp4.listen();
     let mut owner = Owner::new();
     let acceptor = accept_on(&owner, listener, Trigger::Edge, None);
     let control = acceptor.control();
+    let early = control.pause();
     drop(acceptor);
-    control.pause();
-    control.resume();
+    drop((control.pause(), early));
     control.stop();
-    assert_eq!(control.counters().attempts, 0);
+    control.shutdown_gracefully(epoll_acceptor::Pending::Refuse(epoll_acceptor::Refusal::Close), LONG);
+    assert_eq!((control.counters().attempts, control.shutdown_report()), (0, None));
     assert_eq!(owner.wait(SHORT), 0);
 }
 
 #[test]
-fn state_and_counters_can_be_read_from_another_thread_while_it_works() {
-    let (listener, door) = Kind::Tcp4.listen();
+fn state_and_counters_are_read_from_other_threads() {
+    let (listener, endpoint) = Kind::Tcp4.listen();
     let mut owner = Owner::new();
     let mut acceptor = accept_on(&owner, listener, Trigger::Level, None);
     let control = acceptor.control();
-    let reader = thread::spawn(move || until("200 delivered", || control.counters().delivered == 200));
-    let clients = door.connect_many(200);
+    let reader = thread::spawn(move || wait_until("200 delivered", || control.counters().delivered == 200));
+    let clients = endpoint.connect_many(200);
     owner.serve(&mut acceptor, 200);
     reader.join().unwrap();
     assert_all_served(&clients);
@@ -272,22 +270,46 @@ fn state_and_counters_can_be_read_from_another_thread_while_it_works() {
 }
 
 #[test]
-fn pauses_and_resumes_from_two_threads_at_any_moment_strand_nobody() {
+fn time_in_full_grows_while_the_gate_is_full() {
+    let (listener, endpoint) = Kind::Tcp4.listen();
+    let gate = Gate::new(1);
+    let mut owner = Owner::new();
+    let builder = Trigger::Level.on(AnySocket(listener)).gate(&gate);
+    let mut acceptor = builder.register(&owner.epoll, LISTENER).unwrap();
+    let _clients = endpoint.connect_many(2);
+    let kept = owner.take(&mut acceptor, 1);
+    owner.settle(&mut acceptor);
+    let before = acceptor.counters().time_in(State::Full);
+    thread::sleep(SHORT);
+    let after = acceptor.counters().time_in(State::Full);
+    assert!(after > before, "{before:?} {after:?}");
+    assert!(acceptor.counters().time_in(State::Listening) > Duration::ZERO);
+    assert_eq!(acceptor.counters().time_in(State::Paused), Duration::ZERO);
+    drop(kept);
+    owner.serve(&mut acceptor, 1);
+    let total = acceptor.counters().time_in(State::Full);
+    thread::sleep(Duration::from_millis(2));
+    assert_eq!(acceptor.counters().time_in(State::Full), total, "not while it listens");
+    assert!(total >= after);
+}
+
+#[test]
+fn concurrent_pauses_strand_nothing() {
     const ALL: usize = 2_000;
     for kind in [Kind::Tcp4, Kind::UnixStream] {
         for trigger in TRIGGERS {
-            let (listener, door) = kind.listen();
+            let (listener, endpoint) = kind.listen();
             let mut owner = Owner::new();
             let mut acceptor = accept_on(&owner, listener, trigger, None);
             let over = Arc::new(AtomicBool::new(false));
-            let meddlers: Vec<_> = (0..2)
+            let pausing: Vec<_> = (0..2)
                 .map(|_| {
                     let (control, over) = (acceptor.control(), Arc::clone(&over));
                     thread::spawn(move || {
                         while !over.load(Ordering::Relaxed) {
-                            control.pause();
+                            let pause = control.pause();
                             thread::yield_now();
-                            control.resume();
+                            drop(pause);
                             thread::sleep(Duration::from_micros(200));
                         }
                     })
@@ -295,19 +317,18 @@ fn pauses_and_resumes_from_two_threads_at_any_moment_strand_nobody() {
                 .collect();
             let clients = thread::spawn(move || {
                 for _ in 0..ALL / 4 {
-                    let clients = door.connect_many(4);
+                    let clients = endpoint.connect_many(4);
                     assert_all_served(&clients);
-                    clients.into_iter().for_each(crate::support::Client::reset);
+                    clients.into_iter().for_each(Client::reset);
                 }
             });
             owner.serve(&mut acceptor, ALL);
             clients.join().unwrap();
             over.store(true, Ordering::Relaxed);
-            for meddler in meddlers {
-                meddler.join().unwrap();
+            for thread in pausing {
+                thread.join().unwrap();
             }
-            owner.settle(&mut acceptor);
-            assert_eq!(acceptor.state(), State::Listening);
+            assert_settles(&mut owner, &mut acceptor, State::Listening);
             assert_balanced(&acceptor);
         }
     }

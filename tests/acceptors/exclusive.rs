@@ -1,5 +1,5 @@
-//! Several epolls on one listener, exclusively: the kernel tells one of them, and whoever was told and leaves
-//! leaves the queue to the others.
+//! Several epolls with exclusive registrations of one listener: the kernel wakes one of them, and an acceptor that was
+//! woken and stops listening wakes the others.
 #![allow(unsafe_code)]
 
 use std::fs;
@@ -7,48 +7,45 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use epoll_acceptor::{
-    Acceptor, AnyListener, Epoll, EpollAcceptor, Events, Exclusive, Gate, Interest, Permit, State, Trigger,
-};
+use epoll_acceptor::acceptor::PauseGuard;
+use epoll_acceptor::{Acceptor, Epoll, Events, Exclusive, Gate, Interest, Permit, State, Trigger};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, fork, pipe, read, write};
 use socket2::Socket;
 
 use crate::support::{
-    Client, Door, Kind, LISTENER, LONG, NoDescriptors, Owner, Read, SHORT, TRIGGERS, accept_on,
-    assert_all_served, assert_balanced, done_in_child, listeners, serve, until,
+    Any, AnySocket, Client, Endpoint, Kind, LISTENER, LONG, NoDescriptors, Owner, Read, SHORT, TRIGGERS,
+    accept_on, assert_all_served, assert_balanced, done_in_child, listeners, serve, wait_until,
 };
 
-type Gated = EpollAcceptor<AnyListener<Socket>, Exclusive, Gate>;
-
-fn gated(owner: &Owner, listener: &Socket, gate: &Gate) -> Gated {
-    let listener = AnyListener(listener.try_clone().unwrap());
+fn gated(owner: &Owner, listener: &Socket, gate: &Gate) -> Any {
+    let listener = AnySocket(listener.try_clone().unwrap());
     Exclusive::on(listener).gate(gate).register(&owner.epoll, LISTENER).unwrap()
 }
 
-/// A thread that is asleep in a wait on somebody's epoll: the kernel counts it as told.
+/// A thread that sleeps in a wait on an epoll, for the kernel to wake.
 struct Sleeper(JoinHandle<usize>);
 
 impl Sleeper {
     fn on(epoll: &Epoll) -> Self {
-        let (tell, told) = std::sync::mpsc::channel();
+        let (sender, id) = std::sync::mpsc::channel();
         let epoll = epoll.try_clone().unwrap();
         let thread = thread::spawn(move || {
-            tell.send(nix::unistd::gettid()).unwrap();
+            sender.send(nix::unistd::gettid()).unwrap();
             epoll.wait(&mut Events::with_capacity(4).unwrap(), Some(LONG)).unwrap().count()
         });
-        let id = told.recv().unwrap();
-        until("a thread asleep in its epoll", || is_asleep_in_epoll(id));
+        let id = id.recv().unwrap();
+        wait_until("the thread sleeps in its epoll", || is_asleep_in_epoll(id));
         Self(thread)
     }
 
-    fn assert_told(self) {
+    fn assert_woken(self) {
         assert_eq!(self.0.join().unwrap(), 1);
     }
 }
 
-/// A thread of this process, or the only one of another.
+/// Returns whether a thread of this process, or the only one of another process, sleeps in an epoll.
 fn is_asleep_in_epoll(thread: Pid) -> bool {
     let read = |what| fs::read_to_string(format!("/proc/{thread}/{what}")).unwrap_or_default();
     let sleeps = read("stat").rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('S'));
@@ -60,73 +57,73 @@ fn is_asleep_in_epoll(thread: Pid) -> bool {
     sleeps && (waits || call == Some(libc::SYS_epoll_pwait) || call == Some(libc::SYS_epoll_pwait2))
 }
 
-/// A client that only the first of two is told of.
-fn told_to_one(first: &Owner, second: &mut Owner, door: &Door) -> Client {
+/// Connects a client for which the kernel wakes only the first of two.
+fn connect_waking_one(first: &Owner, second: &mut Owner, endpoint: &Endpoint) -> Client {
     let sleeper = Sleeper::on(&first.epoll);
-    let client = door.connect();
-    sleeper.assert_told();
-    assert_eq!(second.wait(SHORT), 0, "the second was told too, and this test shows nothing");
+    let client = endpoint.connect();
+    sleeper.assert_woken();
+    assert_eq!(second.wait(SHORT), 0, "both were woken: the test shows nothing");
     client
 }
 
-/// The first of two, who was told and has not begun a pass yet.
-struct Told {
+/// The first of two acceptors: it was woken and has not begun a pass yet.
+struct Woken {
     owner: Owner,
-    acceptor: Gated,
-    /// What is left of its only place.
-    place: Option<Permit>,
+    acceptor: Any,
+    permit: Option<Permit>,
+    pause: Option<PauseGuard>,
     gate: Gate,
 }
 
-impl Told {
-    fn answer(&mut self) {
+impl Woken {
+    fn run_passes(&mut self) {
         for _ in 0..self.owner.wait(SHORT) {
             assert_eq!(self.acceptor.drain(drop).unwrap(), 0);
         }
     }
 }
 
-type Leave = fn(Told) -> Option<Told>;
+type Leave = fn(Woken) -> Option<Woken>;
 
-/// The ways to leave with a client queued; what is kept of the one that left.
+/// The ways to stop listening with a connection queued. Each returns what is left of the acceptor.
 const WAYS: [(&str, Leave); 7] = [
-    ("paused", |mut told| {
-        told.acceptor.control().pause();
-        told.answer();
-        assert_eq!(told.acceptor.state(), State::Paused);
-        Some(told)
+    ("paused", |mut woken| {
+        woken.pause = Some(woken.acceptor.control().pause());
+        woken.run_passes();
+        assert_eq!(woken.acceptor.state(), State::Paused);
+        Some(woken)
     }),
-    ("full", |mut told| {
-        told.place = told.gate.try_acquire();
-        told.answer();
-        assert_eq!(told.acceptor.state(), State::Full);
-        Some(told)
+    ("full", |mut woken| {
+        woken.permit = woken.gate.try_acquire();
+        woken.run_passes();
+        assert_eq!(woken.acceptor.state(), State::Full);
+        Some(woken)
     }),
-    ("exhausted", |mut told| {
+    ("exhausted", |mut woken| {
         let none = NoDescriptors::now();
-        told.answer();
-        assert_eq!(told.acceptor.state(), State::Exhausted);
+        woken.run_passes();
+        assert_eq!(woken.acceptor.state(), State::Exhausted);
         drop(none);
-        Some(told)
+        Some(woken)
     }),
-    ("stopped", |mut told| {
-        told.acceptor.control().stop();
-        told.answer();
-        assert_eq!(told.acceptor.state(), State::Stopped);
-        Some(told)
+    ("stopped", |mut woken| {
+        woken.acceptor.control().stop();
+        woken.run_passes();
+        assert_eq!(woken.acceptor.state(), State::Stopped);
+        Some(woken)
     }),
-    ("taken apart", |told| {
-        drop(told.acceptor.into_listener());
+    ("taken apart", |woken| {
+        drop(woken.acceptor.into_listener());
         None
     }),
-    ("dropped", |told| {
-        drop(told);
+    ("dropped", |woken| {
+        drop(woken);
         None
     }),
-    ("unwound", |told| {
+    ("unwound", |woken| {
         let unwound = thread::spawn(move || {
-            let _told = told;
-            std::panic::resume_unwind(Box::new("the owner's own"));
+            let _woken = woken;
+            std::panic::resume_unwind(Box::new("injected panic"));
         });
         assert!(unwound.join().is_err());
         None
@@ -134,26 +131,26 @@ const WAYS: [(&str, Leave); 7] = [
 ];
 
 #[test]
-fn whoever_was_told_and_leaves_leaves_the_queue_to_the_other() {
-    if done_in_child("exclusive::whoever_was_told_and_leaves_leaves_the_queue_to_the_other") {
+fn woken_acceptor_that_leaves_wakes_the_other() {
+    if done_in_child("exclusive::woken_acceptor_that_leaves_wakes_the_other") {
         return;
     }
-    for (listener, door) in listeners() {
+    for (listener, endpoint) in listeners() {
         for second in TRIGGERS {
             for (way, leave) in WAYS {
                 let (gate, owner, mut other) = (Gate::new(1), Owner::new(), Owner::new());
                 let acceptor = gated(&owner, &listener, &gate);
-                let told = Told { owner, acceptor, place: None, gate };
-                let mut heir = accept_on(&other, listener.try_clone().unwrap(), second, None);
+                let woken = Woken { owner, acceptor, permit: None, pause: None, gate };
+                let mut next = accept_on(&other, listener.try_clone().unwrap(), second, None);
                 let client = match second {
-                    Trigger::Exclusive => told_to_one(&told.owner, &mut other, &door),
-                    // Who is registered plainly hears everything.
-                    _ => door.connect(),
+                    Trigger::Exclusive => connect_waking_one(&woken.owner, &mut other, &endpoint),
+                    // The kernel wakes every registration that is not exclusive.
+                    _ => endpoint.connect(),
                 };
-                let left = leave(told);
-                other.serve(&mut heir, 1);
+                let left = leave(woken);
+                other.serve(&mut next, 1);
                 drop(left);
-                assert_balanced(&heir);
+                assert_balanced(&next);
                 assert_eq!(client.read_within(LONG), Read::Served, "{way}, {second:?}");
             }
         }
@@ -161,51 +158,51 @@ fn whoever_was_told_and_leaves_leaves_the_queue_to_the_other() {
 }
 
 #[test]
-fn who_left_comes_back_and_is_told_again() {
-    for (listener, door) in listeners() {
+fn rearmed_acceptor_is_woken_again() {
+    for (listener, endpoint) in listeners() {
         let (gate, mut owner, mut other) = (Gate::new(1), Owner::new(), Owner::new());
         let mut first = gated(&owner, &listener, &gate);
         let mut second = accept_on(&other, listener, Trigger::Exclusive, None);
-        let place = gate.try_acquire();
-        let client = told_to_one(&owner, &mut other, &door);
+        let permit = gate.try_acquire();
+        let client = connect_waking_one(&owner, &mut other, &endpoint);
         owner.settle(&mut first);
         other.serve(&mut second, 1);
         client.assert_served();
         assert_eq!((first.state(), first.counters().rewakes), (State::Full, 1));
         other.settle(&mut second);
 
-        drop(place);
+        drop(permit);
         owner.settle(&mut first);
         assert_eq!(first.state(), State::Listening);
-        // Added anew it stands behind the second now.
-        let client = told_to_one(&other, &mut owner, &door);
-        second.control().pause();
+        // Added again, its registration is behind the second one now.
+        let client = connect_waking_one(&other, &mut owner, &endpoint);
+        let pause = second.control().pause();
         other.settle(&mut second);
         owner.serve(&mut first, 1);
         client.assert_served();
-        second.control().resume();
+        drop(pause);
         other.settle(&mut second);
-        let clients = door.connect_many(5);
-        until("an empty queue", || {
+        let clients = endpoint.connect_many(5);
+        wait_until("an empty queue", || {
             for _ in 0..owner.wait(Duration::ZERO) {
                 first.drain(|connection| serve(&connection)).unwrap();
             }
             for _ in 0..other.wait(Duration::ZERO) {
                 second.drain(|connection| serve(&connection)).unwrap();
             }
-            !epoll_acceptor::has_pending(first.listener()).unwrap()
+            !epoll_acceptor::socket::has_pending(first.listener()).unwrap()
         });
         assert_all_served(&clients);
     }
 }
 
 #[test]
-fn an_acceptor_that_is_awake_makes_no_call_for_its_registration() {
-    let (listener, door) = Kind::Tcp4.listen();
+fn listening_acceptor_never_rearms() {
+    let (listener, endpoint) = Kind::Tcp4.listen();
     let mut owner = Owner::new();
     let mut acceptor = accept_on(&owner, listener, Trigger::Exclusive, None);
     for _ in 0..20 {
-        let clients = door.connect_many(3);
+        let clients = endpoint.connect_many(3);
         owner.serve(&mut acceptor, 3);
         assert_all_served(&clients);
     }
@@ -213,27 +210,27 @@ fn an_acceptor_that_is_awake_makes_no_call_for_its_registration() {
     assert_eq!((counters.rearms, counters.rewakes), (0, 0));
 }
 
-/// Both asleep, one client at a time: the first of them is woken for each, and nobody in vain.
+/// While both sleep, each connection wakes the first worker and not the second.
 #[test]
-fn an_arrival_wakes_one() {
-    for (listener, door) in listeners() {
+fn arrival_wakes_one_worker() {
+    for (listener, endpoint) in listeners() {
         let workers: Vec<_> = (0..2).map(|_| Worker::start(listener.try_clone().unwrap())).collect();
         let all_sleep = || workers.iter().all(|worker| is_asleep_in_epoll(worker.id));
         for _ in 0..10 {
-            until("all asleep", all_sleep);
-            door.connect().assert_served();
+            wait_until("all sleep", all_sleep);
+            endpoint.connect().assert_served();
         }
-        until("all asleep", all_sleep);
+        wait_until("all sleep", all_sleep);
         let passes: Vec<_> = workers.into_iter().map(Worker::end).collect();
-        // The last pass of each is the one that stops it.
-        assert_eq!(passes, [11, 1], "{:?}", door.kind);
+        // The last pass of each carries out the stop.
+        assert_eq!(passes, [11, 1], "{:?}", endpoint.kind);
     }
 }
 
-/// A thread asleep in the epoll that watches another one is not asleep in that one.
+/// A thread that sleeps in an outer epoll does not sleep in the inner one.
 #[test]
-fn hosted_epolls_are_all_told() {
-    let (listener, door) = Kind::Tcp4.listen();
+fn arrival_wakes_every_nested_epoll() {
+    let (listener, endpoint) = Kind::Tcp4.listen();
     let host = |()| {
         let (inner, outer) = (Owner::new(), Epoll::new().unwrap());
         outer.add(&inner.epoll, LISTENER, Interest::IN).unwrap();
@@ -241,8 +238,8 @@ fn hosted_epolls_are_all_told() {
         (Sleeper::on(&outer), (inner, acceptor))
     };
     let (sleepers, hosts): (Vec<_>, Vec<_>) = [(); 2].into_iter().map(host).unzip();
-    let client = door.connect();
-    sleepers.into_iter().for_each(Sleeper::assert_told);
+    let client = endpoint.connect();
+    sleepers.into_iter().for_each(Sleeper::assert_woken);
     let mut served = 0;
     for (mut inner, mut acceptor) in hosts {
         for _ in 0..inner.wait(SHORT) {
@@ -261,22 +258,22 @@ struct Worker {
 
 impl Worker {
     fn start(listener: Socket) -> Self {
-        let (tell, told) = std::sync::mpsc::channel();
+        let (sender, started) = std::sync::mpsc::channel();
         let thread = thread::spawn(move || {
             let mut owner = Owner::new();
             let mut acceptor = accept_on(&owner, listener, Trigger::Exclusive, None);
-            tell.send((nix::unistd::gettid(), acceptor.control())).unwrap();
+            sender.send((nix::unistd::gettid(), acceptor.control())).unwrap();
             while !acceptor.state().is_terminal() {
                 for _ in 0..owner.wait(LONG) {
                     acceptor.drain(|connection| serve(&connection)).unwrap();
                 }
             }
         });
-        let (id, control) = told.recv().unwrap();
+        let (id, control) = started.recv().unwrap();
         Self { id, control, thread }
     }
 
-    /// How many passes it has made.
+    /// Stops the worker and returns the number of its passes.
     fn end(self) -> u64 {
         self.control.stop();
         self.thread.join().unwrap();
@@ -284,13 +281,13 @@ impl Worker {
     }
 }
 
-/// A forked child with an epoll of its own on the inherited listener, which tells when it is registered.
+/// Forks a child with its own epoll on the inherited listener. It registers on a byte from `go` and writes one to `done`.
 fn child(listener: &Socket, serves: bool, go: BorrowedFd<'_>, done: BorrowedFd<'_>) -> Pid {
-    // SAFETY: this process runs one test, and has no other thread yet that could hold a lock.
+    // SAFETY: this process runs one test and has no other thread yet that could hold a lock.
     match unsafe { fork() }.unwrap() {
         ForkResult::Parent { child } => child,
         ForkResult::Child => {
-            // SAFETY: takes a number; the child ends by itself if nobody ends it.
+            // SAFETY: takes no pointer; ends the child if the parent does not.
             unsafe { libc::alarm(60) };
             read(go, &mut [0]).unwrap();
             let mut owner = Owner::new();
@@ -299,7 +296,7 @@ fn child(listener: &Socket, serves: bool, go: BorrowedFd<'_>, done: BorrowedFd<'
             loop {
                 let due = owner.wait(LONG);
                 if due > 0 && !serves {
-                    // It was told, and does nothing about it.
+                    // It was woken and runs no pass.
                     thread::sleep(LONG);
                 }
                 (0..due).for_each(|_| _ = acceptor.drain(|connection| serve(&connection)).unwrap());
@@ -314,12 +311,12 @@ fn end(child: Pid) {
 }
 
 #[test]
-fn another_process_is_left_the_queue() {
-    if done_in_child("exclusive::another_process_is_left_the_queue") {
+fn leaving_acceptor_wakes_another_process() {
+    if done_in_child("exclusive::leaving_acceptor_wakes_another_process") {
         return;
     }
     for kind in [Kind::Tcp4, Kind::UnixStream] {
-        let (listener, door) = kind.listen();
+        let (listener, endpoint) = kind.listen();
         let ((go_out, go), (done, done_in)) = (pipe().unwrap(), pipe().unwrap());
         let child = child(&listener, true, go_out.as_fd(), done_in.as_fd());
         let owner = Owner::new();
@@ -327,34 +324,34 @@ fn another_process_is_left_the_queue() {
         write(&go, &[1]).unwrap();
         read(&done, &mut [0]).unwrap();
         let sleeper = Sleeper::on(&owner.epoll);
-        let client = door.connect();
-        sleeper.assert_told();
-        client.assert_waits();
+        let client = endpoint.connect();
+        sleeper.assert_woken();
+        client.assert_pending();
         drop(acceptor);
         client.assert_served();
         end(child);
     }
 }
 
-/// The limit that is documented: the dead announce nothing. The next client is the announcement.
+/// A documented limit: a killed process wakes no other. The next arrival does.
 #[test]
-fn what_a_killed_process_was_told_of_waits_for_the_next_arrival() {
-    if done_in_child("exclusive::what_a_killed_process_was_told_of_waits_for_the_next_arrival") {
+fn next_arrival_wakes_after_a_kill() {
+    if done_in_child("exclusive::next_arrival_wakes_after_a_kill") {
         return;
     }
-    let (listener, door) = Kind::Tcp4.listen();
+    let (listener, endpoint) = Kind::Tcp4.listen();
     let ((go_out, go), (done, done_in)) = (pipe().unwrap(), pipe().unwrap());
     let child = child(&listener, false, go_out.as_fd(), done_in.as_fd());
     write(&go, &[1]).unwrap();
     read(&done, &mut [0]).unwrap();
-    until("the child asleep in its epoll", || is_asleep_in_epoll(child));
+    wait_until("the child sleeps in its epoll", || is_asleep_in_epoll(child));
     let mut owner = Owner::new();
     let mut acceptor = accept_on(&owner, listener, Trigger::Exclusive, None);
-    let early = door.connect();
+    let early = endpoint.connect();
     end(child);
-    assert_eq!(owner.wait(Duration::from_millis(100)), 0, "nobody has told us");
-    early.assert_waits();
-    let late = door.connect();
+    assert_eq!(owner.wait(Duration::from_millis(100)), 0, "no wakeup");
+    early.assert_pending();
+    let late = endpoint.connect();
     owner.serve(&mut acceptor, 2);
     assert_all_served(&[early, late]);
 }

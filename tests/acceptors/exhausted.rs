@@ -1,18 +1,20 @@
-//! Out of descriptors: no spin, no strand, and back again without a new client. Each in a process of its own.
+//! Out of descriptors: the acceptor neither spins nor strands a connection, and recovers without a new client. Each test
+//! runs in a process of its own.
 
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use epoll_acceptor::{Acceptor, AnyListener, Gate, State};
+use epoll_acceptor::socket::Errno;
+use epoll_acceptor::{Acceptor, Gate, State};
 
 use crate::support::{
-    Kind, LISTENER, NoDescriptors, Owner, PROOFS, SHORT, TRIGGERS, accept_on, assert_all_served,
-    assert_balanced, done_in_child,
+    AnySocket, EMPTY_CHECKS, Kind, LISTENER, NoDescriptors, Owner, SHORT, TRIGGERS, accept_on,
+    assert_all_served, assert_balanced, done_in_child,
 };
 
 const KINDS: [Kind; 2] = [Kind::Tcp4, Kind::UnixStream];
 
-/// Answers what comes for so long, with nothing to be had. How many wakes that took.
+/// Runs a pass per event for this time, none of which can accept. Returns the number of wakes.
 fn starve<A: Acceptor<Stream: AsFd>>(owner: &mut Owner, acceptor: &mut A, time: Duration) -> u64 {
     let (begin, wakes) = (Instant::now(), owner.wakes);
     while begin.elapsed() < time {
@@ -23,24 +25,24 @@ fn starve<A: Acceptor<Stream: AsFd>>(owner: &mut Owner, acceptor: &mut A, time: 
     owner.wakes - wakes
 }
 
-/// The back-off allows for 10, 20, 40, 80, 160, 200, 200 ms and so on.
+/// Returns the number of wakes that the back-off allows: after 10, 20, 40, 80, 160, 200, 200 ms and so on.
 fn allowed(time: Duration) -> u64 {
     8 + u64::try_from(time.as_millis()).unwrap() / 150
 }
 
 #[test]
-fn out_of_descriptors_it_does_not_spin_and_comes_back_by_its_timer() {
-    if done_in_child("exhausted::out_of_descriptors_it_does_not_spin_and_comes_back_by_its_timer") {
+fn emfile_backs_off_then_recovers_by_timer() {
+    if done_in_child("exhausted::emfile_backs_off_then_recovers_by_timer") {
         return;
     }
     let time = Duration::from_millis(300);
     for kind in KINDS {
         for trigger in TRIGGERS {
-            for proof in PROOFS {
-                let (listener, door) = kind.listen();
+            for check in EMPTY_CHECKS {
+                let (listener, endpoint) = kind.listen();
                 let mut owner = Owner::new();
-                let mut acceptor = accept_on(&owner, listener, trigger, proof);
-                let clients = door.connect_many(5);
+                let mut acceptor = accept_on(&owner, listener, trigger, check);
+                let clients = endpoint.connect_many(5);
                 let none = NoDescriptors::now();
                 let begin = Instant::now();
                 let wakes = starve(&mut owner, &mut acceptor, time);
@@ -51,6 +53,9 @@ fn out_of_descriptors_it_does_not_spin_and_comes_back_by_its_timer() {
                 assert!(counters.passes <= limit, "{counters}");
                 assert!((1..=limit).contains(&counters.exhausted), "{counters}");
                 assert_eq!(counters.delivered, 0);
+                assert_eq!(counters.exhausted_process_descriptors, counters.exhausted);
+                assert_eq!(counters.last_errno, Some(Errno::new(libc::EMFILE)));
+                assert!(counters.time_in(State::Exhausted) > Duration::ZERO);
                 drop(none);
                 owner.serve(&mut acceptor, 5);
                 assert_all_served(&clients);
@@ -63,28 +68,28 @@ fn out_of_descriptors_it_does_not_spin_and_comes_back_by_its_timer() {
 }
 
 #[test]
-fn a_permit_given_back_wakes_it_before_its_timer() {
-    if done_in_child("exhausted::a_permit_given_back_wakes_it_before_its_timer") {
+fn release_retries_before_the_timer() {
+    if done_in_child("exhausted::release_retries_before_the_timer") {
         return;
     }
     for kind in KINDS {
         for trigger in TRIGGERS {
-            let (listener, door) = kind.listen();
+            let (listener, endpoint) = kind.listen();
             let gate = Gate::new(100);
             let mut owner = Owner::new();
             let mut acceptor =
-                trigger.on(AnyListener(listener)).gate(&gate).register(&owner.epoll, LISTENER).unwrap();
-            let clients = door.connect_many(6);
+                trigger.on(AnySocket(listener)).gate(&gate).register(&owner.epoll, LISTENER).unwrap();
+            let clients = endpoint.connect_many(6);
             let mut kept = owner.take(&mut acceptor, 6);
-            let late = door.connect_many(6);
+            let late = endpoint.connect_many(6);
             let none = NoDescriptors::now();
             starve(&mut owner, &mut acceptor, Duration::from_millis(50));
             assert_eq!(acceptor.state(), State::Exhausted);
             for served in 1..=6 {
-                // Each that leaves lets one in. The ring is there at once; the timer need not be waited for.
-                let leaves = kept.remove(0);
-                std::thread::scope(|scope| scope.spawn(|| drop(leaves)).join().unwrap());
-                assert!(owner.wait(Duration::ZERO) > 0, "it was rung for");
+                // Each close frees a descriptor, and its release wakes the acceptor at once.
+                let closing = kept.remove(0);
+                std::thread::scope(|scope| scope.spawn(|| drop(closing)).join().unwrap());
+                assert!(owner.wait(Duration::ZERO) > 0, "the release wakes it");
                 kept.extend(acceptor.ready().map(|connection| {
                     let connection = connection.unwrap();
                     crate::support::serve(&connection);
@@ -104,24 +109,24 @@ fn a_permit_given_back_wakes_it_before_its_timer() {
 }
 
 #[test]
-fn with_nothing_queued_it_neither_tries_nor_sleeps() {
-    if done_in_child("exhausted::with_nothing_queued_it_neither_tries_nor_sleeps") {
+fn empty_queue_is_no_reason_to_back_off() {
+    if done_in_child("exhausted::empty_queue_is_no_reason_to_back_off") {
         return;
     }
     for kind in KINDS {
         for trigger in TRIGGERS {
-            let (listener, door) = kind.listen();
+            let (listener, endpoint) = kind.listen();
             let mut owner = Owner::new();
             let mut acceptor = accept_on(&owner, listener, trigger, None);
             let none = NoDescriptors::now();
-            // Needless passes, as an owner may begin at any time. EMFILE comes before an empty queue is seen.
+            // Spurious passes, which an owner may begin at any time. accept4 returns EMFILE before it looks at the queue.
             for _ in 0..50 {
                 assert_eq!(acceptor.ready().count(), 0);
             }
             assert_eq!(acceptor.state(), State::Listening);
             assert_eq!(owner.wait(SHORT), 0);
             drop(none);
-            let client = door.connect();
+            let client = endpoint.connect();
             owner.serve(&mut acceptor, 1);
             client.assert_served();
         }
@@ -129,16 +134,16 @@ fn with_nothing_queued_it_neither_tries_nor_sleeps() {
 }
 
 #[test]
-fn needless_passes_neither_use_up_the_timer_nor_run_ahead_of_it() {
-    if done_in_child("exhausted::needless_passes_neither_use_up_the_timer_nor_run_ahead_of_it") {
+fn spurious_passes_keep_the_back_off() {
+    if done_in_child("exhausted::spurious_passes_keep_the_back_off") {
         return;
     }
     for kind in KINDS {
         for trigger in TRIGGERS {
-            let (listener, door) = kind.listen();
+            let (listener, endpoint) = kind.listen();
             let mut owner = Owner::new();
             let mut acceptor = accept_on(&owner, listener, trigger, None);
-            let clients = door.connect_many(3);
+            let clients = endpoint.connect_many(3);
             let none = NoDescriptors::now();
             let begin = Instant::now();
             while begin.elapsed() < Duration::from_millis(200) {
@@ -156,19 +161,19 @@ fn needless_passes_neither_use_up_the_timer_nor_run_ahead_of_it() {
 }
 
 #[test]
-fn two_that_starve_behind_one_gate_do_not_keep_each_other_awake() {
-    if done_in_child("exhausted::two_that_starve_behind_one_gate_do_not_keep_each_other_awake") {
+fn exhausted_acceptors_do_not_wake_each_other() {
+    if done_in_child("exhausted::exhausted_acceptors_do_not_wake_each_other") {
         return;
     }
     let gate = Gate::new(100);
     let mut all: Vec<_> = [Kind::Tcp4, Kind::UnixStream]
         .into_iter()
         .map(|kind| {
-            let (listener, door) = kind.listen();
+            let (listener, endpoint) = kind.listen();
             let owner = Owner::new();
             let acceptor =
-                TRIGGERS[0].on(AnyListener(listener)).gate(&gate).register(&owner.epoll, LISTENER).unwrap();
-            (owner, acceptor, door.connect_many(3))
+                TRIGGERS[0].on(AnySocket(listener)).gate(&gate).register(&owner.epoll, LISTENER).unwrap();
+            (owner, acceptor, endpoint.connect_many(3))
         })
         .collect();
     let none = NoDescriptors::now();
@@ -193,31 +198,31 @@ fn two_that_starve_behind_one_gate_do_not_keep_each_other_awake() {
 }
 
 #[test]
-fn paused_and_resumed_while_it_starves_it_comes_back() {
-    if done_in_child("exhausted::paused_and_resumed_while_it_starves_it_comes_back") {
+fn exhausted_acceptor_recovers_after_a_pause() {
+    if done_in_child("exhausted::exhausted_acceptor_recovers_after_a_pause") {
         return;
     }
     for kind in KINDS {
         for trigger in TRIGGERS {
-            let (listener, door) = kind.listen();
+            let (listener, endpoint) = kind.listen();
             let mut owner = Owner::new();
             let mut acceptor = accept_on(&owner, listener, trigger, None);
             let control = acceptor.control();
-            let clients = door.connect_many(3);
+            let clients = endpoint.connect_many(3);
             let none = NoDescriptors::now();
-            // By now the timer is some way from its next turn.
+            // The back-off has grown, so the timer is not due soon.
             starve(&mut owner, &mut acceptor, Duration::from_millis(100));
-            control.pause();
+            let pause = control.pause();
             owner.settle(&mut acceptor);
             assert_eq!(acceptor.state(), State::Paused);
-            assert_eq!(owner.wait(Duration::from_millis(250)), 0, "no timer runs under pause");
-            control.resume();
+            assert_eq!(owner.wait(Duration::from_millis(250)), 0, "no timer runs during a pause");
+            drop(pause);
             starve(&mut owner, &mut acceptor, SHORT);
             assert_eq!(acceptor.state(), State::Exhausted);
-            control.pause();
+            let pause = control.pause();
             starve(&mut owner, &mut acceptor, SHORT);
             drop(none);
-            control.resume();
+            drop(pause);
             owner.serve(&mut acceptor, 3);
             assert_all_served(&clients);
             assert_balanced(&acceptor);
@@ -226,21 +231,21 @@ fn paused_and_resumed_while_it_starves_it_comes_back() {
 }
 
 #[test]
-fn a_starving_acceptor_can_be_stopped_and_handed_on() {
-    if done_in_child("exhausted::a_starving_acceptor_can_be_stopped_and_handed_on") {
+fn exhausted_acceptor_stops_and_keeps_its_queue() {
+    if done_in_child("exhausted::exhausted_acceptor_stops_and_keeps_its_queue") {
         return;
     }
     for trigger in TRIGGERS {
-        let (listener, door) = Kind::Tcp4.listen();
+        let (listener, endpoint) = Kind::Tcp4.listen();
         let mut owner = Owner::new();
         let mut acceptor = accept_on(&owner, listener, trigger, None);
-        let clients = door.connect_many(3);
+        let clients = endpoint.connect_many(3);
         let none = NoDescriptors::now();
         starve(&mut owner, &mut acceptor, SHORT);
         acceptor.control().stop();
         owner.settle(&mut acceptor);
         assert_eq!(acceptor.state(), State::Stopped);
-        assert_eq!(owner.wait(Duration::from_millis(250)), 0, "no timer runs when it is stopped");
+        assert_eq!(owner.wait(Duration::from_millis(250)), 0, "no timer runs after a stop");
         let listener = acceptor.into_listener();
         drop(none);
         let mut next = accept_on(&owner, listener.0, trigger, None);

@@ -1,4 +1,4 @@
-//! Acceptors on epolls that are not this crate's: hand-made loops, and epolls inside epolls.
+//! Acceptors on epolls of other code: hand-written loops and nested epolls.
 #![allow(unsafe_code)]
 
 use std::collections::VecDeque;
@@ -7,19 +7,21 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use epoll_acceptor::{Acceptor, AnyListener, Gate, Interest, Token};
+use epoll_acceptor::{Acceptor, Gate, Interest, Token};
 
-use crate::support::{Kind, LISTENER, LONG, Owner, TRIGGERS, accept_on, assert_all_served, listeners, serve};
+use crate::support::{
+    AnySocket, Kind, LISTENER, LONG, Owner, TRIGGERS, accept_on, assert_all_served, listeners, serve,
+};
 
-/// What a hand-written loop has: an epoll and a slice of events.
-struct Hand {
+/// A hand-written loop: an epoll and a slice of events.
+struct HandLoop {
     epoll: OwnedFd,
     unread: VecDeque<u64>,
 }
 
-impl Hand {
+impl HandLoop {
     fn new() -> Self {
-        // SAFETY: takes no pointer; the descriptor that it returns is new.
+        // SAFETY: epoll_create1(2) takes no pointer; the descriptor that it returns has no other owner.
         let epoll = unsafe {
             let fd = libc::epoll_create1(libc::EPOLL_CLOEXEC);
             assert_ne!(fd, -1);
@@ -28,23 +30,23 @@ impl Hand {
         Self { epoll, unread: VecDeque::new() }
     }
 
-    /// Watches something of the loop's own, edge-triggered, as mio does.
+    /// Adds a descriptor of the loop, edge-triggered, as mio does.
     fn add(&self, fd: BorrowedFd<'_>, data: u64) {
         #[allow(clippy::cast_sign_loss, reason = "a bit mask")]
         let events = (libc::EPOLLIN | libc::EPOLLRDHUP | libc::EPOLLET) as u32;
         let mut event = libc::epoll_event { events, u64: data };
-        // SAFETY: `event` is a live `epoll_event`, which is only read.
+        // SAFETY: epoll_ctl(2) reads `event`, which is live.
         let answer = unsafe {
             libc::epoll_ctl(self.epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, fd.as_raw_fd(), &raw mut event)
         };
         assert_eq!(answer, 0);
     }
 
-    /// The data of the next event; `None` when there is none for so long.
+    /// Returns the data of the next event, or `None` after the timeout.
     fn next(&mut self, timeout_ms: i32) -> Option<u64> {
         if self.unread.is_empty() {
             let mut events = [libc::epoll_event { events: 0, u64: 0 }; 4];
-            // SAFETY: at most four events are written, and there is room for four.
+            // SAFETY: epoll_wait(2) writes at most four events, which is the size of the array.
             let found =
                 unsafe { libc::epoll_wait(self.epoll.as_raw_fd(), events.as_mut_ptr(), 4, timeout_ms) };
             let found = usize::try_from(found).expect("epoll_wait failed");
@@ -55,27 +57,27 @@ impl Hand {
 }
 
 #[test]
-fn a_hand_made_loop_serves_everyone_among_its_own_descriptors() {
+fn hand_written_loop_keeps_its_own_descriptors() {
     const OWN: u64 = u64::MAX;
-    for (listener, door) in listeners() {
+    for (listener, endpoint) in listeners() {
         for trigger in TRIGGERS {
-            let mut hand = Hand::new();
+            let mut by_hand = HandLoop::new();
             let (ours, mut theirs) = UnixStream::pair().unwrap();
-            hand.add(ours.as_fd(), OWN);
+            by_hand.add(ours.as_fd(), OWN);
             let gate = Gate::new(2);
             let mut acceptor = trigger
-                .on(AnyListener(listener.try_clone().unwrap()))
+                .on(AnySocket(listener.try_clone().unwrap()))
                 .gate(&gate)
-                .register(&hand.epoll, Token(0))
+                .register(&by_hand.epoll, Token(0))
                 .unwrap();
             theirs.write_all(b"x").unwrap();
-            let clients = door.connect_many(7);
+            let clients = endpoint.connect_many(7);
             let (mut own, mut served) = (0, 0);
             let begin = Instant::now();
             let mut kept = Vec::new();
             while own == 0 || served < 7 {
                 assert!(begin.elapsed() < LONG, "{served} served: {}", acceptor.counters());
-                match hand.next(5) {
+                match by_hand.next(5) {
                     Some(OWN) => own += 1,
                     Some(token) => {
                         assert_eq!(token, 0);
@@ -86,31 +88,31 @@ fn a_hand_made_loop_serves_everyone_among_its_own_descriptors() {
                             kept.push(connection);
                         }
                     }
-                    // Nobody else frees places: those who are in leave.
+                    // Releases the permits that the rest waits for.
                     None => kept.clear(),
                 }
             }
             assert_eq!(own, 1);
             assert_all_served(&clients);
             drop(acceptor);
-            let _late = door.connect();
-            assert_eq!(hand.next(10), None, "deregistered");
+            let _late = endpoint.connect();
+            assert_eq!(by_hand.next(10), None, "deregistered");
             drop(listener.accept());
         }
     }
 }
 
 #[test]
-fn an_epoll_inside_a_level_triggered_one_serves_everyone() {
+fn nested_epoll_serves_every_connection() {
     for kind in [Kind::Tcp4, Kind::UnixStream] {
-        let (listener, door) = kind.listen();
+        let (listener, endpoint) = kind.listen();
         for trigger in TRIGGERS {
             for leave_early in [false, true] {
                 let outer = Owner::new();
                 let mut inner = Owner::new();
                 outer.epoll.add(&inner.epoll, Token(1), Interest::IN).unwrap();
                 let mut acceptor = accept_on(&inner, listener.try_clone().unwrap(), trigger, None);
-                let clients = door.connect_many(6);
+                let clients = endpoint.connect_many(6);
                 let mut served = 0;
                 let mut events = epoll_acceptor::Events::with_capacity(4).unwrap();
                 let begin = Instant::now();
@@ -135,15 +137,15 @@ fn an_epoll_inside_a_level_triggered_one_serves_everyone() {
 }
 
 #[test]
-fn an_epoll_that_was_duplicated_or_whose_owner_moved_still_reports() {
-    let (listener, door) = Kind::Tcp4.listen();
+fn register_takes_a_duplicate_of_the_epoll() {
+    let (listener, endpoint) = Kind::Tcp4.listen();
     for trigger in TRIGGERS {
         let mut owner = Owner::new();
         let copy = owner.epoll.try_clone().unwrap();
         let mut acceptor =
-            trigger.on(AnyListener(listener.try_clone().unwrap())).register(&copy, LISTENER).unwrap();
+            trigger.on(AnySocket(listener.try_clone().unwrap())).register(&copy, LISTENER).unwrap();
         drop(copy);
-        let clients = door.connect_many(3);
+        let clients = endpoint.connect_many(3);
         owner.serve(&mut acceptor, 3);
         assert_all_served(&clients);
         assert_eq!(owner.registrations().len(), 3);

@@ -1,4 +1,4 @@
-//! The gate on real acceptors: who waits for a place gets it, from whichever thread it comes back.
+//! The gate on real acceptors: a released permit goes to the acceptor that waits, from whichever thread.
 
 use std::collections::VecDeque;
 use std::os::fd::AsFd;
@@ -7,49 +7,47 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use epoll_acceptor::{Acceptor, AnyListener, EpollAcceptor, Gate, State, Trigger};
+use epoll_acceptor::{Acceptor, Gate, State, Trigger};
 use socket2::Socket;
 
 use crate::support::{
-    Client, Door, Kind, LISTENER, LONG, Owner, SHORT, TRIGGERS, assert_all_served, assert_balanced,
-    done_in_child, listeners, open_descriptors, serve, until,
+    Any, AnySocket, Client, Endpoint, Kind, LISTENER, LONG, Owner, SHORT, TRIGGERS, assert_all_served,
+    assert_balanced, done_in_child, listeners, open_descriptors, serve, wait_until,
 };
 
-type Gated = EpollAcceptor<AnyListener<Socket>, Trigger, Gate>;
-
-fn gated(owner: &Owner, socket: Socket, trigger: Trigger, gate: &Gate) -> Gated {
-    trigger.on(AnyListener(socket)).gate(gate).register(&owner.epoll, LISTENER).unwrap()
+fn gated(owner: &Owner, socket: Socket, trigger: Trigger, gate: &Gate) -> Any {
+    trigger.on(AnySocket(socket)).gate(gate).register(&owner.epoll, LISTENER).unwrap()
 }
 
-/// Every kind of listener under every trigger, behind a gate of its own.
-fn each(limit: u32, check: impl Fn(&mut Owner, &mut Gated, &Door, &Gate)) {
-    for (listener, door) in listeners() {
+/// Runs a test for every kind of listener and every trigger, each with a gate of its own.
+fn each(limit: u32, test: impl Fn(&mut Owner, &mut Any, &Endpoint, &Gate)) {
+    for (listener, endpoint) in listeners() {
         for trigger in TRIGGERS {
             let gate = Gate::new(limit);
             let mut owner = Owner::new();
             let mut acceptor = gated(&owner, listener.try_clone().unwrap(), trigger, &gate);
-            check(&mut owner, &mut acceptor, &door, &gate);
+            test(&mut owner, &mut acceptor, &endpoint, &gate);
             assert_balanced(&acceptor);
         }
     }
 }
 
-fn assert_sleeps(owner: &mut Owner, acceptor: &mut Gated) {
+fn assert_full(owner: &mut Owner, acceptor: &mut Any) {
     owner.settle(acceptor);
     assert_eq!(acceptor.state(), State::Full);
 }
 
 #[test]
-fn a_permit_dropped_on_another_thread_wakes_the_sleeping_acceptor() {
-    each(2, |owner, acceptor, door, gate| {
-        let clients = door.connect_many(6);
+fn release_on_another_thread_wakes_the_acceptor() {
+    each(2, |owner, acceptor, endpoint, gate| {
+        let clients = endpoint.connect_many(6);
         let mut kept = owner.take(acceptor, 2);
-        assert_sleeps(owner, acceptor);
-        clients[2].assert_waits();
+        assert_full(owner, acceptor);
+        clients[2].assert_pending();
         while acceptor.counters().delivered < 6 {
-            let leaves = kept.remove(0);
-            thread::spawn(move || drop(leaves)).join().unwrap();
-            assert!(owner.wait(Duration::ZERO) > 0, "it was rung for");
+            let closing = kept.remove(0);
+            thread::spawn(move || drop(closing)).join().unwrap();
+            assert!(owner.wait(Duration::ZERO) > 0, "the release wakes it");
             kept.extend(acceptor.ready().map(|connection| {
                 let connection = connection.unwrap();
                 serve(&connection);
@@ -65,16 +63,16 @@ fn a_permit_dropped_on_another_thread_wakes_the_sleeping_acceptor() {
 }
 
 #[test]
-fn a_full_acceptor_with_nothing_queued_stays_open_and_falls_asleep_at_the_next_arrival() {
-    each(1, |owner, acceptor, door, _gate| {
-        let first = door.connect();
+fn full_gate_blocks_at_the_next_arrival() {
+    each(1, |owner, acceptor, endpoint, _gate| {
+        let first = endpoint.connect();
         let kept = owner.take(acceptor, 1);
         owner.settle(acceptor);
-        assert_eq!(acceptor.state(), State::Listening, "nobody waits for a place");
-        let second = door.connect();
+        assert_eq!(acceptor.state(), State::Listening, "no connection is pending");
+        let second = endpoint.connect();
         assert_eq!(owner.wait(SHORT), 1);
         assert_eq!(acceptor.ready().count(), 0);
-        assert_sleeps(owner, acceptor);
+        assert_full(owner, acceptor);
         drop(kept);
         owner.serve(acceptor, 1);
         assert_all_served(&[first, second]);
@@ -82,17 +80,17 @@ fn a_full_acceptor_with_nothing_queued_stays_open_and_falls_asleep_at_the_next_a
 }
 
 #[test]
-fn a_limit_of_zero_is_closed_until_it_is_raised() {
-    each(0, |owner, acceptor, door, gate| {
-        let clients = door.connect_many(5);
+fn limit_of_zero_is_closed_until_raised() {
+    each(0, |owner, acceptor, endpoint, gate| {
+        let clients = endpoint.connect_many(5);
         assert_eq!(owner.wait(SHORT), 1);
         assert_eq!(acceptor.ready().count(), 0);
-        assert_sleeps(owner, acceptor);
+        assert_full(owner, acceptor);
         assert_eq!(acceptor.counters().attempts, 0);
         let gate = gate.clone();
         thread::spawn(move || gate.set_limit(3)).join().unwrap();
         let kept = owner.take(acceptor, 3);
-        assert_sleeps(owner, acceptor);
+        assert_full(owner, acceptor);
         drop(kept);
         owner.serve(acceptor, 2);
         assert_all_served(&clients);
@@ -100,11 +98,11 @@ fn a_limit_of_zero_is_closed_until_it_is_raised() {
 }
 
 #[test]
-fn a_lowered_limit_evicts_nobody_and_lets_in_nobody_until_enough_have_left() {
-    each(3, |owner, acceptor, door, gate| {
-        let clients = door.connect_many(5);
+fn lowered_limit_closes_no_connection() {
+    each(3, |owner, acceptor, endpoint, gate| {
+        let clients = endpoint.connect_many(5);
         let mut kept = owner.take(acceptor, 3);
-        assert_sleeps(owner, acceptor);
+        assert_full(owner, acceptor);
         gate.set_limit(1);
         assert_eq!(gate.in_use(), 3);
         kept.truncate(1);
@@ -112,7 +110,7 @@ fn a_lowered_limit_evicts_nobody_and_lets_in_nobody_until_enough_have_left() {
         assert_eq!((gate.in_use(), acceptor.counters().delivered), (1, 3));
         kept.clear();
         kept.extend(owner.take(acceptor, 1));
-        assert_sleeps(owner, acceptor);
+        assert_full(owner, acceptor);
         gate.set_limit(2);
         kept.extend(owner.take(acceptor, 1));
         assert_all_served(&clients);
@@ -120,9 +118,9 @@ fn a_lowered_limit_evicts_nobody_and_lets_in_nobody_until_enough_have_left() {
 }
 
 #[test]
-fn a_permit_dropped_in_the_body_is_used_in_the_same_pass_or_a_later_one() {
-    each(1, |owner, acceptor, door, gate| {
-        let clients = door.connect_many(8);
+fn release_in_the_loop_body_is_used() {
+    each(1, |owner, acceptor, endpoint, gate| {
+        let clients = endpoint.connect_many(8);
         owner.serve(acceptor, 8);
         assert_all_served(&clients);
         assert_eq!(gate.in_use(), 0);
@@ -130,31 +128,31 @@ fn a_permit_dropped_in_the_body_is_used_in_the_same_pass_or_a_later_one() {
 }
 
 #[test]
-fn a_permit_taken_by_hand_counts_and_wakes_when_it_is_dropped() {
-    each(1, |owner, acceptor, door, gate| {
-        let by_hand = gate.try_acquire().unwrap();
+fn acquired_permit_counts_and_wakes() {
+    each(1, |owner, acceptor, endpoint, gate| {
+        let acquired = gate.try_acquire().unwrap();
         assert!(gate.try_acquire().is_none());
-        let client = door.connect();
+        let client = endpoint.connect();
         assert_eq!(owner.wait(SHORT), 1);
         assert_eq!(acceptor.ready().count(), 0);
-        assert_sleeps(owner, acceptor);
-        thread::spawn(move || drop(by_hand)).join().unwrap();
+        assert_full(owner, acceptor);
+        thread::spawn(move || drop(acquired)).join().unwrap();
         owner.serve(acceptor, 1);
         client.assert_served();
     });
 }
 
 #[test]
-fn forgetting_the_pass_that_was_rung_for_strands_nobody() {
-    each(1, |owner, acceptor, door, _gate| {
-        let clients = door.connect_many(3);
+fn forgotten_pass_hands_its_permit_on() {
+    each(1, |owner, acceptor, endpoint, _gate| {
+        let clients = endpoint.connect_many(3);
         let mut kept = owner.take(acceptor, 1);
         for _ in 0..2 {
             owner.settle(acceptor);
             kept.clear();
             assert!(owner.wait(Duration::ZERO) > 0);
             std::mem::forget(acceptor.ready());
-            assert!(owner.wait(Duration::ZERO) > 0, "told again");
+            assert!(owner.wait(Duration::ZERO) > 0, "another wakeup");
             std::mem::forget(acceptor.ready());
             kept = owner.take(acceptor, 1);
         }
@@ -163,13 +161,13 @@ fn forgetting_the_pass_that_was_rung_for_strands_nobody() {
 }
 
 #[test]
-fn waiting_for_idleness_ends_when_the_last_permit_is_back() {
-    let (listener, door) = Kind::Tcp4.listen();
+fn wait_idle_ends_with_the_last_release() {
+    let (listener, endpoint) = Kind::Tcp4.listen();
     let gate = Gate::new(4);
     let mut owner = Owner::new();
     let mut acceptor = gated(&owner, listener, Trigger::Level, &gate);
-    assert!(gate.wait_idle(Some(Duration::ZERO)), "nobody is in");
-    let _clients = door.connect_many(4);
+    assert!(gate.wait_idle(Some(Duration::ZERO)), "no permit is in use");
+    let _clients = endpoint.connect_many(4);
     let kept = owner.take(&mut acceptor, 4);
     assert!(!gate.wait_idle(Some(Duration::ZERO)));
     assert!(!gate.wait_idle(Some(SHORT)));
@@ -185,26 +183,26 @@ fn waiting_for_idleness_ends_when_the_last_permit_is_back() {
         thread::spawn(move || drop(connection)).join().unwrap();
     }
     for waiter in waiters {
-        until("idleness", || waiter.is_finished());
+        wait_until("the gate is idle", || waiter.is_finished());
         assert!(waiter.join().unwrap());
     }
 }
 
-/// What the workers of one gate count together.
+/// The counts of all workers of one gate.
 #[derive(Default)]
 struct Count {
     served: AtomicUsize,
     alive: AtomicUsize,
 }
 
-/// Serves until `total` are served by all; gives each connection away to a thread that drops it.
-fn work(mut owner: Owner, mut acceptor: Gated, total: usize, limit: usize, count: &Arc<Count>) {
-    let (give, take) = std::sync::mpsc::channel();
+/// Serves until all workers have served `total` connections; a thread drops them.
+fn work(mut owner: Owner, mut acceptor: Any, total: usize, limit: usize, count: &Arc<Count>) {
+    let (sender, connections) = std::sync::mpsc::channel();
     let closer = {
         let count = Arc::clone(count);
         thread::spawn(move || {
-            for connection in take {
-                // Before the drop: no more are alive than this says.
+            for connection in connections {
+                // Before the drop, so that the count is an upper bound.
                 count.alive.fetch_sub(1, Ordering::SeqCst);
                 drop(connection);
             }
@@ -219,41 +217,41 @@ fn work(mut owner: Owner, mut acceptor: Gated, total: usize, limit: usize, count
                 assert!(count.alive.fetch_add(1, Ordering::SeqCst) < limit, "more than the limit");
                 serve(&connection);
                 count.served.fetch_add(1, Ordering::SeqCst);
-                give.send(connection).unwrap();
+                sender.send(connection).unwrap();
             }
         }
     }
-    drop(give);
+    drop(sender);
     closer.join().unwrap();
     owner.settle(&mut acceptor);
     assert_balanced(&acceptor);
 }
 
-fn clients_of(door: &Door, count: usize) -> thread::JoinHandle<Vec<Client>> {
-    let door = door.clone();
-    thread::spawn(move || door.connect_many(count))
+fn clients_of(endpoint: &Endpoint, count: usize) -> thread::JoinHandle<Vec<Client>> {
+    let endpoint = endpoint.clone();
+    thread::spawn(move || endpoint.connect_many(count))
 }
 
 #[test]
-fn two_acceptors_on_one_gate_serve_everyone_and_keep_the_limit() {
+fn two_listeners_share_one_limit() {
     const EACH: usize = 400;
     for (one, two) in [(Kind::Tcp4, Kind::UnixStream), (Kind::Tcp6, Kind::Tcp4)] {
         for limit in [1, 3] {
             let gate = Gate::new(limit);
             let count = Arc::new(Count::default());
-            let doors: Vec<_> = [(one, Trigger::Level), (two, Trigger::Edge)]
+            let endpoints: Vec<_> = [(one, Trigger::Level), (two, Trigger::Edge)]
                 .into_iter()
                 .map(|(kind, trigger)| {
-                    let (listener, door) = kind.listen();
+                    let (listener, endpoint) = kind.listen();
                     let owner = Owner::new();
                     let acceptor = gated(&owner, listener, trigger, &gate);
                     let count = Arc::clone(&count);
                     let limit = usize::try_from(limit).unwrap();
-                    (thread::spawn(move || work(owner, acceptor, 2 * EACH, limit, &count)), door)
+                    (thread::spawn(move || work(owner, acceptor, 2 * EACH, limit, &count)), endpoint)
                 })
                 .collect();
-            let clients: Vec<_> = doors.iter().map(|(_, door)| clients_of(door, EACH)).collect();
-            for (worker, _) in doors {
+            let clients: Vec<_> = endpoints.iter().map(|(_, endpoint)| clients_of(endpoint, EACH)).collect();
+            for (worker, _) in endpoints {
                 worker.join().unwrap();
             }
             for clients in clients {
@@ -265,7 +263,7 @@ fn two_acceptors_on_one_gate_serve_everyone_and_keep_the_limit() {
 }
 
 #[test]
-fn several_workers_on_one_listener_and_one_gate_serve_everyone_and_keep_the_limit() {
+fn workers_on_one_listener_share_one_limit() {
     const ALL: usize = 600;
     for kind in [Kind::Tcp4, Kind::UnixStream] {
         for triggers in
@@ -273,7 +271,7 @@ fn several_workers_on_one_listener_and_one_gate_serve_everyone_and_keep_the_limi
         {
             let gate = Gate::new(2);
             let count = Arc::new(Count::default());
-            let (listener, door) = kind.listen();
+            let (listener, endpoint) = kind.listen();
             let workers: Vec<_> = triggers
                 .into_iter()
                 .map(|trigger| {
@@ -283,7 +281,7 @@ fn several_workers_on_one_listener_and_one_gate_serve_everyone_and_keep_the_limi
                     thread::spawn(move || work(owner, acceptor, ALL, 2, &count))
                 })
                 .collect();
-            let clients = clients_of(&door, ALL);
+            let clients = clients_of(&endpoint, ALL);
             for worker in workers {
                 worker.join().unwrap();
             }
@@ -295,18 +293,18 @@ fn several_workers_on_one_listener_and_one_gate_serve_everyone_and_keep_the_limi
 }
 
 #[test]
-fn an_acceptor_that_is_dropped_while_it_stands_in_line_holds_up_nobody() {
+fn dropped_waiter_leaves_the_wait_queue() {
     let gate = Gate::new(1);
     let mut owners: Vec<_> = (0..3)
         .map(|_| {
-            let (listener, door) = Kind::Tcp4.listen();
+            let (listener, endpoint) = Kind::Tcp4.listen();
             let owner = Owner::new();
             let acceptor = gated(&owner, listener, Trigger::Level, &gate);
-            (owner, acceptor, door)
+            (owner, acceptor, endpoint)
         })
         .collect();
     let permit = gate.try_acquire().unwrap();
-    let clients: Vec<_> = owners.iter().map(|(_, _, door)| door.connect()).collect();
+    let clients: Vec<_> = owners.iter().map(|(_, _, endpoint)| endpoint.connect()).collect();
     for (owner, acceptor, _) in &mut owners {
         assert_eq!(owner.wait(SHORT), 1);
         assert_eq!(acceptor.ready().count(), 0);
@@ -321,16 +319,16 @@ fn an_acceptor_that_is_dropped_while_it_stands_in_line_holds_up_nobody() {
     let (owner, acceptor, _) = &mut owners[0];
     owner.settle(acceptor);
     assert_eq!(acceptor.state(), State::Stopped);
-    clients[1].assert_waits();
+    clients[1].assert_pending();
 }
 
 #[test]
-fn a_connection_keeps_its_permit_wherever_it_goes() {
-    let (listener, door) = Kind::Tcp4.listen();
+fn connection_keeps_its_permit() {
+    let (listener, endpoint) = Kind::Tcp4.listen();
     let gate = Gate::new(4);
     let mut owner = Owner::new();
     let mut acceptor = gated(&owner, listener, Trigger::Level, &gate);
-    let client = door.connect();
+    let client = endpoint.connect();
     let connection = owner.take(&mut acceptor, 1).remove(0);
     assert_eq!(gate.in_use(), 1);
     let connection = connection.map(std::net::TcpStream::from);
@@ -346,19 +344,19 @@ fn a_connection_keeps_its_permit_wherever_it_goes() {
     client.assert_served();
 }
 
-/// The moment between finding the gate full and standing in line: a place that comes back in it rings nobody.
+/// A release between the failed acquire and the entry into the wait queue wakes no waiter.
 #[test]
-fn a_permit_dropped_while_the_acceptor_falls_asleep_is_not_missed() {
+fn release_while_the_acceptor_blocks_is_not_lost() {
     const ALL: usize = 4_000;
     for trigger in TRIGGERS {
-        let (listener, door) = Kind::UnixStream.listen();
+        let (listener, endpoint) = Kind::UnixStream.listen();
         let gate = Gate::new(1);
         let mut owner = Owner::new();
         let mut acceptor = gated(&owner, listener, trigger, &gate);
-        let (give, take) = std::sync::mpsc::channel();
+        let (sender, connections) = std::sync::mpsc::channel();
         let closer = thread::spawn(move || {
-            for (connection, number) in take.into_iter().zip(0_u32..) {
-                // Now here, now there in what the owner does meanwhile.
+            for (connection, number) in connections.into_iter().zip(0_u32..) {
+                // Hits different points of what the owner does meanwhile.
                 for _ in 0..number % 64 * 40 {
                     std::hint::spin_loop();
                 }
@@ -369,36 +367,36 @@ fn a_permit_dropped_while_the_acceptor_falls_asleep_is_not_missed() {
         let mut served = 0;
         while served < ALL {
             while clients.len() < 10 {
-                clients.push_back(door.connect());
+                clients.push_back(endpoint.connect());
             }
-            // Ten wait, and only the gate's own ring can wake one that sleeps on it.
+            // Ten are pending, and only the gate can wake the blocked acceptor.
             let due = owner.wait(Duration::from_secs(2));
             assert!(due > 0, "stranded: {:?} {gate:?} {}", acceptor.state(), acceptor.counters());
             for _ in 0..due {
                 for connection in acceptor.ready() {
-                    give.send(connection.unwrap()).unwrap();
+                    sender.send(connection.unwrap()).unwrap();
                     drop(clients.pop_front());
                     served += 1;
                 }
             }
         }
-        drop(give);
+        drop(sender);
         closer.join().unwrap();
     }
 }
 
 #[test]
-fn who_left_the_line_is_neither_rung_nor_kept() {
-    if done_in_child("gate::who_left_the_line_is_neither_rung_nor_kept") {
+fn waiter_that_left_is_neither_woken_nor_kept() {
+    if done_in_child("gate::waiter_that_left_is_neither_woken_nor_kept") {
         return;
     }
     for trigger in TRIGGERS {
-        let (listener, door) = Kind::Tcp4.listen();
+        let (listener, endpoint) = Kind::Tcp4.listen();
         let gate = Gate::new(1);
         let mut owner = Owner::new();
         let before = open_descriptors();
         let permit = gate.try_acquire().unwrap();
-        let client = door.connect();
+        let client = endpoint.connect();
         let full = |owner: &mut Owner| {
             let mut acceptor = gated(owner, listener.try_clone().unwrap(), trigger, &gate);
             owner.settle(&mut acceptor);
@@ -406,15 +404,15 @@ fn who_left_the_line_is_neither_rung_nor_kept() {
             acceptor
         };
         drop(full(&mut owner));
-        assert_eq!(open_descriptors(), before + 1, "the client's alone");
+        assert_eq!(open_descriptors(), before + 1, "the client");
         let (mut paused, mut other) = (full(&mut owner), Owner::new());
         let mut stopped = full(&mut other);
-        paused.control().pause();
+        let _pause = paused.control().pause();
         stopped.control().stop();
         owner.settle(&mut paused);
         other.settle(&mut stopped);
         drop(permit);
         assert_eq!((owner.wait(SHORT), other.wait(SHORT)), (0, 0));
-        client.assert_waits();
+        client.assert_pending();
     }
 }

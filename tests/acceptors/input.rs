@@ -1,5 +1,5 @@
-//! Bad input is answered at once: by an error that names the remedy and gives the listener back, or by what
-//! the documentation says.
+//! Invalid input: an error that names the constraint and the remedy and returns the listener, or the behaviour that the
+//! documentation promises.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -7,44 +7,44 @@ use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use epoll_acceptor::{
-    Acceptor, AnyListener, BuildError, BuildErrorKind, Epoll, Events, ExclusiveInterest, Gate, Interest,
-    LevelTriggered, Listener, Token, Waker,
-};
+use epoll_acceptor::acceptor::{BuildError, BuildErrorKind};
+use epoll_acceptor::epoll::{ExclusiveInterest, Waker};
+use epoll_acceptor::socket::Listener;
+use epoll_acceptor::{Acceptor, Epoll, Events, Gate, Interest, LevelTriggered, Token};
 use socket2::{Domain, Socket, Type};
 
 use crate::support::{
-    Door, Kind, LISTENER, NoDescriptors, Owner, SHORT, TRIGGERS, accept_on, assert_all_served, done_in_child,
-    listeners, open_descriptors,
+    AnySocket, Endpoint, Kind, LISTENER, NoDescriptors, Owner, SHORT, TRIGGERS, accept_on, assert_all_served,
+    done_in_child, listeners, open_descriptors,
 };
 
-/// The listener that came back still serves.
-fn assert_works(listener: &Socket, door: &Door) {
+/// Asserts that a returned listener still works.
+fn assert_works(listener: &Socket, endpoint: &Endpoint) {
     for trigger in TRIGGERS {
         let mut owner = Owner::new();
         let mut acceptor = accept_on(&owner, listener.try_clone().unwrap(), trigger, None);
-        let clients = door.connect_many(2);
+        let clients = endpoint.connect_many(2);
         owner.serve(&mut acceptor, 2);
         assert_all_served(&clients);
     }
 }
 
-fn refused<L: Listener, T>(answer: Result<T, BuildError<L>>) -> BuildError<L> {
-    match answer {
+fn rejected<L: Listener, T>(result: Result<T, BuildError<L>>) -> BuildError<L> {
+    match result {
         Ok(_) => panic!("registered"),
         Err(error) => error,
     }
 }
 
 #[test]
-fn a_budget_of_zero_is_refused_and_the_listener_comes_back() {
-    for (listener, door) in listeners() {
+fn budget_of_zero_returns_the_listener() {
+    for (listener, endpoint) in listeners() {
         let owner = Owner::new();
-        let early = door.connect_many(1);
+        let early = endpoint.connect_many(1);
         let error =
-            refused(LevelTriggered::on(AnyListener(listener)).budget(0).register(&owner.epoll, LISTENER));
+            rejected(LevelTriggered::on(AnySocket(listener)).budget(0).register(&owner.epoll, LISTENER));
         assert!(matches!(error.kind(), BuildErrorKind::ZeroBudget));
-        assert!(error.to_string().contains("take 1 or more"), "{error}");
+        assert!(error.to_string().contains("must be at least 1"), "{error}");
         assert_eq!(owner.registrations(), []);
         let listener = error.into_listener().0;
         let mut owner = owner;
@@ -52,12 +52,12 @@ fn a_budget_of_zero_is_refused_and_the_listener_comes_back() {
         owner.serve(&mut acceptor, 1);
         assert_all_served(&early);
         drop(acceptor);
-        assert_works(&listener, &door);
+        assert_works(&listener, &endpoint);
     }
 }
 
 #[test]
-fn a_buffer_for_no_events_is_refused_and_says_what_to_give() {
+fn invalid_capacity_names_the_remedy() {
     let error = Events::with_capacity(0).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
     assert!(error.to_string().contains("a capacity of 1 or more"), "{error}");
@@ -66,64 +66,64 @@ fn a_buffer_for_no_events_is_refused_and_says_what_to_give() {
 }
 
 #[test]
-fn what_does_not_listen_is_refused_and_comes_back() {
+fn non_listener_is_returned() {
     fn check(what: &str, epoll: &Epoll, fd: impl AsFd + Send + Sync) {
-        let error = refused(LevelTriggered::on(AnyListener(fd)).register(epoll, LISTENER));
+        let error = rejected(LevelTriggered::on(AnySocket(fd)).register(epoll, LISTENER));
         assert!(matches!(error.kind(), BuildErrorKind::NotListening), "{what}: {error:?}");
-        assert!(error.to_string().contains("call listen on it first"), "{what}: {error}");
-        // It came back open.
+        assert!(error.to_string().contains("call listen(2) on it first"), "{what}: {error}");
+        // It is still open.
         error.into_listener().0.as_fd().try_clone_to_owned().unwrap();
     }
     let owner = Owner::new();
-    let (listener, door) = Kind::Tcp4.listen();
+    let (listener, endpoint) = Kind::Tcp4.listen();
     check("a new socket", &owner.epoll, Socket::new(Domain::IPV4, Type::STREAM, None).unwrap());
-    check("a connection", &owner.epoll, door.connect().0);
+    check("a connection", &owner.epoll, endpoint.connect().0);
     check("UDP", &owner.epoll, UdpSocket::bind("127.0.0.1:0").unwrap());
     check("a Unix socket", &owner.epoll, Socket::new(Domain::UNIX, Type::STREAM, None).unwrap());
-    // These cannot be polled at all.
+    // epoll does not support these.
     check("a file", &owner.epoll, std::fs::File::open("/proc/self/exe").unwrap());
     check("/dev/null", &owner.epoll, std::fs::File::open("/dev/null").unwrap());
     check("an epoll", &owner.epoll, Epoll::new().unwrap());
     let shut = listener.try_clone().unwrap();
     shut.shutdown(std::net::Shutdown::Both).unwrap();
-    check("a listener that was shut down", &owner.epoll, shut);
+    check("a listener after shutdown", &owner.epoll, shut);
     assert_eq!(owner.registrations(), []);
 }
 
-/// A descriptor that nobody has open.
+/// A descriptor number that is not open.
 struct Closed;
 
 impl AsFd for Closed {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: does what `borrow_raw` forbids, which is the test: the number is above every limit on
-        // descriptors of the tests' processes, so that no call can hit a stranger.
+        // SAFETY: violates the contract of `borrow_raw` on purpose: the number is above the descriptor limit of every
+        // process, so it is never open and each call returns EBADF.
         unsafe { BorrowedFd::borrow_raw(i32::MAX - 1) }
     }
 }
 
 #[test]
-fn a_closed_descriptor_is_refused_as_listener_and_as_epoll() {
+fn closed_descriptor_is_rejected() {
     let owner = Owner::new();
-    let error = refused(LevelTriggered::on(AnyListener(Closed)).register(&owner.epoll, LISTENER));
+    let error = rejected(LevelTriggered::on(AnySocket(Closed)).register(&owner.epoll, LISTENER));
     assert!(matches!(error.kind(), BuildErrorKind::NotListening), "{error:?}");
-    let (listener, door) = Kind::Tcp4.listen();
-    let error = refused(LevelTriggered::on(AnyListener(listener)).register(Closed, LISTENER));
+    let (listener, endpoint) = Kind::Tcp4.listen();
+    let error = rejected(LevelTriggered::on(AnySocket(listener)).register(Closed, LISTENER));
     let BuildErrorKind::System(cause) = error.kind() else { panic!("{error:?}") };
     assert_eq!(cause.raw_os_error(), Some(libc::EBADF));
-    assert_works(&error.into_listener().0, &door);
+    assert_works(&error.into_listener().0, &endpoint);
 }
 
 #[test]
-fn what_is_no_epoll_is_refused_and_named() {
-    let (listener, door) = Kind::Tcp4.listen();
-    let mut listener = AnyListener(listener);
-    let stream = door.connect();
-    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+fn non_epoll_is_rejected() {
+    let (listener, endpoint) = Kind::Tcp4.listen();
+    let mut listener = AnySocket(listener);
+    let stream = endpoint.connect();
+    let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
     let file = std::fs::File::open("/dev/null").unwrap();
-    for strange in [stream.0.as_fd(), other.as_fd(), file.as_fd()] {
-        let error = refused(LevelTriggered::on(listener).register(strange, LISTENER));
+    for other in [stream.0.as_fd(), tcp.as_fd(), file.as_fd()] {
+        let error = rejected(LevelTriggered::on(listener).register(other, LISTENER));
         assert!(matches!(error.kind(), BuildErrorKind::NotEpoll), "{error:?}");
-        assert!(error.to_string().contains("pass one from epoll_create1"), "{error}");
+        assert!(error.to_string().contains("make it with epoll_create1(2)"), "{error}");
         listener = error.into_listener();
     }
     let mut owner = Owner::new();
@@ -131,46 +131,46 @@ fn what_is_no_epoll_is_refused_and_named() {
     owner.serve(&mut acceptor, 1);
     stream.assert_served();
     drop(acceptor);
-    assert_works(&listener.0, &door);
+    assert_works(&listener.0, &endpoint);
 }
 
 #[test]
-fn the_same_descriptor_twice_is_refused_and_the_first_registration_lives() {
-    for (listener, door) in listeners() {
+fn second_registration_is_rejected() {
+    for (listener, endpoint) in listeners() {
         let mut owner = Owner::new();
-        let mut first = LevelTriggered::on(AnyListener(&listener)).register(&owner.epoll, LISTENER).unwrap();
+        let mut first = LevelTriggered::on(AnySocket(&listener)).register(&owner.epoll, LISTENER).unwrap();
         let before = owner.registrations();
-        let error = refused(LevelTriggered::on(AnyListener(&listener)).register(&owner.epoll, Token(8)));
+        let error = rejected(LevelTriggered::on(AnySocket(&listener)).register(&owner.epoll, Token(8)));
         assert!(matches!(error.kind(), BuildErrorKind::AlreadyRegistered), "{error:?}");
         assert!(error.to_string().contains("duplicate the listener"), "{error}");
         assert_eq!(io::Error::from(error).kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(owner.registrations(), before);
-        let clients = door.connect_many(3);
+        let clients = endpoint.connect_many(3);
         owner.serve(&mut first, 3);
         assert_all_served(&clients);
-        // What the message says helps: a duplicate, or another epoll.
+        // The remedies of the message work: a duplicate, or another epoll.
         let copy = listener.try_clone().unwrap();
-        let second = LevelTriggered::on(AnyListener(copy)).register(&owner.epoll, Token(8)).unwrap();
+        let second = LevelTriggered::on(AnySocket(copy)).register(&owner.epoll, Token(8)).unwrap();
         let elsewhere = Owner::new();
-        let third = LevelTriggered::on(AnyListener(&listener)).register(&elsewhere.epoll, Token(8)).unwrap();
+        let third = LevelTriggered::on(AnySocket(&listener)).register(&elsewhere.epoll, Token(8)).unwrap();
         drop((first, second, third));
         assert_eq!(owner.registrations(), []);
     }
 }
 
 #[test]
-fn a_listener_that_the_user_watches_already_is_refused_and_stays_watched() {
-    let (listener, door) = Kind::Tcp4.listen();
+fn foreign_registration_is_rejected_and_kept() {
+    let (listener, endpoint) = Kind::Tcp4.listen();
     let mut owner = Owner::new();
     owner.epoll.add(&listener, LISTENER, Interest::IN).unwrap();
-    let error = refused(LevelTriggered::on(AnyListener(&listener)).register(&owner.epoll, Token(8)));
+    let error = rejected(LevelTriggered::on(AnySocket(&listener)).register(&owner.epoll, Token(8)));
     assert!(matches!(error.kind(), BuildErrorKind::AlreadyRegistered), "{error:?}");
-    let _client = door.connect();
-    assert_eq!(owner.wait(SHORT), 1, "it was watched before, and is still");
+    let _client = endpoint.connect();
+    assert_eq!(owner.wait(SHORT), 1, "the first registration is unchanged");
 }
 
 #[test]
-fn illegal_exclusive_combinations_are_refused_and_say_what_to_do() {
+fn exclusive_errors_name_the_remedy() {
     let (listener, _door) = Kind::Tcp4.listen();
     let owner = Owner::new();
     owner.epoll.add_exclusive(&listener, LISTENER, ExclusiveInterest::IN).unwrap();
@@ -180,14 +180,14 @@ fn illegal_exclusive_combinations_are_refused_and_say_what_to_do() {
     assert!(error.to_string().contains("use `add_exclusive`"), "{error}");
     let error = owner.epoll.modify(&listener, LISTENER, Interest::IN).unwrap_err();
     assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
-    assert!(error.to_string().contains("delete"), "it names the remedy: {error}");
-    let error = refused(LevelTriggered::on(AnyListener(&listener)).register(&owner.epoll, Token(8)));
+    assert!(error.to_string().contains("delete"), "{error}");
+    let error = rejected(LevelTriggered::on(AnySocket(&listener)).register(&owner.epoll, Token(8)));
     assert!(matches!(error.kind(), BuildErrorKind::AlreadyRegistered), "{error:?}");
 }
 
 #[test]
-fn no_timeout_is_too_short_or_too_long() {
-    let (listener, door) = Kind::Tcp4.listen();
+fn every_timeout_is_accepted() {
+    let (listener, endpoint) = Kind::Tcp4.listen();
     let mut owner = Owner::new();
     let mut acceptor = accept_on(&owner, listener, TRIGGERS[0], None);
     for timeout in [Duration::ZERO, Duration::from_nanos(1), Duration::from_micros(1500)] {
@@ -196,7 +196,7 @@ fn no_timeout_is_too_short_or_too_long() {
     for timeout in
         [Some(Duration::MAX), Some(Duration::from_secs(u64::MAX / 1000)), None, Some(Duration::ZERO)]
     {
-        let client = door.connect();
+        let client = endpoint.connect();
         assert_eq!(owner.epoll.wait(&mut owner.events, timeout).unwrap().count(), 1);
         owner.events.clear();
         assert_eq!(acceptor.drain(|connection| crate::support::serve(&connection)).unwrap(), 1);
@@ -205,45 +205,45 @@ fn no_timeout_is_too_short_or_too_long() {
 }
 
 #[test]
-fn an_absurd_timeout_ends_when_the_acceptor_is_rung() {
+fn longest_timeout_ends_with_a_wakeup() {
     let (listener, _door) = Kind::Tcp4.listen();
     let mut owner = Owner::new();
     let acceptor = accept_on(&owner, listener, TRIGGERS[0], None);
     let control = acceptor.control();
-    let thread = std::thread::spawn(move || control.pause());
+    let thread = std::thread::spawn(move || drop(control.pause()));
     assert_eq!(owner.wait(Duration::MAX), 1);
     thread.join().unwrap();
 }
 
 #[test]
-fn no_budget_and_no_limit_is_too_large() {
-    let (listener, door) = Kind::Tcp4.listen();
+fn largest_budget_and_limit_work() {
+    let (listener, endpoint) = Kind::Tcp4.listen();
     let mut owner = Owner::new();
     let gate = Gate::new(u32::MAX);
-    assert_eq!(gate.limit(), Gate::LIMIT_MAX);
-    let mut acceptor = LevelTriggered::on(AnyListener(listener))
+    assert_eq!(gate.limit(), u32::MAX);
+    let mut acceptor = LevelTriggered::on(AnySocket(listener))
         .budget(u32::MAX)
         .gate(&gate)
         .register(&owner.epoll, LISTENER)
         .unwrap();
-    let clients = door.connect_many(100);
+    let clients = endpoint.connect_many(100);
     owner.serve(&mut acceptor, 100);
     assert_all_served(&clients);
 }
 
 #[test]
-fn without_descriptors_a_registration_fails_whole_and_the_listener_comes_back() {
-    if done_in_child("input::without_descriptors_a_registration_fails_whole_and_the_listener_comes_back") {
+fn register_without_descriptors_changes_nothing() {
+    if done_in_child("input::register_without_descriptors_changes_nothing") {
         return;
     }
-    let (listener, door) = Kind::Tcp4.listen();
-    let mut listener = AnyListener(listener);
+    let (listener, endpoint) = Kind::Tcp4.listen();
+    let mut listener = AnySocket(listener);
     let mut owner = Owner::new();
     let before = open_descriptors();
-    // An acceptor needs three besides its listener.
+    // An acceptor takes three descriptors besides its listener.
     for left in 0..3 {
         let none = NoDescriptors::all_but(left);
-        let error = refused(LevelTriggered::on(listener).register(&owner.epoll, LISTENER));
+        let error = rejected(LevelTriggered::on(listener).register(&owner.epoll, LISTENER));
         drop(none);
         let BuildErrorKind::System(cause) = error.kind() else { panic!("{error:?}") };
         assert_eq!(cause.raw_os_error(), Some(libc::EMFILE));
@@ -254,7 +254,7 @@ fn without_descriptors_a_registration_fails_whole_and_the_listener_comes_back() 
     let three = NoDescriptors::all_but(3);
     let mut acceptor = LevelTriggered::on(listener).register(&owner.epoll, LISTENER).unwrap();
     drop(three);
-    let client = door.connect();
+    let client = endpoint.connect();
     owner.serve(&mut acceptor, 1);
     client.assert_served();
     drop((acceptor, client));
@@ -262,21 +262,21 @@ fn without_descriptors_a_registration_fails_whole_and_the_listener_comes_back() 
 }
 
 #[test]
-fn refused_registrations_leak_nothing() {
-    if done_in_child("input::refused_registrations_leak_nothing") {
+fn failed_registrations_leak_nothing() {
+    if done_in_child("input::failed_registrations_leak_nothing") {
         return;
     }
     let (listener, _door) = Kind::Tcp4.listen();
     let owner = Owner::new();
-    let _first = LevelTriggered::on(AnyListener(&listener)).register(&owner.epoll, LISTENER).unwrap();
+    let _first = LevelTriggered::on(AnySocket(&listener)).register(&owner.epoll, LISTENER).unwrap();
     let waker = Waker::new(&owner.epoll, Token(9)).unwrap();
-    let stranger = TcpStream::connect(listener.local_addr().unwrap().as_socket().unwrap()).unwrap();
+    let stream = TcpStream::connect(listener.local_addr().unwrap().as_socket().unwrap()).unwrap();
     let before = (open_descriptors(), owner.registrations());
     for _ in 0..50 {
-        drop(refused(LevelTriggered::on(AnyListener(&listener)).register(&owner.epoll, Token(8))));
-        drop(refused(LevelTriggered::on(AnyListener(&listener)).register(&stranger, Token(8))));
-        drop(refused(LevelTriggered::on(AnyListener(&stranger)).register(&owner.epoll, Token(8))));
-        drop(refused(LevelTriggered::on(AnyListener(&listener)).budget(0).register(&owner.epoll, Token(8))));
+        drop(rejected(LevelTriggered::on(AnySocket(&listener)).register(&owner.epoll, Token(8))));
+        drop(rejected(LevelTriggered::on(AnySocket(&listener)).register(&stream, Token(8))));
+        drop(rejected(LevelTriggered::on(AnySocket(&stream)).register(&owner.epoll, Token(8))));
+        drop(rejected(LevelTriggered::on(AnySocket(&listener)).budget(0).register(&owner.epoll, Token(8))));
     }
     assert_eq!((open_descriptors(), owner.registrations()), before);
     drop(waker);

@@ -1,29 +1,29 @@
-//! The acceptors on the real kernel: each test is a fact.
+//! The acceptors on the real kernel.
 #![allow(
     clippy::forget_non_drop,
-    reason = "that forgetting a pass is no more than dropping it is promised, not typed"
+    reason = "that forgetting a pass is no worse than dropping it is promised, not typed"
 )]
 
 mod support;
-mod throttle;
 
+mod allowed_users;
 mod chaos;
-mod closing;
 mod connection;
 mod control;
-mod credentials;
-mod dead;
-mod delay;
 mod exclusive;
 mod exhausted;
+mod exits;
 mod foreign;
 mod fork;
 mod gate;
 mod handover;
 mod input;
-mod leaving;
-mod peers;
-mod policy;
+mod listener_closed;
+mod panics;
+mod peer_limit;
+mod queue_delay;
+mod rates;
+mod reserve;
 mod shed;
-mod shortage;
+mod shutdown;
 mod steady;

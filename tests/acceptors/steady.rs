@@ -1,17 +1,18 @@
-//! In steady state no accept finds the queue empty, and nobody is woken for nothing.
+//! In steady state no accept finds the queue empty, and no wakeup is spurious.
 
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use epoll_acceptor::{Acceptor, AnyListener, Gate};
+use epoll_acceptor::{Acceptor, Gate};
 
 use crate::support::{
-    Door, Kind, LISTENER, LONG, Owner, TRIGGERS, accept_on, assert_all_served, assert_balanced, listeners,
+    AnySocket, Endpoint, Kind, LISTENER, LONG, Owner, TRIGGERS, accept_on, assert_all_served,
+    assert_balanced, listeners,
 };
 
-/// `count` clients at once, served and gone again; clients leave by a reset, before the server's side.
-fn burst<A: Acceptor<Stream: AsFd>>(owner: &mut Owner, acceptor: &mut A, door: &Door, count: usize) {
-    let clients = door.connect_many(count);
+/// Serves `count` concurrent clients. The clients close first, with a reset.
+fn burst<A: Acceptor<Stream: AsFd>>(owner: &mut Owner, acceptor: &mut A, endpoint: &Endpoint, count: usize) {
+    let clients = endpoint.connect_many(count);
     let mut kept = Vec::new();
     while kept.len() < count {
         assert_eq!(owner.wait(LONG), 1);
@@ -25,7 +26,7 @@ fn burst<A: Acceptor<Stream: AsFd>>(owner: &mut Owner, acceptor: &mut A, door: &
     clients.into_iter().for_each(crate::support::Client::reset);
 }
 
-/// Sizes of bursts that follow no simple rule.
+/// Returns pseudo-random burst sizes.
 fn sizes(up_to: usize) -> impl Iterator<Item = usize> {
     let mut state = 0x9E37_79B9_u32;
     std::iter::repeat_with(move || {
@@ -35,14 +36,14 @@ fn sizes(up_to: usize) -> impl Iterator<Item = usize> {
 }
 
 #[test]
-fn ten_thousand_lone_connections_cost_no_empty_accept() {
+fn lone_connections_cost_one_wake_and_accept() {
     for kind in [Kind::Tcp4, Kind::UnixStream] {
         for trigger in TRIGGERS {
-            let (listener, door) = kind.listen();
+            let (listener, endpoint) = kind.listen();
             let mut owner = Owner::new();
             let mut acceptor = accept_on(&owner, listener, trigger, None);
             for _ in 0..10_000 {
-                burst(&mut owner, &mut acceptor, &door, 1);
+                burst(&mut owner, &mut acceptor, &endpoint, 1);
             }
             let counters = acceptor.counters();
             assert_eq!((counters.empty, counters.attempts), (0, 10_000), "{counters}");
@@ -53,15 +54,15 @@ fn ten_thousand_lone_connections_cost_no_empty_accept() {
 }
 
 #[test]
-fn bursts_of_any_size_cost_no_empty_accept() {
-    for (listener, door) in listeners() {
+fn bursts_cost_no_empty_accept() {
+    for (listener, endpoint) in listeners() {
         for trigger in TRIGGERS {
             for up_to in [3, 40, 130] {
                 let mut owner = Owner::new();
                 let mut acceptor = accept_on(&owner, listener.try_clone().unwrap(), trigger, None);
                 let mut total = 0;
                 for size in sizes(up_to) {
-                    burst(&mut owner, &mut acceptor, &door, size);
+                    burst(&mut owner, &mut acceptor, &endpoint, size);
                     total += size;
                     if total > 600 {
                         break;
@@ -76,16 +77,16 @@ fn bursts_of_any_size_cost_no_empty_accept() {
 }
 
 #[test]
-fn a_gate_that_fills_and_empties_costs_no_empty_accept() {
+fn full_gate_costs_no_empty_accept() {
     for kind in [Kind::Tcp4, Kind::UnixStream] {
         for trigger in TRIGGERS {
-            let (listener, door) = kind.listen();
+            let (listener, endpoint) = kind.listen();
             let gate = Gate::new(3);
             let mut owner = Owner::new();
             let mut acceptor =
-                trigger.on(AnyListener(listener)).gate(&gate).register(&owner.epoll, LISTENER).unwrap();
+                trigger.on(AnySocket(listener)).gate(&gate).register(&owner.epoll, LISTENER).unwrap();
             for size in sizes(8).take(300) {
-                let clients = door.connect_many(size);
+                let clients = endpoint.connect_many(size);
                 let mut left = size;
                 while left > 0 {
                     let kept = owner.take(&mut acceptor, left.min(3));
@@ -101,12 +102,12 @@ fn a_gate_that_fills_and_empties_costs_no_empty_accept() {
 }
 
 #[test]
-fn an_idle_acceptor_is_never_woken() {
-    for (listener, door) in listeners() {
+fn idle_acceptor_is_never_woken() {
+    for (listener, endpoint) in listeners() {
         for trigger in TRIGGERS {
             let mut owner = Owner::new();
             let mut acceptor = accept_on(&owner, listener.try_clone().unwrap(), trigger, None);
-            burst(&mut owner, &mut acceptor, &door, 5);
+            burst(&mut owner, &mut acceptor, &endpoint, 5);
             let wakes = owner.wakes;
             assert_eq!(owner.wait(Duration::from_millis(20)), 0);
             assert_eq!(owner.wakes, wakes);
@@ -115,18 +116,18 @@ fn an_idle_acceptor_is_never_woken() {
 }
 
 #[test]
-fn a_ring_with_nothing_queued_costs_no_accept() {
+fn wakeup_at_an_empty_queue_costs_no_accept() {
     for (listener, _door) in listeners() {
         for trigger in TRIGGERS {
             let mut owner = Owner::new();
             let mut acceptor = accept_on(&owner, listener.try_clone().unwrap(), trigger, None);
             let control = acceptor.control();
             for _ in 0..5 {
-                control.resume();
+                drop(control.pause());
                 owner.settle(&mut acceptor);
-                control.pause();
+                let pause = control.pause();
                 owner.settle(&mut acceptor);
-                control.resume();
+                drop(pause);
                 owner.settle(&mut acceptor);
             }
             assert_eq!(acceptor.counters().attempts, 0);
@@ -135,20 +136,20 @@ fn a_ring_with_nothing_queued_costs_no_accept() {
 }
 
 #[test]
-fn a_ring_and_an_arrival_in_one_batch_cost_no_empty_accept() {
-    for (listener, door) in listeners() {
+fn wakeup_with_an_arrival_costs_no_empty_accept() {
+    for (listener, endpoint) in listeners() {
         for trigger in TRIGGERS {
             let mut owner = Owner::new();
             let mut acceptor = accept_on(&owner, listener.try_clone().unwrap(), trigger, None);
             let control = acceptor.control();
-            for ring_first in [true, false] {
+            for wake_first in [true, false] {
                 for _ in 0..10 {
-                    if ring_first {
-                        control.resume();
+                    if wake_first {
+                        drop(control.pause());
                     }
-                    let client = door.connect();
-                    if !ring_first {
-                        control.resume();
+                    let client = endpoint.connect();
+                    if !wake_first {
+                        drop(control.pause());
                     }
                     assert_eq!(owner.wait(LONG), 2);
                     let served: usize = (0..2)

@@ -1,32 +1,32 @@
-//! Words for the tests: listeners of every kind, clients that know whether they were served, an owner that
-//! begins a pass for an event and for nothing else, children that run one test.
+//! Test helpers: listeners of every kind, clients that know whether they were served, an owner that begins a pass for
+//! an event and for nothing else, child processes that run one test.
 #![allow(unsafe_code)]
 
 use std::env;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use epoll_acceptor::{
-    Acceptor, AnyListener, Connection, EmptyCheck, Epoll, Events, ListenerClosed, Token, Trigger,
-};
+use epoll_acceptor::acceptor::EmptyCheck;
+use epoll_acceptor::socket::Listener;
+use epoll_acceptor::{Acceptor, Connection, Epoll, EpollAcceptor, Events, ListenerClosed, Token, Trigger};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
-/// More than any of these tests takes, even on a machine that is busy with others.
+/// A timeout that no passing test reaches, even on a busy machine.
 pub(crate) const LONG: Duration = Duration::from_secs(30);
-/// Long enough to see that nothing comes.
+/// Long enough to see that no event comes.
 pub(crate) const SHORT: Duration = Duration::from_millis(30);
-/// What every acceptor of these tests is registered under.
+/// The token of every acceptor.
 pub(crate) const LISTENER: Token = Token(7);
-/// What a served client reads.
+/// The text that a served client reads.
 pub(crate) const HELLO: &[u8] = b"served";
 
 pub(crate) const TRIGGERS: [Trigger; 3] = [Trigger::Level, Trigger::Edge, Trigger::Exclusive];
-/// The default, and each by name.
-pub(crate) const PROOFS: [Option<EmptyCheck>; 4] =
+/// The default, and each one by name.
+pub(crate) const EMPTY_CHECKS: [Option<EmptyCheck>; 4] =
     [None, Some(EmptyCheck::UntilEagain), Some(EmptyCheck::Poll), Some(EmptyCheck::QueueLength)];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,9 +41,9 @@ pub(crate) enum Kind {
 pub(crate) const KINDS: [Kind; 5] =
     [Kind::Tcp4, Kind::Tcp6, Kind::Mptcp, Kind::UnixStream, Kind::UnixSeqpacket];
 
-/// Where to connect to.
+/// The address of a listener.
 #[derive(Clone, Debug)]
-pub(crate) struct Door {
+pub(crate) struct Endpoint {
     pub(crate) kind: Kind,
     pub(crate) address: SockAddr,
 }
@@ -68,16 +68,16 @@ impl Kind {
         }
     }
 
-    fn try_listen(self) -> io::Result<(Socket, Door)> {
+    fn try_listen(self) -> io::Result<(Socket, Endpoint)> {
         let socket = self.socket()?;
         socket.bind(&self.any_address())?;
         socket.listen(4096)?;
         let address = socket.local_addr()?;
-        Ok((socket, Door { kind: self, address }))
+        Ok((socket, Endpoint { kind: self, address }))
     }
 
-    /// A listener of a kind that every Linux has.
-    pub(crate) fn listen(self) -> (Socket, Door) {
+    /// Opens a listener of a kind that every Linux has.
+    pub(crate) fn listen(self) -> (Socket, Endpoint) {
         self.try_listen().unwrap()
     }
 
@@ -86,14 +86,14 @@ impl Kind {
     }
 }
 
-/// A listener of every kind that this kernel has; says which are skipped.
-pub(crate) fn listeners() -> impl Iterator<Item = (Socket, Door)> {
+/// Opens a listener of every kind that the kernel supports; prints the skipped ones.
+pub(crate) fn listeners() -> impl Iterator<Item = (Socket, Endpoint)> {
     KINDS
         .into_iter()
-        .filter_map(|kind| kind.try_listen().inspect_err(|error| eprintln!("skipped {kind:?}: {error}")).ok())
+        .filter_map(|kind| kind.try_listen().inspect_err(|error| eprintln!("SKIPPED {kind:?}: {error}")).ok())
 }
 
-impl Door {
+impl Endpoint {
     pub(crate) fn connect(&self) -> Client {
         let socket = self.kind.socket().unwrap();
         socket.connect(&self.address).unwrap();
@@ -105,11 +105,11 @@ impl Door {
     }
 }
 
-/// The other end of a connection.
+/// The client of a connection.
 #[derive(Debug)]
 pub(crate) struct Client(pub(crate) Socket);
 
-/// What a client finds when it reads.
+/// The result of a client's read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Read {
     Served,
@@ -120,7 +120,7 @@ pub(crate) enum Read {
 }
 
 impl Client {
-    /// Reads once, waiting no longer than this.
+    /// Reads once, and waits at most for `bound`.
     pub(crate) fn read_within(&self, bound: Duration) -> Read {
         self.0.set_read_timeout(Some(bound)).unwrap();
         let mut buffer = [MaybeUninit::uninit(); HELLO.len()];
@@ -133,7 +133,7 @@ impl Client {
             Err(error) => match error.kind() {
                 io::ErrorKind::WouldBlock => Read::Nothing,
                 io::ErrorKind::ConnectionReset => Read::Reset,
-                _ => panic!("a client could not read: {error}"),
+                _ => panic!("the client cannot read: {error}"),
             },
         }
     }
@@ -142,11 +142,11 @@ impl Client {
         assert_eq!(self.read_within(LONG), Read::Served);
     }
 
-    pub(crate) fn assert_waits(&self) {
+    pub(crate) fn assert_pending(&self) {
         assert_eq!(self.read_within(Duration::from_millis(1)), Read::Nothing);
     }
 
-    /// Quits by a reset, which leaves no TIME_WAIT behind.
+    /// Closes with a reset, which leaves no TIME_WAIT.
     pub(crate) fn reset(self) {
         self.0.set_linger(Some(Duration::ZERO)).unwrap();
     }
@@ -158,16 +158,16 @@ pub(crate) fn assert_all_served(clients: &[Client]) {
     }
 }
 
-/// Serves a connection whose client may have gone already.
+/// Serves a connection; its client may be gone.
 pub(crate) fn serve(connection: &impl AsFd) {
     let _ = SockRef::from(connection).send_with_flags(HELLO, libc::MSG_NOSIGNAL);
 }
 
-/// An owner: waits on one epoll, and begins a pass for every event of the acceptor. Never for anything else.
+/// An owner that waits on one epoll and begins a pass for each event of the acceptor, and for nothing else.
 pub(crate) struct Owner {
     pub(crate) epoll: Epoll,
     pub(crate) events: Events,
-    /// Waits that returned an event.
+    /// The number of waits that returned an event.
     pub(crate) wakes: u64,
 }
 
@@ -176,7 +176,7 @@ impl Owner {
         Self { epoll: Epoll::new().unwrap(), events: Events::with_capacity(64).unwrap(), wakes: 0 }
     }
 
-    /// Waits once; how many events of the acceptor there are to answer.
+    /// Waits once and returns the number of events of the acceptor.
     pub(crate) fn wait(&mut self, bound: Duration) -> usize {
         self.epoll.wait(&mut self.events, Some(bound)).unwrap();
         let due = (&mut self.events).filter(|event| event.token() == LISTENER).count();
@@ -184,8 +184,7 @@ impl Owner {
         due
     }
 
-    /// Waits and begins passes until it is done. Fails if the kernel stays silent for too long, or says the
-    /// same for ever.
+    /// Waits and runs passes until `done` returns `true`. Fails after [`LONG`], with or without events.
     pub(crate) fn until(&mut self, what: &str, mut pass: impl FnMut(), mut done: impl FnMut() -> bool) {
         let begin = Instant::now();
         while !done() {
@@ -196,7 +195,7 @@ impl Owner {
         }
     }
 
-    /// Serves until this many have been, and drops them at once. No pass begins without an event.
+    /// Serves this number of connections and drops each at once. No pass begins without an event.
     pub(crate) fn serve(&mut self, acceptor: &mut impl Acceptor<Stream: AsFd>, count: usize) {
         let begin = Instant::now();
         let mut served = 0;
@@ -209,7 +208,7 @@ impl Owner {
         assert_eq!(served, count);
     }
 
-    /// Serves this many, and keeps them.
+    /// Serves this number of connections and returns them.
     pub(crate) fn take<A: Acceptor<Stream: AsFd>>(
         &mut self,
         acceptor: &mut A,
@@ -230,32 +229,35 @@ impl Owner {
         kept
     }
 
-    /// Answers what is due until nothing is, and asserts that this ends: whoever sleeps is not woken.
+    /// Runs a pass for each event until no event is due, and asserts that this ends: a blocked acceptor is not woken.
     pub(crate) fn settle(&mut self, acceptor: &mut impl Acceptor) {
         for _ in 0..100 {
-            // What is due is due at once: rings, levels and edges are there before this call.
+            // Whatever is due is due at once: wakeups, levels and edges precede this call.
             let due = self.wait(Duration::from_millis(1));
             if due == 0 {
                 return;
             }
             for _ in 0..due {
-                assert_eq!(acceptor.drain(drop).unwrap(), 0, "somebody was left");
+                assert_eq!(acceptor.drain(drop).unwrap(), 0, "a connection was left");
             }
         }
-        panic!("never at rest: {}", acceptor.counters());
+        panic!("the events do not end: {}", acceptor.counters());
     }
 
-    /// Passes until the listener's death is told.
-    pub(crate) fn told(&mut self, acceptor: &mut impl Acceptor<Stream: AsFd>) -> (usize, ListenerClosed) {
+    /// Runs passes until the acceptor reports that its listener is closed.
+    pub(crate) fn until_closed(
+        &mut self,
+        acceptor: &mut impl Acceptor<Stream: AsFd>,
+    ) -> (usize, ListenerClosed) {
         let begin = Instant::now();
         let mut served = 0;
         loop {
-            assert!(begin.elapsed() < LONG, "not told: {:?} {}", acceptor.state(), acceptor.counters());
+            assert!(begin.elapsed() < LONG, "not reported: {:?} {}", acceptor.state(), acceptor.counters());
             for _ in 0..self.wait(Duration::from_millis(5)) {
                 for connection in acceptor.ready() {
                     match connection {
                         Ok(connection) => serve(&connection),
-                        Err(dead) => return (served, dead),
+                        Err(closed) => return (served, closed),
                     }
                     served += 1;
                 }
@@ -263,19 +265,33 @@ impl Owner {
         }
     }
 
-    /// The kernel's list of what the epoll watches: descriptor and mask.
+    /// Returns the registrations of the epoll: descriptor and mask.
     pub(crate) fn registrations(&self) -> Vec<(i32, u32)> {
         registrations(&self.epoll)
     }
 }
 
-/// An acceptor on any listener, the trigger chosen at run time.
-pub(crate) type Any = epoll_acceptor::EpollAcceptor<AnyListener<Socket>, Trigger>;
+/// A listener of any kind; its streams are descriptors.
+#[derive(Debug)]
+pub(crate) struct AnySocket<T>(pub(crate) T);
 
-pub(crate) fn accept_on(owner: &Owner, socket: Socket, trigger: Trigger, proof: Option<EmptyCheck>) -> Any {
-    let mut builder = trigger.on(AnyListener(socket));
-    if let Some(proof) = proof {
-        builder = builder.empty_check(proof);
+impl<T: AsFd> AsFd for AnySocket<T> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl<T: AsFd + Send + Sync> Listener for AnySocket<T> {
+    type Stream = OwnedFd;
+}
+
+/// An acceptor on a listener of any kind.
+pub(crate) type Any<F = ()> = EpollAcceptor<AnySocket<Socket>, F>;
+
+pub(crate) fn accept_on(owner: &Owner, socket: Socket, trigger: Trigger, check: Option<EmptyCheck>) -> Any {
+    let mut builder = trigger.on(AnySocket(socket));
+    if let Some(check) = check {
+        builder = builder.empty_check(check);
     }
     builder.register(&owner.epoll, LISTENER).unwrap()
 }
@@ -298,20 +314,20 @@ pub(crate) fn registrations(epoll: &impl AsFd) -> Vec<(i32, u32)> {
     std::fs::read_to_string(path).unwrap().lines().filter_map(parse).collect()
 }
 
-/// How many descriptors this process has open.
+/// Returns the number of open descriptors of this process.
 pub(crate) fn open_descriptors() -> usize {
-    // The directory's own descriptor is among them.
+    // Excludes the descriptor of the directory.
     std::fs::read_dir("/proc/self/fd").unwrap().count() - 1
 }
 
-/// A name that no other test uses, in this or another process.
+/// Returns a name that no other test uses, in this or another process.
 pub(crate) fn unique_name() -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     format!("epoll-acceptor-acc-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// Tries again until it is true.
-pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) {
+/// Polls a condition until it is true.
+pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let begin = Instant::now();
     while !condition() {
         assert!(begin.elapsed() < LONG, "{what}: not after {LONG:?}");
@@ -319,8 +335,7 @@ pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// Lets the same test run once more, alone in a process of its own, and passes its failure on. `true` in the
-/// parent, when all is done.
+/// Runs the test in a child process and propagates its failure. Returns `true` in the parent, `false` in the child.
 pub(crate) fn done_in_child(test: &str) -> bool {
     if env::var_os(CHILD).is_some_and(|name| name == test) {
         return false;
@@ -336,7 +351,7 @@ pub(crate) fn done_in_child(test: &str) -> bool {
 
 const CHILD: &str = "EPOLL_ACCEPTOR_TEST_CHILD";
 
-/// Leaves this process no descriptor to open, until the drop. For children only: the limit is the process's.
+/// Leaves the process no free descriptor until it is dropped. For child processes: the limit belongs to the process.
 pub(crate) struct NoDescriptors {
     soft: u64,
     hard: u64,
@@ -347,12 +362,12 @@ impl NoDescriptors {
         Self::all_but(0)
     }
 
-    /// Leaves this many.
+    /// Leaves this number of free descriptors.
     pub(crate) fn all_but(left: u64) -> Self {
         Self::try_all_but(left).unwrap()
     }
 
-    /// `None` if there are none already.
+    /// Returns `None` if no descriptor is free already.
     pub(crate) fn try_now() -> Option<Self> {
         Self::try_all_but(0).ok()
     }
@@ -360,7 +375,7 @@ impl NoDescriptors {
     fn try_all_but(left: u64) -> io::Result<Self> {
         let (soft, hard) =
             nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).unwrap();
-        // The lowest free numbers: those below the last of them are what is left.
+        // Takes the lowest free numbers; those below the highest of them stay free.
         let spare: io::Result<Vec<OwnedFd>> =
             (0..=left).map(|_| io::stdin().as_fd().try_clone_to_owned()).collect();
         let limit = u64::try_from(spare?.iter().map(AsRawFd::as_raw_fd).max().unwrap()).unwrap();

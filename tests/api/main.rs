@@ -1,7 +1,7 @@
-//! What the crate offers is what docs/api.txt says: nothing of it changes unnoticed.
+//! The public API equals docs/api.txt, so that no change of it goes unnoticed.
 //!
-//! `UPDATE_API=1 cargo test --test api` writes the file anew; its diff is what a reviewer reads, and what
-//! docs/releasing.md decides the next version by.
+//! `UPDATE_API=1 cargo test --all-features --test api` rewrites the file. A reviewer reads its diff, and docs/releasing.md
+//! derives the next version from it.
 
 use std::collections::HashSet;
 use std::env;
@@ -15,15 +15,15 @@ use std::process::Command;
 use serde_json::Value;
 
 const HEAD: &str = "\
-# The public API, kept by tests/api: `UPDATE_API=1 cargo test --test api` writes this file anew.
-# Methods of traits of other crates, and the feature `sim`, are left out: see docs/releasing.md.
+# The public API, checked by tests/api: `UPDATE_API=1 cargo test --all-features --test api` rewrites this file.
+# Without methods of other crates' traits, and without the feature `sim`: see docs/releasing.md.
 ";
 
-/// What promises nothing, by docs/releasing.md.
+/// The features without a promise: see docs/releasing.md.
 const NOT_COVERED: [&str; 2] = ["sim", "default"];
 
 #[test]
-fn the_public_api_is_what_its_file_says() {
+fn public_api_equals_its_file() {
     let features = features();
     let (Some(core), Some(all)) = (listing(&[]), listing(&features)) else { return };
     let mut now = format!("{HEAD}\n== without features\n\n");
@@ -36,25 +36,28 @@ fn the_public_api_is_what_its_file_says() {
         let _ = writeln!(now, "{line}");
     }
     let missing: Vec<&String> = core.iter().filter(|line| !all.contains(line)).collect();
-    assert!(missing.is_empty(), "features must only add; these are gone with them: {missing:#?}");
+    assert!(
+        missing.is_empty(),
+        "a feature must only add items; these are missing with all features: {missing:#?}"
+    );
 
     let path = root().join("docs/api.txt");
     if env::var_os("UPDATE_API").is_some() {
-        return fs::write(&path, now).expect("docs/api.txt can be written");
+        return fs::write(&path, now).expect("docs/api.txt must be writable");
     }
     let before = fs::read_to_string(&path).unwrap_or_default();
     let difference = difference(&before, &now);
     assert!(
         difference.is_empty(),
-        "the public API has changed:
+        "the public API differs from docs/api.txt:
 
 {difference}
-If that is meant: UPDATE_API=1 cargo test --test api, and an \
-         entry in CHANGELOG.md (docs/releasing.md says of which form)"
+If the change is intended, run UPDATE_API=1 cargo test --all-features --test api, and add an \
+         entry to CHANGELOG.md in the form of docs/releasing.md"
     );
 }
 
-/// The features of the package that its versions speak for, in order.
+/// Returns the features of the package that semantic versioning covers, sorted.
 fn features() -> Vec<String> {
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--no-deps", "--offline", "--format-version", "1", "--manifest-path"])
@@ -62,24 +65,27 @@ fn features() -> Vec<String> {
         .output()
         .expect("cargo runs");
     let metadata: Value = serde_json::from_slice(&output.stdout).expect("cargo metadata writes JSON");
-    let features = metadata["packages"][0]["features"].as_object().expect("a package has features");
+    let packages = metadata["packages"].as_array().expect("a list of packages");
+    let library = packages.iter().find(|package| package["name"] == env!("CARGO_PKG_NAME"));
+    let features = &library.expect("this package")["features"];
+    let features = features.as_object().expect("a package has features");
     let mut names: Vec<String> =
         features.keys().filter(|name| !NOT_COVERED.contains(&name.as_str())).cloned().collect();
     names.sort();
     names
 }
 
-/// The public items with these features; `None`, said aloud, with a toolchain whose JSON cannot be read.
+/// Returns the public items with these features; `None`, with a message, if the toolchain's JSON cannot be read.
 fn listing(features: &[String]) -> Option<Vec<String>> {
     let json = rustdoc_json(features);
     let api = match public_api::Builder::from_rustdoc_json(&json).omit_blanket_impls(true).build() {
         Ok(api) => api,
-        Err(why) => {
-            // Not println!, which the harness keeps to itself.
+        Err(error) => {
+            // The harness captures `eprintln!`.
             let _ = writeln!(
                 std::io::stderr(),
-                "SKIPPED: the public API is not compared: rustdoc of this toolchain writes JSON of a form \
-                 that the dev-dependency public-api cannot read ({why})"
+                "SKIPPED: the public API is not compared: the dev-dependency public-api cannot read the JSON of \
+                 this toolchain's rustdoc ({error})"
             );
             return None;
         }
@@ -89,17 +95,25 @@ fn listing(features: &[String]) -> Option<Vec<String>> {
 
 fn rustdoc_json(features: &[String]) -> PathBuf {
     let own = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    // Only rustdoc is asked for something unstable: cargo and the dependencies stay as other builds have them.
+    // RUSTC_BOOTSTRAP applies to rustdoc alone, so that cargo does not build the dependencies again.
     let rustdoc = own.join("rustdoc-json");
     let real = env::var("RUSTDOC").unwrap_or_else(|_| "rustdoc".to_owned());
     let script = format!("#!/bin/sh\nRUSTC_BOOTSTRAP=1 exec \"{real}\" \"$@\"\n");
     if fs::read_to_string(&rustdoc).ok().as_ref() != Some(&script) {
-        fs::write(&rustdoc, script).expect("the target folder can be written");
-        fs::set_permissions(&rustdoc, fs::Permissions::from_mode(0o755)).expect("it is ours");
+        fs::write(&rustdoc, script).expect("the target folder must be writable");
+        fs::set_permissions(&rustdoc, fs::Permissions::from_mode(0o755)).expect("the script is ours");
     }
     let target = own.parent().expect("the target folder");
     let status = Command::new(env!("CARGO"))
-        .args(["rustdoc", "--quiet", "--lib", "--locked", "--manifest-path"])
+        .args([
+            "rustdoc",
+            "--quiet",
+            "--package",
+            env!("CARGO_PKG_NAME"),
+            "--lib",
+            "--locked",
+            "--manifest-path",
+        ])
         .arg(root().join("Cargo.toml"))
         .arg("--target-dir")
         .arg(target)
@@ -108,24 +122,23 @@ fn rustdoc_json(features: &[String]) -> PathBuf {
         .env("RUSTDOC", &rustdoc)
         .status()
         .expect("cargo runs");
-    assert!(status.success(), "the library is not documented");
+    assert!(status.success(), "rustdoc failed");
     target.join("doc/epoll_acceptor.json")
 }
 
-/// The list without what says nothing about this crate: repetitions (an item that is re-exported is listed
-/// with all that belongs to it once a path), methods that another crate's trait prescribes, marker traits
-/// that are not stable, and the private modules on the way to an item.
+/// Returns the list without repetitions (a re-exported item is listed with its methods once per path), methods of other
+/// crates' traits, unstable marker traits, and the private modules in a path.
 fn readable(list: &str) -> Vec<String> {
     let modules: HashSet<&str> = list.lines().filter_map(|line| line.strip_prefix("pub mod ")).collect();
     let (mut seen, mut lines) = (HashSet::new(), Vec::new());
     let mut implementor = None;
-    // The guides are pages of rustdoc and no modules of the crate.
+    // The guides are pages of rustdoc, not modules of the crate.
     let is_item = |line: &&str| !line.starts_with("pub mod epoll_acceptor::guide");
     for line in list.lines().filter(is_item) {
         if line.starts_with("impl") {
             implementor = line.split_once(" for ").map(|(_, name)| base(name));
         }
-        let is_prescribed = implementor.is_some_and(|name| {
+        let is_of_another_trait = implementor.is_some_and(|name| {
             line.starts_with("pub ") && line.contains(" fn ") && base(after_keywords(line)) == name
         });
         let is_unstable = [
@@ -136,19 +149,19 @@ fn readable(list: &str) -> Vec<String> {
         .iter()
         .any(|name| line.contains(name));
         let line = shortened(line, &modules);
-        if !is_prescribed && !is_unstable && seen.insert(line.clone()) {
+        if !is_of_another_trait && !is_unstable && seen.insert(line.clone()) {
             lines.push(line);
         }
     }
     lines
 }
 
-/// What follows `pub const unsafe fn`.
+/// Returns what follows `pub const unsafe fn`.
 fn after_keywords(line: &str) -> &str {
     line.split_once(" fn ").map_or(line, |(_, rest)| rest)
 }
 
-/// The path of a type, without its generics and what belongs to it.
+/// Returns the path of a type, without generics and associated items.
 fn base(path: &str) -> &str {
     let path = path.split(['<', '(', ' ']).next().unwrap_or_default();
     match path.rsplit_once("::") {
@@ -157,7 +170,7 @@ fn base(path: &str) -> &str {
     }
 }
 
-/// The line with its paths cut short.
+/// Returns the line with shortened paths.
 fn shortened(line: &str, modules: &HashSet<&str>) -> String {
     let is_of_path = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
     let (mut cut, mut rest) = (String::new(), line);
@@ -170,8 +183,8 @@ fn shortened(line: &str, modules: &HashSet<&str>) -> String {
     cut + rest
 }
 
-/// `epoll_acceptor::drain::state::State` as `epoll_acceptor::drain::State`, `core::net::ip_addr::IpAddr` as
-/// `std::net::IpAddr`: where the standard library keeps an item changes from one compiler to the next.
+/// Shortens `epoll_acceptor::drain::state::State` to `epoll_acceptor::State`, and `core::net::ip_addr::IpAddr` to
+/// `std::net::IpAddr`: the module of a standard item changes between compilers.
 fn short_path(path: &str, modules: &HashSet<&str>) -> String {
     let segments: Vec<&str> = path.split("::").collect();
     let [first, middle @ .., last] = &segments[..] else { return path.to_owned() };
@@ -191,7 +204,7 @@ fn short_path(path: &str, modules: &HashSet<&str>) -> String {
     format!("{short}::{last}")
 }
 
-/// The lines that only one of the two has. Their order is by paths as the compiler knows them: not compared.
+/// Returns the lines that only one of the two has. Their order depends on the compiler and is not compared.
 fn difference(before: &str, now: &str) -> String {
     let (old, new): (HashSet<&str>, HashSet<&str>) = (before.lines().collect(), now.lines().collect());
     let mut text = String::new();

@@ -1,14 +1,15 @@
-//! The kernel, through this crate's wrappers.
+//! The kernel as a system under test, through this crate's wrappers.
 
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
-use epoll_acceptor::{Epoll, Events, Interest, Token, accept_queue, has_pending};
+use epoll_acceptor::socket::{accept_queue, has_pending};
+use epoll_acceptor::{Epoll, Events, Interest, Token};
 
-use crate::cases::{Trigger, World};
+use crate::cases::{System, Trigger};
 
-/// How long a thread waits that is not to get anything.
-const IN_VAIN: Duration = Duration::from_millis(300);
+/// The timeout of threads that get no event.
+const NO_EVENT_TIMEOUT: Duration = Duration::from_millis(300);
 
 pub(crate) struct Linux {
     listeners: Vec<TcpListener>,
@@ -16,7 +17,7 @@ pub(crate) struct Linux {
     clients: Vec<TcpStream>,
 }
 
-impl World for Linux {
+impl System for Linux {
     fn new(listeners: usize, epolls: usize) -> Self {
         let listeners = (0..listeners).map(|_| listener()).collect();
         Self { listeners, epolls: (0..epolls).map(|_| Epoll::new().unwrap()).collect(), clients: Vec::new() }
@@ -53,7 +54,7 @@ impl World for Linux {
     fn woken(&mut self, epoll: usize, threads: usize, max: usize, connect: &[usize]) -> usize {
         let epoll = &self.epolls[epoll];
         std::thread::scope(|scope| {
-            let waits = (0..threads).map(|_| scope.spawn(|| wait(epoll, max, Some(IN_VAIN)) > 0));
+            let waits = (0..threads).map(|_| scope.spawn(|| wait(epoll, max, Some(NO_EVENT_TIMEOUT)) > 0));
             let waits: Vec<_> = waits.collect();
             let clients = connect.iter().map(|listener| self::connect(&self.listeners[*listener]));
             self.clients.extend(clients);
@@ -68,14 +69,14 @@ pub(crate) fn listener() -> TcpListener {
     listener
 }
 
-/// A client that resets on close, so that nothing of it stays behind.
+/// Connects a client that resets on close, which leaves no TIME_WAIT.
 pub(crate) fn connect(listener: &TcpListener) -> TcpStream {
     let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
     client
 }
 
-/// Waits, through signals, and returns how many events came.
+/// Waits, retrying after signals, and returns the number of events.
 pub(crate) fn wait(epoll: &Epoll, max: usize, timeout: Option<Duration>) -> usize {
     let mut events = Events::with_capacity(max).unwrap();
     loop {

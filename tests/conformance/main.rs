@@ -1,6 +1,8 @@
-//! The cases of the kernel's own self-test of epoll wake-ups that make sense with a listener as the source,
-//! on the kernel through this crate's `Epoll`, and on the model. Numbers are those of the self-test
-//! (`tools/testing/selftests/filesystems/epoll/epoll_wakeup_test.c`).
+//! The kernel's self-test of epoll wakeups with a listener as the source, on the kernel through this crate's
+//! `Epoll` and on the model.
+//!
+//! Case numbers are those of `tools/testing/selftests/filesystems/epoll/epoll_wakeup_test.c`. Cases that do not apply
+//! to a listener are left out.
 #![cfg(feature = "sim")]
 
 mod cases;
@@ -10,12 +12,12 @@ mod races;
 
 use std::io::Write as _;
 
-/// Whether this is the long run.
+/// Returns whether the thorough run is requested.
 fn thorough() -> bool {
     std::env::var_os("EPOLL_ACCEPTOR_THOROUGH").is_some()
 }
 
-/// Prints past the harness, which shows nothing of a test that passes.
-fn say(line: &str) {
+/// Prints to stderr past the capture of the test harness.
+fn report(line: &str) {
     std::io::stderr().write_all(format!("{line}\n").as_bytes()).unwrap();
 }

@@ -1,8 +1,8 @@
-//! The model.
+//! The model as a system under test.
 
 use epoll_acceptor::sim::kernel::{Family, Fd, Kernel, Mask, Sleep, Thread};
 
-use crate::cases::{Trigger, World};
+use crate::cases::{System, Trigger};
 
 pub(crate) struct Model {
     pub(crate) kernel: Kernel,
@@ -10,7 +10,7 @@ pub(crate) struct Model {
     pub(crate) epolls: Vec<Fd>,
 }
 
-impl World for Model {
+impl System for Model {
     fn new(listeners: usize, epolls: usize) -> Self {
         let mut kernel = Kernel::new();
         let listeners = (0..listeners).map(|_| kernel.listener(Family::Tcp4, 128).unwrap()).collect();
@@ -57,7 +57,7 @@ impl World for Model {
             let Some(thread) = self.kernel.runnable().next() else { break };
             assert!(self.kernel.run(thread).is_ok());
         }
-        threads().filter(|thread| !self.kernel.has_pending(*thread)).count()
+        threads().filter(|thread| !self.kernel.is_waiting(*thread)).count()
     }
 }
 

@@ -1,5 +1,4 @@
-//! The cases that are a race: no wake-up is lost, on the kernel; and what of them is not a race, on the
-//! model.
+//! The racing cases on the kernel, which must lose no wakeup, and their deterministic part on the model.
 
 use std::net::TcpListener;
 use std::sync::Barrier;
@@ -7,19 +6,20 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use epoll_acceptor::sim::kernel::{Sleep, Thread};
-use epoll_acceptor::{AcceptFlags, Epoll, Events, Interest, Token, accept};
+use epoll_acceptor::socket::{AcceptFlags, accept};
+use epoll_acceptor::{Epoll, Events, Interest, Token};
 
-use crate::cases::{Trigger, World};
+use crate::cases::{System, Trigger};
 use crate::kernel::{connect, interest, listener, wait};
 use crate::model::Model;
-use crate::{say, thorough};
+use crate::{report, thorough};
 
-/// More than any of this takes, even on a machine that is busy with others.
-const LONG: Duration = Duration::from_secs(20);
+/// The time limit of every wait, generous enough for a busy machine.
+const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Case 59: one thread waits, another arms the edge anew each time.
+/// Case 59: one thread waits, another re-arms the edge each time.
 #[test]
-fn each_modify_from_another_thread_gives_an_event() {
+fn modify_in_another_thread_gives_an_event() {
     let rounds = if thorough() { 100_000 } else { 5_000 };
     let (listener, epoll) = (listener(), Epoll::new().unwrap());
     epoll.add(&listener, Token(0), interest(Trigger::Edge)).unwrap();
@@ -33,16 +33,16 @@ fn each_modify_from_another_thread_gives_an_event() {
             }
         });
         for round in 1..=rounds {
-            assert_eq!(wait(&epoll, 1, Some(LONG)), 1, "round {round}");
+            assert_eq!(wait(&epoll, 1, Some(TIMEOUT)), 1, "round {round}");
             taken.store(round, Ordering::Release);
         }
     });
-    say(&format!("conformance: case 59, {rounds} rounds, none lost"));
+    report(&format!("conformance: case 59, {rounds} rounds, none lost"));
 }
 
 /// Case 60: ten threads on one epoll, ten edge-triggered listeners.
 #[test]
-fn ten_threads_lose_no_wake_up_of_ten_listeners() {
+fn threads_lose_no_wakeup_of_many_listeners() {
     let rounds = if thorough() { 300 } else { 100 };
     let listeners: Vec<TcpListener> = (0..10).map(|_| listener()).collect();
     let (epoll, end) = (Epoll::new().unwrap(), listener());
@@ -58,11 +58,11 @@ fn ten_threads_lose_no_wake_up_of_ten_listeners() {
             let _clients: Vec<_> = listeners.iter().map(connect).collect();
             until(|| accepted.load(Ordering::Acquire) == 10 * round);
         }
-        // Level-triggered and never accepted: it wakes them all, one after the other.
+        // Level-triggered and never accepted: it wakes all threads, one after the other.
         epoll.add(&end, Token(10), Interest::IN).unwrap();
         drop(connect(&end));
     });
-    say(&format!("conformance: case 60, {} connections in {rounds} rounds, none lost", 10 * rounds));
+    report(&format!("conformance: case 60, {} connections in {rounds} rounds, none lost", 10 * rounds));
 }
 
 fn accept_until_end(epoll: &Epoll, listeners: &[TcpListener], accepted: &AtomicUsize) {
@@ -71,14 +71,14 @@ fn accept_until_end(epoll: &Epoll, listeners: &[TcpListener], accepted: &AtomicU
         epoll.wait(&mut events, None).unwrap();
         let Some(Token(token)) = events.next().map(|event| event.token()) else { continue };
         let Some(listener) = listeners.get(usize::try_from(token).unwrap()) else { return };
-        accept(listener, AcceptFlags::default()).expect("one for each event");
+        accept(listener, AcceptFlags::default()).expect("one connection per event");
         accepted.fetch_add(1, Ordering::Release);
     }
 }
 
-/// Case 61: an arrival at the moment in which the wait ends is in this wait or in the next.
+/// Case 61: this wait or the next reports an arrival at the deadline.
 #[test]
-fn an_arrival_at_the_deadline_is_not_lost() {
+fn arrival_at_the_deadline_is_not_lost() {
     let rounds: u64 = if thorough() { 1_000 } else { 200 };
     let (listener, epoll, together) = (listener(), Epoll::new().unwrap(), Barrier::new(2));
     epoll.add(&listener, Token(0), interest(Trigger::Edge)).unwrap();
@@ -108,65 +108,68 @@ fn an_arrival_at_the_deadline_is_not_lost() {
         }
     });
     let in_time = in_time.into_inner();
-    say(&format!("conformance: case 61, {rounds} rounds, {in_time} before the deadline, none lost"));
+    report(&format!("conformance: case 61, {rounds} rounds, {in_time} before the deadline, none lost"));
 }
 
-/// Case 61 on the model: the arrival before the deadline, and after it.
+/// Case 61 on the model: an arrival before and after the deadline.
 #[test]
-fn an_arrival_around_the_deadline_of_the_model_is_not_lost() {
+fn model_keeps_an_arrival_at_the_deadline() {
     for arrives_first in [true, false] {
-        let mut world = Model::new(1, 1);
-        world.watch(0, 0, Trigger::Edge);
-        let epoll = world.epolls[0];
-        assert_eq!(world.kernel.sleep(epoll, Thread(0), 1, Some(10)), Ok(Sleep::Asleep));
+        let mut system = Model::new(1, 1);
+        system.watch(0, 0, Trigger::Edge);
+        let epoll = system.epolls[0];
+        assert_eq!(system.kernel.sleep(epoll, Thread(0), 1, Some(10)), Ok(Sleep::Asleep));
         if arrives_first {
-            world.connect(0);
-            world.kernel.advance(10);
+            system.connect(0);
+            system.kernel.advance(10);
         } else {
-            world.kernel.advance(10);
-            world.connect(0);
+            system.kernel.advance(10);
+            system.connect(0);
         }
-        let Ok(Sleep::Returned(events)) = world.kernel.run(Thread(0)) else { panic!("its time is over") };
+        let Ok(Sleep::Returned(events)) = system.kernel.run(Thread(0)) else { panic!("not timed out") };
         assert_eq!(events.len(), usize::from(arrives_first));
-        assert_eq!(world.wait(0, 1), usize::from(!arrives_first));
+        assert_eq!(system.wait(0, 1), usize::from(!arrives_first));
     }
 }
 
-/// Cases 62 and 63: a wait in nanoseconds takes what is ready, and ends no earlier than it should if nothing
-/// is.
+/// Cases 62 and 63: a wait with a nanosecond timeout returns ready events at once, and otherwise not before the timeout.
 #[test]
-fn a_wait_in_nanoseconds_returns_at_once_or_not_early() {
+fn nanosecond_wait_returns_at_once_or_on_time() {
     let (listener, epoll) = (listener(), Epoll::new().unwrap());
     epoll.add(&listener, Token(0), interest(Trigger::Level)).unwrap();
     let (start, timeout) = (Instant::now(), Duration::from_micros(10_250));
     assert_eq!(wait(&epoll, 1, Some(timeout)), 0);
-    assert!(start.elapsed() >= timeout, "nothing is returned only at the deadline");
+    assert!(start.elapsed() >= timeout, "returned 0 before the deadline");
     let _client = connect(&listener);
-    assert_eq!([wait(&epoll, 1, Some(LONG)), wait(&epoll, 1, Some(LONG))], [1, 1]);
+    assert_eq!([wait(&epoll, 1, Some(TIMEOUT)), wait(&epoll, 1, Some(TIMEOUT))], [1, 1]);
 }
 
-/// Case 65: what is always ready is always reported, also to 64 threads that wait for no time. Kernels before
-/// 2026 fail that now and then, so it is counted, and the count is not held against them.
+/// Case 65: waits with timeout 0 of 64 threads report a listener that is always ready. Kernels before 2026 sometimes miss
+/// it, so misses are counted and do not fail the test.
 #[test]
-fn zero_waits_of_many_threads_see_what_is_always_ready() {
+fn zero_timeout_waits_see_a_ready_listener() {
     let waits = if thorough() { 10_000 } else { 200 };
     let (listener, epoll) = (listener(), Epoll::new().unwrap());
     epoll.add(&listener, Token(0), interest(Trigger::Level)).unwrap();
     let _client = connect(&listener);
     let seen: usize = std::thread::scope(|scope| {
-        let looking = || (0..waits).map(|_| wait(&epoll, 1, Some(Duration::ZERO))).sum::<usize>();
-        let threads: Vec<_> = (0..64).map(|_| scope.spawn(looking)).collect();
+        let waiting = || (0..waits).map(|_| wait(&epoll, 1, Some(Duration::ZERO))).sum::<usize>();
+        let threads: Vec<_> = (0..64).map(|_| scope.spawn(waiting)).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).sum()
     });
-    assert_eq!(wait(&epoll, 1, Some(Duration::ZERO)), 1, "it is still there");
-    say(&format!("conformance: case 65, {} zero waits, {} saw nothing", 64 * waits, 64 * waits - seen));
+    assert_eq!(wait(&epoll, 1, Some(Duration::ZERO)), 1, "the listener is still ready");
+    report(&format!(
+        "conformance: case 65, {} waits with timeout 0, {} without an event",
+        64 * waits,
+        64 * waits - seen
+    ));
 }
 
-/// Waits for what another thread does.
+/// Waits until another thread makes the condition true.
 fn until(done: impl Fn() -> bool) {
     let start = Instant::now();
     while !done() {
-        assert!(start.elapsed() < LONG, "it does not come");
+        assert!(start.elapsed() < TIMEOUT, "timed out");
         std::thread::yield_now();
     }
 }

@@ -1,28 +1,30 @@
-//! What the fuzzer runs on any bytes, and `main.rs` on those that it has found worth keeping.
+//! The bodies of the fuzz targets, which `main.rs` also runs on the committed corpora.
 
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+use epoll_acceptor::epoll::ExclusiveInterest;
 use epoll_acceptor::sim::{Real, Script, Setup, run};
-use epoll_acceptor::{Epoll, Events, ExclusiveInterest, Gate, Interest, PeerAddr, Token, Trigger};
+use epoll_acceptor::socket::PeerAddr;
+use epoll_acceptor::{Epoll, Events, Gate, Interest, Token, Trigger};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-/// Acts in a script: beyond that a run only takes longer.
-const ACTS_MAX: usize = 48;
+/// The greatest length of a script; longer ones only take more time.
+const ACTIONS_MAX: usize = 48;
 
-/// A case and a script, on the simulated kernel, by each trigger.
+/// Runs a setup and a script on the simulated kernel, with each trigger.
 pub(crate) fn script(bytes: &[u8]) {
     let (case, rest) = Setup::from_bytes(bytes);
     for trigger in [Trigger::Level, Trigger::Edge, Trigger::Exclusive] {
         let case = Setup { trigger, ..case.clone() };
-        let script = Script::from_bytes(&rest[..rest.len().min(2 * ACTS_MAX)], &case);
+        let script = Script::from_bytes(&rest[..rest.len().min(2 * ACTIONS_MAX)], &case);
         if let Err(violation) = run::<Gate>(&case, &script, &Real) {
             panic!("{violation}\nin {case:?}\nafter\n{script}");
         }
     }
 }
 
-/// Masks and tokens, through the wrappers and a real epoll: what goes in comes out.
+/// Registers masks and tokens with a real epoll, and checks that waits return them.
 pub(crate) fn masks(bytes: &[u8]) {
     let fd = EventFd::from_value_and_flags(1, EfdFlags::EFD_CLOEXEC).expect("an eventfd");
     for chunk in bytes.chunks_exact(12).take(16) {
@@ -36,49 +38,49 @@ pub(crate) fn masks(bytes: &[u8]) {
 
 fn watch(fd: &impl AsFd, token: Token, interest: Interest) {
     let epoll = Epoll::new().expect("an epoll");
-    // An eventfd that holds 1 can be read and written.
+    // An eventfd with the value 1 is readable and writable.
     let due = interest & (Interest::IN | Interest::OUT);
     let once = interest.intersects(Interest::ET | Interest::ONESHOT);
     let added = epoll.add(fd, token, interest);
     assert_eq!(added.is_err(), interest.contains(Interest::EXCLUSIVE), "{interest:?}: {added:?}");
     if added.is_ok() {
-        assert_eq!(wait(&epoll), told(token, due), "{interest:?}");
-        assert_eq!(wait(&epoll), if once { None } else { told(token, due) }, "{interest:?}, a second time");
+        assert_eq!(wait(&epoll), event(token, due), "{interest:?}");
+        assert_eq!(wait(&epoll), if once { None } else { event(token, due) }, "{interest:?}, second wait");
         epoll.modify(fd, Token(!token.0), interest).expect("it is registered");
-        assert_eq!(wait(&epoll), told(Token(!token.0), due), "{interest:?}, modified");
+        assert_eq!(wait(&epoll), event(Token(!token.0), due), "{interest:?}, modified");
         epoll.delete(fd).expect("it is registered");
     }
     if let Ok(exclusive) = ExclusiveInterest::try_from(interest) {
-        epoll.add_exclusive(fd, token, exclusive).expect("nothing but what is legal");
-        assert_eq!(wait(&epoll), told(token, due), "{exclusive:?}");
+        epoll.add_exclusive(fd, token, exclusive).expect("a legal mask");
+        assert_eq!(wait(&epoll), event(token, due), "{exclusive:?}");
     }
 }
 
-fn told(token: Token, due: Interest) -> Option<(Token, Interest)> {
+fn event(token: Token, due: Interest) -> Option<(Token, Interest)> {
     (!due.is_empty()).then_some((token, due))
 }
 
 fn wait(epoll: &Epoll) -> Option<(Token, Interest)> {
-    let mut events = Events::with_capacity(4).expect("room for four");
+    let mut events = Events::with_capacity(4).expect("a buffer for four events");
     epoll.wait(&mut events, Some(Duration::ZERO)).expect("a wait");
     let event = events.next();
     assert!(events.next().is_none(), "one descriptor, one event");
     event.map(|event| (event.token(), event.interest()))
 }
 
-/// The mask that `Debug` has printed.
+/// Parses the `Debug` output of a mask.
 fn parse(printed: &str) -> u32 {
     printed.split(" | ").fold(0, |mask, word| {
         let bits = match word.strip_prefix("EPOLL") {
-            Some(name) => Interest::from_name(name).expect("a name of its own").bits(),
+            Some(name) => Interest::from_name(name).expect("a known name").bits(),
             None => u32::from_str_radix(word.trim_start_matches("0x"), 16).expect("a number"),
         };
-        assert!(mask & bits == 0, "{printed}: a bit twice");
+        assert!(mask & bits == 0, "{printed}: duplicate bit");
         mask | bits
     })
 }
 
-/// A `struct sockaddr` of whatever family and length: decoded, and written back where it can be.
+/// Decodes a `struct sockaddr` of any family and length, and checks the address against the bytes.
 pub(crate) fn peer(bytes: &[u8]) {
     let address = PeerAddr::from_bytes(bytes);
     match &address {
@@ -95,6 +97,6 @@ pub(crate) fn peer(bytes: &[u8]) {
         _ => {}
     }
     let once = address.clone().canonical();
-    assert_eq!(format!("{:?}", once.clone().canonical()), format!("{once:?}"), "canonical twice");
+    assert_eq!(format!("{:?}", once.clone().canonical()), format!("{once:?}"), "canonical is not idempotent");
     assert_eq!(once.ip(), address.ip().map(|ip| ip.to_canonical()));
 }

@@ -1,7 +1,6 @@
-//! The inputs that the fuzzer found worth keeping, on the stable toolchain.
+//! Runs the fuzz targets on their committed corpora, with a stable toolchain.
 //!
-//! `cargo +nightly fuzz run script` (or `masks`, or `peer`) looks for more. The corpus is not part of the packaged
-//! crate.
+//! `cargo +nightly fuzz run script` (or `masks`, or `peer`) searches for more inputs. The packaged crate has no corpora.
 #![cfg(feature = "sim")]
 
 mod bodies;
@@ -11,27 +10,27 @@ use std::io::Write;
 use std::path::Path;
 
 #[test]
-fn every_script_of_the_corpus_keeps_the_promises() {
+fn corpus_scripts_keep_the_promises() {
     replay("script", bodies::script);
 }
 
 #[test]
-fn every_mask_of_the_corpus_comes_back() {
+fn corpus_masks_round_trip() {
     replay("masks", bodies::masks);
 }
 
 #[test]
-fn every_peer_of_the_corpus_decodes() {
+fn corpus_peers_decode() {
     replay("peer", bodies::peer);
 }
 
-/// Runs `body` on every file of a corpus, and on nothing at all.
+/// Runs `body` on every file of a corpus, and on the empty input.
 fn replay(target: &str, body: fn(&[u8])) {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
     body(&[]);
     let Ok(files) = fs::read_dir(&corpus) else {
-        return say(&format!(
-            "SKIPPED: no corpus of `{target}`; it is in the repository, not in the package"
+        return report(&format!(
+            "SKIPPED: no corpus of `{target}`; the repository has it, the package does not"
         ));
     };
     let mut count = 0_u32;
@@ -39,14 +38,14 @@ fn replay(target: &str, body: fn(&[u8])) {
         let file = file.expect("a corpus can be read").path();
         let bytes = fs::read(&file).expect("a corpus can be read");
         let replayed = std::panic::catch_unwind(|| body(&bytes));
-        assert!(replayed.is_ok(), "{} breaks it", file.display());
+        assert!(replayed.is_ok(), "{} fails", file.display());
         count += 1;
     }
     assert!(count > 0, "{} is empty", corpus.display());
-    say(&format!("corpus of {target}: {count} inputs"));
+    report(&format!("corpus of {target}: {count} inputs"));
 }
 
-/// Past the harness's capture.
-fn say(line: &str) {
+/// Prints to stderr past the capture of the test harness.
+fn report(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }

@@ -1,35 +1,36 @@
-//! In steady state nothing is allocated, whoever gives the permits back.
+//! In steady state nothing allocates, on whichever thread a permit is released.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
 use allocation_counter::{AllocationInfo, measure};
+use epoll_acceptor::filter::{Reservation, TestConnection};
 use epoll_acceptor::{
-    Acceptor, Admission, AllowedUsers, ConnectionInfo, Epoll, Events, Gate, PeerLimit, QueueDelay, RateLimit,
-    Reserve, Token, Trigger,
+    Acceptor, AllowedNetworks, AllowedUsers, Epoll, Events, Filter, Gate, PeerLimit, QueueDelay, RateLimit,
+    Token, Trigger,
 };
 
-use crate::engines::{self, BUDGET, Engine, Ours, Strategy, Who, net};
+use crate::engines::{self, BUDGET, Engine, Ours, TRIGGERS, Variant, net};
 
 const BURSTS: [usize; 4] = [1, 4, 32, 512];
 
 #[test]
-fn a_connection_costs_no_allocation() {
-    for strategy in Strategy::ALL {
-        for who in [Who::Free, Who::Gated] {
+fn connection_costs_no_allocation() {
+    for trigger in TRIGGERS {
+        for variant in [Variant::Ungated, Variant::Gated] {
             for burst in BURSTS {
                 let listener = net::listen();
                 let address = listener.local_addr().unwrap();
-                let mut engine = engines::boxed(who, strategy, burst, listener);
+                let mut engine = engines::boxed(variant, trigger, burst, listener);
                 for round in 0..40 {
                     let clients: Vec<_> = (0..burst).map(|_| net::connect(&address)).collect();
                     let allocated = measure(|| {
                         engine.take(burst);
                         engine.close();
                     });
-                    assert_none(&allocated, &format!("{} {} {burst} {round}", who.name(), strategy.name()));
+                    assert_none(&allocated, &format!("{} {} {burst} {round}", variant.name(), trigger));
                     drop(clients);
                 }
             }
@@ -38,7 +39,7 @@ fn a_connection_costs_no_allocation() {
 }
 
 #[test]
-fn a_permit_given_back_on_another_thread_costs_no_allocation() {
+fn permit_release_elsewhere_costs_no_allocation() {
     for trigger in [Trigger::Level, Trigger::Edge, Trigger::Exclusive] {
         for burst in BURSTS {
             let listener = net::listen();
@@ -53,7 +54,7 @@ fn a_permit_given_back_on_another_thread_costs_no_allocation() {
                     let mut served = served;
                     measure(|| served.clear())
                 });
-                assert_none(&elsewhere.join().unwrap(), "given back");
+                assert_none(&elsewhere.join().unwrap(), "released");
                 assert_eq!(gate.in_use(), 0);
                 drop(clients);
             }
@@ -61,21 +62,27 @@ fn a_permit_given_back_on_another_thread_costs_no_allocation() {
     }
 }
 
-/// Let in, refused for its peer, and refused without a place: none of it allocates.
+/// Combines all filters and refuses half of each burst by the limit per peer.
 #[test]
-fn a_connection_that_several_policies_look_at_costs_no_allocation() {
+fn combined_filters_cost_no_allocation() {
     for trigger in [Trigger::Level, Trigger::Edge, Trigger::Exclusive] {
         for burst in BURSTS {
             let few = u32::try_from(burst.div_ceil(2)).unwrap();
-            let (gate, peers) = (Gate::new(1_000_000), PeerLimit::new(few).capacity(1000));
-            let policy = gate.clone().and(peers.clone()).and(RateLimit::per_second(4_000_000_000));
+            let (gate, peers) = (Gate::new(1_000_000), PeerLimit::builder(few).capacity(1000).build());
             let delay = QueueDelay::new(Duration::from_secs(1));
-            let policy = policy.and(delay.clone()).and(AllowedUsers::new().user(0).allow_unknown());
             let listener = net::listen();
             let address = listener.local_addr().unwrap();
             let (epoll, mut events) = (Epoll::new().unwrap(), Events::with_capacity(16).unwrap());
-            let builder = trigger.on(listener).admission(policy);
-            let mut acceptor = builder.register(&epoll, Token(1)).unwrap();
+            let mut acceptor = trigger
+                .on(listener)
+                .gate(&gate)
+                .filter(peers.clone())
+                .filter(RateLimit::per_second(4_000_000_000))
+                .filter(delay.clone())
+                .filter(AllowedUsers::new().user(0).allow_unknown())
+                .filter(AllowedNetworks::new().allow("127.0.0.0/8").unwrap())
+                .register(&epoll, Token(1))
+                .unwrap();
             let mut served = Vec::with_capacity(burst);
             for round in 1..=20 {
                 let clients: Vec<_> = (0..burst).map(|_| net::connect(&address)).collect();
@@ -90,7 +97,7 @@ fn a_connection_that_several_policies_look_at_costs_no_allocation() {
                 assert_none(&allocated, &format!("{trigger:?} {burst} {round}"));
                 assert_eq!((served.len(), gate.in_use(), peers.peers()), (burst.div_ceil(2), few, 1));
                 assert_eq!(acceptor.counters().refused_peer, round * (burst / 2) as u64);
-                assert_none(&measure(|| served.clear()), "given back");
+                assert_none(&measure(|| served.clear()), "released");
                 assert_eq!((gate.in_use(), peers.peers(), delay.unmeasured()), (0, 0, 0));
                 drop(clients);
             }
@@ -98,25 +105,21 @@ fn a_connection_that_several_policies_look_at_costs_no_allocation() {
     }
 }
 
-/// As many peers as may be remembered, and further ones: the table was there before the first.
+/// Admits a million peers, more than the table holds: the table is allocated up front.
 #[test]
-fn a_million_peers_cost_no_allocation() {
-    struct From(u32);
-
-    impl ConnectionInfo for From {
-        fn peer(&self) -> Option<SocketAddr> {
-            Some((Ipv4Addr::from_bits(self.0), 1).into())
-        }
-    }
-
+fn peer_limit_costs_no_allocation() {
     const CAPACITY: usize = 1000;
-    let peers = PeerLimit::new(1).capacity(CAPACITY);
+    let peers = PeerLimit::builder(1).capacity(CAPACITY).build();
     let mut held = Vec::with_capacity(CAPACITY);
     let allocated = measure(|| {
         for n in 0..1_000_000 {
-            let Reserve::Room(mut permit) = peers.reserve() else { unreachable!("nobody is made to wait") };
-            match peers.admit(&From(n), &mut permit) {
-                // The table is filled three times over, from the beginning, by others each time.
+            let Reservation::Granted(mut permit) = peers.reserve() else {
+                unreachable!("PeerLimit always grants")
+            };
+            let peer = Some((Ipv4Addr::from_bits(n), 1).into());
+            let connection = TestConnection { peer, ..TestConnection::default() };
+            match peers.admit(&connection.info(), &mut permit) {
+                // Fills the table again with other peers after each `clear` below.
                 Ok(()) if held.len() < CAPACITY => held.push(permit),
                 _ => peers.cancel(permit),
             }
@@ -129,39 +132,39 @@ fn a_million_peers_cost_no_allocation() {
     assert_eq!((peers.peers(), peers.table_full_count() > 900_000), (CAPACITY, true));
 }
 
-/// The acceptor falls asleep at a full gate, and is rung for by the other thread, again and again.
+/// Disarms at a full gate and is woken by another thread, repeatedly. Only the first round may allocate.
 #[test]
-fn falling_asleep_and_being_woken_costs_no_allocation_after_the_first_time() {
+fn disarm_and_wake_cost_no_allocation() {
     const LIMIT: usize = 4;
     for trigger in [Trigger::Level, Trigger::Edge, Trigger::Exclusive] {
         let listener = net::listen();
         let address = listener.local_addr().unwrap();
         let gate = Gate::new(u32::try_from(LIMIT).unwrap());
         let mut engine = Ours::new(trigger.on(listener).gate(&gate), BUDGET);
-        // The acceptor's thread takes four, with more in the queue, so that it ends full and asleep.
+        // Each round accepts four while more are queued, so it ends with a full gate and a disarmed listener.
         let clients: Vec<_> = (0..40 * LIMIT).map(|_| net::connect(&address)).collect();
         let (give, given) = mpsc::sync_channel::<()>(0);
-        let shelf = Arc::new(Mutex::new(Vec::with_capacity(LIMIT)));
+        let finished = Arc::new(Mutex::new(Vec::with_capacity(LIMIT)));
         let other = thread::spawn({
-            let shelf = Arc::clone(&shelf);
+            let finished = Arc::clone(&finished);
             move || {
                 let mut total = AllocationInfo::default();
                 while given.recv().is_ok() {
-                    total += measure(|| shelf.lock().unwrap().clear());
+                    total += measure(|| finished.lock().unwrap().clear());
                 }
                 total
             }
         });
         for round in 0..39 {
-            let took = measure(|| engine.take(LIMIT));
-            assert!(round == 0 || took.count_total == 0, "round {round}: {took:?}");
-            shelf.lock().unwrap().append(&mut engine.served);
+            let allocated = measure(|| engine.take(LIMIT));
+            assert!(round == 0 || allocated.count_total == 0, "round {round}: {allocated:?}");
+            finished.lock().unwrap().append(&mut engine.served);
             give.send(()).unwrap();
         }
         drop(give);
-        assert_none(&other.join().unwrap(), "ringing");
+        assert_none(&other.join().unwrap(), "waking");
         let full = engine.acceptor.counters().full;
-        assert!(full >= 39, "it fell asleep {full} times only");
+        assert!(full >= 39, "the gate was full only {full} times");
         drop(clients);
     }
 }

@@ -1,58 +1,58 @@
-//! How many system calls a connection costs, as a table; and that the loop by hand makes the same ones.
+//! The system calls per connection, as tables, and the comparison with a hand-written loop.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::os::unix::net::{UnixListener, UnixStream};
 
-use epoll_acceptor::{EdgeTriggered, Exclusive, LevelTriggered};
+use epoll_acceptor::Trigger;
 use socket2::SockRef;
 
-use crate::engines::{self, Engine, LONE_PERIOD, Ours, Strategy, Who, net};
+use crate::engines::{self, Engine, LONE_PERIOD, Ours, Variant, net};
 use crate::trace::{self, Call, Marks};
 
-/// The calls of a steady state, from the wait to the close of what it brought.
+/// The system calls of a steady state, from the wait to the close of the accepted connections.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Calls {
     /// `epoll_wait`
     wait: usize,
     /// `epoll_ctl`
     ctl: usize,
-    /// `getsockopt`, for how many are queued
-    count: usize,
-    /// `poll`, for whether one is queued
-    look: usize,
+    /// `getsockopt(TCP_INFO)`, for the queue length
+    queue_length: usize,
+    /// `poll`, for an empty queue
+    poll: usize,
     accept: usize,
-    /// `accept4` that found nothing; among `accept` as well
+    /// `accept4` from an empty queue; also counted in `accept`
     empty: usize,
     close: usize,
 }
 
 impl Calls {
-    /// All that the acceptor makes: the close is its owner's.
+    /// Returns the calls of the acceptor. Its owner makes the close.
     fn sum(self) -> usize {
-        self.wait + self.ctl + self.count + self.look + self.accept
+        self.wait + self.ctl + self.queue_length + self.poll + self.accept
     }
 }
 
-/// `$burst, $rounds: wait ctl count look accept`; nothing is accepted from an empty queue, and all is closed.
+/// `trigger burst x rounds: wait ctl queue_length poll`. No accept finds an empty queue, and every connection is closed.
 macro_rules! table {
-    ($($strategy:ident $burst:literal x $rounds:literal: $wait:literal $ctl:literal $count:literal $look:literal,)*) => {
+    ($($trigger:ident $burst:literal x $rounds:literal: $wait:literal $ctl:literal $count:literal $look:literal,)*) => {
         [$((
-            Strategy::$strategy, $burst, $rounds,
+            Trigger::$trigger, $burst, $rounds,
             Calls {
-                wait: $wait, ctl: $ctl, count: $count, look: $look,
+                wait: $wait, ctl: $ctl, queue_length: $count, poll: $look,
                 accept: $burst * $rounds, empty: 0, close: $burst * $rounds,
             },
         ),)*]
     };
 }
 
-type Row = (Strategy, usize, usize, Calls);
+type Row = (Trigger, usize, usize, Calls);
 
-/// 10,013 lone connections are 323 periods of 31; a burst of 512 takes eight passes with the default budget of 64.
-/// A further strategy has its rows here.
+/// 10,013 lone connections are 323 periods of 31. A burst of 512 takes eight passes with the default budget of 64.
+/// A new trigger adds its rows here.
 const TCP: [Row; 12] = table! {
-    //    burst   rounds    wait    ctl count look
+    //    burst   rounds    wait    ctl length poll
     Level     1 x 10_013: 10_013      0   323    0,
     Level     4 x    100:    100      0   100    0,
     Level    32 x     50:     50      0    50    0,
@@ -67,7 +67,7 @@ const TCP: [Row; 12] = table! {
     Exclusive 512 x    4:     32      0    32    0,
 };
 
-/// Unix sockets do not tell how many are queued: a look after each connection, except where the budget ends.
+/// Unix sockets do not report the queue length: one poll after each connection, except where the budget ends.
 const UNIX: [Row; 12] = table! {
     Level     1 x 10_013: 10_013      0     0  323,
     Level     4 x    100:    100      0     0  400,
@@ -84,96 +84,94 @@ const UNIX: [Row; 12] = table! {
 };
 
 #[test]
-fn the_system_calls_of_tcp_are_those_of_the_table() {
-    for (strategy, burst, rounds, expected) in TCP {
-        for who in [Who::Free, Who::Gated] {
-            let Some(calls) = tcp(who, strategy, burst, rounds) else { return };
+fn tcp_system_calls_match_the_table() {
+    for (trigger, burst, rounds, expected) in TCP {
+        for variant in [Variant::Ungated, Variant::Gated] {
+            let Some(calls) = tcp(variant, trigger, burst, rounds) else { return };
             let found = Calls::of(&calls);
-            assert_eq!(found, expected, "{} {} in bursts of {burst}", who.name(), strategy.name());
+            assert_eq!(found, expected, "{} {} in bursts of {burst}", variant.name(), trigger);
         }
     }
 }
 
 #[test]
-fn the_system_calls_of_unix_sockets_are_those_of_the_table() {
-    for (strategy, burst, rounds, expected) in UNIX {
-        let play = |marks: Marks| {
+fn unix_system_calls_match_the_table() {
+    for (trigger, burst, rounds, expected) in UNIX {
+        let work = |marks: Marks| {
             let (listener, connect) = unix();
-            let mut engine: Box<dyn Engine> = match strategy {
-                Strategy::Level => Box::new(Ours::new(LevelTriggered::on(listener), burst)),
-                Strategy::Edge => Box::new(Ours::new(EdgeTriggered::on(listener), burst)),
-                Strategy::Exclusive => Box::new(Ours::new(Exclusive::on(listener), burst)),
-            };
-            bursts(marks, &mut *engine, connect, burst, rounds);
+            let mut engine = Ours::new(trigger.on(listener), burst);
+            bursts(marks, &mut engine, connect, burst, rounds);
         };
-        let Some(calls) = traced(play) else { return };
-        assert_eq!(Calls::of(&calls), expected, "{} in bursts of {burst}", strategy.name());
+        let Some(calls) = traced(work) else { return };
+        assert_eq!(Calls::of(&calls), expected, "{} in bursts of {burst}", trigger);
     }
 }
 
 #[test]
-fn no_strategy_makes_more_calls_than_are_promised() {
-    for (strategy, burst, rounds, calls) in TCP {
+fn system_calls_stay_within_the_promised_bound() {
+    for (trigger, burst, rounds, calls) in TCP {
         let per_connection = calls.sum() as f64 / (burst * rounds) as f64;
-        let bound = match (strategy, burst) {
-            (Strategy::Level | Strategy::Exclusive, 1) => 2.05,
-            (Strategy::Edge, 1) => 3.05,
+        let bound = match (trigger, burst) {
+            (Trigger::Level | Trigger::Exclusive, 1) => 2.05,
+            (Trigger::Edge, 1) => 3.05,
             (_, 32) => 1.1,
             _ => 2.0,
         };
-        assert!(per_connection <= bound, "{} {burst}: {per_connection}", strategy.name());
+        assert!(per_connection <= bound, "{} {burst}: {per_connection}", trigger);
     }
 }
 
 #[test]
-fn the_loop_by_hand_makes_the_same_calls_in_the_same_order() {
-    for (strategy, burst, rounds, _) in TCP {
+fn hand_written_loop_makes_the_same_calls() {
+    for (trigger, burst, rounds, _) in TCP {
         let rounds = rounds.min(4 * LONE_PERIOD);
-        let Some(ours) = tcp(Who::Gated, strategy, burst, rounds) else { return };
-        let Some(by_hand) = tcp(Who::ByHand, strategy, burst, rounds) else { return };
-        let (ours, by_hand) = (from_the_first_count(&ours), from_the_first_count(&by_hand));
+        let Some(ours) = tcp(Variant::Gated, trigger, burst, rounds) else { return };
+        let Some(by_hand) = tcp(Variant::ByHand, trigger, burst, rounds) else { return };
+        let (ours, by_hand) = (from_first_count(&ours), from_first_count(&by_hand));
         let both = ours.len().min(by_hand.len());
-        assert!(both > rounds / 2, "{} {burst}: only {both} calls to compare", strategy.name());
+        assert!(both > rounds / 2, "{} {burst}: only {both} calls to compare", trigger);
         if let Some(at) = (0..both).find(|at| ours[*at] != by_hand[*at]) {
             let (ours, by_hand) = (&ours[at..both.min(at + 6)], &by_hand[at..both.min(at + 6)]);
-            panic!("{} {burst}: call {at} is {ours:?}, and by hand {by_hand:?}", strategy.name());
+            panic!("{} {burst}: call {at} is {ours:?}, in the hand-written loop {by_hand:?}", trigger);
         }
     }
 }
 
-/// The names of the calls from the first wake-up on that counts what waits, whose place in its period is chance.
-fn from_the_first_count(calls: &[Call]) -> Vec<&'static str> {
+/// Returns the names of the calls from the first query of the queue length on; its position in the period varies.
+fn from_first_count(calls: &[Call]) -> Vec<&'static str> {
     let names: Vec<&str> = calls.iter().map(|call| name(call.number)).collect();
-    let first = names.iter().position(|name| *name == "getsockopt").expect("a count");
+    let first = names.iter().position(|name| *name == "getsockopt").expect("a query of the queue length");
     names[first..].to_vec()
 }
 
-/// Steady bursts of one size at a TCP listener; `None` where calls cannot be traced.
-fn tcp(who: Who, strategy: Strategy, burst: usize, rounds: usize) -> Option<Vec<Call>> {
+/// Traces steady bursts of one size at a TCP listener; returns `None` where calls cannot be traced.
+fn tcp(variant: Variant, trigger: Trigger, burst: usize, rounds: usize) -> Option<Vec<Call>> {
     traced(|marks| {
         let listener = net::listen();
         let address = listener.local_addr().unwrap();
-        let mut engine = engines::boxed(who, strategy, burst, listener);
+        let mut engine = engines::boxed(variant, trigger, burst, listener);
         bursts(marks, &mut *engine, || net::connect(&address), burst, rounds);
     })
 }
 
-fn traced(play: impl FnOnce(Marks)) -> Option<Vec<Call>> {
-    trace::of_child(play).inspect_err(|why| eprintln!("SKIPPED: no system call can be counted: {why}")).ok()
+fn traced(work: impl FnOnce(Marks)) -> Option<Vec<Call>> {
+    trace::child_calls(work)
+        .inspect_err(|error| eprintln!("SKIPPED: system calls cannot be traced: {error}"))
+        .ok()
 }
 
 fn bursts<C>(marks: Marks, engine: &mut dyn Engine, connect: impl Fn() -> C, burst: usize, rounds: usize) {
     let warm_up = if burst == 1 { 120 } else { 8 };
     for round in 0..warm_up + rounds {
         let clients: Vec<C> = (0..burst).map(|_| connect()).collect();
-        let mut turn = || {
+        let mut pass = || {
             engine.take(burst);
             engine.close();
         };
         if round < warm_up {
-            turn();
+            pass();
         } else {
-            marks.around(turn);
+            marks.around(pass);
         }
         drop(clients);
     }
@@ -199,22 +197,22 @@ impl Calls {
         let found = Self {
             wait: take("epoll_wait"),
             ctl: take("epoll_ctl"),
-            count: take("getsockopt"),
-            look: take("poll"),
+            queue_length: take("getsockopt"),
+            poll: take("poll"),
             accept: take("accept4"),
-            empty: calls.iter().filter(|call| name(call.number) == "accept4" && call.answer < 0).count(),
+            empty: calls.iter().filter(|call| name(call.number) == "accept4" && call.result < 0).count(),
             close: take("close"),
         };
-        // In a debug build std asks whether a descriptor is open before it closes it.
+        // In a debug build std checks with fcntl that a descriptor is open before closing it.
         if cfg!(debug_assertions) && counts.get("fcntl") == Some(&found.close) {
             counts.remove("fcntl");
         }
-        assert!(counts.is_empty(), "calls that nobody expects: {counts:?}");
+        assert!(counts.is_empty(), "unexpected calls: {counts:?}");
         found
     }
 }
 
-/// The function whose call it is; architectures differ in what is a system call of its own.
+/// Returns the name of the function that makes this system call; architectures differ in the call.
 fn name(number: u64) -> &'static str {
     const UNKNOWN: &str = "another";
     let known = [
@@ -241,10 +239,10 @@ fn name(number: u64) -> &'static str {
 
 impl fmt::Debug for Calls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { wait, ctl, count, look, accept, empty, close } = self;
+        let Self { wait, ctl, queue_length, poll, accept, empty, close } = self;
         write!(
             f,
-            "wait {wait} ctl {ctl} count {count} look {look} accept {accept} empty {empty} close {close}"
+            "wait {wait} ctl {ctl} queue_length {queue_length} poll {poll} accept {accept} empty {empty} close {close}"
         )
     }
 }

@@ -1,6 +1,7 @@
-//! What a connection costs its acceptor, exactly: system calls and allocations. The third price, instructions, is
-//! counted by `cargo bench --bench instructions`. A figure here that grows is a failure; one that falls is as well, so
-//! that the table stays true.
+//! The exact number of system calls and allocations per connection.
+//!
+//! A test fails if a number rises or falls, so that the tables stay correct. `cargo bench --bench instructions` counts
+//! instructions.
 
 #[path = "../../benches/engines/mod.rs"]
 mod engines;

@@ -1,5 +1,4 @@
-//! Every system call of a child between two marks, as the kernel sees it (ptrace): none is overlooked, by
-//! whichever function of whichever library it was made.
+//! Traces every system call of a child process between two marks with ptrace(2), whichever library makes it.
 #![allow(unsafe_code)]
 
 use std::ffi::{c_int, c_void};
@@ -8,14 +7,14 @@ use std::mem::MaybeUninit;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 
-/// A system call and its answer.
+/// A system call and its return value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Call {
     pub(crate) number: u64,
-    pub(crate) answer: i64,
+    pub(crate) result: i64,
 }
 
-/// In the child: encloses what is to be traced.
+/// Marks the traced part of the child's work.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Marks {
     process: libc::pid_t,
@@ -23,14 +22,14 @@ pub(crate) struct Marks {
 }
 
 impl Marks {
-    /// The system calls that `work` makes are traced.
+    /// Runs `work` with its system calls traced.
     pub(crate) fn around(self, work: impl FnOnce()) {
         self.signal(BEGIN);
         work();
         self.signal(END);
     }
 
-    /// Stops this thread, and is seen by the parent alone, which does not let the signal through.
+    /// Stops this thread with a signal that the parent observes and does not deliver.
     fn signal(self, signal: c_int) {
         // SAFETY: tgkill(2) takes no pointer.
         unsafe { libc::syscall(libc::SYS_tgkill, self.process, self.thread, signal) };
@@ -40,18 +39,22 @@ impl Marks {
 const BEGIN: c_int = libc::SIGUSR1;
 const END: c_int = libc::SIGUSR2;
 
-/// Plays this in a forked child, and tells what it called between its marks; or why this machine does not tell.
-pub(crate) fn of_child(play: impl FnOnce(Marks)) -> Result<Vec<Call>, String> {
-    // SAFETY: fork(2). The child has this thread alone. What it calls takes no lock but those of libc's
-    // allocator, which libc keeps usable across a fork, and it leaves by _exit.
+/// Runs `work` in a forked child and returns its system calls between the marks.
+///
+/// # Errors
+///
+/// The reason, if this machine does not permit tracing.
+pub(crate) fn child_calls(work: impl FnOnce(Marks)) -> Result<Vec<Call>, String> {
+    // SAFETY: fork(2): the child has only this thread. It takes no locks except those of libc's allocator, which libc
+    // keeps usable across fork, and it ends with _exit.
     match unsafe { libc::fork() } {
         -1 => panic!("no child: {}", std::io::Error::last_os_error()),
-        0 => child(play),
+        0 => child(work),
         pid => parent(pid),
     }
 }
 
-fn child(play: impl FnOnce(Marks)) -> ! {
+fn child(work: impl FnOnce(Marks)) -> ! {
     // SAFETY: ptrace(2): PTRACE_TRACEME ignores the other arguments; the rest of the calls take no pointer.
     let marks = unsafe {
         if libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) == -1 {
@@ -60,13 +63,13 @@ fn child(play: impl FnOnce(Marks)) -> ! {
         Marks { process: libc::getpid(), thread: libc::gettid() }
     };
     marks.signal(libc::SIGSTOP);
-    let played = catch_unwind(AssertUnwindSafe(|| play(marks)));
-    let status = played.map_or_else(
+    let worked = catch_unwind(AssertUnwindSafe(|| work(marks)));
+    let status = worked.map_or_else(
         |panic| {
-            let why = panic.downcast_ref::<String>().map(String::as_str);
-            let why = why.or(panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
-            // Past the test harness, which would keep it.
-            let _ = writeln!(std::io::stderr(), "the traced child: {why}");
+            let message = panic.downcast_ref::<String>().map(String::as_str);
+            let message = message.or(panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
+            // Past the capture of the test harness.
+            let _ = writeln!(std::io::stderr(), "the traced child: {message}");
             FAILED
         },
         |()| 0,
@@ -94,8 +97,8 @@ fn parent(pid: libc::pid_t) -> Result<Vec<Call>, String> {
         let mut delivered = 0;
         match libc::WSTOPSIG(status) {
             SYSCALL_STOP => match info(pid) {
-                Info::Entry(number) => calls.push(Call { number, answer: 0 }),
-                Info::Exit(answer) => calls.last_mut().expect("a call that was entered").answer = answer,
+                Info::Entry(number) => calls.push(Call { number, result: 0 }),
+                Info::Exit(result) => calls.last_mut().expect("an exit follows an entry").result = result,
             },
             BEGIN => tracing = true,
             END => {
@@ -106,9 +109,9 @@ fn parent(pid: libc::pid_t) -> Result<Vec<Call>, String> {
             libc::SIGSTOP => options(pid),
             other => delivered = other,
         }
-        let go = if tracing { libc::PTRACE_SYSCALL } else { libc::PTRACE_CONT };
-        // SAFETY: ptrace(2): the data is the signal to be delivered, and the address is ignored.
-        done(unsafe { libc::ptrace(go, pid, ptr::null_mut::<c_void>(), libc::c_long::from(delivered)) });
+        let request = if tracing { libc::PTRACE_SYSCALL } else { libc::PTRACE_CONT };
+        // SAFETY: ptrace(2): the data is the signal to deliver, and the address is ignored.
+        done(unsafe { libc::ptrace(request, pid, ptr::null_mut::<c_void>(), libc::c_long::from(delivered)) });
     }
 }
 
@@ -116,9 +119,9 @@ const SYSCALL_STOP: c_int = libc::SIGTRAP | 0x80;
 
 fn wait(pid: libc::pid_t) -> c_int {
     let mut status = 0;
-    // SAFETY: waitpid(2) writes the status, which lives.
-    let answer = unsafe { libc::waitpid(pid, &raw mut status, 0) };
-    assert_eq!(answer, pid, "{}", std::io::Error::last_os_error());
+    // SAFETY: waitpid(2) writes `status`, which is valid for the call.
+    let result = unsafe { libc::waitpid(pid, &raw mut status, 0) };
+    assert_eq!(result, pid, "{}", std::io::Error::last_os_error());
     status
 }
 
@@ -137,19 +140,19 @@ fn info(pid: libc::pid_t) -> Info {
     let mut info = MaybeUninit::<libc::ptrace_syscall_info>::zeroed();
     let size = size_of::<libc::ptrace_syscall_info>();
     // SAFETY: ptrace(2), PTRACE_GET_SYSCALL_INFO: the address is the size of the buffer, and the data the buffer,
-    // of which no more is written. All zeroes are a value of this struct of numbers; which member of its union
-    // counts is told by `op`.
+    // beyond which the kernel does not write. Zeroes are valid for this struct of numbers; `op` selects the member of
+    // its union.
     unsafe {
         done(libc::ptrace(libc::PTRACE_GET_SYSCALL_INFO, pid, size, info.as_mut_ptr()));
         let info = info.assume_init();
         match info.op {
             libc::PTRACE_SYSCALL_INFO_ENTRY => Info::Entry(info.u.entry.nr),
             libc::PTRACE_SYSCALL_INFO_EXIT => Info::Exit(info.u.exit.sval),
-            other => panic!("a stop at a system call that is none: {other}"),
+            other => panic!("unexpected ptrace_syscall_info.op: {other}"),
         }
     }
 }
 
-fn done(answer: libc::c_long) {
-    assert!(answer != -1, "ptrace: {}", std::io::Error::last_os_error());
+fn done(result: libc::c_long) {
+    assert!(result != -1, "ptrace: {}", std::io::Error::last_os_error());
 }

@@ -1,4 +1,4 @@
-//! What a subscriber of `tracing` is told, on the real kernel.
+//! The events that a subscriber of `tracing` gets, on the real kernel.
 
 use std::fmt::Debug;
 use std::net::{TcpListener, TcpStream};
@@ -6,22 +6,22 @@ use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use epoll_acceptor::{Acceptor, Epoll, Events, Gate, LevelTriggered, Refusal, Token, WhenFull};
+use epoll_acceptor::{Acceptor, Connection, Epoll, Events, Gate, LevelTriggered, Refusal, Token, WhenFull};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
-/// Keeps the level and message of every event of this crate, and one field.
+/// A subscriber that keeps the level, the message and the field `refused` of each event of this crate.
 #[derive(Clone, Default)]
-struct Kept(Arc<Mutex<Vec<(Level, String, u64)>>>);
+struct Log(Arc<Mutex<Vec<(Level, String, u64)>>>);
 
-impl Kept {
+impl Log {
     fn take(&self) -> Vec<(Level, String, u64)> {
         std::mem::take(&mut *self.0.lock().unwrap())
     }
 
-    /// Messages only.
-    fn said(&self) -> Vec<String> {
+    /// Takes the messages alone.
+    fn take_messages(&self) -> Vec<String> {
         self.take().into_iter().map(|(_, message, _)| message).collect()
     }
 }
@@ -46,7 +46,7 @@ impl Visit for Fields {
     }
 }
 
-impl Subscriber for Kept {
+impl Subscriber for Log {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         metadata.target() == "epoll_acceptor"
     }
@@ -70,27 +70,27 @@ impl Subscriber for Kept {
     fn exit(&self, _: &Id) {}
 }
 
-struct Scene {
+struct Server {
     epoll: Epoll,
     events: Events,
     listener: TcpListener,
 }
 
-impl Scene {
+impl Server {
     fn new() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         Self { epoll: Epoll::new().unwrap(), events: Events::with_capacity(8).unwrap(), listener }
     }
 
-    fn client(&self) -> TcpStream {
+    fn connect(&self) -> TcpStream {
         TcpStream::connect(self.listener.local_addr().unwrap()).unwrap()
     }
 
-    /// One wait, at most this long, and the passes that it asks for.
-    fn turn<A: Acceptor<Stream = TcpStream>>(
+    /// Waits once and runs a pass per event.
+    fn run_passes<A: Acceptor<Stream = TcpStream>>(
         &mut self,
         acceptor: &mut A,
-    ) -> Vec<epoll_acceptor::Connection<TcpStream, A::Permit>> {
+    ) -> Vec<Connection<TcpStream, A::Permit>> {
         self.epoll.wait(&mut self.events, Some(Duration::from_secs(10))).unwrap();
         let due = (&mut self.events).count();
         (0..due).flat_map(|_| acceptor.ready().filter_map(Result::ok).collect::<Vec<_>>()).collect()
@@ -98,67 +98,70 @@ impl Scene {
 }
 
 #[test]
-fn every_change_of_state_is_told_once() {
-    let kept = Kept::default();
-    let _guard = tracing::subscriber::set_default(kept.clone());
-    let mut scene = Scene::new();
+fn transitions_are_reported_once() {
+    let log = Log::default();
+    let _guard = tracing::subscriber::set_default(log.clone());
+    let mut server = Server::new();
     let gate = Gate::new(1);
-    let mut acceptor = LevelTriggered::on(scene.listener.try_clone().unwrap())
+    let mut acceptor = LevelTriggered::on(server.listener.try_clone().unwrap())
         .gate(&gate)
-        .register(&scene.epoll, Token(1))
+        .register(&server.epoll, Token(1))
         .unwrap();
     let control = acceptor.control();
-    let clients = [scene.client(), scene.client()];
-    let held = scene.turn(&mut acceptor);
+    let clients = [server.connect(), server.connect()];
+    let held = server.run_passes(&mut acceptor);
     assert_eq!(held.len(), 1);
-    assert_eq!(kept.said(), ["full"]);
+    assert_eq!(log.take_messages(), ["full"]);
     drop(held);
-    let held = scene.turn(&mut acceptor);
-    assert_eq!((held.len(), kept.said()), (1, vec!["open again".to_owned()]));
-    control.pause();
-    scene.turn(&mut acceptor);
-    assert_eq!(kept.said(), ["paused"]);
-    control.resume();
-    scene.turn(&mut acceptor);
-    assert_eq!(kept.said(), ["resumed"]);
+    let held = server.run_passes(&mut acceptor);
+    assert_eq!((held.len(), log.take_messages()), (1, vec!["listening again".to_owned()]));
+    let pause = control.pause();
+    server.run_passes(&mut acceptor);
+    assert_eq!(log.take_messages(), ["paused"]);
+    drop(pause);
+    server.run_passes(&mut acceptor);
+    assert_eq!(log.take_messages(), ["resumed"]);
     drop((held, clients));
-    socket2::SockRef::from(&scene.listener.as_fd()).shutdown(std::net::Shutdown::Read).unwrap();
-    scene.turn(&mut acceptor);
-    let told = kept.take();
-    assert_eq!(told.len(), 1, "{told:?}");
-    assert_eq!((told[0].0, told[0].1.as_str()), (Level::ERROR, "dead: the listener accepts no more"));
+    socket2::SockRef::from(&server.listener.as_fd()).shutdown(std::net::Shutdown::Read).unwrap();
+    server.run_passes(&mut acceptor);
+    let events = log.take();
+    assert_eq!(events.len(), 1, "{events:?}");
+    assert_eq!(
+        (events[0].0, events[0].1.as_str()),
+        (Level::ERROR, "closed: the listener does not listen any more")
+    );
 }
 
 #[test]
-fn refusals_are_told_at_most_once_a_second() {
-    let kept = Kept::default();
-    let _guard = tracing::subscriber::set_default(kept.clone());
-    let mut scene = Scene::new();
-    let gate = Gate::new(0).when_full(WhenFull::Shed(Refusal::Reset));
-    let mut acceptor = LevelTriggered::on(scene.listener.try_clone().unwrap())
+fn refusals_are_reported_once_per_second() {
+    let log = Log::default();
+    let _guard = tracing::subscriber::set_default(log.clone());
+    let mut server = Server::new();
+    let gate = Gate::builder(0).when_full(WhenFull::Shed(Refusal::Reset)).build();
+    let mut acceptor = LevelTriggered::on(server.listener.try_clone().unwrap())
         .gate(&gate)
-        .register(&scene.epoll, Token(1))
+        .register(&server.epoll, Token(1))
         .unwrap();
-    let began = std::time::Instant::now();
-    let clients: Vec<_> = (0..50).map(|_| scene.client()).collect();
+    let begin = std::time::Instant::now();
+    let clients: Vec<_> = (0..50).map(|_| server.connect()).collect();
     while acceptor.counters().refused < 50 {
-        assert!(scene.turn(&mut acceptor).is_empty());
+        assert!(server.run_passes(&mut acceptor).is_empty());
     }
-    let told = kept.take();
-    let most = 1 + usize::try_from(began.elapsed().as_secs()).unwrap();
-    assert!((1..=most).contains(&told.len()), "{told:?}");
-    assert_eq!((told[0].0, told[0].1.as_str(), told[0].2), (Level::WARN, "refused", 1));
+    let events = log.take();
+    let most = 1 + usize::try_from(begin.elapsed().as_secs()).unwrap();
+    assert!((1..=most).contains(&events.len()), "{events:?}");
+    assert_eq!((events[0].0, events[0].1.as_str(), events[0].2), (Level::WARN, "refused", 1));
     drop(clients);
 }
 
 #[test]
-fn stopped_is_told() {
-    let kept = Kept::default();
-    let _guard = tracing::subscriber::set_default(kept.clone());
-    let mut scene = Scene::new();
+fn stop_is_reported() {
+    let log = Log::default();
+    let _guard = tracing::subscriber::set_default(log.clone());
+    let mut server = Server::new();
     let mut acceptor =
-        LevelTriggered::on(scene.listener.try_clone().unwrap()).register(&scene.epoll, Token(1)).unwrap();
+        LevelTriggered::on(server.listener.try_clone().unwrap()).register(&server.epoll, Token(1)).unwrap();
     acceptor.control().stop();
-    scene.turn(&mut acceptor);
-    assert_eq!(kept.said(), ["stopped"]);
+    server.run_passes(&mut acceptor);
+    assert_eq!(log.take_messages(), ["stopped"]);
 }

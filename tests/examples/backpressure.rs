@@ -1,4 +1,4 @@
-//! Clients that send much, read late, or break off.
+//! Clients that send much, read late, or reset.
 
 use std::thread;
 use std::time::Duration;
@@ -6,14 +6,14 @@ use std::time::Duration;
 use crate::client::Client;
 use crate::server::Server;
 
-/// More than the socket buffers of both sides hold together.
+/// More than the socket buffers of both sides together.
 const MUCH: usize = 64 << 20;
 
 fn pattern(length: usize) -> Vec<u8> {
     (0_u8..=250).cycle().take(length).collect()
 }
 
-/// Sends until nothing goes any more for a while; tells how much went.
+/// Sends until the socket has been unwritable for a while. Returns how much was sent.
 fn send_until_stuck(client: &Client, bytes: &[u8]) -> usize {
     let (mut sent, mut stuck) = (0, 0);
     while stuck < 50 && sent < bytes.len() {
@@ -29,39 +29,39 @@ fn send_until_stuck(client: &Client, bytes: &[u8]) -> usize {
 }
 
 #[test]
-fn who_does_not_read_cannot_send_for_ever_and_loses_nothing() {
+fn client_that_does_not_read_is_throttled() {
     for listen in ["127.0.0.1:0", &crate::flood::unix_address()] {
         let mut server = Server::start(listen, &[]);
         let (client, bytes) = (Client::connect(&server.address), pattern(MUCH));
         let sent = send_until_stuck(&client, &bytes);
-        assert!(sent < MUCH, "the server does not hoard");
+        assert!(sent < MUCH, "the server buffers little");
         server.assert_sleeps();
 
         let other = Client::ask(&server.address);
         other.await_echo();
         other.reset();
 
-        client.send_no_more();
-        assert!(client.read_all() == bytes[..sent], "everything comes back in order, and then the end");
+        client.shutdown_write();
+        assert!(client.read_all() == bytes[..sent], "everything comes back in order, then end of file");
         client.close();
-        server.await_rest();
+        server.await_idle();
         server.end();
     }
 }
 
 #[test]
-fn who_breaks_off_harms_nobody() {
+fn resets_release_their_permit() {
     let server = Server::start("127.0.0.1:0", &["--limit", "1"]);
     let bytes = pattern(MUCH);
     for _ in 0..20 {
-        // With a chunk in the server's hands, and more in its buffers.
-        let rude = Client::connect(&server.address);
-        while rude.send_some(&bytes) != 0 {}
-        rude.reset();
+        // With a chunk pending in the server, and more in the socket buffers.
+        let resetting = Client::connect(&server.address);
+        while resetting.send_some(&bytes) != 0 {}
+        resetting.reset();
     }
-    let polite = Client::ask(&server.address);
-    polite.await_echo();
-    polite.close();
-    server.await_rest();
+    let client = Client::ask(&server.address);
+    client.await_echo();
+    client.close();
+    server.await_idle();
     assert_eq!(server.end().count("delivered"), 21);
 }

@@ -1,4 +1,4 @@
-//! Where the built examples are.
+//! The binaries of the examples.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -10,13 +10,13 @@ use std::time::SystemTime;
 
 use nix::unistd::{AccessFlags, access};
 
-/// The binary of an example. `cargo test` builds the examples, `cargo test --test NAME` does not: what is
+/// Returns the binary of an example. `cargo test` builds the examples, `cargo test --test NAME` does not: a binary that is
 /// absent or older than its source is built here, once.
 pub(crate) fn example(name: &'static str) -> PathBuf {
     static CHECKED: Mutex<BTreeSet<&str>> = Mutex::new(BTreeSet::new());
     let mut checked = CHECKED.lock().unwrap_or_else(PoisonError::into_inner);
     let binary = profile_dir().join("examples").join(name);
-    // Run by somebody else than who built them, the tests take what is there.
+    // Another user than the one that built them cannot rebuild them.
     let may_build = access(&profile_dir(), AccessFlags::W_OK).is_ok();
     if checked.insert(name) && may_build && is_stale(&binary, name) {
         build(name);
@@ -27,8 +27,8 @@ pub(crate) fn example(name: &'static str) -> PathBuf {
 
 /// `target/debug`, from `target/debug/deps/examples-0123456789abcdef`.
 fn profile_dir() -> PathBuf {
-    let test = env::current_exe().expect("this test knows where it is");
-    test.ancestors().nth(2).expect("it is two folders deep").to_owned()
+    let test = env::current_exe().expect("the path of this test");
+    test.ancestors().nth(2).expect("two directories below the profile").to_owned()
 }
 
 fn build(name: &str) {
@@ -45,10 +45,10 @@ fn build(name: &str) {
             "--manifest-path",
             concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"),
         ])
-        // What it cannot be built without.
+        // Its required features.
         .args(if name == "handover" { &["--features", "handover"][..] } else { &[] })
         .arg("--target-dir")
-        .arg(target_dir.expect("the profile's folder is in the target folder"))
+        .arg(target_dir.expect("the profile's directory is below the target directory"))
         .args(["--profile", if profile == Some("debug") { "dev" } else { profile.expect("it has a name") }])
         .status();
     assert!(status.expect("cargo runs").success(), "the example {name} does not build");
@@ -60,9 +60,9 @@ fn is_stale(binary: &Path, name: &str) -> bool {
     modified(binary) < newest || !binary.exists()
 }
 
-/// When the youngest file below a folder was changed; `None` where nothing can be read.
-fn newest(folder: &Path) -> Option<SystemTime> {
-    let entries = fs::read_dir(folder).ok()?.filter_map(Result::ok).map(|entry| entry.path());
+/// Returns when the newest file below a directory was changed; `None` if nothing can be read.
+fn newest(directory: &Path) -> Option<SystemTime> {
+    let entries = fs::read_dir(directory).ok()?.filter_map(Result::ok).map(|entry| entry.path());
     entries.filter_map(|path| if path.is_dir() { newest(&path) } else { modified(&path) }).max()
 }
 

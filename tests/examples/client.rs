@@ -11,7 +11,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::{BOUND, eventually};
 
-/// Where a server listens, as it says itself.
+/// Where a server listens, as it prints it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Address {
     Tcp(SocketAddr),
@@ -22,27 +22,27 @@ impl Address {
     pub(crate) fn parse(text: &str) -> Self {
         match text.strip_prefix("unix:") {
             Some(path) => Self::Unix(path.into()),
-            None => Self::Tcp(text.parse().expect("a server says a TCP address or unix:PATH")),
+            None => Self::Tcp(text.parse().expect("a TCP address or unix:PATH")),
         }
     }
 }
 
-/// One who says a line and wants it back.
+/// A client that sends a line and expects it back.
 #[derive(Debug)]
 pub(crate) struct Client {
     socket: Socket,
 }
 
-/// What a client has heard by now.
+/// What a client has received so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Heard {
+pub(crate) enum Received {
     Nothing,
     Echo,
-    /// The end of the connection, with or without a last word.
+    /// The end of the connection, with or without a message.
     End,
 }
 
-const LINE: &[u8] = b"anybody there?\n";
+const LINE: &[u8] = b"hello, server!\n";
 
 impl Client {
     pub(crate) fn connect(address: &Address) -> Self {
@@ -52,66 +52,68 @@ impl Client {
             Address::Unix(path) => (Domain::UNIX, SockAddr::unix(path).expect("a short path")),
         };
         let socket = Socket::new(domain, Type::STREAM, None).expect("a descriptor for a client");
-        // The bound of a connect to a Unix socket whose queue is full.
+        // Bounds a connect to a Unix socket whose queue is full.
         socket.set_write_timeout(Some(BOUND)).expect("an option");
         match socket.connect(&target) {
-            // Reset before it even knew that it was connected: it hears so when it listens.
+            // Reset before the connect returned: `receive` reports it.
             Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
-            connected => connected.expect("the accept queue has room"),
+            connected => connected.expect("room in the accept queue"),
         }
         Self { socket }
     }
 
-    /// Connects and says its line.
+    /// Connects and sends the line.
     pub(crate) fn ask(address: &Address) -> Self {
         let client = Self::connect(address);
-        // One who was refused at once finds out when it listens.
+        // Fails if the server has refused the connection already; `receive` reports it.
         let _ = (&client.socket).write(LINE);
         client
     }
 
-    /// What there is to be heard now. An echo is heard once.
-    pub(crate) fn listen(&self) -> Heard {
-        let mut heard = [0; LINE.len()];
+    /// Returns what has arrived. An echo is returned once.
+    pub(crate) fn receive(&self) -> Received {
+        let mut received = [0; LINE.len()];
         self.socket.set_nonblocking(true).expect("a flag");
-        match (&self.socket).read(&mut heard) {
-            Ok(length) if heard[..length] == *LINE => Heard::Echo,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => Heard::Nothing,
-            Ok(_) | Err(_) => Heard::End,
+        match (&self.socket).read(&mut received) {
+            Ok(length) if received[..length] == *LINE => Received::Echo,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Received::Nothing,
+            Ok(_) | Err(_) => Received::End,
         }
     }
 
     #[track_caller]
     pub(crate) fn await_echo(&self) {
-        let mut heard = Heard::Nothing;
-        eventually("a client hears something", || {
-            heard = self.listen();
-            heard != Heard::Nothing
+        let mut received = Received::Nothing;
+        eventually("a client receives something", || {
+            received = self.receive();
+            received != Received::Nothing
         });
-        assert_eq!(heard, Heard::Echo, "a client is answered");
+        assert_eq!(received, Received::Echo, "a client is answered");
     }
 
     #[track_caller]
     pub(crate) fn await_end(&self) {
         eventually("a client is refused", || {
-            let heard = self.listen();
-            assert_ne!(heard, Heard::Echo, "a client that should be refused is answered");
-            heard == Heard::End
+            let received = self.receive();
+            assert_ne!(received, Received::Echo, "a client that should be refused is answered");
+            received == Received::End
         });
     }
 
-    /// Everything until the end of the connection, or its reset.
+    /// Reads until the end of the connection, or its reset.
     pub(crate) fn read_all(&self) -> Vec<u8> {
         self.socket.set_nonblocking(false).expect("a flag");
         self.socket.set_read_timeout(Some(BOUND)).expect("an option");
-        let mut heard = Vec::new();
-        match (&self.socket).read_to_end(&mut heard) {
-            Err(error) if error.kind() != ErrorKind::ConnectionReset => panic!("no end comes: {error}"),
-            _ => heard,
+        let mut received = Vec::new();
+        match (&self.socket).read_to_end(&mut received) {
+            Err(error) if error.kind() != ErrorKind::ConnectionReset => {
+                panic!("no end of the connection: {error}")
+            }
+            _ => received,
         }
     }
 
-    /// Sends as much of `bytes` as goes without waiting.
+    /// Sends as much of `bytes` as is possible without blocking.
     pub(crate) fn send_some(&self, bytes: &[u8]) -> usize {
         self.socket.set_nonblocking(true).expect("a flag");
         match (&self.socket).write(bytes) {
@@ -121,26 +123,26 @@ impl Client {
         }
     }
 
-    pub(crate) fn send_no_more(&self) {
-        self.socket.shutdown(Shutdown::Write).expect("the connection stands");
+    pub(crate) fn shutdown_write(&self) {
+        self.socket.shutdown(Shutdown::Write).expect("an open connection");
     }
 
-    /// Closes with a reset (a Unix socket just closes): no TIME_WAIT is left of the many clients of a test.
+    /// Closes with a reset, so that no TIME_WAIT is left (a Unix socket just closes).
     pub(crate) fn reset(self) {
         self.socket.set_linger(Some(Duration::ZERO)).expect("an option");
     }
 
-    /// Closes with a FIN: if it was queued, it is a CLOSE_WAIT socket there.
+    /// Closes with a FIN: a queued connection becomes a CLOSE_WAIT socket.
     pub(crate) fn close(self) {
         drop(self.socket);
     }
 }
 
-/// `size` clients in the order in which they came. Every other one quits at once, by turns with a FIN and
-/// with a reset; those who stay have asked.
-pub(crate) fn crowd(address: &Address, size: usize) -> Vec<Client> {
+/// Connects `count` clients. Every other one quits at once, alternately with a FIN and with a reset. Returns the others, which
+/// have sent their line, in the order of their connects.
+pub(crate) fn connect_clients(address: &Address, count: usize) -> Vec<Client> {
     let mut stayed = Vec::new();
-    for number in 0..size {
+    for number in 0..count {
         match number % 4 {
             0 => Client::connect(address).close(),
             2 => Client::ask(address).reset(),
@@ -150,11 +152,11 @@ pub(crate) fn crowd(address: &Address, size: usize) -> Vec<Client> {
     stayed
 }
 
-/// Hundreds of clients a test, and several tests at once, are more than the usual soft limit.
+/// Hundreds of clients per test, and concurrent tests, exceed the usual soft limit.
 fn raise_descriptor_limit() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("the limit can be read");
-        setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("up to the hard limit anybody may go");
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("the hard limit is allowed");
     });
 }

@@ -1,4 +1,4 @@
-//! The example that shows the outage.
+//! The example that strands connections with a faulty loop.
 
 use std::process::Command;
 
@@ -7,11 +7,11 @@ use serde_json::Value;
 use crate::binaries::example;
 
 fn row<'a>(rows: &'a [Value], acceptor: &str) -> &'a Value {
-    rows.iter().find(|row| row["acceptor"] == acceptor).expect("every acceptor has a line")
+    rows.iter().find(|row| row["acceptor"] == acceptor).expect("a line per acceptor")
 }
 
 #[test]
-fn the_faulty_loop_strands_and_this_crate_does_not() {
+fn faulty_loop_strands_and_this_crate_does_not() {
     let output = Command::new(example("close_wait")).arg("--json").output().expect("the example runs");
     let text = String::from_utf8(output.stdout).expect("JSON is text");
     assert!(output.status.success(), "{}\n{text}", output.status);
@@ -22,9 +22,9 @@ fn the_faulty_loop_strands_and_this_crate_does_not() {
 
     let faulty = row(&rows, "faulty edge loop");
     assert_eq!(faulty["verdict"], "stranded");
-    assert_eq!(faulty["queued_while_full"], 199, "it took one of 200");
+    assert_eq!(faulty["queued_while_full"], 199, "it accepted one of 200");
     assert_eq!(faulty["newcomers_answered"], 0);
-    assert!(faulty["close_wait_unowned"].as_u64() > Some(90), "about half of the crowd quit: {faulty}");
+    assert!(faulty["close_wait_unowned"].as_u64() > Some(90), "about half of the clients quit: {faulty}");
 
     let level = row(&rows, "faulty loop, level-triggered");
     assert_eq!((&level["newcomers_answered"], &level["close_wait_unowned"]), (&5.into(), &0.into()));
@@ -44,13 +44,16 @@ fn the_faulty_loop_strands_and_this_crate_does_not() {
 }
 
 #[test]
-fn the_table_names_every_acceptor_and_fits_a_terminal() {
+fn table_lists_every_acceptor_and_fits_80_columns() {
     let output = Command::new(example("close_wait")).output().expect("the example runs");
     assert!(output.status.success(), "{}", output.status);
     let text = String::from_utf8(output.stdout).expect("it prints text");
-    for acceptor in
-        ["faulty edge loop", "faulty loop, level-triggered", "EdgeTriggered pause", "LevelTriggered shed"]
-    {
+    for acceptor in [
+        "faulty loop, edge-triggered",
+        "faulty loop, level-triggered",
+        "EdgeTriggered, Wait",
+        "LevelTriggered, Shed",
+    ] {
         assert!(text.lines().any(|line| line.starts_with(acceptor)), "no row for {acceptor}:\n{text}");
     }
     assert!(text.contains("STRANDED"), "{text}");
@@ -58,7 +61,7 @@ fn the_table_names_every_acceptor_and_fits_a_terminal() {
 }
 
 #[test]
-fn help_is_printed_and_nonsense_is_refused() {
+fn help_is_printed_and_bad_options_fail() {
     let run =
         |argument| Command::new(example("close_wait")).arg(argument).output().expect("the example runs");
     let help = run("--help");

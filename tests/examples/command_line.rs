@@ -1,4 +1,4 @@
-//! How the echo server is started, asked and ended.
+//! The command line of the echo server, and its signals.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -25,21 +25,21 @@ fn both_signals_end_it_with_its_counters() {
 }
 
 #[test]
-fn a_full_server_can_be_ended() {
+fn full_server_ends() {
     let server = Server::start("127.0.0.1:0", &["--limit", "0"]);
     let _queued = Client::ask(&server.address);
     assert_eq!(server.end().count("delivered"), 0);
 }
 
 #[test]
-fn the_unix_path_is_there_while_it_serves() {
+fn unix_path_exists_while_it_serves() {
     let address = unix_address();
     let path = Path::new(address.strip_prefix("unix:").expect("a Unix address"));
     let server = Server::start(&address, &[]);
     assert!(path.exists());
     let second = echo(&["--listen", &address]);
-    assert!(!second.status.success(), "a path serves one server");
-    assert!(path.exists(), "the second server leaves the path of the first alone");
+    assert!(!second.status.success(), "a path belongs to one server");
+    assert!(path.exists(), "the second server does not remove the path of the first");
     server.end();
     assert!(!path.exists());
 }
@@ -52,12 +52,12 @@ fn stats_are_printed_while_it_serves() {
 }
 
 #[test]
-fn the_last_word_is_read_by_the_silent_and_by_those_who_asked() {
-    let refusal = ["--limit", "0", "--when-full", "shed", "--refusal", "come back later\n"];
+fn message_is_read_with_and_without_a_request() {
+    let refusal = ["--limit", "0", "--when-full", "shed", "--refusal", "try again later\n"];
     for trigger in ["level", "edge"] {
         let server = Server::start("127.0.0.1:0", &[&refusal[..], &["--trigger", trigger]].concat());
-        assert_eq!(Client::connect(&server.address).read_all(), b"come back later\n");
-        assert_eq!(Client::ask(&server.address).read_all(), b"come back later\n");
+        assert_eq!(Client::connect(&server.address).read_all(), b"try again later\n");
+        assert_eq!(Client::ask(&server.address).read_all(), b"try again later\n");
         assert_eq!(server.end().count("refused"), 2);
     }
 }
@@ -69,7 +69,7 @@ fn help_is_printed() {
 }
 
 #[test]
-fn nonsense_is_refused() {
+fn bad_options_fail() {
     let listen = ["--listen", "127.0.0.1:0"];
     let nonsense: [&[&str]; 12] = [
         &[],
@@ -87,7 +87,7 @@ fn nonsense_is_refused() {
     ];
     for arguments in nonsense {
         let output = echo(arguments);
-        assert!(!output.status.success(), "{arguments:?} should be refused");
+        assert!(!output.status.success(), "{arguments:?} should fail");
         assert!(String::from_utf8_lossy(&output.stderr).starts_with("echo: "), "{output:?}");
     }
 }

@@ -21,7 +21,7 @@ fn outcome(way: &str, handovers: u64) -> (bool, Value) {
 }
 
 #[test]
-fn nobody_is_lost_by_whichever_way() {
+fn no_client_is_lost_by_any_way() {
     for (way, handovers) in [("inherit", 5), ("rights", 5), ("both", 10)] {
         let (success, outcome) = outcome(way, handovers);
         assert!(success, "{outcome}");
@@ -34,9 +34,9 @@ fn nobody_is_lost_by_whichever_way() {
     }
 }
 
-/// The counters count: without a hand-over clients are lost, and it says so.
+/// Control: without a handover clients are lost, and counted.
 #[test]
-fn to_close_and_bind_anew_loses_clients() {
+fn close_and_bind_loses_clients() {
     let (success, outcome) = outcome("rebind", 10);
     let lost =
         ["failed_connects", "resets", "unanswered"].map(|lost| outcome[lost].as_u64().expect("a number"));
@@ -44,7 +44,7 @@ fn to_close_and_bind_anew_loses_clients() {
 }
 
 #[test]
-fn the_table_is_printed_and_nonsense_is_refused() {
+fn table_is_printed_and_bad_options_fail() {
     let table = run(&["--connections", "100", "--handovers", "1"]);
     let text = String::from_utf8_lossy(&table.stdout);
     assert!(table.status.success() && text.contains("handovers        1, by 2 processes"), "{text}");

@@ -1,7 +1,7 @@
-//! The examples, seen from outside: as processes, through their sockets and `/proc`.
+//! The examples, observed from outside: as processes, through their sockets and `/proc`.
 //!
-//! Nothing here links the library. Each test has a server of its own on a port or path of its own; every wait
-//! has a bound; what is counted is descriptors, connections, wake-ups and passes, never time.
+//! Nothing here links the library. Each test has its own server on its own port or path; every wait has a bound; tests count
+//! descriptors, connections, wake-ups and passes, never time.
 
 mod backpressure;
 mod binaries;
@@ -20,15 +20,15 @@ mod soak;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// No wait takes so long unless something is broken.
+/// The bound of every wait.
 const BOUND: Duration = Duration::from_secs(60);
 
-/// Looks again and again until something has come true.
+/// Polls until the condition holds.
 #[track_caller]
 fn eventually(what: &str, mut is_true: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !is_true() {
-        assert!(begun.elapsed() < BOUND, "this did not come true: {what}");
+        assert!(begun.elapsed() < BOUND, "timed out: {what}");
         thread::sleep(Duration::from_millis(2));
     }
 }

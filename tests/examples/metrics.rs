@@ -1,4 +1,4 @@
-//! The metrics example: an administrator is let in when everybody else finds it full, and reads what is so.
+//! The metrics example: the metrics can be scraped while the server is full, and are correct.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -32,42 +32,46 @@ fn scrape(address: SocketAddr) -> String {
     answer
 }
 
-/// The value of a line that begins so.
+/// Returns the value of a metric.
 fn value(text: &str, metric: &str) -> f64 {
     let line = text.lines().find_map(|line| line.strip_prefix(metric)?.strip_prefix(' '));
     line.unwrap_or_else(|| panic!("no {metric} in {text}")).parse().expect("a number")
 }
 
 #[test]
-fn a_full_server_tells_its_metrics() {
+fn full_server_exports_its_metrics() {
     let mut command = Command::new(example("metrics"));
     let mut child = command.args(["--limit", "3"]).stdout(Stdio::piped()).spawn().expect("the example runs");
     let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
     let _server = Server(child);
-    let mut address = |words: &str| -> SocketAddr {
+    let mut address = |prefix: &str| -> SocketAddr {
         let line = lines.next().expect("a line").expect("text");
-        line.strip_prefix(words).expect("these are its words").parse().expect("an address")
+        line.strip_prefix(prefix).expect("its first lines").parse().expect("an address")
     };
     let (public, metrics) = (address("listening on "), address("metrics on "));
-    let mut inside: Vec<_> = (0..3).map(|_| connect(public)).collect();
+    let mut clients: Vec<_> = (0..3).map(|_| connect(public)).collect();
     let mut hello = [0; 6];
-    for client in &mut inside {
+    for client in &mut clients {
         client.read_exact(&mut hello).expect("a greeting");
         assert_eq!(&hello, b"hello\n");
     }
     for _ in 0..2 {
-        let mut word = String::new();
-        connect(public).read_to_string(&mut word).expect("a last word");
-        assert_eq!(word, "busy\n");
+        let mut message = String::new();
+        connect(public).read_to_string(&mut message).expect("a refusal");
+        assert_eq!(message, "busy\n");
     }
     let text = scrape(metrics);
     assert!((value(&text, "acceptor_refused_total{cause=\"full\"}") - 2.0).abs() < 0.5);
     assert!((value(&text, "acceptor_delivered_total") - 3.0).abs() < 0.5);
     assert!((value(&text, "acceptor_per_pass_sum") - 5.0).abs() < 0.5);
-    // Three clients and the one who asks.
+    // Three clients and the scraper.
     assert!((value(&text, "acceptor_in_service") - 4.0).abs() < 0.5);
     let inf = value(&text, "acceptor_per_pass_bucket{le=\"+Inf\"}");
     assert!((inf - value(&text, "acceptor_per_pass_count")).abs() < 0.5);
-    drop(inside);
-    eventually("the places come back", || value(&scrape(metrics), "acceptor_in_service") < 1.5);
+    assert!(value(&text, "acceptor_exhausted_total{resource=\"process_descriptors\"}") < 0.5);
+    assert!(value(&text, "acceptor_state_seconds_total{state=\"listening\"}") > 0.0);
+    // The refused ones are not measured: a full gate refuses before the filters are asked.
+    assert!((value(&text, "acceptor_queue_seconds_count") - 3.0).abs() < 0.5);
+    drop(clients);
+    eventually("the permits are released", || value(&scrape(metrics), "acceptor_in_service") < 1.5);
 }

@@ -1,4 +1,4 @@
-//! A server of the examples as a child process, and what an outsider can see of it.
+//! A server of the examples as a child process, and what can be observed of it.
 #![allow(unsafe_code)]
 
 use std::collections::HashMap;
@@ -20,31 +20,31 @@ use crate::binaries::example;
 use crate::client::Address;
 use crate::{BOUND, eventually};
 
-/// A running server; killed if a test ends without [`Server::end`].
+/// A running server; killed when dropped.
 #[derive(Debug)]
 pub(crate) struct Server {
     child: Child,
     lines: Receiver<String>,
     pub(crate) address: Address,
-    /// How many descriptors it has open when it serves nobody.
+    /// How many descriptors it has open without connections.
     idle_descriptors: usize,
 }
 
-/// The counters that the server printed at its end, summed over its workers.
+/// The counters that the server printed when it ended, summed over its workers.
 #[derive(Debug)]
-pub(crate) struct LastWords(HashMap<String, u64>);
+pub(crate) struct Totals(HashMap<String, u64>);
 
 impl Server {
     pub(crate) fn start(listen: &str, arguments: &[&str]) -> Self {
         Self::run(Command::new(example("echo")), listen, arguments)
     }
 
-    /// Another example, which takes the same arguments.
+    /// Starts another example, which takes the same arguments.
     pub(crate) fn start_example(name: &'static str, listen: &str, arguments: &[&str]) -> Self {
         Self::run(Command::new(example(name)), listen, arguments)
     }
 
-    /// With at most so many descriptors, as `ulimit -n` sets it.
+    /// Starts an example with a limit of descriptors (`ulimit -n`).
     pub(crate) fn start_with_descriptors(
         name: &'static str,
         descriptors: usize,
@@ -62,28 +62,28 @@ impl Server {
         let stdout = BufReader::new(child.stdout.take().expect("it is piped"));
         let (sender, lines) = channel();
         thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
-        let first = lines.recv_timeout(BOUND).expect("the server says where it listens");
-        let address = first.strip_prefix("listening on ").expect("these are its first words");
+        let first = lines.recv_timeout(BOUND).expect("the server prints its address");
+        let address = first.strip_prefix("listening on ").expect("its first line");
         let address = Address::parse(address);
         let mut server = Self { child, lines, address, idle_descriptors: 0 };
         server.idle_descriptors = server.descriptors();
         server
     }
 
-    /// The next line that it prints.
+    /// Returns the next line that it prints.
     pub(crate) fn next_line(&self) -> String {
         self.lines.recv_timeout(BOUND).expect("the server prints a line")
     }
 
-    /// How many connections it can have with this limit of descriptors. Numbers above the limit (a test
-    /// runner may have left it some) take up no room.
+    /// Returns how many connections it can have with this limit of descriptors. Inherited descriptors above the limit do not
+    /// count.
     pub(crate) fn room_below(&self, limit: usize) -> usize {
         let entries = fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("the server runs");
         let numbers = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
         limit - numbers.filter(|number: &usize| *number < limit).count()
     }
 
-    /// Open descriptors beyond those of a server that serves nobody.
+    /// Returns how many connections it has: descriptors beyond those of an idle server.
     pub(crate) fn connections(&self) -> usize {
         self.descriptors().saturating_sub(self.idle_descriptors)
     }
@@ -92,7 +92,7 @@ impl Server {
         count_descriptors(self.child.id()).expect("the server runs")
     }
 
-    /// `rx_queue` of its listener in /proc/net/tcp or tcp6; `None` for a Unix socket.
+    /// Returns `rx_queue` of its listener in /proc/net/tcp or tcp6; `None` for a Unix socket.
     pub(crate) fn queued(&self) -> Option<u32> {
         let Address::Tcp(address) = self.address else { return None };
         let table = if address.is_ipv4() { procfs::net::tcp() } else { procfs::net::tcp6() };
@@ -103,19 +103,19 @@ impl Server {
 
     #[track_caller]
     pub(crate) fn await_queued(&self, count: u32) {
-        eventually("so many are queued", || self.queued().is_none_or(|queued| queued == count));
+        eventually("the expected number is queued", || self.queued().is_none_or(|queued| queued == count));
     }
 
-    /// Nobody queued, nobody served, no descriptor leaked.
+    /// Waits until the queue is empty and all connections are closed: no descriptor is leaked.
     #[track_caller]
-    pub(crate) fn await_rest(&self) {
+    pub(crate) fn await_idle(&self) {
         self.await_queued(0);
         eventually("it has as many descriptors as in the beginning", || {
             self.descriptors() == self.idle_descriptors
         });
     }
 
-    /// Watches the server for a while in which it has nothing to do: it must sleep.
+    /// Asserts that the server sleeps while it has nothing to do.
     #[track_caller]
     pub(crate) fn assert_sleeps(&mut self) {
         let (before, mut seen_running) = (self.switches(), 0);
@@ -125,12 +125,12 @@ impl Server {
         }
         let switches = self.switches() - before;
         assert!(switches < 50, "its threads woke {switches} times with nothing to do");
-        // A thread that never sleeps is never woken: it is found at work instead.
-        assert!(seen_running < 10, "{seen_running} of 30 looks found it at work with nothing to do");
+        // A thread that spins never blocks: it is seen running instead.
+        assert!(seen_running < 10, "it was running in {seen_running} of 30 samples with nothing to do");
         assert!(self.child.try_wait().expect("it is our child").is_none(), "it ended");
     }
 
-    /// How often its threads have gone to sleep or were interrupted.
+    /// Returns how often its threads have blocked or were preempted.
     fn switches(&self) -> u64 {
         let tasks = self.process().tasks().expect("it has threads").filter_map(Result::ok);
         tasks
@@ -154,12 +154,12 @@ impl Server {
         Pid::from_raw(i32::try_from(self.child.id()).expect("a process id is small"))
     }
 
-    /// Takes notes of how many connections the server has at once, until it is dropped.
-    pub(crate) fn watch(&self) -> Watch {
-        Watch::new(self.child.id(), self.idle_descriptors)
+    /// Records the highest number of connections, until it is dropped.
+    pub(crate) fn record_peak(&self) -> Peak {
+        Peak::new(self.child.id(), self.idle_descriptors)
     }
 
-    /// Changes the soft limit of its descriptors while it runs.
+    /// Changes its soft limit of descriptors while it runs.
     pub(crate) fn limit_descriptors(&self, descriptors: u64) {
         let pid = self.pid().as_raw();
         let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
@@ -168,7 +168,7 @@ impl Server {
         limit.rlim_cur = descriptors.min(limit.rlim_max);
         // SAFETY: prlimit(2) reads the new limit from `limit`, and takes null for "not the old one".
         let set = unsafe { libc::prlimit(pid, libc::RLIMIT_NOFILE, &raw const limit, std::ptr::null_mut()) };
-        assert_eq!((read, set), (0, 0), "the limit of one's own child can be changed");
+        assert_eq!((read, set), (0, 0), "prlimit of a child");
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
@@ -176,20 +176,20 @@ impl Server {
     }
 
     /// Ends it with SIGTERM, as a service manager does.
-    pub(crate) fn end(self) -> LastWords {
+    pub(crate) fn end(self) -> Totals {
         self.end_with(Signal::SIGTERM)
     }
 
-    pub(crate) fn end_with(self, signal: Signal) -> LastWords {
+    pub(crate) fn end_with(self, signal: Signal) -> Totals {
         self.signal(signal);
         self.await_end()
     }
 
-    /// Waits for the end of a server that has its signal.
-    pub(crate) fn await_end(mut self) -> LastWords {
+    /// Waits for the end of a server that was signalled.
+    pub(crate) fn await_end(mut self) -> Totals {
         let status = self.await_exit();
-        assert!(status.success(), "it ends in an orderly way: {status}");
-        LastWords::parse(self.lines.iter())
+        assert!(status.success(), "it exits with 0: {status}");
+        Totals::parse(self.lines.iter())
     }
 
     fn await_exit(&mut self) -> ExitStatus {
@@ -207,21 +207,21 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if let Address::Unix(path) = &self.address {
-            // Gone already, unless it was killed.
+            // Removed already, unless the server was killed.
             let _ = fs::remove_file(path);
         }
     }
 }
 
-/// The highest number of connections seen.
+/// The highest number of connections.
 #[derive(Debug)]
-pub(crate) struct Watch {
+pub(crate) struct Peak {
     highest: Arc<AtomicUsize>,
     over: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Watch {
+impl Peak {
     fn new(process: u32, idle: usize) -> Self {
         let (highest, over) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
         let thread = thread::spawn({
@@ -242,7 +242,7 @@ impl Watch {
     }
 }
 
-impl Drop for Watch {
+impl Drop for Peak {
     fn drop(&mut self) {
         self.over.store(true, Ordering::Release);
         let _ = self.thread.take().map(JoinHandle::join);
@@ -253,22 +253,22 @@ fn count_descriptors(process: u32) -> io::Result<usize> {
     Ok(fs::read_dir(format!("/proc/{process}/fd"))?.count())
 }
 
-impl LastWords {
+impl Totals {
     /// From lines such as `worker 0: passes 3, attempts 2, delivered 2, per pass [1: 2]`.
     fn parse(lines: impl Iterator<Item = String>) -> Self {
         let mut sums = HashMap::new();
         for line in lines {
-            let (_, counters) = line.split_once(": ").expect("a line is a worker's");
-            let (counters, _) = counters.split_once("per pass").expect("the histogram comes last");
+            let (_, counters) = line.split_once(": ").expect("a line of a worker");
+            let (counters, _) = counters.split_once("per pass").expect("the histogram is last");
             for (name, value) in counters.split(", ").filter_map(|counter| counter.split_once(' ')) {
-                let value: u64 = value.parse().expect("a counter is a number");
+                let value: u64 = value.parse().expect("a number");
                 *sums.entry(name.to_owned()).or_default() += value;
             }
         }
         Self(sums)
     }
 
-    /// A counter by its name; what is not printed is 0.
+    /// Returns a counter by its name; one that is not printed is 0.
     pub(crate) fn count(&self, name: &str) -> u64 {
         assert!(self.0.contains_key("delivered"), "the server printed its counters");
         self.0.get(name).copied().unwrap_or(0)

@@ -1,4 +1,4 @@
-//! The example that puts an acceptor under load and faults. Not its attack and its overload, which measure time.
+//! The example that runs an acceptor under load and faults. Without its scenarios attack and overload, which measure time.
 
 use std::process::{Command, Output};
 
@@ -10,13 +10,13 @@ fn soak(arguments: &[&str]) -> Output {
     Command::new(example("soak")).args(arguments).output().expect("the example runs")
 }
 
-/// Plays these for as short as possible; the row of each, and the one of all.
+/// Runs these for as short as possible. Returns the row of each, and the one of all.
 fn rows(scenarios: &[&str]) -> Vec<Value> {
     let only = scenarios.iter().flat_map(|name| ["--only", name]);
     let output = soak(&["--json", "--seconds", "1"].into_iter().chain(only).collect::<Vec<_>>());
     let text = String::from_utf8(output.stdout).expect("JSON is text");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{}\n{said}\n{text}", output.status);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}\n{stderr}\n{text}", output.status);
     let rows: Vec<Value> =
         text.lines().map(|line| serde_json::from_str(line).expect("a line is JSON")).collect();
     assert_eq!(rows.len(), scenarios.len() + 1, "{text}");
@@ -24,7 +24,7 @@ fn rows(scenarios: &[&str]) -> Vec<Value> {
 }
 
 #[test]
-fn the_accounts_balance_under_every_fault() {
+fn counts_balance_under_every_fault() {
     let faults = [
         "emfile",
         "reserve",
@@ -54,21 +54,21 @@ fn the_accounts_balance_under_every_fault() {
 }
 
 #[test]
-fn as_many_are_held_as_descriptors_allow() {
+fn load_reaches_the_descriptor_limit() {
     let rows = rows(&["load"]);
     assert_eq!(rows[0]["peak_in_service"], rows[0]["limit"], "{}", rows[0]);
     assert_eq!(rows[0]["connected"], rows[0]["delivered"], "{}", rows[0]);
 }
 
 #[test]
-fn what_is_not_played_is_named() {
+fn skipped_scenario_is_reported() {
     let output = soak(&["--only", "enfile"]);
     assert!(output.status.success(), "{output:?}");
     assert!(String::from_utf8_lossy(&output.stdout).contains("SKIPPED enfile: "), "{output:?}");
 }
 
 #[test]
-fn help_is_printed_and_nonsense_is_refused() {
+fn help_is_printed_and_bad_options_fail() {
     let help = soak(&["--help"]);
     assert!(help.status.success() && String::from_utf8_lossy(&help.stdout).contains("Usage: soak"));
     for nonsense in [

@@ -1,11 +1,11 @@
-//! libc's functions, defined anew: they count their calls, and fail by plan. What is not planned goes to the
-//! kernel. Plans and counts belong to a thread.
+//! Interposed libc functions: they count their calls and fail by plan; unplanned calls go to the kernel. Plans and
+//! counts are thread-local.
 #![allow(unsafe_code)]
 
 use std::cell::Cell;
 use std::ffi::{c_int, c_long, c_void};
 
-/// The calls that are intercepted.
+/// An interposed call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Call {
     Accept,
@@ -20,16 +20,16 @@ pub(crate) enum Call {
 
 const CALLS: usize = 8;
 
-/// How a planned accept fails.
+/// The effect of a planned accept failure on the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cost {
-    /// The queue stays as it was.
+    /// The queue is unchanged.
     Nothing,
-    /// The oldest connection is gone.
+    /// The oldest connection is lost.
     OneConnection,
 }
 
-/// The n-th call from now fails with this errno, and the ones after it, `times` in all.
+/// `times` calls fail with this errno, from the n-th call on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan {
     pub(crate) call: Call,
@@ -46,26 +46,38 @@ impl Plan {
 }
 
 thread_local! {
+    static FROZEN: Cell<Option<libc::timespec>> = const { Cell::new(None) };
     static PLANS: Cell<[Option<Plan>; 2]> = const { Cell::new([None; 2]) };
     static COUNTS: Cell<[u64; CALLS]> = const { Cell::new([0; CALLS]) };
 }
 
-/// From now on this thread's calls fail by these plans; `None` is no failure.
+/// Sets the plans of this thread; `None` plans no failure.
 pub(crate) fn plan(plans: [Option<Plan>; 2]) {
     PLANS.set(plans);
 }
 
-/// How many failures of the plans are still to come.
+/// Returns the number of planned failures that have not happened yet.
 pub(crate) fn outstanding() -> u32 {
     PLANS.get().iter().flatten().map(|plan| plan.times).sum()
 }
 
-/// How often this thread has made this call.
+/// Returns the number of these calls by this thread.
 pub(crate) fn count(call: Call) -> u64 {
     COUNTS.get()[call as usize]
 }
 
-/// Counts a call, and tells whether it is to fail, and how.
+/// Stops the monotonic clock of this thread, or starts it again. The kernel's timers are not affected.
+pub(crate) fn freeze_clock(frozen: bool) {
+    FROZEN.set(None);
+    if frozen {
+        let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: clock_gettime(2) writes `now`, which is live.
+        assert_eq!(unsafe { clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) }, 0);
+        FROZEN.set(Some(now));
+    }
+}
+
+/// Counts a call and returns its plan if it must fail.
 fn enter(call: Call) -> Option<Plan> {
     let mut counts = COUNTS.get();
     counts[call as usize] += 1;
@@ -84,18 +96,18 @@ fn enter(call: Call) -> Option<Plan> {
 }
 
 fn fail(errno: c_int) -> c_int {
-    // SAFETY: errno(3): a thread's own `int`, which may be assigned.
+    // SAFETY: errno(3): a thread-local `int` that may be assigned.
     unsafe { *libc::__errno_location() = errno };
     -1
 }
 
-/// What `syscall` returns, as the C int that the call returns.
-fn int(answer: c_long) -> c_int {
-    c_int::try_from(answer).unwrap_or(-1)
+/// Converts the result of `syscall` to the C int of the wrapped call.
+fn int(result: c_long) -> c_int {
+    c_int::try_from(result).unwrap_or(-1)
 }
 
-// The signatures are those of libc, whose contracts the callers keep, and the arguments go to the kernel as
-// they came. The symbols are defined once, here.
+// The signatures are those of libc, the callers satisfy the contracts of libc, and the arguments go to the kernel
+// unchanged. Each symbol is defined only here.
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn accept4(
@@ -104,14 +116,14 @@ unsafe extern "C" fn accept4(
     length: *mut libc::socklen_t,
     flags: c_int,
 ) -> c_int {
-    // SAFETY: the caller's arguments are those that the system call asks for.
+    // SAFETY: the caller's arguments satisfy the contract of the system call.
     let accept = || int(unsafe { libc::syscall(libc::SYS_accept4, fd, address, length, flags) });
     match enter(Call::Accept) {
         Some(Plan { errno, cost: Cost::Nothing, .. }) => fail(errno),
         Some(Plan { errno, cost: Cost::OneConnection, .. }) => match accept() {
             -1 => -1,
             lost => {
-                // SAFETY: the descriptor is new, and nobody else's.
+                // SAFETY: the descriptor is new and has no other owner.
                 unsafe { libc::close(lost) };
                 fail(errno)
             }
@@ -134,7 +146,7 @@ unsafe extern "C" fn epoll_ctl(
     };
     match enter(call) {
         Some(plan) => fail(plan.errno),
-        // SAFETY: the caller's arguments are those that the system call asks for.
+        // SAFETY: the caller's arguments satisfy the contract of the system call.
         None => int(unsafe { libc::syscall(libc::SYS_epoll_ctl, epoll, operation, fd, event) }),
     }
 }
@@ -143,16 +155,18 @@ unsafe extern "C" fn epoll_ctl(
 unsafe extern "C" fn epoll_wait(
     epoll: c_int,
     events: *mut libc::epoll_event,
-    most: c_int,
+    maxevents: c_int,
     timeout: c_int,
 ) -> c_int {
     let no_mask = std::ptr::null::<c_void>();
     match enter(Call::Wait) {
         Some(plan) => fail(plan.errno),
-        // Not every architecture has epoll_wait itself.
+        // Not every architecture has an epoll_wait system call.
         None => int(
             // SAFETY: the caller's arguments, and no mask.
-            unsafe { libc::syscall(libc::SYS_epoll_pwait, epoll, events, most, timeout, no_mask, 8_usize) },
+            unsafe {
+                libc::syscall(libc::SYS_epoll_pwait, epoll, events, maxevents, timeout, no_mask, 8_usize)
+            },
         ),
     }
 }
@@ -182,7 +196,7 @@ unsafe extern "C" fn getsockopt(
 ) -> c_int {
     match enter(Call::Getsockopt) {
         Some(plan) => fail(plan.errno),
-        // SAFETY: the caller's arguments are those that the system call asks for.
+        // SAFETY: the caller's arguments satisfy the contract of the system call.
         None => int(unsafe { libc::syscall(libc::SYS_getsockopt, fd, level, option, value, length) }),
     }
 }
@@ -196,17 +210,30 @@ unsafe extern "C" fn timerfd_settime(
 ) -> c_int {
     match enter(Call::SetTimer) {
         Some(plan) => fail(plan.errno),
-        // SAFETY: the caller's arguments are those that the system call asks for.
+        // SAFETY: the caller's arguments satisfy the contract of the system call.
         None => int(unsafe { libc::syscall(libc::SYS_timerfd_settime, fd, flags, new, old) }),
     }
 }
 
+#[unsafe(no_mangle)]
+unsafe extern "C" fn clock_gettime(clock: libc::clockid_t, time: *mut libc::timespec) -> c_int {
+    match FROZEN.get() {
+        Some(frozen) if clock == libc::CLOCK_MONOTONIC => {
+            // SAFETY: the caller passes a pointer to a live `timespec`.
+            unsafe { *time = frozen };
+            0
+        }
+        // SAFETY: the caller's arguments satisfy the contract of the system call.
+        _ => int(unsafe { libc::syscall(libc::SYS_clock_gettime, clock, time) }),
+    }
+}
+
 #[test]
-fn the_library_calls_what_is_defined_here() {
-    let (socket, door) = crate::support::Kind::Tcp4.listen();
+fn interposed_functions_are_called_by_the_library() {
+    let (socket, endpoint) = crate::support::Kind::Tcp4.listen();
     let mut owner = crate::support::Owner::new();
     let mut acceptor = crate::support::accept_on(&owner, socket, epoll_acceptor::Trigger::Edge, None);
-    let _client = door.connect();
+    let _client = endpoint.connect();
     owner.serve(&mut acceptor, 1);
     for call in [Call::Accept, Call::Add, Call::Modify, Call::Wait, Call::Getsockopt] {
         assert!(count(call) > 0, "{call:?}");

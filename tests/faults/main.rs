@@ -1,14 +1,13 @@
-//! The acceptors on a kernel that fails: this binary defines some of libc's functions itself, and lets the
-//! n-th call of a thread fail with whatever errno a plan says. Where what is left open is counted, a test has
-//! a process of its own.
+//! Fault injection: this binary defines some of libc's functions itself and makes the n-th call of a thread fail with
+//! the errno of a plan. A test that counts open descriptors runs in a process of its own.
 
-#[allow(dead_code, reason = "words for the other binary too")]
+#[allow(dead_code, reason = "shared with tests/acceptors")]
 #[path = "../acceptors/support.rs"]
 mod support;
 
 mod interpose;
 
-mod accepting;
-mod calls;
-mod controlling;
-mod waiting;
+mod accept4;
+mod epoll_ctl;
+mod epoll_wait;
+mod syscall_counts;

@@ -1,29 +1,28 @@
-//! A member leaves, and its queue is served, by itself or by the others.
+//! A member leaves its group, and it or the other members serve its queue.
 
 use std::env;
 use std::fs;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::process::{Command, Stdio};
 use std::sync::Barrier;
 use std::thread;
-use std::time::Duration;
 
-use epoll_acceptor::group::{LeaveOutcome, MemberHealth};
-use epoll_acceptor::{Acceptor, Group, Pending, Refusal};
+use epoll_acceptor::group::{Group, LeaveOutcome, MemberHealth};
+use epoll_acceptor::{Acceptor, Pending, Refusal};
 
-use crate::support::{LONG, Worker, attended, connect_many, retransmissions, serve, serve_all};
+use crate::support::{LONG, Worker, connect_many, retransmissions, serve, serve_all, served_group};
 
 const MIGRATE: &str = "/proc/sys/net/ipv4/tcp_migrate_req";
 
 #[test]
-fn who_leaves_serves_its_queue_and_the_others_get_all_newcomers() {
+fn leaving_member_serves_its_queue() {
     if fs::read_to_string(MIGRATE).is_ok_and(|value| value.trim() == "1") {
-        eprintln!("SKIPPED who_leaves_serves_its_queue_...: this network's queues migrate");
+        eprintln!("SKIPPED leaving_member_serves_its_queue: {MIGRATE} is 1");
         return;
     }
-    // Any two of them, one after the other, so that the positions in the kernel's array change in every way.
+    // Two members leave, in every order, so that the kernel's array changes in every way.
     for (first, second) in (0..4).flat_map(|first| (0..3).map(move |second| (first, second))) {
-        let (group, mut workers) = attended(4);
+        let (group, mut workers) = served_group(4);
         for leaves in [first, second] {
             let worker = workers.remove(leaves);
             one_leaves(&group, worker, &mut workers);
@@ -31,61 +30,62 @@ fn who_leaves_serves_its_queue_and_the_others_get_all_newcomers() {
     }
 }
 
+/// Leaves the group; returns the worker if its acceptor shuts down.
+fn leave(worker: Worker, pending: Pending) -> Option<Worker> {
+    let Worker { epoll, events, acceptor } = worker;
+    match acceptor.leave_group(pending, LONG) {
+        LeaveOutcome::ShuttingDown(acceptor) => Some(Worker { epoll, events, acceptor }),
+        LeaveOutcome::Migrated(_) => None,
+    }
+}
+
 fn one_leaves(group: &Group, worker: Worker, others: &mut [Worker]) {
-    // Of the newcomers too, if it were still sent any.
     let early = connect_many(group.local_addr(), 60);
     let own = worker.depth();
-    let Worker { epoll, mut events, acceptor } = worker;
-    let index = acceptor.listener().index();
-    let LeaveOutcome::Winding(leaving) = acceptor.leave_group(Pending::Serve(Refusal::Reset), LONG) else {
-        panic!("queues do not migrate here");
+    let index = worker.acceptor.listener().index();
+    let Some(mut leaving) = leave(worker, Pending::Serve(Refusal::Reset)) else {
+        panic!("the queue must not migrate");
     };
-    let mut leaving = leaving.settle(Duration::from_millis(10));
     let late = connect_many(group.local_addr(), 60);
-    assert_eq!(late.iter().map(retransmissions).sum::<u32>(), 0, "nobody new is kept waiting");
-    let mut served = 0;
-    while !leaving.is_over() {
-        for _ in 0..epoll.wait(&mut events, Some(leaving.timeout())).unwrap().count() {
-            served += leaving.drain(|mut stream| stream.write_all(b"!").unwrap()).unwrap();
-        }
-        events.clear();
-    }
-    let farewell = leaving.finish();
-    assert_eq!((farewell.served, farewell.refused, farewell.left), (own.into(), 0, Some(0)));
-    assert_eq!(group.report()[index].attendance, MemberHealth::Closed);
+    assert_eq!(late.iter().map(retransmissions).sum::<u32>(), 0, "no SYN was dropped");
+    let served = leaving.serve_to_the_end();
+    let report = leaving.acceptor.shutdown_report().unwrap();
+    assert_eq!((report.served, report.refused, report.abandoned), (own.into(), 0, Some(0)));
+    drop(leaving);
+    assert_eq!(group.report()[index].health, MemberHealth::Closed);
     serve(others, 120 - served);
     for mut client in early.into_iter().chain(late) {
         client.read_exact(&mut [0]).unwrap();
     }
-    // The steering is over: each of those who are left gets its share again, and a fair one (by chance it is off by so
-    // much less than once in a million times).
+    // The program is detached: the remaining members get even shares again. A share below the bound has a probability
+    // of less than one in a million.
     let clients = connect_many(group.local_addr(), 400);
     let shares: Vec<u32> = others.iter().map(Worker::depth).collect();
-    let least = if others.len() == 3 { 85 } else { 150 };
-    assert!(shares.iter().all(|share| *share > least), "{index} has left: {shares:?}");
+    let bound = if others.len() == 3 { 85 } else { 150 };
+    assert!(shares.iter().all(|share| *share > bound), "after {index} left: {shares:?}");
     serve_all(others, clients);
 }
 
 #[test]
-fn all_may_leave_and_the_last_one_refuses_the_rest() {
-    let (group, mut workers) = attended(3);
+fn last_leaving_member_refuses_its_queue() {
+    let (group, mut workers) = served_group(3);
     let clients = connect_many(group.local_addr(), 30);
-    let mut done = 0;
-    while let Some(Worker { acceptor, .. }) = workers.pop() {
-        done += match acceptor.leave_group(Pending::Refuse(Refusal::Close), LONG) {
-            LeaveOutcome::Winding(leaving) => leaving.settle(Duration::ZERO).finish().refused,
-            LeaveOutcome::Migrated(_) => 0,
-        };
+    let mut refused = 0;
+    while let Some(worker) = workers.pop() {
+        refused += leave(worker, Pending::Refuse(Refusal::Close)).map_or(0, |mut leaving| {
+            leaving.serve_to_the_end();
+            leaving.acceptor.shutdown_report().unwrap().refused
+        });
     }
-    assert_eq!(done, 30);
+    assert_eq!(refused, 30);
     for mut client in clients {
-        assert_eq!(client.read(&mut [0]).unwrap(), 0, "an orderly end");
+        assert_eq!(client.read(&mut [0]).unwrap(), 0, "FIN, not RST");
     }
-    assert!(group.report().iter().all(|member| member.attendance == MemberHealth::Closed));
+    assert!(group.report().iter().all(|member| member.health == MemberHealth::Closed));
 }
 
-/// Runs this test once more, in a network of its own in which queues migrate, since that setting is the network's. Whether
-/// that is done, here, or cannot be.
+/// Runs the test in a network namespace of its own with `tcp_migrate_req` = 1, a setting of the namespace. Returns
+/// `true` in the parent, also if that is not possible, and `false` in the child.
 fn done_where_queues_migrate(test: &str) -> bool {
     const CHILD: &str = "EPOLL_ACCEPTOR_GROUP_CHILD";
     if env::var_os(CHILD).is_some() {
@@ -97,9 +97,9 @@ fn done_where_queues_migrate(test: &str) -> bool {
         command
     };
     let setup = format!("ip link set lo up && echo 1 > {MIGRATE}");
-    let can = unshare().args(["sh", "-c", &setup]).stderr(Stdio::null()).status();
-    if !can.is_ok_and(|status| status.success()) {
-        eprintln!("SKIPPED {test}: no network of its own to be had, no ip, or no tcp_migrate_req");
+    let available = unshare().args(["sh", "-c", &setup]).stderr(Stdio::null()).status();
+    if !available.is_ok_and(|status| status.success()) {
+        eprintln!("SKIPPED {test}: requires a network namespace, the command ip, and {MIGRATE}");
         return true;
     }
     let run = format!("{setup} && exec \"$0\" --exact {test} --nocapture --test-threads=1");
@@ -112,59 +112,60 @@ fn done_where_queues_migrate(test: &str) -> bool {
 }
 
 #[test]
-fn two_who_leave_at_once_lose_nobody() {
-    if done_where_queues_migrate("leaving::two_who_leave_at_once_lose_nobody") {
+fn concurrent_leaves_lose_no_connection() {
+    if done_where_queues_migrate("leaving::concurrent_leaves_lose_no_connection") {
         return;
     }
     for round in 0..200 {
-        let (group, workers) = attended(2);
+        let (group, workers) = served_group(2);
         let clients = connect_many(group.local_addr(), 16);
         let start = Barrier::new(2);
         thread::scope(|scope| {
-            for Worker { acceptor, .. } in workers {
+            for worker in workers {
                 scope.spawn(|| {
                     start.wait();
-                    match acceptor.leave_group(Pending::Refuse(Refusal::message("!")), LONG) {
-                        LeaveOutcome::Winding(leaving) => assert_eq!(leaving.finish().left, Some(0)),
-                        LeaveOutcome::Migrated(_) => {}
+                    if let Some(mut leaving) = leave(worker, Pending::Refuse(Refusal::message("!"))) {
+                        leaving.serve_to_the_end();
+                        assert_eq!(leaving.acceptor.shutdown_report().unwrap().abandoned, Some(0));
                     }
                 });
             }
         });
         for mut client in clients {
-            let heard = client.read(&mut [0; 2]);
-            assert_eq!(heard.expect("nobody is reset"), 1, "in round {round}");
+            let length = client.read(&mut [0; 2]);
+            assert_eq!(length.expect("no connection is reset"), 1, "in round {round}");
         }
     }
 }
 
 #[test]
-fn where_queues_migrate_the_others_serve_them() {
-    if done_where_queues_migrate("leaving::where_queues_migrate_the_others_serve_them") {
+fn migrated_queue_is_served_by_the_others() {
+    if done_where_queues_migrate("leaving::migrated_queue_is_served_by_the_others") {
         return;
     }
     for leaves in 0..3 {
-        let (group, mut workers) = attended(3);
+        let (group, mut workers) = served_group(3);
         let clients = connect_many(group.local_addr(), 90);
         let left = workers.remove(leaves);
         let own = left.depth();
         match left.acceptor.leave_group(Pending::Serve(Refusal::Reset), LONG) {
-            LeaveOutcome::Migrated(waiting) => assert_eq!(waiting, own),
-            LeaveOutcome::Winding(_) => panic!("queues migrate here"),
+            LeaveOutcome::Migrated(count) => assert_eq!(count, own),
+            LeaveOutcome::ShuttingDown(_) => panic!("the queue must migrate"),
         }
-        assert_eq!(workers.iter().map(Worker::depth).sum::<u32>(), 90, "nobody is lost");
+        assert_eq!(workers.iter().map(Worker::depth).sum::<u32>(), 90, "no connection is lost");
         serve_all(&mut workers, clients);
         let clients = connect_many(group.local_addr(), 100);
-        assert!(workers.iter().all(|worker| worker.depth() > 0), "{leaves} has left");
+        assert!(workers.iter().all(|worker| worker.depth() > 0), "after {leaves} left");
         serve_all(&mut workers, clients);
-        // The last one has nobody to leave its queue to.
+        // The last member has no other one to migrate its queue to.
         let last = workers.pop().unwrap();
         drop(workers);
         let clients = connect_many(group.local_addr(), 10);
-        match last.acceptor.leave_group(Pending::Refuse(Refusal::Close), LONG) {
-            LeaveOutcome::Winding(leaving) => assert_eq!(leaving.finish().refused, 10),
-            LeaveOutcome::Migrated(_) => panic!("to whom?"),
-        }
+        let Some(mut leaving) = leave(last, Pending::Refuse(Refusal::Close)) else {
+            panic!("the last member must shut down");
+        };
+        leaving.serve_to_the_end();
+        assert_eq!(leaving.acceptor.shutdown_report().unwrap().refused, 10);
         drop(clients);
     }
 }

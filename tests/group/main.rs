@@ -1,4 +1,4 @@
-//! Groups of listeners on one address: each test is a fact on the real kernel.
+//! `SO_REUSEPORT` groups, tested on the real kernel.
 #![cfg(feature = "group")]
 
 mod leaving;

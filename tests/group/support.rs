@@ -1,4 +1,4 @@
-//! Words for the tests: workers, each with a member, and clients.
+//! Test helpers: workers with a member each, and clients.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -6,16 +6,17 @@ use std::os::fd::AsRawFd;
 use std::sync::Once;
 use std::time::{Duration, Instant};
 
-use epoll_acceptor::group::Member;
-use epoll_acceptor::{Acceptor, Epoll, EpollAcceptor, Events, Group, LevelTriggered, Token, accept_queue};
+use epoll_acceptor::group::{Group, Member};
+use epoll_acceptor::socket::accept_queue;
+use epoll_acceptor::{Acceptor, Epoll, EpollAcceptor, Events, LevelTriggered, Token};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use socket2::SockRef;
 
-/// More than any of these tests takes, even on a machine that is busy with others.
+/// A timeout that no passing test reaches, even on a busy machine.
 pub(crate) const LONG: Duration = Duration::from_secs(30);
 const LISTENER: Token = Token(3);
 
-/// An owner of one member.
+/// The epoll and the acceptor of one member.
 pub(crate) struct Worker {
     pub(crate) epoll: Epoll,
     pub(crate) events: Events,
@@ -25,7 +26,10 @@ pub(crate) struct Worker {
 impl Worker {
     pub(crate) fn on(member: Member) -> Self {
         let epoll = Epoll::new().unwrap();
-        let acceptor = LevelTriggered::on(member).register(&epoll, LISTENER).unwrap();
+        let acceptor = LevelTriggered::on(member)
+            .handshake_grace(Duration::from_millis(10))
+            .register(&epoll, LISTENER)
+            .unwrap();
         Self { epoll, events: Events::with_capacity(4).unwrap(), acceptor }
     }
 
@@ -33,8 +37,18 @@ impl Worker {
         accept_queue(self.acceptor.listener()).unwrap().depth
     }
 
-    /// Serves whoever is told of now. How many.
-    pub(crate) fn turn(&mut self) -> usize {
+    /// Waits and runs passes until the acceptor is stopped. Returns the number of connections served.
+    pub(crate) fn serve_to_the_end(&mut self) -> usize {
+        let (begun, mut served) = (Instant::now(), 0);
+        while !self.acceptor.state().is_terminal() {
+            assert!(begun.elapsed() < LONG, "{:?}", self.acceptor);
+            served += self.run_pass();
+        }
+        served
+    }
+
+    /// Serves the connections that are ready now and returns their number.
+    pub(crate) fn run_pass(&mut self) -> usize {
         let mut served = 0;
         for _ in 0..self.epoll.wait(&mut self.events, Some(Duration::from_millis(1))).unwrap().count() {
             served += self.acceptor.drain(|mut stream| stream.write_all(b"!").unwrap()).unwrap();
@@ -44,8 +58,8 @@ impl Worker {
     }
 }
 
-/// A group on loopback, each member with a worker.
-pub(crate) fn attended(members: usize) -> (Group, Vec<Worker>) {
+/// Opens a group on loopback with a worker for each member.
+pub(crate) fn served_group(members: usize) -> (Group, Vec<Worker>) {
     let mut group = Group::builder(local("127.0.0.1:0")).bind(members).unwrap();
     let workers: Vec<_> = std::iter::from_fn(|| group.take()).map(Worker::on).collect();
     workers
@@ -62,7 +76,7 @@ pub(crate) fn connect_many(address: SocketAddr, count: usize) -> Vec<TcpStream> 
     raise_descriptor_limit();
     let connect = || {
         let client = TcpStream::connect_timeout(&address, LONG).unwrap();
-        // Quits by a reset, and leaves no TIME_WAIT behind.
+        // Closes with a reset, which leaves no TIME_WAIT.
         SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
         client.set_read_timeout(Some(LONG)).unwrap();
         client
@@ -70,7 +84,7 @@ pub(crate) fn connect_many(address: SocketAddr, count: usize) -> Vec<TcpStream> 
     (0..count).map(|_| connect()).collect()
 }
 
-/// Several tests at once are more than the usual soft limit.
+/// Raises the soft limit: concurrent tests exceed the default.
 fn raise_descriptor_limit() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -79,7 +93,7 @@ fn raise_descriptor_limit() {
     });
 }
 
-/// How often a client has sent something anew: a SYN that was dropped is one of these.
+/// Returns the number of retransmissions of a client: each dropped SYN causes one.
 #[allow(unsafe_code)]
 pub(crate) fn retransmissions(client: &TcpStream) -> u32 {
     /// `tcpi_total_retrans` of `struct tcp_info`.
@@ -100,7 +114,7 @@ pub(crate) fn retransmissions(client: &TcpStream) -> u32 {
     u32::from_ne_bytes(info[TOTAL_RETRANS..].try_into().unwrap())
 }
 
-/// All workers serve until so many were served, and each client has heard from one.
+/// Serves all clients, and asserts that each one received its reply.
 pub(crate) fn serve_all(workers: &mut [Worker], clients: Vec<TcpStream>) {
     serve(workers, clients.len());
     for mut client in clients {
@@ -108,11 +122,12 @@ pub(crate) fn serve_all(workers: &mut [Worker], clients: Vec<TcpStream>) {
     }
 }
 
+/// Runs passes until `count` connections were served.
 pub(crate) fn serve(workers: &mut [Worker], count: usize) {
     let (begun, mut served) = (Instant::now(), 0);
     while served < count {
         assert!(begun.elapsed() < LONG, "{served} of {count} served");
-        served += workers.iter_mut().map(Worker::turn).sum::<usize>();
+        served += workers.iter_mut().map(Worker::run_pass).sum::<usize>();
     }
     assert_eq!(served, count);
 }

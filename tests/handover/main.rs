@@ -1,6 +1,6 @@
-//! Listeners from one process to another: each test is a fact on the real kernel.
+//! Handover of listeners between processes, tested on the real kernel.
 #![cfg(feature = "handover")]
 
-mod inherit;
+mod from_env;
 mod rights;
 mod support;

@@ -1,4 +1,4 @@
-//! Words for the tests: listeners of every kind, their clients, and tests that run alone in a process of their own.
+//! Test helpers: listeners of every kind, their clients, and tests that run in a process of their own.
 
 use std::env;
 use std::io::{self, Read};
@@ -11,10 +11,10 @@ use std::time::Duration;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-/// More than any of these tests takes, even on a machine that is busy with others.
+/// A timeout that no passing test reaches, even on a busy machine.
 pub(crate) const LONG: Duration = Duration::from_secs(30);
 
-/// A listener of every kind that this kernel has, and what it is called; says which are skipped.
+/// Opens a listener of every kind that the kernel supports, with a name; prints the skipped ones.
 pub(crate) fn listeners() -> Vec<(&'static str, Socket)> {
     let ip = |text: &str| SockAddr::from(text.parse::<std::net::SocketAddr>().unwrap());
     let unix = || SockAddr::unix(format!("\0{}", unique_name())).unwrap();
@@ -39,7 +39,7 @@ pub(crate) fn listeners() -> Vec<(&'static str, Socket)> {
         .collect()
 }
 
-/// A client of this listener, connected and queued, with a bound on its waiting.
+/// Connects a client, with a read timeout, and leaves it in the accept queue.
 pub(crate) fn client_of(listener: &Socket) -> Socket {
     let client = Socket::new(listener.domain().unwrap(), listener.r#type().unwrap(), None).unwrap();
     client.set_read_timeout(Some(LONG)).unwrap();
@@ -47,13 +47,13 @@ pub(crate) fn client_of(listener: &Socket) -> Socket {
     client
 }
 
-/// What a client hears, until the end or in one packet.
-pub(crate) fn heard(client: &Socket) -> String {
+/// Returns the text that a client receives, up to the end of the stream or in one packet.
+pub(crate) fn received_text(client: &Socket) -> String {
     if client.r#type().unwrap() == Type::SEQPACKET {
         let mut buffer = [MaybeUninit::uninit(); 64];
         let length = client.recv(&mut buffer).unwrap();
-        #[allow(unsafe_code, reason = "recv(2) has written so many bytes")]
-        // SAFETY: as said.
+        #[allow(unsafe_code, reason = "reads the bytes that recv(2) wrote")]
+        // SAFETY: recv(2) returns the number of bytes that it wrote to the buffer.
         return buffer[..length].iter().map(|byte| char::from(unsafe { byte.assume_init() })).collect();
     }
     let mut text = String::new();
@@ -65,19 +65,19 @@ pub(crate) fn is_close_on_exec(fd: &impl AsFd) -> bool {
     FdFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFD).unwrap()).contains(FdFlag::FD_CLOEXEC)
 }
 
-/// How many descriptors this process has open.
+/// Returns the number of open descriptors of this process.
 pub(crate) fn open_descriptors() -> usize {
-    // The directory's own descriptor is among them.
+    // Excludes the descriptor of the directory.
     std::fs::read_dir("/proc/self/fd").unwrap().count() - 1
 }
 
-/// A name that no other test uses, in this or another process.
+/// Returns a name that no other test uses, in this or another process.
 pub(crate) fn unique_name() -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     format!("epoll-acceptor-hand-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// This test binary, to run one of its tests alone.
+/// Returns a command that runs one test of this binary.
 pub(crate) fn one_test(test: &str, role: &str) -> Command {
     let mut command = Command::new(env::current_exe().unwrap());
     command.args(["--exact", test, "--nocapture", "--test-threads=1"]).env(ROLE, role);
@@ -85,12 +85,12 @@ pub(crate) fn one_test(test: &str, role: &str) -> Command {
     command
 }
 
-/// What a test that was started by [`one_test`] is to play.
+/// Returns the role of a test that [`one_test`] started.
 pub(crate) fn role() -> Option<String> {
     env::var(ROLE).ok()
 }
 
-/// Lets the same test run once more, alone in a process of its own. `true` in the parent, when that has passed.
+/// Runs the test in a process of its own. Returns `true` in the parent after it has passed, `false` in the child.
 pub(crate) fn done_alone(test: &str) -> bool {
     if role().is_some() {
         return false;
@@ -100,4 +100,4 @@ pub(crate) fn done_alone(test: &str) -> bool {
     true
 }
 
-const ROLE: &str = "EPOLL_ACCEPTOR_HANDOVER_ROLE";
+pub(crate) const ROLE: &str = "EPOLL_ACCEPTOR_HANDOVER_ROLE";

@@ -1,4 +1,4 @@
-//! Futures that are dropped: between two polls, mid-pass, and by other branches of a select.
+//! Cancelled futures: dropped between two polls, during a pass, and by other branches of a `select!`.
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
@@ -11,14 +11,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 
-use epoll_acceptor::{Gate, IntoTokio, Listener, Refusal, Trigger, WhenFull};
+use epoll_acceptor::acceptor::IntoTokio;
+use epoll_acceptor::socket::Listener;
+use epoll_acceptor::{Gate, Refusal, Trigger, WhenFull};
 use tokio::runtime::Builder;
 use tokio::task::unconstrained;
 
 use crate::support::{assert_all_served, connect_many, listen, on_each, serve};
 
-/// Polls a new `accept` once and drops it; `Some` if it was ready.
-async fn once<F: Future>(future: F) -> Option<F::Output> {
+/// Polls a future once and drops it; reruns its output if it was ready.
+async fn poll_once<F: Future>(future: F) -> Option<F::Output> {
     let mut future = pin!(future);
     poll_fn(|cx| {
         Poll::Ready(match future.as_mut().poll(cx) {
@@ -30,20 +32,20 @@ async fn once<F: Future>(future: F) -> Option<F::Output> {
 }
 
 #[test]
-fn no_connection_is_lost_with_a_future() {
+fn cancelled_accept_loses_no_connection() {
     const CLIENTS: usize = 300;
     on_each(|| async {
         for trigger in [Trigger::Level, Trigger::Edge, Trigger::Exclusive] {
             for budget in [1, 3, 64] {
                 let (listener, address) = listen();
-                let mut acceptor = trigger.on(listener).budget(budget).into_async().unwrap();
+                let mut acceptor = trigger.on(listener).budget(budget).build_tokio().unwrap();
                 let (mut clients, mut served, mut dropped) = (Vec::new(), 0, 0);
                 while served < CLIENTS {
-                    // They come while futures are made, polled once and dropped.
+                    // Clients connect while futures are created, polled once and dropped.
                     if clients.len() < CLIENTS {
                         clients.extend(connect_many(address, 1 + clients.len() % 5));
                     }
-                    match once(acceptor.accept()).await {
+                    match poll_once(acceptor.accept()).await {
                         Some(connection) => {
                             serve(&connection.unwrap().unwrap());
                             served += 1;
@@ -54,9 +56,9 @@ fn no_connection_is_lost_with_a_future() {
                         }
                     }
                     if served == clients.len() {
-                        // Everyone is served, and the next to ask finds nobody, once and again.
-                        assert!(once(acceptor.accept()).await.is_none());
-                        assert!(once(acceptor.accept()).await.is_none());
+                        // All are served: the next two polls find no connection.
+                        assert!(poll_once(acceptor.accept()).await.is_none());
+                        assert!(poll_once(acceptor.accept()).await.is_none());
                         dropped += 2;
                     }
                 }
@@ -72,11 +74,11 @@ fn no_connection_is_lost_with_a_future() {
 }
 
 #[test]
-fn a_select_loses_nobody() {
+fn select_loses_no_connection() {
     const CLIENTS: usize = 200;
     on_each(|| async {
         let (listener, address) = listen();
-        let mut acceptor = Trigger::Level.on(listener).budget(2).into_async().unwrap();
+        let mut acceptor = Trigger::Level.on(listener).budget(2).build_tokio().unwrap();
         let (sender, mut ticks) = tokio::sync::mpsc::channel(1);
         let ticker = tokio::spawn(async move { while sender.send(()).await.is_ok() {} });
         let clients = connect_many(address, CLIENTS);
@@ -93,20 +95,20 @@ fn a_select_loses_nobody() {
         drop(ticks);
         ticker.await.unwrap();
         assert_all_served(&clients);
-        assert!(ticked > 0, "the other branch had its turns");
+        assert!(ticked > 0, "the other branch ran");
     });
 }
 
 #[test]
-fn a_flood_that_is_refused_leaves_other_tasks_their_turn() {
+fn refused_flood_yields_to_other_tasks() {
     const CLIENTS: usize = 500;
     on_each(|| async {
         let (listener, address) = listen();
         let clients = connect_many(address, CLIENTS);
         clients.iter().for_each(|client| client.set_nonblocking(true).unwrap());
-        let gate = Gate::new(0).when_full(WhenFull::Shed(Refusal::Close));
-        let mut acceptor = Trigger::Level.on(listener).budget(1).gate(&gate).into_async().unwrap();
-        // In an executor that does not count. Each poll wakes its task: nobody else does.
+        let gate = Gate::builder(0).when_full(WhenFull::Shed(Refusal::Close)).build();
+        let mut acceptor = Trigger::Level.on(listener).budget(1).gate(&gate).build_tokio().unwrap();
+        // In an executor without a budget. Only the poll itself wakes its task.
         let mut polls = 0;
         let mut accept = pin!(unconstrained(acceptor.accept_std()));
         poll_fn(|cx| {
@@ -121,16 +123,16 @@ fn a_flood_that_is_refused_leaves_other_tasks_their_turn() {
 }
 
 #[test]
-fn a_panic_costs_one_connection_and_no_more() {
+fn panic_costs_one_connection() {
     const CLIENTS: usize = 9;
-    // On one thread, which numbers the connections.
+    // The connections are numbered per thread.
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         for trigger in [Trigger::Level, Trigger::Edge, Trigger::Exclusive] {
             let (listener, address) = listen();
             let clients = connect_many(address, CLIENTS);
             let gate = Gate::new(u32::try_from(CLIENTS).unwrap());
-            let mut acceptor = trigger.on(Fragile(listener)).gate(&gate).into_async().unwrap();
+            let mut acceptor = trigger.on(PanickyListener(listener)).gate(&gate).build_tokio().unwrap();
             let (mut served, mut panics) = (Vec::new(), 0);
             while served.len() + panics < CLIENTS {
                 let polled =
@@ -145,7 +147,7 @@ fn a_panic_costs_one_connection_and_no_more() {
                 }
             }
             assert_eq!((served.len(), panics), (6, 3), "every third");
-            assert_eq!(gate.in_use(), 6, "their places came back");
+            assert_eq!(gate.in_use(), 6, "the permits are released");
             served.iter().for_each(serve);
             let still_there: Vec<_> = clients
                 .into_iter()
@@ -158,70 +160,70 @@ fn a_panic_costs_one_connection_and_no_more() {
     });
 }
 
-/// A listener every third of whose connections makes its owner's code panic.
+/// A listener; the conversion of every third connection panics.
 #[derive(Debug)]
-struct Fragile(TcpListener);
+struct PanickyListener(TcpListener);
 
 #[derive(Debug)]
-struct Touchy(OwnedFd, u32);
+struct PanickyStream(OwnedFd, u32);
 
-impl AsFd for Fragile {
+impl AsFd for PanickyListener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
 }
 
-impl AsFd for Touchy {
+impl AsFd for PanickyStream {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
 }
 
-impl From<OwnedFd> for Touchy {
+impl From<OwnedFd> for PanickyStream {
     fn from(fd: OwnedFd) -> Self {
         thread_local!(static NUMBER: Cell<u32> = const { Cell::new(0) });
         Self(fd, NUMBER.replace(NUMBER.get() + 1))
     }
 }
 
-impl Listener for Fragile {
-    type Stream = Touchy;
+impl Listener for PanickyListener {
+    type Stream = PanickyStream;
 }
 
-impl IntoTokio for Touchy {
+impl IntoTokio for PanickyStream {
     type Stream = OwnedFd;
 
     fn into_tokio(self) -> io::Result<OwnedFd> {
-        // Not a panic of the harness: nothing is printed.
+        // Unlike `panic!`, prints no message.
         if self.1 % 3 == 2 {
-            resume_unwind(Box::new("touched"));
+            resume_unwind(Box::new("injected panic"));
         }
         Ok(self.0)
     }
 }
 
 #[test]
-fn a_flood_leaves_other_tasks_their_turn() {
+fn flood_yields_to_other_tasks() {
     const CLIENTS: usize = 2000;
     on_each(|| async {
         let (listener, address) = listen();
         let _clients = connect_many(address, CLIENTS);
         let gate = Gate::new(u32::MAX >> 8);
-        let mut acceptor = Trigger::Level.on(listener).gate(&gate).into_async().unwrap();
-        let turns = Arc::new(AtomicU64::new(0));
-        let counting = Arc::clone(&turns);
+        let mut acceptor = Trigger::Level.on(listener).gate(&gate).build_tokio().unwrap();
+        let runs = Arc::new(AtomicU64::new(0));
+        let counting = Arc::clone(&runs);
         let other = tokio::spawn(async move {
             loop {
                 counting.fetch_add(1, Ordering::Relaxed);
                 tokio::task::yield_now().await;
             }
         });
-        // Nothing in this loop gives way but the acceptor itself.
+        // Only the acceptor yields in this loop.
         for _ in 0..CLIENTS {
             drop(acceptor.accept_std().await.unwrap().unwrap());
         }
         other.abort();
-        let turns = turns.load(Ordering::Relaxed);
-        assert!(turns >= 5, "another task had {turns} turns while {CLIENTS} were accepted");
+        let runs = runs.load(Ordering::Relaxed);
+        assert!(runs >= 5, "another task ran {runs} times while {CLIENTS} were accepted");
     });
 }

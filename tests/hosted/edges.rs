@@ -1,10 +1,12 @@
-//! The trap of an edge-triggered host, on the real kernel: what strands without the rule does not with it.
+//! The trap of an edge-triggered host on the real kernel: without the rule it strands connections, with it none.
 
 use std::future::poll_fn;
 use std::io;
+use std::net::{TcpListener, TcpStream};
 use std::task::{Poll, ready};
 
-use epoll_acceptor::{Acceptor, Hosted, Progress, Trigger, accept_queue};
+use epoll_acceptor::socket::accept_queue;
+use epoll_acceptor::{Hosted, Progress, Trigger};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::Builder;
@@ -12,18 +14,18 @@ use tokio::runtime::Builder;
 use crate::support::{assert_all_served, connect_many, listen, on_each, serve};
 
 const FLOOD: usize = 200;
-/// As of an echo server under load: a pass ends long before the queue does.
+/// As under load: a pass ends long before the queue is empty.
 const BUDGET: u32 = 4;
 
-/// As an adapter might be written that does not know the rule: an edge, a pass, sleep.
-async fn naive<A: Acceptor>(fd: &mut AsyncFd<Hosted<A>>, kept: &mut Vec<A::Stream>) -> io::Result<()> {
+/// An adapter that violates the rule: it sleeps after each pass.
+async fn naive(fd: &mut AsyncFd<Hosted<TcpListener>>, kept: &mut Vec<TcpStream>) -> io::Result<()> {
     poll_fn(|cx| {
         loop {
-            let mut told = ready!(fd.poll_read_ready_mut(cx))?;
-            match told.get_inner_mut().turn()? {
+            let mut readiness = ready!(fd.poll_read_ready_mut(cx))?;
+            match readiness.get_inner_mut().poll_accept()? {
                 Progress::Connection(connection) => kept.push(connection.into_parts().0),
-                Progress::Yield | Progress::Idle => told.clear_ready(),
-                Progress::ListenerClosed(dead) => return Poll::Ready(Err(dead.into())),
+                Progress::Yield | Progress::Idle => readiness.clear_ready(),
+                Progress::ListenerClosed(closed) => return Poll::Ready(Err(closed.into())),
                 Progress::Stopped => return Poll::Ready(Ok(())),
             }
         }
@@ -31,42 +33,41 @@ async fn naive<A: Acceptor>(fd: &mut AsyncFd<Hosted<A>>, kept: &mut Vec<A::Strea
     .await
 }
 
-/// The answers to one edge for a queue of two hundred: 4 of 200, and the rest sleeps with the host.
+/// One edge for 200 connections: the pass serves 4, and the rest is stranded.
 #[test]
 #[allow(deprecated, reason = "the same call, without unsafe code")]
-fn a_host_that_sleeps_after_its_pass_strands() {
+fn sleep_after_a_pass_strands_connections() {
     for trigger in [Trigger::Level, Trigger::Exclusive] {
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         let (listener, address) = listen();
         let _clients = connect_many(address, FLOOD);
-        let eye = listener.try_clone().unwrap();
-        let hosted = trigger.on(listener).budget(BUDGET).hosted().unwrap();
+        let observer = listener.try_clone().unwrap();
+        let hosted = trigger.on(listener).budget(BUDGET).build_hosted().unwrap();
         let control = hosted.control();
         let mut kept = Vec::new();
         runtime.block_on(async {
             let mut fd = AsyncFd::with_interest(hosted, Interest::READABLE).unwrap();
             let task = naive(&mut fd, &mut kept);
             tokio::pin!(task);
-            // Every edge that there was has been told by now: the runtime has had a hundred rounds to hear of
-            // it.
+            // The runtime has polled its epoll a hundred times: no edge is outstanding.
             for _ in 0..100 {
                 tokio::select! { biased; ended = &mut task => ended.unwrap(), () = tokio::task::yield_now() => {} }
             }
         });
-        let stranded = accept_queue(&eye).unwrap().depth;
+        let stranded = accept_queue(&observer).unwrap().depth;
         assert_eq!(kept.len(), BUDGET as usize, "{trigger:?}: {}", control.counters());
-        assert_eq!(stranded as usize, FLOOD - BUDGET as usize, "nobody will ever be told of them");
+        assert_eq!(stranded as usize, FLOOD - BUDGET as usize, "no wakeup will deliver them");
     }
 }
 
 #[test]
-fn the_adapter_serves_all_on_one_edge() {
+fn accept_serves_all_on_one_edge() {
     on_each(|| async {
         for trigger in [Trigger::Level, Trigger::Edge, Trigger::Exclusive] {
             for budget in [1, BUDGET, 64] {
                 let (listener, address) = listen();
                 let clients = connect_many(address, FLOOD);
-                let mut acceptor = trigger.on(listener).budget(budget).into_async().unwrap();
+                let mut acceptor = trigger.on(listener).budget(budget).build_tokio().unwrap();
                 for _ in 0..FLOOD {
                     serve(&acceptor.accept().await.unwrap().unwrap());
                 }
@@ -77,7 +78,7 @@ fn the_adapter_serves_all_on_one_edge() {
                     (FLOOD as u64, 0),
                     "{trigger:?}: {counters}"
                 );
-                // Connections are asked for one by one, and share their passes.
+                // Connections are accepted one by one and share their passes.
                 let passes = (FLOOD as u64).div_ceil(u64::from(budget));
                 assert!(trigger != Trigger::Edge || counters.passes == passes, "{budget}: {counters}");
             }
@@ -86,18 +87,18 @@ fn the_adapter_serves_all_on_one_edge() {
 }
 
 #[test]
-fn a_lone_client_costs_one_wake_up() {
+fn lone_client_costs_one_wakeup() {
     const CLIENTS: u64 = 50;
     on_each(|| async {
         for trigger in [Trigger::Level, Trigger::Edge, Trigger::Exclusive] {
             let (listener, address) = listen();
-            let mut acceptor = trigger.on(listener).into_async().unwrap();
+            let mut acceptor = trigger.on(listener).build_tokio().unwrap();
             let control = acceptor.control();
-            let (told, mut served) = tokio::sync::mpsc::channel(1);
+            let (sender, mut served) = tokio::sync::mpsc::channel(1);
             let task = tokio::spawn(async move {
                 while let Some(connection) = acceptor.accept().await.unwrap() {
                     serve(&connection);
-                    told.send(()).await.unwrap();
+                    sender.send(()).await.unwrap();
                 }
                 (acceptor.counters(), acceptor.hosted().polls(), acceptor.hosted().idle_polls())
             });
@@ -107,11 +108,11 @@ fn a_lone_client_costs_one_wake_up() {
                 assert_all_served(&clients);
             }
             control.stop();
-            let (counters, looks, sleeps) = task.await.unwrap();
+            let (counters, polls, idle_polls) = task.await.unwrap();
             assert_eq!((counters.delivered, counters.empty), (CLIENTS, 0), "{trigger:?}: {counters}");
-            // Before the first, after each, and one pass for the stop.
-            assert!(sleeps <= CLIENTS + 1, "{trigger:?}: {sleeps} sleeps");
-            assert!(looks <= 2 * CLIENTS + 2, "{trigger:?}: {looks} looks");
+            // One before the first connection, one after each, and one pass for the stop.
+            assert!(idle_polls <= CLIENTS + 1, "{trigger:?}: {idle_polls} idle polls");
+            assert!(polls <= 2 * CLIENTS + 2, "{trigger:?}: {polls} polls");
             assert!(counters.passes <= CLIENTS + 1, "{trigger:?}: {counters}");
         }
     });

@@ -1,35 +1,37 @@
-//! How it ends: stopped, dead, taken apart, dropped, or never begun.
+//! The ends of an acceptor: stop, closed listener, `into_listener`, drop, and a failed build.
 
 use std::io::ErrorKind;
 use std::net::{Shutdown, TcpStream};
 
-use epoll_acceptor::{LevelTriggered, State, Trigger, accept_queue};
+use epoll_acceptor::socket::accept_queue;
+use epoll_acceptor::{LevelTriggered, State, Trigger};
 use socket2::SockRef;
 use tokio::runtime::Builder;
 
 use crate::support::{assert_all_served, connect_many, listen, on_each, serve};
 
 #[test]
-fn a_stop_ends_accept_and_keeps_the_queue() {
+fn stop_ends_accept_and_keeps_the_queue() {
     on_each(|| async {
         for trigger in [Trigger::Level, Trigger::Edge, Trigger::Exclusive] {
             let (listener, address) = listen();
-            let mut acceptor = trigger.on(listener).into_async().unwrap();
+            let mut acceptor = trigger.on(listener).build_tokio().unwrap();
             let control = acceptor.control();
-            let asked = tokio::spawn(async move { (acceptor.accept().await.unwrap().is_none(), acceptor) });
+            let accepting =
+                tokio::spawn(async move { (acceptor.accept().await.unwrap().is_none(), acceptor) });
             tokio::task::yield_now().await;
             control.stop();
-            let (over, mut acceptor) = asked.await.unwrap();
+            let (over, mut acceptor) = accepting.await.unwrap();
             assert!(over);
             assert_eq!(acceptor.state(), State::Stopped);
             let clients = connect_many(address, 9);
-            assert!(acceptor.accept().await.unwrap().is_none(), "over is over");
+            assert!(acceptor.accept().await.unwrap().is_none(), "the end is final");
             let listener = acceptor.into_listener();
             assert_eq!(accept_queue(&listener).unwrap().depth, 9);
 
-            let mut heir = trigger.on(listener).into_async().unwrap();
+            let mut next = trigger.on(listener).build_tokio().unwrap();
             for _ in 0..9 {
-                serve(&heir.accept().await.unwrap().unwrap());
+                serve(&next.accept().await.unwrap().unwrap());
             }
             assert_all_served(&clients);
         }
@@ -37,18 +39,18 @@ fn a_stop_ends_accept_and_keeps_the_queue() {
 }
 
 #[test]
-fn a_listener_taken_out_in_the_middle_of_a_pass_keeps_its_queue() {
+fn into_listener_during_a_pass_keeps_the_queue() {
     on_each(|| async {
         for trigger in [Trigger::Level, Trigger::Edge, Trigger::Exclusive] {
             let (listener, address) = listen();
             let clients = connect_many(address, 9);
-            let mut acceptor = trigger.on(listener).into_async().unwrap();
+            let mut acceptor = trigger.on(listener).build_tokio().unwrap();
             for _ in 0..4 {
                 serve(&acceptor.accept().await.unwrap().unwrap());
             }
-            let mut heir = trigger.on(acceptor.into_listener()).into_async().unwrap();
+            let mut next = trigger.on(acceptor.into_listener()).build_tokio().unwrap();
             for _ in 0..5 {
-                serve(&heir.accept().await.unwrap().unwrap());
+                serve(&next.accept().await.unwrap().unwrap());
             }
             assert_all_served(&clients);
         }
@@ -56,12 +58,12 @@ fn a_listener_taken_out_in_the_middle_of_a_pass_keeps_its_queue() {
 }
 
 #[test]
-fn a_dead_listener_is_told_once() {
+fn closed_listener_is_reported_once() {
     on_each(|| async {
         let (listener, _) = listen();
-        let eye = listener.try_clone().unwrap();
-        let mut acceptor = LevelTriggered::on(listener).into_async().unwrap();
-        SockRef::from(&eye).shutdown(Shutdown::Both).unwrap();
+        let copy = listener.try_clone().unwrap();
+        let mut acceptor = LevelTriggered::on(listener).build_tokio().unwrap();
+        SockRef::from(&copy).shutdown(Shutdown::Both).unwrap();
         assert_eq!(acceptor.accept().await.unwrap_err().kind(), ErrorKind::NotConnected);
         assert!(acceptor.accept().await.unwrap().is_none());
         assert!(acceptor.accept_std().await.unwrap().is_none());
@@ -69,9 +71,9 @@ fn a_dead_listener_is_told_once() {
 }
 
 #[test]
-fn without_a_runtime_the_listener_comes_back() {
+fn build_outside_a_runtime_returns_the_listener() {
     let (listener, address) = listen();
-    let error = LevelTriggered::on(listener).into_async().unwrap_err();
+    let error = LevelTriggered::on(listener).build_tokio().unwrap_err();
     assert!(error.to_string().contains("runtime"), "{error}");
     let listener = error.into_listener();
     let _client = TcpStream::connect(address).unwrap();
@@ -79,21 +81,21 @@ fn without_a_runtime_the_listener_comes_back() {
 }
 
 #[test]
-fn a_runtime_that_ended_is_an_error() {
+fn ended_runtime_is_an_error() {
     let (listener, _) = listen();
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-    let mut acceptor = runtime.block_on(async { LevelTriggered::on(listener).into_async().unwrap() });
+    let mut acceptor = runtime.block_on(async { LevelTriggered::on(listener).build_tokio().unwrap() });
     drop(runtime);
     let other = Builder::new_current_thread().build().unwrap();
     assert!(other.block_on(acceptor.accept_std()).is_err());
 }
 
 #[test]
-fn a_dropped_acceptor_leaves_the_runtime_as_it_was() {
+fn drop_deregisters_from_the_runtime() {
     on_each(|| async {
         for _ in 0..100 {
             let (listener, address) = listen();
-            let mut acceptor = LevelTriggered::on(listener).into_async().unwrap();
+            let mut acceptor = LevelTriggered::on(listener).build_tokio().unwrap();
             let clients = connect_many(address, 1);
             serve(&acceptor.accept().await.unwrap().unwrap());
             assert_all_served(&clients);

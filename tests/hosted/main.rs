@@ -1,10 +1,12 @@
-//! Acceptors in a tokio runtime, on the real kernel: each test is a fact. Nothing here waits for time to
-//! pass: what must not come is looked for after everything that could bring it has been done.
+//! Acceptors in a tokio runtime, on the real kernel.
+//!
+//! A test that asserts that no event comes first does everything that could cause one; it does not wait for time to pass.
 
 mod support;
 
 mod dropped;
 mod edges;
 mod ends;
+mod gate;
 mod serving;
-mod winding;
+mod shutdown;

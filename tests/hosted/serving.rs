@@ -1,4 +1,4 @@
-//! What the adapter hands out, and how it is woken: streams of each kind, gates, permits from elsewhere.
+//! What `accept` returns, and what wakes it: streams of each kind, gates, permits released on other threads.
 
 use std::io::Read;
 use std::net::TcpListener;
@@ -6,34 +6,34 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
-use epoll_acceptor::{
-    AnyListener, Connection, Gate, IntoTokio, LevelTriggered, Listener, Refusal, Trigger, WhenFull,
-    accept_queue,
-};
+use epoll_acceptor::acceptor::IntoTokio;
+use epoll_acceptor::socket::{Listener, accept_queue};
+use epoll_acceptor::{Connection, Gate, LevelTriggered, Refusal, Trigger, WhenFull};
 use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::{HELLO, assert_all_served, connect_many, listen, listen_unix, on_each, serve};
 
 #[test]
-fn streams_of_tokio_read_and_write() {
+fn tokio_streams_read_and_write() {
     on_each(|| async {
         let (listener, address) = listen();
         let gate = Gate::new(1);
-        let mut acceptor = LevelTriggered::on(listener).gate(&gate).into_async().unwrap();
+        let mut acceptor = LevelTriggered::on(listener).gate(&gate).build_tokio().unwrap();
         let client = tokio::spawn(async move {
             let mut client = tokio::net::TcpStream::connect(address).await.unwrap();
             client.write_all(HELLO).await.unwrap();
             client.shutdown().await.unwrap();
-            let mut heard = Vec::new();
-            client.read_to_end(&mut heard).await.unwrap();
-            heard
+            let mut received = Vec::new();
+            client.read_to_end(&mut received).await.unwrap();
+            received
         });
         let mut connection: Connection<tokio::net::TcpStream> = acceptor.accept().await.unwrap().unwrap();
+        assert!(connection.peer().is_some(), "on in tokio");
         assert_eq!(gate.in_use(), 1);
-        let mut heard = Vec::new();
-        connection.read_to_end(&mut heard).await.unwrap();
-        connection.write_all(&heard).await.unwrap();
+        let mut received = Vec::new();
+        connection.read_to_end(&mut received).await.unwrap();
+        connection.write_all(&received).await.unwrap();
         drop(connection);
         assert_eq!(gate.in_use(), 0);
         assert_eq!(client.await.unwrap(), HELLO);
@@ -41,41 +41,41 @@ fn streams_of_tokio_read_and_write() {
 }
 
 #[test]
-fn unix_streams_and_bare_descriptors() {
+fn unix_streams_and_descriptors_are_accepted() {
     on_each(|| async {
         let (socket, address) = listen_unix("streams");
-        let listener = UnixListener::from(OwnedFd::from(socket.0));
+        let listener = UnixListener::from(OwnedFd::from(socket));
         let connect = || {
             let client = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
             client.connect(&address).unwrap();
             client
         };
-        let mut acceptor = LevelTriggered::on(listener).into_async().unwrap();
+        let mut acceptor = LevelTriggered::on(listener).build_tokio().unwrap();
         let mut client = connect();
         let mut connection = acceptor.accept().await.unwrap().unwrap();
         connection.write_all(HELLO).await.unwrap();
         drop(connection);
-        let mut heard = Vec::new();
-        client.read_to_end(&mut heard).unwrap();
-        assert_eq!(heard, HELLO);
+        let mut received = Vec::new();
+        client.read_to_end(&mut received).unwrap();
+        assert_eq!(received, HELLO);
 
-        let mut acceptor = Trigger::Edge.on(AnyListener(acceptor.into_listener())).into_async().unwrap();
+        let mut acceptor = Trigger::Edge.on(OwnedFd::from(acceptor.into_listener())).build_tokio().unwrap();
         let _client = connect();
-        let connection: Connection<OwnedFd, ()> = acceptor.accept_std().await.unwrap().unwrap();
+        let connection: Connection<OwnedFd> = acceptor.accept_std().await.unwrap().unwrap();
         drop(connection);
     });
 }
 
 #[test]
-fn a_place_that_comes_back_elsewhere_wakes_it() {
+fn release_on_another_thread_wakes_accept() {
     const LIMIT: u32 = 3;
     const CLIENTS: usize = 60;
     on_each(|| async {
         for trigger in [Trigger::Level, Trigger::Edge, Trigger::Exclusive] {
             let (listener, address) = listen();
-            let eye = listener.try_clone().unwrap();
+            let observer = listener.try_clone().unwrap();
             let gate = Gate::new(LIMIT);
-            let mut acceptor = trigger.on(listener).gate(&gate).into_async().unwrap();
+            let mut acceptor = trigger.on(listener).gate(&gate).build_tokio().unwrap();
             let clients = connect_many(address, CLIENTS);
             let mut kept: Vec<_> = Vec::new();
             for _ in 0..LIMIT {
@@ -84,13 +84,13 @@ fn a_place_that_comes_back_elsewhere_wakes_it() {
                 kept.push(connection);
             }
             for served in LIMIT as usize..CLIENTS {
-                // Full: it sleeps, however often it is asked, with the others queued.
+                // The gate is full: `accept` stays pending, with connections queued.
                 tokio::select! {
                     biased;
                     more = acceptor.accept() => panic!("{served} served, full, and {more:?}"),
                     () = tokio::task::yield_now() => {}
                 }
-                assert_eq!(accept_queue(&eye).unwrap().depth as usize, CLIENTS - served);
+                assert_eq!(accept_queue(&observer).unwrap().depth as usize, CLIENTS - served);
                 let one = kept.remove(0);
                 let thread = std::thread::spawn(move || drop(one.into_parts()));
                 let connection = acceptor.accept().await.unwrap().unwrap();
@@ -99,68 +99,68 @@ fn a_place_that_comes_back_elsewhere_wakes_it() {
                 thread.join().unwrap();
             }
             assert_all_served(&clients);
-            let sleeps = acceptor.hosted().idle_polls();
-            assert!(sleeps <= 4 * CLIENTS as u64, "{trigger:?}: {sleeps} sleeps");
+            let idle_polls = acceptor.hosted().idle_polls();
+            assert!(idle_polls <= 4 * CLIENTS as u64, "{trigger:?}: {idle_polls} idle polls");
             assert_eq!(acceptor.counters().empty, 0);
         }
     });
 }
 
 #[test]
-fn refusals_are_made_while_it_is_asked() {
+fn pending_accept_refuses_connections() {
     const CLIENTS: usize = 40;
     on_each(|| async {
         let (listener, address) = listen();
-        let gate = Gate::new(1).when_full(WhenFull::Shed(Refusal::message("busy")));
-        let mut acceptor = LevelTriggered::on(listener).budget(3).gate(&gate).into_async().unwrap();
+        let gate = Gate::builder(1).when_full(WhenFull::Shed(Refusal::message("busy"))).build();
+        let mut acceptor = LevelTriggered::on(listener).budget(3).gate(&gate).build_tokio().unwrap();
         let clients = connect_many(address, 1 + CLIENTS);
         let first = acceptor.accept().await.unwrap().unwrap();
-        let asked =
+        let accepting =
             tokio::spawn(async move { (acceptor.accept().await.map(|next| next.is_some()), acceptor) });
         for client in clients.into_iter().skip(1) {
             client.set_nonblocking(true).unwrap();
-            let mut heard = Vec::new();
-            tokio::net::TcpStream::from_std(client).unwrap().read_to_end(&mut heard).await.unwrap();
-            assert_eq!(heard, b"busy");
+            let mut received = Vec::new();
+            tokio::net::TcpStream::from_std(client).unwrap().read_to_end(&mut received).await.unwrap();
+            assert_eq!(received, b"busy");
         }
         drop(first);
-        let _newcomer = connect_many(address, 1);
-        let (next, acceptor) = asked.await.unwrap();
+        let _client = connect_many(address, 1);
+        let (next, acceptor) = accepting.await.unwrap();
         assert!(next.unwrap());
         assert_eq!(acceptor.counters().refused, CLIENTS as u64);
     });
 }
 
-/// Every other connection cannot be watched.
+/// A listener; tokio cannot register every other connection.
 #[derive(Debug)]
-struct Fussy(TcpListener);
+struct PickyListener(TcpListener);
 
 #[derive(Debug)]
-struct Odd(OwnedFd);
+struct PickyStream(OwnedFd);
 
-impl AsFd for Fussy {
+impl AsFd for PickyListener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
 }
 
-impl AsFd for Odd {
+impl AsFd for PickyStream {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
 }
 
-impl From<OwnedFd> for Odd {
+impl From<OwnedFd> for PickyStream {
     fn from(fd: OwnedFd) -> Self {
         Self(fd)
     }
 }
 
-impl Listener for Fussy {
-    type Stream = Odd;
+impl Listener for PickyListener {
+    type Stream = PickyStream;
 }
 
-impl IntoTokio for Odd {
+impl IntoTokio for PickyStream {
     type Stream = Self;
 
     fn into_tokio(self) -> std::io::Result<Self> {
@@ -174,12 +174,12 @@ impl IntoTokio for Odd {
 }
 
 #[test]
-fn a_client_that_cannot_be_watched_is_its_own_bad_luck() {
+fn unregistered_connection_is_no_error() {
     const CLIENTS: u32 = 20;
     on_each(|| async {
         let (listener, address) = listen();
         let gate = Gate::new(CLIENTS);
-        let mut acceptor = LevelTriggered::on(Fussy(listener)).gate(&gate).into_async().unwrap();
+        let mut acceptor = LevelTriggered::on(PickyListener(listener)).gate(&gate).build_tokio().unwrap();
         let clients = connect_many(address, CLIENTS as usize);
         let mut kept = Vec::new();
         for _ in 0..CLIENTS / 2 {
@@ -188,26 +188,26 @@ fn a_client_that_cannot_be_watched_is_its_own_bad_luck() {
             kept.push(connection);
         }
         assert_eq!(acceptor.unregistered(), u64::from(CLIENTS / 2));
-        assert_eq!(gate.in_use(), CLIENTS / 2, "their places came back");
+        assert_eq!(gate.in_use(), CLIENTS / 2, "the permits are released");
         let served: Vec<_> = clients.into_iter().skip(1).step_by(2).collect();
         assert_all_served(&served);
     });
 }
 
 #[test]
-fn pause_and_resume_are_heard() {
+fn pause_holds_accept_until_its_drop() {
     on_each(|| async {
         let (listener, address) = listen();
-        let mut acceptor = LevelTriggered::on(listener).into_async().unwrap();
+        let mut acceptor = LevelTriggered::on(listener).build_tokio().unwrap();
         let control = acceptor.control();
-        control.pause();
+        let pause = control.pause();
         let _clients = connect_many(address, 1);
         tokio::select! {
             biased;
             more = acceptor.accept() => panic!("paused, and {more:?}"),
             () = tokio::time::sleep(Duration::from_millis(1)) => {}
         }
-        control.resume();
+        drop(pause);
         assert!(acceptor.accept().await.unwrap().is_some());
     });
 }

@@ -1,4 +1,4 @@
-//! Words for the tests: runtimes, clients that know whether they were served, and bounds.
+//! Test helpers: runtimes, and clients that know whether they were served.
 
 use std::future::Future;
 use std::io::Read;
@@ -6,16 +6,15 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use epoll_acceptor::AnyListener;
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::runtime::{Builder, Runtime};
 
-/// More than any of these tests takes, even on a machine that is busy with others.
+/// A timeout that no passing test reaches, even on a busy machine.
 pub(crate) const LONG: Duration = Duration::from_secs(30);
-/// What a served client reads.
+/// The text that a served client reads.
 pub(crate) const HELLO: &[u8] = b"served";
 
-/// A runtime of each kind.
+/// Returns a runtime of each kind.
 pub(crate) fn runtimes() -> [(&'static str, Runtime); 2] {
     [
         ("current thread", Builder::new_current_thread().enable_all().build().unwrap()),
@@ -23,12 +22,12 @@ pub(crate) fn runtimes() -> [(&'static str, Runtime); 2] {
     ]
 }
 
-/// Runs a future to its end, on a runtime of each kind.
+/// Runs a future to its end on a runtime of each kind.
 pub(crate) fn on_each<F: Future<Output = ()> + Send + 'static>(test: impl Fn() -> F) {
     for (kind, runtime) in runtimes() {
         let task = runtime.spawn(test());
         let ended = runtime.block_on(async { tokio::time::timeout(LONG, task).await });
-        ended.unwrap_or_else(|_| panic!("not over in time ({kind})")).unwrap();
+        ended.unwrap_or_else(|_| panic!("the test does not end ({kind})")).unwrap();
     }
 }
 
@@ -41,17 +40,17 @@ pub(crate) fn listen() -> (TcpListener, SocketAddr) {
     (listener, address)
 }
 
-/// A listener without a name in the file system.
-pub(crate) fn listen_unix(name: &str) -> (AnyListener<Socket>, SockAddr) {
+/// Opens a listener with an abstract name.
+pub(crate) fn listen_unix(name: &str) -> (Socket, SockAddr) {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
     let name = format!("\0epoll-acceptor-hosted-{name}-{}", std::process::id());
     let address = SockAddr::unix(name).unwrap();
     socket.bind(&address).unwrap();
     socket.listen(4096).unwrap();
-    (AnyListener(socket), address)
+    (socket, address)
 }
 
-/// Clients whose connections are queued when this returns.
+/// Connects clients; their connections are queued on return.
 pub(crate) fn connect_many(address: SocketAddr, count: usize) -> Vec<TcpStream> {
     (0..count).map(|_| TcpStream::connect(address).unwrap()).collect()
 }
@@ -61,13 +60,13 @@ pub(crate) fn serve(stream: &impl AsFd) {
     assert_eq!(Socket::from(copy).send(HELLO).unwrap(), HELLO.len());
 }
 
-/// They read without waiting for long: who was served has it in the buffer already.
+/// Asserts that each client reads its answer.
 #[track_caller]
 pub(crate) fn assert_all_served(clients: &[TcpStream]) {
     for mut client in clients {
         client.set_read_timeout(Some(LONG)).unwrap();
-        let mut heard = [0; HELLO.len()];
-        client.read_exact(&mut heard).unwrap();
-        assert_eq!(heard, HELLO);
+        let mut received = [0; HELLO.len()];
+        client.read_exact(&mut received).unwrap();
+        assert_eq!(received, HELLO);
     }
 }

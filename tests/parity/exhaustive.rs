@@ -1,53 +1,52 @@
-//! Every sequence over a small alphabet, on every family and trigger.
+//! Every sequence of a few operations, for every family and trigger.
 
 use epoll_acceptor::sim::kernel::{Family, Mask, Shut};
 
 use crate::op::{EPOLL, LISTENER, Op, Setup};
-use crate::play::{Tally, compare};
-use crate::real::{Bench, is_here};
-use crate::{say, thorough};
+use crate::play::{Coverage, compare};
+use crate::real::{Fixture, is_supported};
+use crate::{report, thorough};
 
-/// The second descriptor of the listener: so there are two registrations, and waiting for one differs from
-/// waiting for all.
-const TWIN: u32 = 6;
+/// A second descriptor of the listener, for a second registration: `max` 1 and `max` 8 then differ.
+const DUPLICATE: u32 = 6;
 
 #[test]
 fn every_sequence_agrees() {
     let depth = if thorough() { 5 } else { 4 };
     let halves = [[Family::Tcp4, Family::Unix], [Family::Tcp6, Family::Mptcp]];
-    let tallies = std::thread::scope(|scope| {
-        let halves = halves.map(|families| scope.spawn(move || on_families(families, depth)));
+    let coverages = std::thread::scope(|scope| {
+        let halves = halves.map(|families| scope.spawn(move || compare_families(families, depth)));
         halves.map(|half| half.join().unwrap())
     });
-    let sum = |of: fn(&Tally) -> u64| tallies.iter().map(of).sum::<u64>();
-    say(&format!(
+    let sum = |of: fn(&Coverage) -> u64| coverages.iter().map(of).sum::<u64>();
+    report(&format!(
         "parity: {} sequences, {} operations: every sequence of {depth} over 12 operations, {} families, \
          3 triggers, 0 mismatches ({} not repeated)",
-        sum(|tally| tally.sequences),
-        sum(|tally| tally.operations),
-        sum(|tally| tally.families),
-        sum(|tally| tally.once)
+        sum(|coverage| coverage.sequences),
+        sum(|coverage| coverage.operations),
+        sum(|coverage| coverage.families),
+        sum(|coverage| coverage.once)
     ));
 }
 
-fn on_families(families: [Family; 2], depth: usize) -> Tally {
-    let bench = Bench::new();
-    let mut tally = Tally::default();
-    for family in families.into_iter().filter(|family| is_here(*family)) {
-        tally.families += 1;
+fn compare_families(families: [Family; 2], depth: usize) -> Coverage {
+    let fixture = Fixture::new();
+    let mut coverage = Coverage::default();
+    for family in families.into_iter().filter(|family| is_supported(*family)) {
+        coverage.families += 1;
         for trigger in [Mask::IN, Mask::IN | Mask::ET, Mask::IN | Mask::ONESHOT] {
             let setup = Setup { mptcp_clients: true, ..Setup::new([family, family], 1) };
-            every(&alphabet(trigger), depth, &mut opening(trigger), &mut |ops| {
-                compare(&bench, setup, ops, &mut tally);
+            each_sequence(&alphabet(trigger), depth, &mut prefix(trigger), &mut |ops| {
+                compare(&fixture, setup, ops, &mut coverage);
             });
         }
     }
-    tally
+    coverage
 }
 
-fn opening(trigger: Mask) -> Vec<Op> {
+fn prefix(trigger: Mask) -> Vec<Op> {
     let add = |fd| Op::Add { epoll: EPOLL, fd, mask: trigger };
-    vec![Op::Dup { fd: LISTENER }, add(LISTENER), add(TWIN)]
+    vec![Op::Dup { fd: LISTENER }, add(LISTENER), add(DUPLICATE)]
 }
 
 fn alphabet(trigger: Mask) -> [Vec<Op>; 12] {
@@ -72,23 +71,22 @@ fn alphabet(trigger: Mask) -> [Vec<Op>; 12] {
     ]
 }
 
-/// Calls with every sequence of so many letters, after what `ops` begins with.
-fn every(alphabet: &[Vec<Op>], letters: usize, ops: &mut Vec<Op>, with: &mut dyn FnMut(&[Op])) {
-    if letters == 0 {
-        // What is left to be seen, whatever happened.
-        let length = ops.len();
+/// Calls `visit` with `ops` extended by each sequence of `length` letters and a final observation.
+fn each_sequence(alphabet: &[Vec<Op>], length: usize, ops: &mut Vec<Op>, visit: &mut dyn FnMut(&[Op])) {
+    if length == 0 {
+        let before = ops.len();
         ops.extend([
             Op::Wait { epoll: EPOLL, max: 8 },
             Op::Poll { fd: LISTENER },
             Op::Depth { fd: LISTENER },
         ]);
-        with(ops);
-        return ops.truncate(length);
+        visit(ops);
+        return ops.truncate(before);
     }
     for letter in alphabet {
-        let length = ops.len();
+        let before = ops.len();
         ops.extend(letter);
-        every(alphabet, letters - 1, ops, with);
-        ops.truncate(length);
+        each_sequence(alphabet, length - 1, ops, visit);
+        ops.truncate(before);
     }
 }

@@ -1,19 +1,19 @@
-//! The reverse check: each rule of the model told wrongly, one at a time, must be noticed by the comparison.
+//! Mutation test of the comparison: it must notice each wrong rule in the model.
 //!
-//! The kernel plays once; what it answered is then held against every faulty model.
+//! The kernel runs once. Its recorded results are compared with those of each faulty model.
 
 use std::collections::VecDeque;
 
-use epoll_acceptor::Errno;
 use epoll_acceptor::sim::kernel::{AfterReport, Family, Fd, Linux, Mask, Rules, Shut, Thread};
+use epoll_acceptor::socket::Errno;
 
-use crate::play::{self, Record, Tally};
+use crate::play::{self, Coverage, Record};
 use crate::random::compare_random;
-use crate::real::is_here;
-use crate::say;
+use crate::real::is_supported;
+use crate::report;
 use crate::sleepers::{self, SleepersRecord, compare_sleepers};
 
-/// A faulty kernel a line: its name, and the one rule it gets wrong.
+/// Defines faulty rules, each by its name and the one function it gets wrong.
 macro_rules! faults {
     ($($name:ident: $rule:item)*) => {
         $(
@@ -26,26 +26,26 @@ macro_rules! faults {
         )*
 
         #[test]
-        fn every_fault_in_the_model_is_caught() {
-            let evidence = Evidence::gather();
-            assert!(!evidence.convicts(Linux), "the true rules are convicted");
-            let verdicts = [$((stringify!($name), evidence.convicts($name))),*];
+        fn every_model_fault_is_caught() {
+            let recordings = Recordings::collect();
+            assert!(!recordings.rejects(Linux), "the correct rules are rejected");
+            let verdicts = [$((stringify!($name), recordings.rejects($name))),*];
             let escaped: Vec<_> = verdicts.iter().filter(|(_, caught)| !caught).collect();
             let (all, caught) = (verdicts.len(), verdicts.len() - escaped.len());
-            say(&format!("parity: {caught} of {all} model faults caught"));
-            // Where there is no MPTCP nobody can notice what is wrong with it.
-            let excused = |name: &str| name.starts_with("Mptcp") && !is_here(Family::Mptcp);
-            assert!(escaped.iter().all(|(name, _)| excused(name)), "nobody noticed {escaped:?}");
+            report(&format!("parity: {caught} of {all} model faults caught"));
+            // Without MPTCP on this machine its faults cannot show.
+            let excused = |name: &str| name.starts_with("Mptcp") && !is_supported(Family::Mptcp);
+            assert!(escaped.iter().all(|(name, _)| excused(name)), "not caught: {escaped:?}");
         }
     };
 }
 
 faults! {
-    ArrivalsSayOnlyIn: fn arrival_key() -> Mask { Mask::IN }
-    ArrivalsSayOutAsWell: fn arrival_key() -> Mask { Linux::arrival_key() | Mask::OUT }
-    CallsIgnoreMasks: fn hears(mask: Mask, _key: Mask) -> bool { mask.intersects(!Mask::PRIVATE) }
-    KeylessCallsAreNotHeard: fn hears(mask: Mask, key: Mask) -> bool { key.intersects(mask & !Mask::PRIVATE) }
-    EventsAreNotLookedAtAgain: fn reported(_shown: Mask, mask: Mask) -> Mask { mask & Mask::IN }
+    ArrivalKeyIsIn: fn arrival_key() -> Mask { Mask::IN }
+    ArrivalKeyHasOut: fn arrival_key() -> Mask { Linux::arrival_key() | Mask::OUT }
+    WakeupsIgnoreMasks: fn matches_key(mask: Mask, _key: Mask) -> bool { mask.intersects(!Mask::PRIVATE) }
+    KeylessWakeupsAreIgnored: fn matches_key(mask: Mask, key: Mask) -> bool { key.intersects(mask & !Mask::PRIVATE) }
+    EventsAreNotPolledAgain: fn reported(_shown: Mask, mask: Mask) -> Mask { mask & Mask::IN }
     LevelIsEdge: fn after_report(mask: Mask) -> AfterReport {
         if mask.contains(Mask::ONESHOT) { AfterReport::Disarm } else { AfterReport::Leave }
     }
@@ -60,80 +60,81 @@ faults! {
         put_back
     }
     ArrivalsAreNotCoalesced: fn links(_linked: bool) -> bool { true }
-    AddDoesNotLook: fn add_looks() -> bool { false }
-    ModifyDoesNotLook: fn modify_looks(_mask: Mask) -> bool { false }
-    ModifyDoesNotRearmEdges: fn modify_looks(mask: Mask) -> bool { !mask.contains(Mask::ET) }
-    MaskZeroIsDeaf: fn implied() -> Mask { Mask::empty() }
+    AddDoesNotPoll: fn add_polls() -> bool { false }
+    ModifyDoesNotPoll: fn modify_polls(_mask: Mask) -> bool { false }
+    ModifyDoesNotRearmEdge: fn modify_polls(mask: Mask) -> bool { !mask.contains(Mask::ET) }
+    MaskZeroImpliesNothing: fn implied() -> Mask { Mask::empty() }
     HangUpIsNotImplied: fn implied() -> Mask { Mask::ERR }
     FileAloneIsIdentity: fn identity(_fd: Fd) -> Fd { Fd(0) }
-    AnyCloseDeregisters: fn close_forgets(_last: bool) -> bool { true }
-    ExclusiveGoesWithOneShot: fn exclusive_allows() -> Mask { Linux::exclusive_allows() | Mask::ONESHOT }
-    ExclusiveDoesNotGoWithEdge: fn exclusive_allows() -> Mask { Linux::exclusive_allows() - Mask::ET }
+    AnyCloseDeregisters: fn close_deregisters(_last: bool) -> bool { true }
+    ExclusiveAllowsOneShot: fn exclusive_allows() -> Mask { Linux::exclusive_allows() | Mask::ONESHOT }
+    ExclusiveForbidsEdge: fn exclusive_allows() -> Mask { Linux::exclusive_allows() - Mask::ET }
     ExclusiveCanBeModified: fn modifiable(_mask: Mask) -> bool { true }
     NoNesting: fn nesting_max() -> usize { 0 }
-    OuterIsCalledOncePerLink: fn outer_called(newly_linked: bool) -> bool { newly_linked }
-    OuterIsNotCalled: fn outer_called(_newly_linked: bool) -> bool { false }
-    FirstToSleepWakes: fn wakes(sleepers: &mut VecDeque<Thread>) -> Option<Thread> { sleepers.pop_back() }
-    NobodyWakes: fn wakes(_sleepers: &mut VecDeque<Thread>) -> Option<Thread> { None }
-    ScansWakeNobody: fn scan_wakes_next() -> bool { false }
+    OuterIsWokenOncePerLink: fn calls_outer(newly_linked: bool) -> bool { newly_linked }
+    OuterIsNotWoken: fn calls_outer(_newly_linked: bool) -> bool { false }
+    WakeupIsFifo: fn wake_one(sleepers: &mut VecDeque<Thread>) -> Option<Thread> { sleepers.pop_back() }
+    NoThreadWakes: fn wake_one(_sleepers: &mut VecDeque<Thread>) -> Option<Thread> { None }
+    ScanDoesNotWakeNext: fn scan_wakes_next() -> bool { false }
     SignalsBeatEvents: fn interrupts(_events: usize) -> bool { true }
     SignalsDoNotInterrupt: fn interrupts(_events: usize) -> bool { false }
-    OldestRegistrationFirst: fn place(_exclusive: bool, registered: usize) -> usize { registered }
-    ExclusiveOnesFirst: fn place(_exclusive: bool, _registered: usize) -> usize { 0 }
-    ExclusiveTakesWithoutSleeper: fn exclusive_takes(_mask: Mask, _key: Mask, _sleeper: bool) -> bool { true }
-    ExclusiveNeverTakes: fn exclusive_takes(_mask: Mask, _key: Mask, _sleeper: bool) -> bool { false }
-    ShutdownSaysIn: fn shutdown_key() -> Mask { Mask::IN }
-    MptcpShutdownSaysNothingFirst: fn mptcp_shutdown_key() -> Mask { Mask::ERR }
-    ShutdownWakesOneExclusive: fn shutdown_wakes() -> usize { 1 }
-    ShutForWritingIsSilent: fn shutdown_tells(how: Shut) -> bool { how.contains(Shut::RD) }
-    ShutdownIsSilent: fn shutdown_tells(_how: Shut) -> bool { false }
-    ShutForWritingEnds: fn shutdown_ends(family: Family, _how: Shut) -> bool { family != Family::Unix }
-    ShutdownEndsUnix: fn shutdown_ends(_family: Family, how: Shut) -> bool { how.contains(Shut::RD) }
-    NothingIsInherited: fn from_env(_family: Family, _shut: Shut) -> Shut { Shut::empty() }
-    MptcpInherits: fn from_env(family: Family, shut: Shut) -> Shut {
+    OldestRegistrationFirst: fn queue_position(_exclusive: bool, registered: usize) -> usize { registered }
+    ExclusiveFirst: fn queue_position(_exclusive: bool, _registered: usize) -> usize { 0 }
+    ExclusiveConsumesWithoutSleeper: fn exclusive_consumes_wakeup(_mask: Mask, _key: Mask, _sleeper: bool) -> bool { true }
+    ExclusiveNeverConsumes: fn exclusive_consumes_wakeup(_mask: Mask, _key: Mask, _sleeper: bool) -> bool { false }
+    ShutdownKeyIsIn: fn shutdown_key() -> Mask { Mask::IN }
+    MptcpShutdownKeyIsErr: fn mptcp_shutdown_key() -> Mask { Mask::ERR }
+    ShutdownWakesOneExclusive: fn shutdown_exclusive_max() -> usize { 1 }
+    ShutWrDoesNotWake: fn shutdown_notifies(how: Shut) -> bool { how.contains(Shut::RD) }
+    ShutdownDoesNotWake: fn shutdown_notifies(_how: Shut) -> bool { false }
+    ShutWrCloses: fn shutdown_closes(family: Family, _how: Shut) -> bool { family != Family::Unix }
+    ShutRdClosesUnix: fn shutdown_closes(_family: Family, how: Shut) -> bool { how.contains(Shut::RD) }
+    NothingIsInherited: fn inherited_shutdown(_family: Family, _shut: Shut) -> Shut { Shut::empty() }
+    MptcpInherits: fn inherited_shutdown(family: Family, shut: Shut) -> Shut {
         if family == Family::Unix { Shut::empty() } else { shut }
     }
     CapacityIsBacklog: fn capacity(backlog: u32) -> usize { backlog.max(1) as usize }
-    NegativeBacklogIsZero: fn backlog(asked: i32) -> u32 { asked.max(0).unsigned_abs() }
-    ShutUnixListensOn: fn refuses(_family: Family, _shut: Shut) -> bool { false }
+    NegativeBacklogIsZero: fn backlog(requested: i32) -> u32 { requested.max(0).unsigned_abs() }
+    ShutUnixAcceptsClients: fn refuses(_family: Family, _shut: Shut) -> bool { false }
     ListenEmptiesQueue: fn relisten_keeps_queue() -> bool { false }
     NewestIsAccepted: fn dequeue<T>(queue: &mut VecDeque<T>) -> Option<T> { queue.pop_back() }
-    QuittersLeaveTheQueue: fn stays_queued() -> bool { false }
-    ResetIsReadForEver: fn reset_is_read_once() -> bool { false }
-    ResetIsReadAfterEnd: fn end_hides_reset() -> bool { false }
-    ShutUnixAcceptIsInvalid: fn nothing_to_accept(family: Family, listening: bool, shut: Shut) -> Errno {
+    ClosedClientsLeaveQueue: fn stays_queued() -> bool { false }
+    ResetIsReadRepeatedly: fn reset_is_read_once() -> bool { false }
+    ResetIsReadAfterEnd: fn fin_hides_reset() -> bool { false }
+    ShutUnixAcceptIsInvalid: fn empty_accept_error(family: Family, listening: bool, shut: Shut) -> Errno {
         let shut_unix = family == Family::Unix && shut.contains(Shut::RD);
-        Linux::nothing_to_accept(family, listening && !shut_unix, shut)
+        Linux::empty_accept_error(family, listening && !shut_unix, shut)
     }
-    ClosedListenerIsEmpty: fn nothing_to_accept(_family: Family, _listening: bool, _shut: Shut) -> Errno {
+    ClosedListenerIsEmpty: fn empty_accept_error(_family: Family, _listening: bool, _shut: Shut) -> Errno {
         Errno::new(libc::EAGAIN)
     }
-    EmptyQueueBeforeFullTable: fn descriptor_comes_first() -> bool { false }
-    RingsSayNothing: fn bell_key() -> Mask { Mask::PRI }
+    EmptyQueueBeforeFullTable: fn descriptor_checked_first() -> bool { false }
+    NotificationKeyIsPri: fn notification_key() -> Mask { Mask::PRI }
 }
 
-/// What the kernel did.
-struct Evidence {
+/// Sequences with the results of the kernel.
+struct Recordings {
     records: Vec<Record>,
-    of_sleepers: Vec<SleepersRecord>,
+    sleepers: Vec<SleepersRecord>,
 }
 
-impl Evidence {
-    fn gather() -> Self {
-        let (mut records, mut of_sleepers) = (Vec::new(), Vec::new());
-        compare_random(100_000, 2, &mut Tally::default(), |record| records.push(record));
-        // Another thread, since each side keeps its descriptor table.
-        let gather = || compare_sleepers(15_000, 2, &mut Tally::default(), |record| of_sleepers.push(record));
-        std::thread::scope(|scope| scope.spawn(gather).join().unwrap());
-        Self { records, of_sleepers }
+impl Recordings {
+    fn collect() -> Self {
+        let (mut records, mut sleepers) = (Vec::new(), Vec::new());
+        compare_random(100_000, 2, &mut Coverage::default(), |record| records.push(record));
+        // Another thread, because `Fixture::new` unshares the descriptor table of its thread.
+        let collect =
+            || compare_sleepers(15_000, 2, &mut Coverage::default(), |record| sleepers.push(record));
+        std::thread::scope(|scope| scope.spawn(collect).join().unwrap());
+        Self { records, sleepers }
     }
 
-    fn convicts<R: Rules>(&self, rules: R) -> bool {
+    fn rejects<R: Rules>(&self, rules: R) -> bool {
         let differs =
             |record: &Record| !record.outcomes.starts_with(&play::on_model(rules, record.setup, &record.ops));
-        let differs_asleep = |record: &SleepersRecord| {
-            !record.outcomes.starts_with(&sleepers::on_model(rules, record.setup, &record.scenes))
+        let sleepers_differ = |record: &SleepersRecord| {
+            !record.outcomes.starts_with(&sleepers::on_model(rules, record.setup, &record.steps))
         };
-        self.records.iter().any(differs) || self.of_sleepers.iter().any(differs_asleep)
+        self.records.iter().any(differs) || self.sleepers.iter().any(sleepers_differ)
     }
 }

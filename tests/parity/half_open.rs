@@ -1,34 +1,34 @@
-//! Half-open requests: clients that believe themselves connected while the server waits for their first byte,
-//! and find the queue full when they send it.
+//! Half-open requests under `TCP_DEFER_ACCEPT`: the client is connected, and the server queues the connection at the
+//! client's first byte, when the accept queue may be full.
 
 use epoll_acceptor::sim::kernel::{Family, Mask};
 
 use crate::op::{EPOLL, LISTENER, Op, Setup};
-use crate::play::{Tally, compare};
+use crate::play::{Coverage, compare};
 use crate::random::Random;
-use crate::real::{Bench, is_here};
-use crate::{say, thorough};
+use crate::real::{Fixture, is_supported};
+use crate::{report, thorough};
 
 #[test]
 fn half_open_requests_agree() {
-    let bench = Bench::new();
-    let (mut tally, mut random) = (Tally::default(), Random(1));
+    let fixture = Fixture::new();
+    let (mut coverage, mut random) = (Coverage::default(), Random(1));
     let families = [Family::Tcp4, Family::Tcp6];
-    let families = families.into_iter().filter(|family| is_here(*family)).collect::<Vec<_>>();
+    let families = families.into_iter().filter(|family| is_supported(*family)).collect::<Vec<_>>();
     let operations = if thorough() { 200_000 } else { 20_000 };
-    while tally.operations < operations {
+    while coverage.operations < operations {
         for family in families.iter().copied() {
             let setup = Setup { deferred: true, ..Setup::new([family, family], 3) };
-            compare(&bench, setup, &sequence(&mut random), &mut tally);
+            compare(&fixture, setup, &sequence(&mut random), &mut coverage);
         }
     }
-    say(&format!(
+    report(&format!(
         "parity: {} sequences, {} operations: half-open requests, 0 mismatches ({} not repeated)",
-        tally.sequences, tally.operations, tally.once
+        coverage.sequences, coverage.operations, coverage.once
     ));
 }
 
-/// Requests come before the backlog shrinks: more requests than it holds would be answered by cookies.
+/// Sends the SYNs before the backlog shrinks: a SYN beyond the backlog would be answered with a SYN cookie.
 fn sequence(random: &mut Random) -> Vec<Op> {
     let mask = random.one_of(&[Mask::IN, Mask::IN | Mask::ET]);
     let fd = LISTENER;

@@ -1,4 +1,4 @@
-//! The model of `sim::kernel` against the kernel itself: the same calls, result for result.
+//! Compares the model `sim::kernel` with the running kernel: the same calls must give the same results.
 #![cfg(feature = "sim")]
 
 mod exhaustive;
@@ -16,12 +16,12 @@ mod workers;
 
 use std::io::Write as _;
 
-/// Whether this is the long run.
+/// Returns whether the thorough run is requested.
 fn thorough() -> bool {
     std::env::var_os("EPOLL_ACCEPTOR_THOROUGH").is_some()
 }
 
-/// Prints past the harness, which shows nothing of a test that passes.
-fn say(line: &str) {
+/// Prints to stderr past the capture of the test harness.
+fn report(line: &str) {
     std::io::stderr().write_all(format!("{line}\n").as_bytes()).unwrap();
 }

@@ -1,17 +1,17 @@
-//! The model's side.
+//! The model as a system under comparison.
 
-use epoll_acceptor::Errno;
 use epoll_acceptor::sim::kernel::{Address, ConnId, ConnectError, Fd, Kernel, Rules, Shut};
+use epoll_acceptor::socket::Errno;
 
-use crate::op::{ASKED, Op, Outcome, Setup, World};
+use crate::op::{Op, Outcome, POLL_MASK, Setup, System};
 
 pub(crate) struct Model<R: Rules> {
     pub(crate) kernel: Kernel<R>,
     addresses: [Address; 2],
     peers: Vec<ConnId>,
     deferred: bool,
-    /// A listener was shut for writing while it did not listen, so its connections may be born shut.
-    marked: bool,
+    /// Whether connections may inherit `Shut::WR`: a listener was shut down for writing while it did not listen.
+    inherits_shutdown: bool,
 }
 
 impl<R: Rules> Model<R> {
@@ -21,16 +21,16 @@ impl<R: Rules> Model<R> {
         let addresses = listeners.map(|listener| kernel.address(listener).unwrap());
         kernel.epoll().unwrap();
         kernel.epoll().unwrap();
-        kernel.ring().unwrap();
-        kernel.alarm().unwrap();
-        Self { kernel, addresses, peers: Vec::new(), deferred: setup.deferred, marked: false }
+        kernel.eventfd().unwrap();
+        kernel.timerfd().unwrap();
+        Self { kernel, addresses, peers: Vec::new(), deferred: setup.deferred, inherits_shutdown: false }
     }
 
-    /// Whether the model knows what comes of this call. A connection that was born shut for writing sends its
-    /// end at once, and calls its registrations when the client acknowledges that, which is a matter of time.
-    pub(crate) fn is_certain(&self, op: Op) -> bool {
+    /// Returns whether the model predicts the result of this call. A connection that inherited `Shut::WR` sends a FIN,
+    /// and wakes its registrations when the client acknowledges it, at a time that the model does not know.
+    pub(crate) fn is_deterministic(&self, op: Op) -> bool {
         match op {
-            Op::Add { fd, .. } => !self.marked || self.kernel.address(Fd(fd)).is_ok(),
+            Op::Add { fd, .. } => !self.inherits_shutdown || self.kernel.address(Fd(fd)).is_ok(),
             _ => true,
         }
     }
@@ -40,11 +40,11 @@ impl<R: Rules> Model<R> {
             return Outcome::Absent;
         }
         let outcome = done(self.kernel.shutdown(Fd(fd), how));
-        self.marked |= outcome == Outcome::Errno(libc::ENOTCONN) && how.contains(Shut::WR);
+        self.inherits_shutdown |= outcome == Outcome::Errno(libc::ENOTCONN) && how.contains(Shut::WR);
         outcome
     }
 
-    fn of_peer(&mut self, back: usize, act: impl FnOnce(&mut Kernel<R>, ConnId) -> Outcome) -> Outcome {
+    fn with_peer(&mut self, back: usize, act: impl FnOnce(&mut Kernel<R>, ConnId) -> Outcome) -> Outcome {
         match self.peers.iter().rev().nth(back) {
             Some(peer) => act(&mut self.kernel, *peer),
             None => Outcome::Absent,
@@ -76,28 +76,28 @@ impl<R: Rules> Model<R> {
     }
 }
 
-impl<R: Rules> World for Model<R> {
+impl<R: Rules> System for Model<R> {
     fn apply(&mut self, step: u64, op: Op) -> Outcome {
         let kernel = &mut self.kernel;
         match op {
             Op::Connect { listener } => self.connect(listener),
-            Op::Send { peer } => self.of_peer(peer, |kernel, peer| {
+            Op::Send { peer } => self.with_peer(peer, |kernel, peer| {
                 kernel.send(peer, 3);
                 Outcome::Done
             }),
-            Op::Quit { peer } => self.of_peer(peer, |kernel, peer| {
+            Op::Quit { peer } => self.with_peer(peer, |kernel, peer| {
                 kernel.quit(peer);
                 Outcome::Done
             }),
-            Op::Reset { peer } => self.of_peer(peer, |kernel, peer| {
+            Op::Reset { peer } => self.with_peer(peer, |kernel, peer| {
                 kernel.reset(peer);
                 Outcome::Done
             }),
-            Op::Read { peer } => self.of_peer(peer, |kernel, peer| match kernel.descriptor(peer) {
+            Op::Read { peer } => self.with_peer(peer, |kernel, peer| match kernel.descriptor(peer) {
                 Some(_) => result(kernel.read(peer), Outcome::Bytes),
                 None => Outcome::Absent,
             }),
-            Op::Drop { peer } => self.of_peer(peer, |kernel, peer| {
+            Op::Drop { peer } => self.with_peer(peer, |kernel, peer| {
                 kernel.close_connection(peer);
                 Outcome::Done
             }),
@@ -122,13 +122,15 @@ impl<R: Rules> World for Model<R> {
             Op::Dup { fd } => result(kernel.dup(Fd(fd)), |fd| Outcome::Descriptor(fd.0)),
             Op::Dup2 { fd, onto } => done(kernel.dup2(Fd(fd), Fd(onto))),
             Op::Close { fd } => done(kernel.close(Fd(fd))),
-            Op::Poll { fd } => result(kernel.poll(Fd(fd), ASKED), Outcome::Shown),
+            Op::Poll { fd } => result(kernel.poll(Fd(fd), POLL_MASK), Outcome::Shown),
             Op::Depth { fd } => match kernel.address(Fd(fd)) {
                 Ok(_) => Outcome::Depth(kernel.depth(Fd(fd))),
                 Err(_) => Outcome::Absent,
             },
-            Op::Ring { fd } => kernel.write_ring(Fd(fd)).map_or(Outcome::Absent, |()| Outcome::Done),
-            Op::Alarm { fd } => match kernel.set_alarm(Fd(fd), 1) {
+            Op::WriteEventfd { fd } => {
+                kernel.write_eventfd(Fd(fd)).map_or(Outcome::Absent, |()| Outcome::Done)
+            }
+            Op::ExpireTimer { fd } => match kernel.set_timerfd(Fd(fd), 1) {
                 Ok(()) => {
                     kernel.advance(1);
                     Outcome::Done

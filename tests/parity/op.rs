@@ -1,11 +1,11 @@
-//! The words of a sequence: what is done, and what comes back.
+//! Operations and outcomes.
 
 use std::fmt;
 
 use epoll_acceptor::sim::kernel::{Family, Mask, Shut};
 
-/// One call. Descriptors are numbers from 0, the same on both sides; a peer is named by how many connected
-/// after it.
+/// One call. Descriptors are numbered from 0, alike on both systems. A peer is given by the number of peers that
+/// connected after it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Op {
     Connect { listener: usize },
@@ -27,16 +27,16 @@ pub(crate) enum Op {
     Close { fd: u32 },
     Poll { fd: u32 },
     Depth { fd: u32 },
-    Ring { fd: u32 },
-    Alarm { fd: u32 },
+    WriteEventfd { fd: u32 },
+    ExpireTimer { fd: u32 },
 }
 
-/// What a call came to.
+/// The result of a call.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Outcome {
     Done,
     Errno(i32),
-    /// Nothing of that kind is there; no call was made.
+    /// No call was made: there is no object of that kind.
     Absent,
     Peer(usize),
     Refused,
@@ -53,14 +53,14 @@ pub(crate) enum Outcome {
     Descriptor(u32),
 }
 
-/// What both sides open before a sequence: two listeners (0, 1), two epolls (2, 3), a ring (4), an alarm (5).
+/// The setup before a sequence: two listeners (0, 1), two epolls (2, 3), an eventfd (4) and a timerfd (5).
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Setup {
     pub(crate) families: [Family; 2],
     pub(crate) backlog: i32,
-    /// Whether every second client of an MPTCP listener speaks MPTCP; else none does.
+    /// Whether every second client of an MPTCP listener speaks MPTCP; otherwise none does.
     pub(crate) mptcp_clients: bool,
-    /// Whether a handshake ends only when the client sends something (`TCP_DEFER_ACCEPT`).
+    /// Whether a handshake completes only when the client sends data or a FIN (`TCP_DEFER_ACCEPT`).
     pub(crate) deferred: bool,
 }
 
@@ -73,31 +73,31 @@ impl Setup {
 pub(crate) const LISTENER: u32 = 0;
 pub(crate) const EPOLL: u32 = 2;
 pub(crate) const OTHER_EPOLL: u32 = 3;
-pub(crate) const RING: u32 = 4;
-pub(crate) const ALARM: u32 = 5;
+pub(crate) const EVENTFD: u32 = 4;
+pub(crate) const TIMERFD: u32 = 5;
 
-/// What `Poll` asks for.
-pub(crate) const ASKED: Mask = Mask::IN.union(Mask::PRI).union(Mask::OUT).union(Mask::RDHUP);
+/// The events that `Op::Poll` requests.
+pub(crate) const POLL_MASK: Mask = Mask::IN.union(Mask::PRI).union(Mask::OUT).union(Mask::RDHUP);
 
-/// A side of the comparison.
-pub(crate) trait World {
+/// A system under comparison: the model or the kernel.
+pub(crate) trait System {
     fn apply(&mut self, step: u64, op: Op) -> Outcome;
 }
 
-/// A sequence with the results of both sides, as a person reads it.
-pub(crate) struct Story<'a> {
+/// A sequence with the results of both systems, for display up to the first difference.
+pub(crate) struct Trace<'a> {
     pub(crate) setup: Setup,
     pub(crate) ops: &'a [Op],
     pub(crate) kernel: &'a [Outcome],
     pub(crate) model: &'a [Outcome],
 }
 
-impl fmt::Display for Story<'_> {
+impl fmt::Display for Trace<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [first, second] = self.setup.families;
         writeln!(
             f,
-            "backlog {}; 0: {first:?}, 1: {second:?}, 2 and 3: epoll, 4: ring, 5: alarm",
+            "backlog {}; 0: {first:?}, 1: {second:?}, 2 and 3: epoll, 4: eventfd, 5: timerfd",
             self.setup.backlog
         )?;
         for (step, op) in self.ops.iter().enumerate() {

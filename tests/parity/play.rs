@@ -1,42 +1,42 @@
-//! One sequence on both sides, and what to do when they differ.
+//! Runs one sequence on both systems, and shrinks it if they differ.
 
 use epoll_acceptor::sim::kernel::{Linux, Rules};
 
 use crate::model::Model;
-use crate::op::{Op, Outcome, Setup, Story, World};
-use crate::real::{Bench, Real};
-use crate::say;
+use crate::op::{Op, Outcome, Setup, System, Trace};
+use crate::real::{Fixture, Real};
+use crate::report;
 
-/// What was covered.
+/// What the comparisons covered.
 #[derive(Default)]
-pub(crate) struct Tally {
+pub(crate) struct Coverage {
     pub(crate) sequences: u64,
     pub(crate) operations: u64,
-    /// Families, and mixtures of two.
+    /// Families and pairs of families.
     pub(crate) families: u64,
-    /// Sequences that differed once and agreed when played again: a reset or a retransmission came late.
+    /// Sequences that differed once and agreed when repeated: a reset or a retransmission was late.
     pub(crate) once: u64,
 }
 
-/// A sequence and what the kernel answered.
+/// A sequence and the results of the kernel.
 pub(crate) struct Record {
     pub(crate) setup: Setup,
     pub(crate) ops: Vec<Op>,
     pub(crate) outcomes: Vec<Outcome>,
 }
 
-/// Plays on the kernel.
-pub(crate) fn on_kernel(bench: &Bench, setup: Setup, ops: &[Op]) -> Vec<Outcome> {
-    let mut real = Real::new(bench, setup);
+/// Runs a sequence on the kernel.
+pub(crate) fn on_kernel(fixture: &Fixture, setup: Setup, ops: &[Op]) -> Vec<Outcome> {
+    let mut real = Real::new(fixture, setup);
     (0..).zip(ops).map(|(step, op)| real.apply(step, *op)).collect()
 }
 
-/// Plays on the model, as far as it is certain.
+/// Runs a sequence on the model, up to the first call that it does not predict.
 pub(crate) fn on_model<R: Rules>(rules: R, setup: Setup, ops: &[Op]) -> Vec<Outcome> {
     let mut model = Model::new(rules, setup);
     let mut outcomes = Vec::with_capacity(ops.len());
     for (step, op) in (0..).zip(ops) {
-        if !model.is_certain(*op) {
+        if !model.is_deterministic(*op) {
             break;
         }
         outcomes.push(model.apply(step, *op));
@@ -44,43 +44,47 @@ pub(crate) fn on_model<R: Rules>(rules: R, setup: Setup, ops: &[Op]) -> Vec<Outc
     outcomes
 }
 
-/// Plays on both, and panics with the shortest story found if they keep differing.
-pub(crate) fn compare(bench: &Bench, setup: Setup, ops: &[Op], tally: &mut Tally) -> Vec<Outcome> {
-    tally.sequences += 1;
-    let (kernel, model) = (on_kernel(bench, setup, ops), on_model(Linux, setup, ops));
-    tally.operations += model.len() as u64;
+/// Runs a sequence on both systems and returns the results of the kernel.
+///
+/// # Panics
+///
+/// If the results differ repeatedly, with the shrunk sequence.
+pub(crate) fn compare(fixture: &Fixture, setup: Setup, ops: &[Op], coverage: &mut Coverage) -> Vec<Outcome> {
+    coverage.sequences += 1;
+    let (kernel, model) = (on_kernel(fixture, setup, ops), on_model(Linux, setup, ops));
+    coverage.operations += model.len() as u64;
     if kernel.starts_with(&model) {
         return kernel;
     }
-    if !differs(bench, setup, ops) {
-        tally.once += 1;
-        say(&format!(
-            "parity: differed once and not again:\n{}",
-            Story { setup, ops, kernel: &kernel, model: &model }
+    if !differs(fixture, setup, ops) {
+        coverage.once += 1;
+        report(&format!(
+            "parity: differed once, agreed when repeated:\n{}",
+            Trace { setup, ops, kernel: &kernel, model: &model }
         ));
         return model;
     }
-    let ops = shrink(bench, setup, ops.to_vec());
-    let (kernel, model) = (on_kernel(bench, setup, &ops), on_model(Linux, setup, &ops));
+    let ops = shrink(fixture, setup, ops.to_vec());
+    let (kernel, model) = (on_kernel(fixture, setup, &ops), on_model(Linux, setup, &ops));
     panic!(
         "the model differs from the kernel:\n{}",
-        Story { setup, ops: &ops, kernel: &kernel, model: &model }
+        Trace { setup, ops: &ops, kernel: &kernel, model: &model }
     );
 }
 
-/// Whether the sides differ every time.
-fn differs(bench: &Bench, setup: Setup, ops: &[Op]) -> bool {
+/// Returns whether the systems differ in each of three runs.
+fn differs(fixture: &Fixture, setup: Setup, ops: &[Op]) -> bool {
     let model = on_model(Linux, setup, ops);
-    (0..3).all(|_| !on_kernel(bench, setup, ops).starts_with(&model))
+    (0..3).all(|_| !on_kernel(fixture, setup, ops).starts_with(&model))
 }
 
-/// Leaves out calls as long as the rest still differs.
-fn shrink(bench: &Bench, setup: Setup, mut ops: Vec<Op>) -> Vec<Op> {
+/// Removes calls while the rest still differs.
+fn shrink(fixture: &Fixture, setup: Setup, mut ops: Vec<Op>) -> Vec<Op> {
     let mut at = 0;
     while at < ops.len() {
         let mut fewer = ops.clone();
         fewer.remove(at);
-        if differs(bench, setup, &fewer) {
+        if differs(fixture, setup, &fewer) {
             ops = fewer;
             at = 0;
         } else {

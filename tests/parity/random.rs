@@ -1,11 +1,11 @@
-//! Random sequences over every call, right and wrong ones, on every family and mixed.
+//! Random sequences of all operations, valid and invalid, for each family and for pairs of families.
 
 use epoll_acceptor::sim::kernel::{Family, Mask, Shut};
 
-use crate::op::{ALARM, EPOLL, LISTENER, OTHER_EPOLL, Op, RING, Setup};
-use crate::play::{Record, Tally, compare};
-use crate::real::{Bench, is_here};
-use crate::{say, thorough};
+use crate::op::{EPOLL, EVENTFD, LISTENER, OTHER_EPOLL, Op, Setup, TIMERFD};
+use crate::play::{Coverage, Record, compare};
+use crate::real::{Fixture, is_supported};
+use crate::{report, thorough};
 
 const FAMILIES: [[Family; 2]; 6] = [
     [Family::Tcp4, Family::Tcp4],
@@ -19,32 +19,37 @@ const FAMILIES: [[Family; 2]; 6] = [
 #[test]
 fn random_sequences_agree() {
     let operations = if thorough() { 1_000_000 } else { 300_000 };
-    let mut tally = Tally::default();
-    compare_random(operations, seed(), &mut tally, |_| {});
-    say(&format!(
+    let mut coverage = Coverage::default();
+    compare_random(operations, seed(), &mut coverage, |_| {});
+    report(&format!(
         "parity: {} sequences, {} operations: random, seed {}, 21 operations, {} families and mixtures, \
          0 mismatches ({} not repeated)",
-        tally.sequences,
-        tally.operations,
+        coverage.sequences,
+        coverage.operations,
         seed(),
-        tally.families,
-        tally.once
+        coverage.families,
+        coverage.once
     ));
 }
 
-/// Compares so many random operations, and hands on what the kernel answered.
-pub(crate) fn compare_random(operations: u64, seed: u64, tally: &mut Tally, mut keep: impl FnMut(Record)) {
-    let bench = Bench::new();
+/// Compares random sequences up to a number of operations, and passes each record to `keep`.
+pub(crate) fn compare_random(
+    operations: u64,
+    seed: u64,
+    coverage: &mut Coverage,
+    mut keep: impl FnMut(Record),
+) {
+    let fixture = Fixture::new();
     let mut random = Random(seed);
-    let here = |families: &[Family; 2]| families.iter().all(|family| is_here(*family));
+    let here = |families: &[Family; 2]| families.iter().all(|family| is_supported(*family));
     let setups: Vec<_> = FAMILIES.into_iter().filter(here).collect();
-    tally.families = setups.len() as u64;
-    while tally.operations < operations {
+    coverage.families = setups.len() as u64;
+    while coverage.operations < operations {
         for families in setups.iter().copied() {
             let mptcp_clients = families.contains(&Family::Mptcp) && random.below(2) == 0;
             let setup = Setup { mptcp_clients, ..Setup::new(families, random.one_of(&[0, 1, 2, 2, 3])) };
             let ops = sequence(&mut random, setup);
-            let outcomes = compare(&bench, setup, &ops, tally);
+            let outcomes = compare(&fixture, setup, &ops, coverage);
             keep(Record { setup, ops, outcomes });
         }
     }
@@ -54,7 +59,7 @@ fn seed() -> u64 {
     std::env::var("EPOLL_ACCEPTOR_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1)
 }
 
-/// A generator that is the same everywhere (splitmix64).
+/// A portable random number generator (splitmix64).
 pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
@@ -71,7 +76,7 @@ impl Random {
     }
 }
 
-/// What registrations ask for; the last ones are not allowed, or not with everything.
+/// Masks of registrations; some of the last ones are invalid.
 const MASKS: &[Mask] = &[
     Mask::IN,
     Mask::IN.union(Mask::ET),
@@ -93,8 +98,8 @@ const MASKS: &[Mask] = &[
     Mask::IN.union(Mask::ONESHOT).union(Mask::EXCLUSIVE),
 ];
 
-/// Bits that mean nothing are taken without EXCLUSIVE.
-const STRANGE: Mask = Mask::IN.union(Mask::from_bits_retain(1 << 20));
+/// An undefined bit, which the kernel accepts without `EXCLUSIVE`.
+const UNKNOWN_BIT: Mask = Mask::IN.union(Mask::from_bits_retain(1 << 20));
 
 fn sequence(random: &mut Random, setup: Setup) -> Vec<Op> {
     let mut ops = vec![
@@ -103,27 +108,29 @@ fn sequence(random: &mut Random, setup: Setup) -> Vec<Op> {
     ];
     let length = 4 + random.below(40);
     while ops.len() < length {
-        let more = if random.below(25) == 0 { phrase(random) } else { vec![op(random)] };
-        ops.extend(more.into_iter().filter(|op| can_be_compared(setup, *op)));
+        let next = if random.below(25) == 0 { rare_sequence(random) } else { vec![op(random)] };
+        ops.extend(next.into_iter().filter(|op| can_be_compared(setup, *op)));
     }
     ops.extend([Op::Wait { epoll: EPOLL, max: 16 }, Op::Wait { epoll: OTHER_EPOLL, max: 16 }]);
     ops
 }
 
-/// MPTCP tells the end of a connection from a work queue, some time later: where clients speak it, sequences
-/// do not look at accepted connections, and give them no number that something else had.
+/// Returns whether both systems give the same result for this operation.
+///
+/// MPTCP reports the end of a connection later, from a work queue. With MPTCP clients, sequences do not observe
+/// accepted connections and do not reuse descriptor numbers for them.
 fn can_be_compared(setup: Setup, op: Op) -> bool {
-    let shows_connections = match op {
+    let observes_connection = match op {
         Op::Send { .. } | Op::Quit { .. } | Op::Reset { .. } | Op::Read { .. } => true,
         Op::Close { .. } | Op::Dup2 { .. } => true,
-        Op::Add { fd, .. } | Op::Modify { fd, .. } | Op::Poll { fd } => fd > ALARM,
+        Op::Add { fd, .. } | Op::Modify { fd, .. } | Op::Poll { fd } => fd > TIMERFD,
         _ => false,
     };
-    !(setup.mptcp_clients && shows_connections)
+    !(setup.mptcp_clients && observes_connection)
 }
 
-/// What chance would put together too rarely.
-fn phrase(random: &mut Random) -> Vec<Op> {
+/// Returns a sequence that independent random operations rarely form.
+fn rare_sequence(random: &mut Random) -> Vec<Op> {
     let fd = LISTENER;
     let (send, quit, reset, read) =
         (Op::Send { peer: 0 }, Op::Quit { peer: 0 }, Op::Reset { peer: 0 }, Op::Read { peer: 0 });
@@ -131,7 +138,7 @@ fn phrase(random: &mut Random) -> Vec<Op> {
     let how = random.one_of(&[Shut::RD, Shut::WR, Shut::all()]);
     let drain = [Op::Accept { fd }; 3];
     match random.below(5) {
-        // A listener that was shut while it did not listen, and what its connections are born with.
+        // A shutdown of a socket that does not listen, which connections inherit.
         0 => vec![
             Op::Shutdown { fd, how: Shut::RD },
             Op::Shutdown { fd, how },
@@ -140,13 +147,13 @@ fn phrase(random: &mut Random) -> Vec<Op> {
             Op::Accept { fd },
             Op::Poll { fd: accepted },
         ],
-        // All that a client can do before it is accepted.
+        // Data, FIN and reset before the accept.
         1 => [vec![Op::Connect { listener: 0 }, send, quit, reset], drain.to_vec(), vec![read, read, read]]
             .concat(),
         2 => {
             [vec![Op::Connect { listener: 0 }, send, reset], drain.to_vec(), vec![read, read, read]].concat()
         }
-        // Who is told first.
+        // Wakeup order.
         3 => vec![
             Op::Delete { epoll: EPOLL, fd },
             Op::Delete { epoll: OTHER_EPOLL, fd },
@@ -156,7 +163,7 @@ fn phrase(random: &mut Random) -> Vec<Op> {
             Op::Shutdown { fd, how },
             Op::Wait { epoll: OTHER_EPOLL, max: 8 },
         ],
-        // A chain of epolls.
+        // Nested epolls.
         _ => vec![
             Op::Add { epoll: OTHER_EPOLL, fd: EPOLL, mask: random.one_of(&[Mask::IN, Mask::IN | Mask::ET]) },
             Op::Connect { listener: 0 },
@@ -176,8 +183,8 @@ fn op(random: &mut Random) -> Op {
         1,
         EPOLL,
         OTHER_EPOLL,
-        RING,
-        ALARM,
+        EVENTFD,
+        TIMERFD,
         6,
         6,
         7,
@@ -188,7 +195,7 @@ fn op(random: &mut Random) -> Op {
     let listener = random.one_of(&[0, 0, 0, 0, 1, 1, 6, 7, 8]);
     let epoll = random.one_of(&[EPOLL, EPOLL, EPOLL, EPOLL, OTHER_EPOLL, OTHER_EPOLL, OTHER_EPOLL, 6, 7, 0]);
     let peer = random.one_of(&[0, 0, 0, 1, 1, 2, 3]);
-    let mask = if random.below(40) == 0 { STRANGE } else { random.one_of(MASKS) };
+    let mask = if random.below(40) == 0 { UNKNOWN_BIT } else { random.one_of(MASKS) };
     match random.below(100) {
         0..16 => Op::Connect { listener: random.one_of(&[0, 0, 1]) },
         16..19 => Op::Send { peer },
@@ -211,7 +218,7 @@ fn op(random: &mut Random) -> Op {
         85..88 => Op::Close { fd },
         88..93 => Op::Poll { fd },
         93..95 => Op::Depth { fd: listener },
-        95..98 => Op::Ring { fd: RING },
-        _ => Op::Alarm { fd: ALARM },
+        95..98 => Op::WriteEventfd { fd: EVENTFD },
+        _ => Op::ExpireTimer { fd: TIMERFD },
     }
 }

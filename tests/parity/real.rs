@@ -1,7 +1,7 @@
-//! The real side: the same calls, made to the kernel on loopback.
+//! The running kernel as a system under comparison, on loopback.
 //!
-//! The thread has a descriptor table of its own, so that numbers are given out and used again as in the
-//! model; what belongs to the clients stands at 500 and above.
+//! The thread has its own descriptor table, so that the kernel allocates the same descriptor numbers as the model.
+//! Descriptors of the clients and of the tests are moved to 500 and above.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -9,25 +9,25 @@ use std::time::{Duration, Instant};
 use epoll_acceptor::sim::kernel::{Family, Mask, Shut};
 use libc::c_int;
 
-use crate::op::{ASKED, Op, Outcome, Setup, World};
-use crate::say;
+use crate::op::{Op, Outcome, POLL_MASK, Setup, System};
+use crate::report;
 use crate::sys::{self, Address};
 
-/// The number that the model's descriptor 0 has here.
+/// The kernel's number of the model's descriptor 0.
 const FIRST: c_int = 3;
 const CLIENTS: c_int = 500;
 const PORTS: c_int = 900;
 
-/// How long loopback may take for what it does not do inside the call (resets, retransmissions under load).
-const PATIENCE: Duration = Duration::from_secs(1);
+/// The time limit for asynchronous effects on loopback (resets, retransmissions under load).
+const TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What lasts from sequence to sequence in one thread: a descriptor table and a reserved port.
-pub(crate) struct Bench {
+/// What sequences in one thread share: a descriptor table and reserved ports.
+pub(crate) struct Fixture {
     ports: BTreeMap<c_int, [Address; 2]>,
 }
 
 pub(crate) struct Real<'a> {
-    bench: &'a Bench,
+    fixture: &'a Fixture,
     setup: Setup,
     addresses: [Option<Address>; 2],
     kinds: BTreeMap<u32, Kind>,
@@ -38,52 +38,53 @@ pub(crate) struct Real<'a> {
 enum Kind {
     Listener(usize),
     Epoll,
-    Ring,
-    Alarm,
+    Eventfd,
+    Timerfd,
     Peer(usize),
 }
 
 struct Peer {
     fd: c_int,
     listener: usize,
-    /// Its port, or its name: alone it may be that of a client of the other listener as well.
+    /// Unique among the clients of one listener.
     address: Address,
-    /// The client did something that the server has not read.
-    owed: bool,
-    /// The client has ended its side, so every read returns something.
-    ended: bool,
+    /// Whether the server has yet to read data, a FIN or a reset.
+    unread: bool,
+    /// Whether the client has closed its end; every read then returns at once.
+    closed: bool,
 }
 
-impl Bench {
+impl Fixture {
     pub(crate) fn new() -> Self {
-        sys::own_descriptor_table();
+        sys::unshare_descriptor_table();
         let reserve = |domain| {
             let socket = sys::move_up(sys::socket(domain, 0).unwrap(), PORTS);
-            reusable(socket);
+            set_reuse_addr(socket);
             sys::bind(socket, &sys::any_address(domain)).unwrap();
             sys::local_address(socket)
         };
         let families = [(Family::Tcp4, libc::AF_INET), (Family::Tcp6, libc::AF_INET6)];
-        let domains = families.into_iter().filter(|(family, _)| is_here(*family)).map(|(_, domain)| domain);
+        let domains =
+            families.into_iter().filter(|(family, _)| is_supported(*family)).map(|(_, domain)| domain);
         Self { ports: domains.map(|domain| (domain, [reserve(domain), reserve(domain)])).collect() }
     }
 }
 
 impl<'a> Real<'a> {
-    pub(crate) fn new(bench: &'a Bench, setup: Setup) -> Self {
+    pub(crate) fn new(fixture: &'a Fixture, setup: Setup) -> Self {
         let mut real =
-            Self { bench, setup, addresses: [None, None], kinds: BTreeMap::new(), peers: Vec::new() };
+            Self { fixture, setup, addresses: [None, None], kinds: BTreeMap::new(), peers: Vec::new() };
         for index in 0..2 {
             let fd = real.listener(index);
-            real.opened(fd, Kind::Listener(index));
+            real.insert_descriptor(fd, Kind::Listener(index));
         }
         for (open, kind) in [
             (sys::epoll_create as fn() -> c_int, Kind::Epoll),
             (sys::epoll_create, Kind::Epoll),
-            (sys::eventfd, Kind::Ring),
-            (sys::timerfd, Kind::Alarm),
+            (sys::eventfd, Kind::Eventfd),
+            (sys::timerfd, Kind::Timerfd),
         ] {
-            real.opened(open(), kind);
+            real.insert_descriptor(open(), kind);
         }
         real
     }
@@ -91,9 +92,9 @@ impl<'a> Real<'a> {
     fn listener(&mut self, index: usize) -> c_int {
         let family = self.setup.families[index];
         let fd = sys::socket(domain(family), protocol(family)).unwrap();
-        match self.bench.ports.get(&domain(family)) {
+        match self.fixture.ports.get(&domain(family)) {
             Some(ports) => {
-                reusable(fd);
+                set_reuse_addr(fd);
                 sys::bind(fd, &ports[index]).unwrap();
             }
             None => sys::bind(fd, &sys::any_address(libc::AF_UNIX)).unwrap(),
@@ -106,7 +107,7 @@ impl<'a> Real<'a> {
         fd
     }
 
-    fn opened(&mut self, fd: c_int, kind: Kind) -> u32 {
+    fn insert_descriptor(&mut self, fd: c_int, kind: Kind) -> u32 {
         let number = u32::try_from(fd - FIRST).unwrap();
         self.kinds.insert(number, kind);
         number
@@ -152,28 +153,29 @@ impl<'a> Real<'a> {
             fd,
             listener: index,
             address: sys::local_address(fd),
-            owed: false,
-            ended: false,
+            unread: false,
+            closed: false,
         });
         Outcome::Peer(self.peers.len() - 1)
     }
 
-    /// The handshake runs inside connect, but under load a step of it may come later.
+    /// Determines the outcome after `EINPROGRESS`. On loopback the handshake completes within connect, except under
+    /// load.
     fn outcome_of_handshake(&self, fd: c_int, index: usize, before: Option<(u32, u32)>) -> Outcome {
         let full = before.is_some_and(|(depth, backlog)| depth > backlog);
         let decided = || match sys::take_error(fd) {
             libc::ECONNREFUSED => Some(Outcome::Refused),
             0 => {
                 let queued = self.depth_at(index).map(|(depth, _)| depth) > before.map(|(depth, _)| depth);
-                let believes = || sys::tcp_info(fd).unwrap().0 == sys::ESTABLISHED;
-                (queued || self.setup.deferred && believes()).then_some(Outcome::Done)
+                let established = || sys::tcp_info(fd).unwrap().0 == sys::ESTABLISHED;
+                (queued || self.setup.deferred && established()).then_some(Outcome::Done)
             }
             errno => Some(Outcome::Errno(errno)),
         };
         if full {
             return decided().unwrap_or(Outcome::Dropped);
         }
-        within(PATIENCE, decided).unwrap_or(Outcome::Dropped)
+        retry_for(TIMEOUT, decided).unwrap_or(Outcome::Dropped)
     }
 
     fn depth_at(&self, index: usize) -> Option<(u32, u32)> {
@@ -186,34 +188,34 @@ impl<'a> Real<'a> {
         let from = self.kind(fd);
         match accepted {
             Ok((fd, address)) => {
-                let ours =
+                let is_peer =
                     |peer: &Peer| Some(Kind::Listener(peer.listener)) == from && peer.address == address;
-                let peer = self.peers.iter().rposition(ours).expect("a client of ours");
-                Outcome::Accepted { fd: self.opened(fd, Kind::Peer(peer)), peer }
+                let peer = self.peers.iter().rposition(is_peer).expect("a client of this listener");
+                Outcome::Accepted { fd: self.insert_descriptor(fd, Kind::Peer(peer)), peer }
             }
             Err(errno) => Outcome::Errno(errno),
         }
     }
 
-    fn client(&mut self, back: usize, ends: bool, act: impl FnOnce(&mut Peer)) -> Outcome {
+    fn with_client(&mut self, back: usize, ends: bool, act: impl FnOnce(&mut Peer)) -> Outcome {
         let Some(peer) = self.peers.iter_mut().rev().nth(back) else { return Outcome::Absent };
         act(peer);
-        peer.owed = true;
-        peer.ended |= ends;
+        peer.unread = true;
+        peer.closed |= ends;
         Outcome::Done
     }
 
     fn quit(&mut self, back: usize) -> Outcome {
-        // A half-close, so that the client's own end leaves nothing in TIME_WAIT. Unix has no such thing.
+        // A half-close: the client's later reset leaves no TIME_WAIT. Unix sockets have none, so close.
         let unix = self.peers.iter().rev().nth(back).is_some_and(|peer| peer.address.is_unix());
         if unix {
             return self.reset(back);
         }
-        self.client(back, true, |peer| _ = sys::shutdown(peer.fd, libc::SHUT_WR))
+        self.with_client(back, true, |peer| _ = sys::shutdown(peer.fd, libc::SHUT_WR))
     }
 
     fn reset(&mut self, back: usize) -> Outcome {
-        self.client(back, true, |peer| {
+        self.with_client(back, true, |peer| {
             if peer.fd >= 0 {
                 sys::close(peer.fd).unwrap();
                 peer.fd = -1;
@@ -224,14 +226,14 @@ impl<'a> Real<'a> {
     fn read(&mut self, back: usize) -> Outcome {
         let Some(peer) = self.peers.len().checked_sub(back + 1) else { return Outcome::Absent };
         let Some(fd) = self.descriptor_of(Kind::Peer(peer)) else { return Outcome::Absent };
-        let settled = || Some(sys::receive(fd)).filter(|read| *read != Err(libc::EAGAIN));
+        let result = || Some(sys::receive(fd)).filter(|read| *read != Err(libc::EAGAIN));
         let state = &mut self.peers[peer];
-        let read = if state.owed {
-            within(PATIENCE, settled).unwrap_or(Err(libc::EAGAIN))
+        let read = if state.unread {
+            retry_for(TIMEOUT, result).unwrap_or(Err(libc::EAGAIN))
         } else {
             sys::receive(fd)
         };
-        state.owed = state.ended;
+        state.unread = state.closed;
         read.map_or_else(Outcome::Errno, Outcome::Bytes)
     }
 
@@ -251,7 +253,7 @@ impl<'a> Real<'a> {
 
     fn duplicate(&mut self, fd: u32) -> Outcome {
         match sys::dup(real(fd)) {
-            Ok(new) => Outcome::Descriptor(self.opened(new, self.kinds[&fd])),
+            Ok(new) => Outcome::Descriptor(self.insert_descriptor(new, self.kinds[&fd])),
             Err(errno) => Outcome::Errno(errno),
         }
     }
@@ -267,34 +269,34 @@ impl<'a> Real<'a> {
     fn poll(&mut self, fd: u32) -> Outcome {
         match self.kind(fd) {
             None => Outcome::Errno(libc::EBADF),
-            Some(Kind::Peer(peer)) if self.peers[peer].owed => {
-                let expected = if self.peers[peer].ended { Mask::RDHUP } else { Mask::IN };
-                let timeout = c_int::try_from(PATIENCE.as_millis()).unwrap();
+            Some(Kind::Peer(peer)) if self.peers[peer].unread => {
+                let expected = if self.peers[peer].closed { Mask::RDHUP } else { Mask::IN };
+                let timeout = c_int::try_from(TIMEOUT.as_millis()).unwrap();
                 sys::poll(real(fd), expected.bits(), timeout);
-                Outcome::Shown(Mask::from_bits_retain(sys::poll(real(fd), ASKED.bits(), 0)))
+                Outcome::Shown(Mask::from_bits_retain(sys::poll(real(fd), POLL_MASK.bits(), 0)))
             }
-            Some(_) => Outcome::Shown(Mask::from_bits_retain(sys::poll(real(fd), ASKED.bits(), 0))),
+            Some(_) => Outcome::Shown(Mask::from_bits_retain(sys::poll(real(fd), POLL_MASK.bits(), 0))),
         }
     }
 
-    fn alarm(&mut self, fd: u32) -> Outcome {
-        if self.kind(fd) != Some(Kind::Alarm) {
+    fn expire_timer(&mut self, fd: u32) -> Outcome {
+        if self.kind(fd) != Some(Kind::Timerfd) {
             return Outcome::Absent;
         }
         sys::timerfd_set(real(fd));
-        let gone_off =
-            within(PATIENCE, || (sys::poll(real(fd), Mask::IN.bits(), 0) != 0).then_some(Outcome::Done));
-        gone_off.expect("a timer goes off")
+        let expired =
+            retry_for(TIMEOUT, || (sys::poll(real(fd), Mask::IN.bits(), 0) != 0).then_some(Outcome::Done));
+        expired.expect("the timer expires")
     }
 }
 
-impl World for Real<'_> {
+impl System for Real<'_> {
     fn apply(&mut self, step: u64, op: Op) -> Outcome {
         let control =
             |op, epoll, fd, mask: Mask| done(sys::epoll_ctl(real(epoll), op, real(fd), mask.bits(), step));
         match op {
             Op::Connect { listener } => self.connect(listener),
-            Op::Send { peer } => self.client(peer, false, |peer| sys::send(peer.fd)),
+            Op::Send { peer } => self.with_client(peer, false, |peer| sys::send(peer.fd)),
             Op::Quit { peer } => self.quit(peer),
             Op::Reset { peer } => self.reset(peer),
             Op::Read { peer } => self.read(peer),
@@ -323,19 +325,19 @@ impl World for Real<'_> {
             Op::Dup2 { fd, onto } => self.duplicate_onto(fd, onto),
             Op::Close { fd } => self.close(fd),
             Op::Poll { fd } => self.poll(fd),
-            Op::Ring { fd } if self.kind(fd) == Some(Kind::Ring) => {
-                sys::ring(real(fd));
+            Op::WriteEventfd { fd } if self.kind(fd) == Some(Kind::Eventfd) => {
+                sys::write_eventfd(real(fd));
                 Outcome::Done
             }
-            Op::Ring { .. } => Outcome::Absent,
-            Op::Alarm { fd } => self.alarm(fd),
+            Op::WriteEventfd { .. } => Outcome::Absent,
+            Op::ExpireTimer { fd } => self.expire_timer(fd),
         }
     }
 }
 
 impl Drop for Real<'_> {
     fn drop(&mut self) {
-        // Clients first, by a reset: then nothing stays in TIME_WAIT.
+        // Clients first, by a reset, which leaves no TIME_WAIT.
         for peer in self.peers.iter().filter(|peer| peer.fd >= 0) {
             sys::close(peer.fd).unwrap();
         }
@@ -343,21 +345,21 @@ impl Drop for Real<'_> {
     }
 }
 
-/// Whether this machine has such sockets, and a word on stderr if not.
-pub(crate) fn is_here(family: Family) -> bool {
+/// Returns whether this machine supports a family; reports on stderr if not.
+pub(crate) fn is_supported(family: Family) -> bool {
     let bound = sys::socket(domain(family), protocol(family)).and_then(|socket| {
         let bound = sys::bind(socket, &sys::any_address(domain(family)));
         sys::close(socket).unwrap();
         bound
     });
     if let Err(errno) = bound {
-        say(&format!("parity: skipped {family:?}: this machine has none (error {errno})"));
+        report(&format!("parity: skipped {family:?}: not supported on this machine (error {errno})"));
     }
     bound.is_ok()
 }
 
-/// Tries until it is something, for so long.
-pub(crate) fn within<T>(limit: Duration, mut attempt: impl FnMut() -> Option<T>) -> Option<T> {
+/// Repeats `attempt` until it returns a value or the time limit is over.
+pub(crate) fn retry_for<T>(limit: Duration, mut attempt: impl FnMut() -> Option<T>) -> Option<T> {
     let start = Instant::now();
     loop {
         match attempt() {
@@ -371,7 +373,7 @@ pub(crate) fn real(number: u32) -> c_int {
     FIRST + c_int::try_from(number).unwrap()
 }
 
-fn reusable(fd: c_int) {
+fn set_reuse_addr(fd: c_int) {
     sys::set_option(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, &1 as &c_int);
 }
 

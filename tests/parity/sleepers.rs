@@ -1,104 +1,103 @@
-//! Random sequences with three threads that sleep in two epolls: who is woken, and with what.
+//! Random sequences with three threads blocked in two epolls: which threads wake, and with which events.
 
 use std::fmt::Write as _;
 
 use epoll_acceptor::sim::kernel::{Family, Fd, Linux, Mask, Rules, Shut, Sleep, Thread};
 
 use crate::model::Model;
-use crate::op::{EPOLL, LISTENER, OTHER_EPOLL, Op, Outcome, RING, Setup, World};
-use crate::play::Tally;
+use crate::op::{EPOLL, EVENTFD, LISTENER, OTHER_EPOLL, Op, Outcome, Setup, System};
+use crate::play::Coverage;
 use crate::random::Random;
-use crate::real::{Bench, Real, is_here};
+use crate::real::{Fixture, Real, is_supported};
 use crate::workers::Workers;
-use crate::{say, thorough};
+use crate::{report, thorough};
 
 pub(crate) const THREADS: u32 = 3;
 
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Scene {
+pub(crate) enum Step {
     Call(Op),
     Sleep { thread: u32, epoll: u32, max: usize },
     Signal { thread: u32 },
 }
 
-/// What a blocking wait returned.
-pub(crate) type Returned = Result<Vec<(u64, Mask)>, i32>;
+/// The result of a blocking wait.
+pub(crate) type WaitResult = Result<Vec<(u64, Mask)>, i32>;
 
-/// What a scene came to: the result of the call, and the waits that returned because of it.
-pub(crate) type Scened = (Outcome, Vec<(u32, Returned)>);
+/// The outcome of a step: the result of the call, and the waits that returned because of it.
+pub(crate) type StepOutcome = (Outcome, Vec<(u32, WaitResult)>);
 
 pub(crate) struct SleepersRecord {
     pub(crate) setup: Setup,
-    pub(crate) scenes: Vec<Scene>,
-    pub(crate) outcomes: Vec<Scened>,
+    pub(crate) steps: Vec<Step>,
+    pub(crate) outcomes: Vec<StepOutcome>,
 }
 
 #[test]
-fn sleeping_threads_agree() {
-    let mut tally = Tally::default();
+fn blocked_threads_agree() {
+    let mut coverage = Coverage::default();
     let mut woken = 0;
-    compare_sleepers(if thorough() { 300_000 } else { 20_000 }, 1, &mut tally, |record| {
+    compare_sleepers(if thorough() { 300_000 } else { 20_000 }, 1, &mut coverage, |record| {
         woken += record.outcomes.iter().map(|(_, returned)| returned.len()).sum::<usize>();
     });
-    say(&format!(
-        "parity: {} sequences, {} operations: {THREADS} threads asleep in 2 epolls, {woken} waits returned, \
+    report(&format!(
+        "parity: {} sequences, {} operations: {THREADS} threads blocked in 2 epolls, {woken} waits returned, \
          0 mismatches ({} not repeated)",
-        tally.sequences, tally.operations, tally.once
+        coverage.sequences, coverage.operations, coverage.once
     ));
 }
 
 pub(crate) fn compare_sleepers(
     operations: u64,
     seed: u64,
-    tally: &mut Tally,
+    coverage: &mut Coverage,
     mut keep: impl FnMut(SleepersRecord),
 ) {
-    let bench = Bench::new();
+    let fixture = Fixture::new();
     let workers = Workers::new();
     let families = [Family::Tcp4, Family::Tcp6, Family::Unix, Family::Mptcp];
-    let families = families.into_iter().filter(|family| is_here(*family)).collect::<Vec<_>>();
+    let families = families.into_iter().filter(|family| is_supported(*family)).collect::<Vec<_>>();
     let mut random = Random(seed);
-    while tally.operations < operations {
+    while coverage.operations < operations {
         for family in families.iter().copied() {
             let setup = Setup { mptcp_clients: true, ..Setup::new([family, family], 3) };
-            let scenes = scenes(&mut random);
-            let outcomes = compare(&bench, &workers, setup, &scenes, tally);
-            keep(SleepersRecord { setup, scenes, outcomes });
+            let steps = steps(&mut random);
+            let outcomes = compare(&fixture, &workers, setup, &steps, coverage);
+            keep(SleepersRecord { setup, steps, outcomes });
         }
     }
 }
 
-/// Plays on the model, as far as it is certain what the kernel will do: where two threads of one epoll were
-/// woken, either may come first.
-pub(crate) fn on_model<R: Rules>(rules: R, setup: Setup, scenes: &[Scene]) -> Vec<Scened> {
+/// Runs the steps on the model, until two threads blocked in one epoll are woken: the kernel may run either first.
+pub(crate) fn on_model<R: Rules>(rules: R, setup: Setup, steps: &[Step]) -> Vec<StepOutcome> {
     let mut model = Model::new(rules, setup);
-    let mut sleeps_in = [None; THREADS as usize];
+    let mut blocked_in = [None; THREADS as usize];
     let mut outcomes = Vec::new();
-    for (step, scene) in (0..).zip(scenes) {
+    for (number, step) in (0..).zip(steps) {
         let mut returned = Vec::new();
-        let outcome = match *scene {
-            Scene::Call(op) => model.apply(step, op),
-            Scene::Sleep { thread, .. } if model.kernel.has_pending(Thread(thread)) => Outcome::Absent,
-            Scene::Sleep { thread, epoll, max } => {
-                sleeps_in[thread as usize] = Some(epoll);
+        let outcome = match *step {
+            Step::Call(op) => model.apply(number, op),
+            Step::Sleep { thread, .. } if model.kernel.is_waiting(Thread(thread)) => Outcome::Absent,
+            Step::Sleep { thread, epoll, max } => {
+                blocked_in[thread as usize] = Some(epoll);
                 let slept = model.kernel.sleep(Fd(epoll), Thread(thread), max, None);
-                returned.extend(ended(thread, slept));
+                returned.extend(wait_result(thread, slept));
                 Outcome::Done
             }
-            Scene::Signal { thread } => {
+            Step::Signal { thread } => {
                 model.kernel.signal(Thread(thread));
                 Outcome::Done
             }
         };
         loop {
             let woken: Vec<Thread> = model.kernel.runnable().collect();
-            let together =
-                |a: &Thread, b: &Thread| a != b && sleeps_in[a.0 as usize] == sleeps_in[b.0 as usize];
-            if woken.iter().any(|a| woken.iter().any(|b| together(a, b))) {
+            let same_epoll =
+                |a: &Thread, b: &Thread| a != b && blocked_in[a.0 as usize] == blocked_in[b.0 as usize];
+            if woken.iter().any(|a| woken.iter().any(|b| same_epoll(a, b))) {
                 return outcomes;
             }
             let Some(thread) = woken.first() else { break };
-            returned.extend(ended(thread.0, model.kernel.run(*thread)));
+            returned.extend(wait_result(thread.0, model.kernel.run(*thread)));
         }
         returned.sort_by_key(|(thread, _)| *thread);
         outcomes.push((outcome, returned));
@@ -106,7 +105,10 @@ pub(crate) fn on_model<R: Rules>(rules: R, setup: Setup, scenes: &[Scene]) -> Ve
     outcomes
 }
 
-fn ended(thread: u32, slept: Result<Sleep, epoll_acceptor::Errno>) -> Option<(u32, Returned)> {
+fn wait_result(
+    thread: u32,
+    slept: Result<Sleep, epoll_acceptor::socket::Errno>,
+) -> Option<(u32, WaitResult)> {
     match slept {
         Ok(Sleep::Asleep) => None,
         Ok(Sleep::Returned(events)) => {
@@ -116,68 +118,71 @@ fn ended(thread: u32, slept: Result<Sleep, epoll_acceptor::Errno>) -> Option<(u3
     }
 }
 
-fn on_kernel(bench: &Bench, workers: &Workers, setup: Setup, scenes: &[Scene]) -> Vec<Scened> {
-    let mut real = Real::new(bench, setup);
+fn on_kernel(fixture: &Fixture, workers: &Workers, setup: Setup, steps: &[Step]) -> Vec<StepOutcome> {
+    let mut real = Real::new(fixture, setup);
     let mut waiting = [false; THREADS as usize];
     let mut outcomes = Vec::new();
-    for (step, scene) in (0..).zip(scenes) {
-        let outcome = match *scene {
-            Scene::Call(op) => real.apply(step, op),
-            Scene::Sleep { thread, .. } if waiting[thread as usize] => Outcome::Absent,
-            Scene::Sleep { thread, epoll, max } => {
+    for (number, step) in (0..).zip(steps) {
+        let outcome = match *step {
+            Step::Call(op) => real.apply(number, op),
+            Step::Sleep { thread, .. } if waiting[thread as usize] => Outcome::Absent,
+            Step::Sleep { thread, epoll, max } => {
                 waiting[thread as usize] = true;
                 workers.sleep(thread, epoll, max);
                 Outcome::Done
             }
-            Scene::Signal { thread } => {
+            Step::Signal { thread } => {
                 workers.signal(thread);
                 Outcome::Done
             }
         };
-        outcomes.push((outcome, workers.settle(&mut waiting)));
+        outcomes.push((outcome, workers.wait_until_blocked(&mut waiting)));
     }
     workers.end(&mut waiting);
     outcomes
 }
 
 fn compare(
-    bench: &Bench,
+    fixture: &Fixture,
     workers: &Workers,
     setup: Setup,
-    scenes: &[Scene],
-    tally: &mut Tally,
-) -> Vec<Scened> {
-    let model = on_model(Linux, setup, scenes);
-    tally.sequences += 1;
-    tally.operations += model.len() as u64;
-    let kernel = on_kernel(bench, workers, setup, scenes);
+    steps: &[Step],
+    coverage: &mut Coverage,
+) -> Vec<StepOutcome> {
+    let model = on_model(Linux, setup, steps);
+    coverage.sequences += 1;
+    coverage.operations += model.len() as u64;
+    let kernel = on_kernel(fixture, workers, setup, steps);
     if kernel.starts_with(&model) {
         return kernel;
     }
-    if (0..3).any(|_| on_kernel(bench, workers, setup, scenes).starts_with(&model)) {
-        tally.once += 1;
-        say(&format!("parity: differed once and not again:\n{}", story(setup, scenes, &kernel, &model)));
+    if (0..3).any(|_| on_kernel(fixture, workers, setup, steps).starts_with(&model)) {
+        coverage.once += 1;
+        report(&format!(
+            "parity: differed once, agreed when repeated:\n{}",
+            trace(setup, steps, &kernel, &model)
+        ));
         return model;
     }
-    panic!("the model differs from the kernel:\n{}", story(setup, scenes, &kernel, &model));
+    panic!("the model differs from the kernel:\n{}", trace(setup, steps, &kernel, &model));
 }
 
-fn story(setup: Setup, scenes: &[Scene], kernel: &[Scened], model: &[Scened]) -> String {
-    let mut story =
-        format!("backlog {}; 0, 1: {:?}, 2 and 3: epoll, 4: ring\n", setup.backlog, setup.families[0]);
-    for (step, ((scene, kernel), model)) in scenes.iter().zip(kernel).zip(model).enumerate() {
+fn trace(setup: Setup, steps: &[Step], kernel: &[StepOutcome], model: &[StepOutcome]) -> String {
+    let mut trace =
+        format!("backlog {}; 0, 1: {:?}, 2 and 3: epoll, 4: eventfd\n", setup.backlog, setup.families[0]);
+    for (number, ((step, kernel), model)) in steps.iter().zip(kernel).zip(model).enumerate() {
         if kernel == model {
-            writeln!(story, "{step:3}  {scene:?} -> {kernel:?}").unwrap();
+            writeln!(trace, "{number:3}  {step:?} -> {kernel:?}").unwrap();
         } else {
-            writeln!(story, "{step:3}  {scene:?} -> kernel {kernel:?}, model {model:?}   <-- differs")
+            writeln!(trace, "{number:3}  {step:?} -> kernel {kernel:?}, model {model:?}   <-- differs")
                 .unwrap();
             break;
         }
     }
-    story
+    trace
 }
 
-fn scenes(random: &mut Random) -> Vec<Scene> {
+fn steps(random: &mut Random) -> Vec<Step> {
     let masks = [
         Mask::IN,
         Mask::IN | Mask::ET,
@@ -187,33 +192,32 @@ fn scenes(random: &mut Random) -> Vec<Scene> {
         Mask::EXCLUSIVE | Mask::OUT,
         Mask::empty(),
     ];
-    let add =
-        |random: &mut Random, epoll, fd| Scene::Call(Op::Add { epoll, fd, mask: random.one_of(&masks) });
-    let mut scenes = vec![add(random, EPOLL, LISTENER), add(random, OTHER_EPOLL, LISTENER)];
+    let add = |random: &mut Random, epoll, fd| Step::Call(Op::Add { epoll, fd, mask: random.one_of(&masks) });
+    let mut steps = vec![add(random, EPOLL, LISTENER), add(random, OTHER_EPOLL, LISTENER)];
     for _ in 0..6 + random.below(24) {
         let epoll = random.one_of(&[EPOLL, EPOLL, OTHER_EPOLL]);
-        let fd = random.one_of(&[LISTENER, LISTENER, LISTENER, 1, RING]);
+        let fd = random.one_of(&[LISTENER, LISTENER, LISTENER, 1, EVENTFD]);
         let mask = random.one_of(&masks);
-        scenes.push(match random.below(40) {
+        steps.push(match random.below(40) {
             0..12 => {
                 let thread = u32::try_from(random.below(THREADS as usize)).unwrap();
-                Scene::Sleep { thread, epoll, max: random.one_of(&[1, 4]) }
+                Step::Sleep { thread, epoll, max: random.one_of(&[1, 4]) }
             }
-            12..14 => Scene::Signal { thread: u32::try_from(random.below(THREADS as usize)).unwrap() },
-            14..21 => Scene::Call(Op::Connect { listener: random.one_of(&[0, 0, 1]) }),
-            21..25 => Scene::Call(Op::Accept { fd: LISTENER }),
-            25..28 => Scene::Call(Op::Add { epoll, fd, mask }),
-            28..30 => Scene::Call(Op::Modify { epoll, fd, mask }),
-            30..32 => Scene::Call(Op::Delete { epoll, fd }),
-            32..34 => Scene::Call(Op::Ring { fd: RING }),
+            12..14 => Step::Signal { thread: u32::try_from(random.below(THREADS as usize)).unwrap() },
+            14..21 => Step::Call(Op::Connect { listener: random.one_of(&[0, 0, 1]) }),
+            21..25 => Step::Call(Op::Accept { fd: LISTENER }),
+            25..28 => Step::Call(Op::Add { epoll, fd, mask }),
+            28..30 => Step::Call(Op::Modify { epoll, fd, mask }),
+            30..32 => Step::Call(Op::Delete { epoll, fd }),
+            32..34 => Step::Call(Op::WriteEventfd { fd: EVENTFD }),
             34..36 => {
                 let how = random.one_of(&[Shut::RD, Shut::WR, Shut::WR, Shut::WR]);
-                Scene::Call(Op::Shutdown { fd: LISTENER, how })
+                Step::Call(Op::Shutdown { fd: LISTENER, how })
             }
-            36 => Scene::Call(Op::Close { fd: random.one_of(&[EPOLL, LISTENER]) }),
-            37 => Scene::Call(Op::Poll { fd: epoll }),
-            _ => Scene::Call(Op::Wait { epoll, max: 4 }),
+            36 => Step::Call(Op::Close { fd: random.one_of(&[EPOLL, LISTENER]) }),
+            37 => Step::Call(Op::Poll { fd: epoll }),
+            _ => Step::Call(Op::Wait { epoll, max: 4 }),
         });
     }
-    scenes
+    steps
 }

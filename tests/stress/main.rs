@@ -1,11 +1,11 @@
-//! Many threads on one gate, on real sockets, for a while: for the thread sanitizer above all.
+//! Stress test of many threads on one gate, on real sockets, mainly for the thread sanitizer.
 //!
-//! Without the test harness, whose own threads the sanitizer reports falsely. Several workers have an acceptor each,
-//! some of them on one listener; the connections they accept end on other threads; others change the limit, pause
-//! and resume, acquire places of their own, and read the counters. At the end it has to balance: everyone who
-//! connected was served, no place is out, every attempt is accounted for.
+//! It has no test harness, because the sanitizer reports false positives in the harness's threads. Each worker has an
+//! acceptor; two share a listener. Connections close on other threads, while further threads change the limit, pause
+//! acceptors, acquire permits and read counters. At the end every client was served, every permit is released and the
+//! counters balance.
 //!
-//! `EPOLL_ACCEPTOR_THOROUGH=1` runs it for 20 s instead of 1 s.
+//! Runs for 1 s, or 20 s with `EPOLL_ACCEPTOR_THOROUGH=1`.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -24,15 +24,15 @@ type Served = Connection<TcpStream>;
 
 const WORKERS: usize = 4;
 const CLIENTS: usize = 3;
-const ENDERS: usize = 2;
-/// Nobody in this program may wait as long as that for an answer.
-const PATIENCE: Duration = Duration::from_secs(30);
+const CLOSERS: usize = 2;
+/// The time limit for an answer.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What everybody shares.
-struct Stage {
+/// The state that all threads share.
+struct Shared {
     gate: Gate,
     addresses: Vec<SocketAddr>,
-    over: AtomicBool,
+    done: AtomicBool,
     /// Clients that got an answer.
     answered: AtomicU64,
 }
@@ -41,57 +41,57 @@ fn main() -> io::Result<()> {
     if std::env::args().any(|argument| argument == "--list") {
         return Ok(());
     }
-    let (stage, listeners) = stage()?;
-    let (end, ended) = sync_channel(64);
-    let ended = Arc::new(std::sync::Mutex::new(ended));
+    let (shared, listeners) = set_up()?;
+    let (sender, to_close) = sync_channel(64);
+    let to_close = Arc::new(std::sync::Mutex::new(to_close));
     let workers: Vec<_> = listeners
         .into_iter()
         .enumerate()
-        .map(|(n, listener)| work(n, listener, &stage, end.clone()))
+        .map(|(n, listener)| spawn_worker(n, listener, &shared, sender.clone()))
         .collect::<io::Result<_>>()?;
-    drop(end);
-    let enders: Vec<_> = (0..ENDERS).map(|_| end_connections(Arc::clone(&ended))).collect();
+    drop(sender);
+    let closers: Vec<_> = (0..CLOSERS).map(|_| close_connections(Arc::clone(&to_close))).collect();
     let (controls, workers): (Vec<_>, Vec<_>) = workers.into_iter().unzip();
-    let mut others: Vec<_> = (0..CLIENTS).map(|n| connect(n, &stage)).collect();
-    others.push(change_limits(&stage));
-    others.push(acquire_places(&stage));
-    others.push(pause_and_resume(&controls, &stage));
+    let mut others: Vec<_> = (0..CLIENTS).map(|n| spawn_client(n, &shared)).collect();
+    others.push(change_limits(&shared));
+    others.push(acquire_permits(&shared));
+    others.push(pause_each(&controls, &shared));
 
     thread::sleep(Duration::from_secs(if thorough() { 20 } else { 1 }));
-    stage.over.store(true, Ordering::Relaxed);
+    shared.done.store(true, Ordering::Relaxed);
     others.into_iter().for_each(join);
-    // Nobody connects any more, and whoever did has been answered: now the workers may go.
+    // All clients have their answers, so the workers can stop.
     controls.iter().for_each(Control::stop);
     workers.into_iter().for_each(join);
-    enders.into_iter().for_each(join);
-    balance(&stage, &controls);
+    closers.into_iter().for_each(join);
+    check_balance(&shared, &controls);
     Ok(())
 }
 
-/// Four workers, two of them on one listener.
-fn stage() -> io::Result<(Arc<Stage>, Vec<TcpListener>)> {
+/// Binds the listeners of the workers; the last worker shares the listener of the first.
+fn set_up() -> io::Result<(Arc<Shared>, Vec<TcpListener>)> {
     let mut listeners = vec![];
     for _ in 1..WORKERS {
         listeners.push(TcpListener::bind("127.0.0.1:0")?);
     }
     let addresses = listeners.iter().map(TcpListener::local_addr).collect::<io::Result<_>>()?;
     listeners.push(listeners[0].try_clone()?);
-    let stage =
-        Stage { gate: Gate::new(4), addresses, over: AtomicBool::new(false), answered: AtomicU64::new(0) };
-    Ok((Arc::new(stage), listeners))
+    let shared =
+        Shared { gate: Gate::new(4), addresses, done: AtomicBool::new(false), answered: AtomicU64::new(0) };
+    Ok((Arc::new(shared), listeners))
 }
 
-/// One acceptor on an epoll and a thread of its own, until it is stopped.
-fn work(
+/// Spawns a thread with an epoll and an acceptor, until the acceptor is stopped.
+fn spawn_worker(
     n: usize,
     listener: TcpListener,
-    stage: &Stage,
-    end: SyncSender<Served>,
+    shared: &Shared,
+    closers: SyncSender<Served>,
 ) -> io::Result<(Control, JoinHandle<()>)> {
-    // One of them sheds.
+    // One acceptor sheds load.
     let gate = match n {
-        1 => stage.gate.clone().when_full(WhenFull::Shed(Refusal::message("busy"))),
-        _ => stage.gate.clone(),
+        1 => shared.gate.with_when_full(WhenFull::Shed(Refusal::message("busy"))),
+        _ => shared.gate.clone(),
     };
     let trigger = match n {
         1 => Trigger::Level,
@@ -106,10 +106,10 @@ fn work(
     let thread = thread::spawn(move || {
         let mut events = Events::with_capacity(8).expect("a buffer");
         while !stopped.state().is_terminal() {
-            epoll.wait(&mut events, Some(PATIENCE)).expect("a wait");
+            epoll.wait(&mut events, Some(TIMEOUT)).expect("a wait");
             for event in events.by_ref() {
                 assert_eq!(event.token(), Token(7));
-                let pass = acceptor.drain(|connection| hand_on(connection, &end));
+                let pass = acceptor.drain(|connection| serve(connection, &closers));
                 pass.expect("the listener lives");
             }
         }
@@ -117,20 +117,20 @@ fn work(
     Ok((control, thread))
 }
 
-/// Answers, and lets another thread end the connection, unless that one is busy.
-fn hand_on(mut connection: Served, end: &SyncSender<Served>) {
+/// Answers, and passes the connection to a closer, or closes it here if the channel is full.
+fn serve(mut connection: Served, closers: &SyncSender<Served>) {
     let _ = connection.write(b"hello");
     if let Err(TrySendError::Full(connection) | TrySendError::Disconnected(connection)) =
-        end.try_send(connection)
+        closers.try_send(connection)
     {
         drop(connection);
     }
 }
 
-fn end_connections(ended: Arc<std::sync::Mutex<Receiver<Served>>>) -> JoinHandle<()> {
+fn close_connections(to_close: Arc<std::sync::Mutex<Receiver<Served>>>) -> JoinHandle<()> {
     thread::spawn(move || {
         loop {
-            let next = ended.lock().expect("not poisoned").recv();
+            let next = to_close.lock().expect("not poisoned").recv();
             match next {
                 Ok(connection) => drop(connection),
                 Err(_) => return,
@@ -139,86 +139,85 @@ fn end_connections(ended: Arc<std::sync::Mutex<Receiver<Served>>>) -> JoinHandle
     })
 }
 
-/// A client that connects, and waits for its answer, again and again.
-fn connect(n: usize, stage: &Arc<Stage>) -> JoinHandle<()> {
-    let stage = Arc::clone(stage);
+/// Spawns a client that repeatedly connects and waits for its answer.
+fn spawn_client(n: usize, shared: &Arc<Shared>) -> JoinHandle<()> {
+    let shared = Arc::clone(shared);
     thread::spawn(move || {
-        for address in stage.addresses.iter().cycle().skip(n) {
-            if stage.over.load(Ordering::Relaxed) {
+        for address in shared.addresses.iter().cycle().skip(n) {
+            if shared.done.load(Ordering::Relaxed) {
                 return;
             }
-            // Two at a time: a queue that is longer than one is what there is to strand.
+            // Two at a time: only a queue longer than one can strand a connection.
             let pair = [TcpStream::connect(address), TcpStream::connect(address)];
             for client in pair {
                 let mut client = client.expect("a loopback connection");
-                client.set_read_timeout(Some(PATIENCE)).expect("a time-out");
+                client.set_read_timeout(Some(TIMEOUT)).expect("a time-out");
                 match client.read(&mut [0; 16]) {
-                    Ok(_) => stage.answered.fetch_add(1, Ordering::Relaxed),
+                    Ok(_) => shared.answered.fetch_add(1, Ordering::Relaxed),
                     Err(error) if error.kind() == ErrorKind::WouldBlock => panic!("stranded at {address}"),
-                    // A refusal, if anything was sent before.
-                    Err(_) => stage.answered.fetch_add(1, Ordering::Relaxed),
+                    // A refusal that reset the connection.
+                    Err(_) => shared.answered.fetch_add(1, Ordering::Relaxed),
                 };
-                // No TIME_WAIT: this runs for a while.
+                // Leaves no TIME_WAIT, because this runs for a while.
                 let _ = SockRef::from(&client).set_linger(Some(Duration::ZERO));
             }
         }
     })
 }
 
-fn change_limits(stage: &Arc<Stage>) -> JoinHandle<()> {
-    let stage = Arc::clone(stage);
+fn change_limits(shared: &Arc<Shared>) -> JoinHandle<()> {
+    let shared = Arc::clone(shared);
     thread::spawn(move || {
         for limit in [1, 4, 0, 2, 100, 3].into_iter().cycle() {
-            if stage.over.load(Ordering::Relaxed) {
-                return stage.gate.set_limit(4);
+            if shared.done.load(Ordering::Relaxed) {
+                return shared.gate.set_limit(4);
             }
-            stage.gate.set_limit(limit);
+            shared.gate.set_limit(limit);
             thread::yield_now();
         }
     })
 }
 
-fn acquire_places(stage: &Arc<Stage>) -> JoinHandle<()> {
-    let stage = Arc::clone(stage);
+fn acquire_permits(shared: &Arc<Shared>) -> JoinHandle<()> {
+    let shared = Arc::clone(shared);
     thread::spawn(move || {
-        while !stage.over.load(Ordering::Relaxed) {
-            drop(stage.gate.try_acquire());
-            let _ = stage.gate.wait_idle(Some(Duration::from_micros(50)));
+        while !shared.done.load(Ordering::Relaxed) {
+            drop(shared.gate.try_acquire());
+            let _ = shared.gate.wait_idle(Some(Duration::from_micros(50)));
         }
     })
 }
 
-/// Also reads what the acceptors publish while they are at work.
-fn pause_and_resume(controls: &[Control], stage: &Arc<Stage>) -> JoinHandle<()> {
-    let (controls, stage) = (controls.to_vec(), Arc::clone(stage));
+/// Pauses all acceptors in turn, and reads their state and counters.
+fn pause_each(controls: &[Control], shared: &Arc<Shared>) -> JoinHandle<()> {
+    let (controls, shared) = (controls.to_vec(), Arc::clone(shared));
     thread::spawn(move || {
         for control in controls.iter().cycle() {
-            control.pause();
+            let pause = control.pause();
             let _ = (control.state(), control.counters().to_string());
-            control.resume();
-            // After the last resume: or somebody could stay paused.
-            if stage.over.load(Ordering::Relaxed) {
+            drop(pause);
+            if shared.done.load(Ordering::Relaxed) {
                 return;
             }
         }
     })
 }
 
-fn balance(stage: &Stage, controls: &[Control]) {
-    assert!(stage.gate.wait_idle(Some(PATIENCE)), "{} places are out", stage.gate.in_use());
+fn check_balance(shared: &Shared, controls: &[Control]) {
+    assert!(shared.gate.wait_idle(Some(TIMEOUT)), "{} permits are in use", shared.gate.in_use());
     let all: Vec<Counters> = controls.iter().map(Control::counters).collect();
     all.iter().for_each(|counters| assert!(counters.is_balanced(), "{counters}"));
-    let taken: u64 =
+    let accepted: u64 =
         all.iter().map(|counters| counters.delivered + counters.refused + counters.aborted).sum();
-    let answered = stage.answered.load(Ordering::Relaxed);
-    assert_eq!(taken, answered, "taken, and answered");
+    let answered = shared.answered.load(Ordering::Relaxed);
+    assert_eq!(accepted, answered, "accepted connections and answers");
     let line = |name, count: fn(&Counters) -> u64| format!("{name} {}", all.iter().map(count).sum::<u64>());
     let figures = [
         line("delivered", |counters| counters.delivered),
         line("refused", |counters| counters.refused),
-        line("slept full", |counters| counters.full),
+        line("full", |counters| counters.full),
         line("pauses", |counters| counters.pauses),
-        line("in vain", |counters| counters.empty),
+        line("empty accepts", |counters| counters.empty),
     ];
     println!("stress: {WORKERS} acceptors on one gate, {}, balanced", figures.join(", "));
 }

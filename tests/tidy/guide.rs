@@ -1,7 +1,7 @@
-//! Links that hold in the repository and on the page that rustdoc makes, where docs/overload.md is `guide::overload`.
+//! Links between documents work in the repository and in rustdoc, where docs/overload.md is `guide::overload`.
 //!
-//! A document names what it links to (`[the guide][overload]`) and defines the name at its end as a file. `src/guide`
-//! has a definition of each name for rustdoc, which is read first.
+//! A document uses reference links (`[the guide][overload]`) and defines each name at its end as a file. `src/guide`
+//! defines the names for rustdoc; its definitions come first and win.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
@@ -11,41 +11,49 @@ use std::path::{Path, PathBuf};
 
 use crate::{files, root};
 
-/// What a document defines at its end: names, and the files that they stand for.
+/// The link definitions of a document: names and their targets.
 type Definitions<'a> = BTreeMap<&'a str, &'a str>;
 
 #[test]
-fn links_between_the_documents_hold() {
+fn document_links_hold() {
     let documents = documents();
     for (path, text) in &documents {
-        let told = |what: &str| format!("{}: {what}", path.display());
+        let message = |what: &str| format!("{}: {what}", path.display());
         let defined = definitions(text);
         for link in text.split("](").skip(1) {
             let target = link.split(')').next().unwrap_or_default();
-            let held = match target.strip_prefix('#') {
+            let is_valid = match target.strip_prefix('#') {
                 Some(anchor) => headings(text).contains(anchor),
                 None => target.contains("://"),
             };
-            assert!(held, "{}", told(&format!("({target}) has to be a name that is defined at the end")));
+            assert!(
+                is_valid,
+                "{}",
+                message(&format!("({target}) must be a name that is defined at the end of the document"))
+            );
         }
         for link in text.split("][").skip(1) {
             let name = link.split(']').next().unwrap_or_default();
-            assert!(defined.contains_key(name), "{}", told(&format!("[{name}] is defined nowhere")));
+            assert!(
+                defined.contains_key(name),
+                "{}",
+                message(&format!("[{name}] must be defined at the end of the document"))
+            );
         }
         for (name, target) in defined {
             let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
             let file = path.parent().expect("a folder").join(file);
-            let file = file.canonicalize().unwrap_or_else(|_| panic!("{}", told(&format!("no {target}"))));
-            assert_eq!(name, name_of(&file, anchor), "{}", told("this name is expected"));
+            let file = file.canonicalize().unwrap_or_else(|_| panic!("{}", message(&format!("no {target}"))));
+            assert_eq!(name, name_of(&file, anchor), "{}", message("wrong link name"));
             let there = documents.iter().find(|(path, _)| *path == file);
             let has = anchor.is_empty() || there.is_some_and(|(_, text)| headings(text).contains(anchor));
-            assert!(has, "{}", told(&format!("no heading {anchor} in {}", file.display())));
+            assert!(has, "{}", message(&format!("no heading {anchor} in {}", file.display())));
         }
     }
 }
 
 #[test]
-fn the_guide_knows_every_name() {
+fn guide_defines_every_link() {
     let documents = documents();
     let defined: BTreeMap<_, _> = documents
         .iter()
@@ -61,7 +69,9 @@ fn the_guide_knows_every_name() {
         } else if *name == "readme" {
             writeln!(links, "[readme]: crate")
         } else {
-            writeln!(links, "[{name}]: crate::guide::{name}")
+            let (page, anchor) = name.split_once('#').map_or((*name, None), |(page, at)| (page, Some(at)));
+            let anchor = anchor.map_or(String::new(), |anchor| format!("#{anchor}"));
+            writeln!(links, "[{name}]: crate::guide::{}{anchor}", page.replace('-', "_"))
         };
     }
     for (file, now) in [("src/guide/links.md", links), ("src/guide/pictures.md", pictures)] {
@@ -70,35 +80,38 @@ fn the_guide_knows_every_name() {
             fs::write(&file, now).expect("the file can be written");
         } else {
             let is_current = fs::read_to_string(&file).is_ok_and(|before| before == now);
-            assert!(is_current, "{}: UPDATE_GUIDE=1 cargo test --test tidy guide::", file.display());
+            assert!(
+                is_current,
+                "{} is out of date: run UPDATE_GUIDE=1 cargo test --test tidy guide::",
+                file.display()
+            );
         }
     }
     let guide = fs::read_to_string(root().join("src/guide.rs")).expect("the guide");
     for file in files("docs", "md") {
-        let file = file.strip_prefix(root()).expect("a file of ours").display().to_string();
+        let file = file.strip_prefix(root()).expect("a path below the root").display().to_string();
         assert!(guide.contains(&format!("\"../{file}\"")), "src/guide.rs has no page for {file}");
     }
 }
 
-/// Every document, without its blocks of code.
+/// Returns the documents without their code blocks.
 fn documents() -> Vec<(PathBuf, String)> {
     let mut paths = files("docs", "md");
     paths.extend([root().join("README.md"), root().join("CHANGELOG.md")]);
     let prose = |path: &Path| {
         let text = fs::read_to_string(path).expect("a document");
-        // Every other part is code.
         text.split("```").step_by(2).collect::<Vec<_>>().join("\n")
     };
-    paths.iter().map(|path| (path.canonicalize().expect("it is there"), prose(path))).collect()
+    paths.iter().map(|path| (path.canonicalize().expect("the document exists"), prose(path))).collect()
 }
 
-/// `[name]: target`, at the beginning of a line.
+/// Parses the lines of the form `[name]: target`.
 fn definitions(text: &str) -> Definitions<'_> {
     let lines = text.lines().filter_map(|line| line.strip_prefix('['));
     lines.filter_map(|line| line.split_once("]: ")).filter(|(name, _)| !name.contains(']')).collect()
 }
 
-/// What headings are linked by.
+/// Returns the anchors of the headings.
 fn headings(text: &str) -> BTreeSet<String> {
     let headings = text.lines().filter(|line| line.starts_with('#'));
     let anchor = |heading: &str| {
@@ -109,7 +122,7 @@ fn headings(text: &str) -> BTreeSet<String> {
     headings.map(anchor).collect()
 }
 
-/// `overload`, `overload#wait-or-refuse`, `queue.svg`.
+/// Returns the name of a link target: `overload`, `overload#wait-or-refuse`, `queue.svg`.
 fn name_of(file: &Path, anchor: &str) -> String {
     let is_picture = file.extension().is_some_and(|extension| extension == "svg");
     let name = if is_picture { file.file_name() } else { file.file_stem() };

@@ -1,4 +1,4 @@
-//! What the crate may depend on, by what cargo says of Cargo.lock. `.ci/thorough deps` asks for more.
+//! The allowed dependencies, from `cargo tree` and `cargo metadata`. `.ci/thorough deps` checks more.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,14 +8,14 @@ use serde_json::Value;
 
 use crate::root;
 
-/// What the library asks for itself where no feature is on.
-const CORE: [&str; 4] = ["bitflags", "libc", "nix", "thiserror"];
+/// The direct dependencies of the library without features.
+const DIRECT: [&str; 5] = ["bitflags", "ipnet", "libc", "nix", "thiserror"];
 
-/// What these four draw in.
-const THEIRS: [&str; 7] =
+/// The dependencies of `DIRECT`.
+const TRANSITIVE: [&str; 7] =
     ["cfg-if", "memoffset", "proc-macro2", "quote", "syn", "thiserror-impl", "unicode-ident"];
 
-/// The same list stands in .ci/deny.toml.
+/// The allowed licences, as in .ci/deny.toml.
 const LICENCES: [&str; 7] = [
     "MIT",
     "Apache-2.0",
@@ -27,11 +27,11 @@ const LICENCES: [&str; 7] = [
 ];
 
 #[test]
-fn the_library_depends_on_four_crates() {
+fn library_depends_on_five_crates() {
     let direct = tree(&["--depth", "1"]);
-    assert_eq!(names(&direct), CORE.into(), "the core's dependencies: docs/releasing.md says why these");
+    assert_eq!(names(&direct), DIRECT.into(), "the direct dependencies: see docs/releasing.md");
     let all = tree(&[]);
-    assert_eq!(names(&all), CORE.into_iter().chain(THEIRS).collect(), "what the core's dependencies draw in");
+    assert_eq!(names(&all), DIRECT.into_iter().chain(TRANSITIVE).collect(), "the transitive dependencies");
     assert_eq!(names(&all).len(), all.len(), "one crate in two versions: {all:?}");
 }
 
@@ -49,7 +49,7 @@ fn every_licence_is_allowed() {
 }
 
 #[test]
-fn licences_are_read_as_they_are_meant() {
+fn licence_expressions_are_parsed() {
     for allowed in
         ["MIT", "MIT OR GPL-3.0", "Unlicense/MIT", "(MIT OR X) AND Unicode-3.0", "X OR MIT AND MIT"]
     {
@@ -63,7 +63,7 @@ fn licences_are_read_as_they_are_meant() {
 #[test]
 fn every_crate_is_from_crates_io() {
     for file in ["Cargo.lock", "fuzz/Cargo.lock"] {
-        // The package has none of the fuzz targets.
+        // The package has no fuzz targets.
         let Ok(lock) = fs::read_to_string(root().join(file)) else { continue };
         for line in lock.lines().filter(|line| line.trim_start().starts_with("source =")) {
             let source = "source = \"registry+https://github.com/rust-lang/crates.io-index\"";
@@ -72,12 +72,13 @@ fn every_crate_is_from_crates_io() {
     }
 }
 
-/// The names and versions of what the library is built with, features off, on this platform.
+/// Returns the names and versions of the library's dependencies without features, on this platform.
 fn tree(arguments: &[&str]) -> BTreeSet<String> {
-    let plain = ["tree", "--edges", "normal", "--no-default-features", "--prefix", "none", "--format", "{p}"];
-    let listed = cargo(&[&plain[..], arguments].concat());
+    let library = ["tree", "--package", env!("CARGO_PKG_NAME"), "--no-default-features"];
+    let plain = ["--edges", "normal", "--prefix", "none", "--format", "{p}"];
+    let listed = cargo(&[&library[..], &plain, arguments].concat());
     let package = |line: &str| line.split(' ').take(2).collect::<Vec<_>>().join(" ");
-    // The first is the crate itself.
+    // The first line is the crate itself.
     listed.lines().skip(1).map(package).collect()
 }
 
@@ -96,37 +97,37 @@ fn cargo(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).expect("cargo writes UTF-8")
 }
 
-/// Whether a licence expression can be met with the allowed ones. `/` is how `OR` was written before SPDX.
+/// Returns whether the allowed licences satisfy a licence expression. `/` is the old form of `OR`.
 fn is_allowed(expression: &str) -> bool {
     let spaced = expression.replace('/', " OR ").replace('(', " ( ").replace(')', " ) ");
     let mut words = spaced.split_whitespace().collect::<Vec<_>>();
     words.reverse();
-    either(&mut words) && words.is_empty()
+    parse_or(&mut words) && words.is_empty()
 }
 
-/// `OR` binds loosest. The words are taken from the end of the list.
-fn either(words: &mut Vec<&str>) -> bool {
-    let mut allowed = both(words);
+/// Parses an `OR` expression, which has the lowest precedence. Pops words from the end of the reversed list.
+fn parse_or(words: &mut Vec<&str>) -> bool {
+    let mut allowed = parse_and(words);
     while words.last() == Some(&"OR") {
         words.pop();
-        allowed |= both(words);
+        allowed |= parse_and(words);
     }
     allowed
 }
 
-fn both(words: &mut Vec<&str>) -> bool {
-    let mut allowed = one(words);
+fn parse_and(words: &mut Vec<&str>) -> bool {
+    let mut allowed = parse_term(words);
     while words.last() == Some(&"AND") {
         words.pop();
-        allowed &= one(words);
+        allowed &= parse_term(words);
     }
     allowed
 }
 
-fn one(words: &mut Vec<&str>) -> bool {
+fn parse_term(words: &mut Vec<&str>) -> bool {
     let Some(mut licence) = words.pop().map(str::to_owned) else { return false };
     if licence == "(" {
-        let allowed = either(words);
+        let allowed = parse_or(words);
         return words.pop() == Some(")") && allowed;
     }
     // `Apache-2.0 WITH LLVM-exception`

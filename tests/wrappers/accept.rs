@@ -1,4 +1,4 @@
-//! Taking connections: flags, classes of errors, and what stays queued.
+//! `accept4`: flags, error classes, and the effect of an error on the queue.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -6,14 +6,14 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 
-use epoll_acceptor::{AcceptFlags, ErrnoClass, accept, accept_queue, accept_with_peer};
+use epoll_acceptor::socket::{AcceptFlags, ErrnoClass, accept, accept_queue, accept_with_peer};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use socket2::SockRef;
 
 use crate::support::*;
 
 #[test]
-fn sockets_are_nonblocking_and_close_on_exec_on_every_kind() {
+fn accept_defaults_to_nonblock_and_cloexec() {
     for server in servers(8) {
         let _clients = (server.connect(), server.connect());
         let plain = accept(&server.socket, AcceptFlags::default()).unwrap();
@@ -26,7 +26,7 @@ fn sockets_are_nonblocking_and_close_on_exec_on_every_kind() {
 }
 
 #[test]
-fn each_flag_can_be_turned_off_alone_on_every_kind() {
+fn accept_flags_clear_independently() {
     let table = [
         (AcceptFlags::default().blocking(), (false, true)),
         (AcceptFlags::default().inheritable(), (true, false)),
@@ -46,7 +46,7 @@ fn each_flag_can_be_turned_off_alone_on_every_kind() {
 }
 
 #[test]
-fn connections_come_in_the_order_in_which_they_were_made() {
+fn accept_is_fifo() {
     let listener = listener();
     let clients: Vec<_> = (0..4).map(|_| connect(&listener)).collect();
     for client in clients {
@@ -56,7 +56,7 @@ fn connections_come_in_the_order_in_which_they_were_made() {
 }
 
 #[test]
-fn an_empty_queue_is_class_empty_on_every_kind() {
+fn empty_queue_is_class_empty() {
     for server in servers(8) {
         for error in [
             accept(&server.socket, AcceptFlags::default()).unwrap_err(),
@@ -66,14 +66,15 @@ fn an_empty_queue_is_class_empty_on_every_kind() {
             assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
             assert_eq!(
                 error.to_string(),
-                "cannot accept a connection: none is waiting (EAGAIN); wait until the listener is reported"
+                "cannot accept a connection: the accept queue is empty (EAGAIN); \
+                 wait until the listener is readable"
             );
         }
     }
 }
 
 #[test]
-fn what_does_not_listen_is_class_dead() {
+fn non_listener_is_class_fatal() {
     let table: [(Box<dyn AsFd>, i32); 3] = [
         (Box::new(std::fs::File::open("/dev/null").unwrap()), libc::ENOTSOCK),
         (Box::new(Kind::Tcp4.socket().unwrap()), libc::EINVAL),
@@ -82,22 +83,21 @@ fn what_does_not_listen_is_class_dead() {
     for (fd, errno) in table {
         let error = accept(&fd.as_fd(), AcceptFlags::default()).unwrap_err();
         assert_eq!((error.class(), error.raw_os_error()), (ErrnoClass::Fatal, errno));
-        assert!(error.to_string().ends_with("; give this listener up"), "{error}");
+        assert!(error.to_string().ends_with("; stop accepting on it"), "{error}");
         assert_eq!(io::Error::from(error).raw_os_error(), Some(errno));
     }
 }
 
 #[test]
-fn a_closed_descriptor_is_class_dead() {
-    // SAFETY: a number far above any limit of these tests, which is open in no process of them; used only in
-    // calls that answer EBADF.
+fn closed_descriptor_is_class_fatal() {
+    // SAFETY: no test opens so high a number; it is used only in calls that return EBADF.
     let closed = unsafe { BorrowedFd::borrow_raw(1_000_000) };
     let error = accept(&closed, AcceptFlags::default()).unwrap_err();
     assert_eq!((error.class(), error.raw_os_error()), (ErrnoClass::Fatal, libc::EBADF));
 }
 
 #[test]
-fn a_connection_that_was_reset_in_the_queue_is_accepted_with_its_address() {
+fn reset_connection_is_accepted_with_its_address() {
     let listener = listener();
     let client = connect(&listener);
     let address = client.local_addr().unwrap();
@@ -107,14 +107,14 @@ fn a_connection_that_was_reset_in_the_queue_is_accepted_with_its_address() {
     let (socket, peer) = accept_with_peer(&listener, AcceptFlags::default()).unwrap();
     assert_eq!(peer.ip(), Some(address.ip()));
     let stream = TcpStream::from(socket);
-    until("the reset arrives", || {
+    wait_until("the reset arrives", || {
         stream.peer_addr().is_err_and(|error| error.kind() == io::ErrorKind::NotConnected)
     });
 }
 
 #[test]
-fn out_of_descriptors_leaves_the_connection_queued() {
-    if done_in_child("accept::out_of_descriptors_leaves_the_connection_queued") {
+fn emfile_leaves_the_connection_queued() {
+    if done_in_child("accept::emfile_leaves_the_connection_queued") {
         return;
     }
     let listener = listener();
@@ -130,8 +130,8 @@ fn out_of_descriptors_leaves_the_connection_queued() {
         assert_eq!((error.class(), error.raw_os_error()), (ErrnoClass::Resource, libc::EMFILE));
         assert_eq!(
             error.to_string(),
-            "cannot accept a connection: this process has as many descriptors as RLIMIT_NOFILE allows \
-             (EMFILE); it is still queued: free some resources, and try again after a while"
+            "cannot accept a connection: the process has reached RLIMIT_NOFILE (EMFILE); \
+             the queue is unchanged: free descriptors or memory, then retry after a delay"
         );
     }
     assert_eq!(accept_queue(&listener).unwrap().depth, 1);
@@ -140,7 +140,7 @@ fn out_of_descriptors_leaves_the_connection_queued() {
 }
 
 #[test]
-fn a_blocking_listener_waits_for_a_connection() {
+fn blocking_listener_blocks_accept() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let client = std::thread::spawn(move || TcpStream::connect(address).unwrap());
@@ -149,7 +149,7 @@ fn a_blocking_listener_waits_for_a_connection() {
 }
 
 #[test]
-fn an_mptcp_listener_gives_a_plain_tcp_client_a_tcp_socket() {
+fn mptcp_listener_accepts_plain_tcp() {
     let Some(server) = Kind::Mptcp.listen(8) else { return };
     let client = Kind::Tcp4.socket().unwrap();
     client.connect(&server.address).unwrap();

@@ -1,6 +1,6 @@
-//! What must not compile.
+//! Programs that must not compile.
 
-/// The messages are those of the stable compiler; with another one, set `TRYBUILD=overwrite` and look.
+/// The expected messages are those of the stable compiler; with another one, run with `TRYBUILD=overwrite`.
 #[test]
 fn misuse_does_not_compile() {
     let tests = trybuild::TestCases::new();

@@ -1,14 +1,16 @@
-//! The buffer and its cursor: nothing that was taken from the kernel is lost.
+//! The event buffer and its cursor: no event that the kernel reported is lost.
 
 use std::io;
 use std::net::TcpListener;
 use std::time::Duration;
 
-use epoll_acceptor::{AcceptFlags, Epoll, Events, Interest, Token, Waker, accept};
+use epoll_acceptor::epoll::Waker;
+use epoll_acceptor::socket::{AcceptFlags, accept};
+use epoll_acceptor::{Epoll, Events, Interest, Token};
 
 use crate::support::*;
 
-/// An epoll with this many listeners, each with one connection: tokens 0, 1, 2...
+/// Creates an epoll with `count` listeners (tokens 0, 1, 2…), each with one queued connection.
 fn ready(count: u64, interest: Interest) -> (Epoll, Vec<(TcpListener, std::net::TcpStream)>) {
     let epoll = Epoll::new().unwrap();
     let sockets = (0..count).map(|token| {
@@ -22,21 +24,21 @@ fn ready(count: u64, interest: Interest) -> (Epoll, Vec<(TcpListener, std::net::
 }
 
 #[test]
-fn a_buffer_for_nothing_is_refused() {
+fn capacity_of_zero_is_invalid() {
     let error = Events::with_capacity(0).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
     assert!(error.to_string().contains("capacity of 1 or more"), "{error}");
 }
 
 #[test]
-fn a_buffer_for_more_than_the_kernel_returns_is_refused() {
+fn capacity_above_the_kernel_limit_is_invalid() {
     for capacity in [usize::MAX, i32::MAX as usize] {
         assert_eq!(Events::with_capacity(capacity).unwrap_err().kind(), io::ErrorKind::InvalidInput);
     }
 }
 
 #[test]
-fn any_other_capacity_serves() {
+fn capacity_bounds_the_events_of_a_wait() {
     let (epoll, _sockets) = ready(3, Interest::IN);
     for capacity in [1, 2, 3, 4, 1_000, 100_000] {
         let mut events = Events::with_capacity(capacity).unwrap();
@@ -47,25 +49,25 @@ fn any_other_capacity_serves() {
 }
 
 #[test]
-fn a_half_read_batch_comes_first_in_the_next_wait() {
+fn unread_events_come_first_in_the_next_wait() {
     let (epoll, _sockets) = ready(4, Interest::IN | Interest::ET);
     let mut events = Events::with_capacity(16).unwrap();
     assert_eq!(epoll.wait(&mut events, None).unwrap().count(), 4);
     let mut tokens = vec![events.next().unwrap().token().0];
     assert_eq!(events.len(), 3);
 
-    let waited = epoll.wait(&mut events, None).unwrap();
-    assert_eq!((waited.count(), waited.interrupted()), (3, false));
+    let result = epoll.wait(&mut events, None).unwrap();
+    assert_eq!((result.count(), result.interrupted()), (3, false));
     tokens.extend(events.by_ref().map(|event| event.token().0));
     tokens.sort_unstable();
     assert_eq!(tokens, [0, 1, 2, 3]);
     assert!(events.is_empty());
-    assert_eq!(tokens_now(&epoll, &mut events), [0; 0], "edges come once");
+    assert_eq!(tokens_now(&epoll, &mut events), [0; 0], "an edge is reported once");
 }
 
 #[test]
-fn unread_events_take_no_system_call() {
-    if done_in_child("events::unread_events_take_no_system_call") {
+fn unread_events_make_no_system_call() {
+    if done_in_child("events::unread_events_make_no_system_call") {
         return;
     }
     let (epoll, _sockets) = ready(2, Interest::IN | Interest::ET);
@@ -79,14 +81,14 @@ fn unread_events_take_no_system_call() {
 }
 
 #[test]
-fn leaving_the_loop_early_strands_no_other_edge() {
+fn early_exit_loses_no_edge() {
     let (epoll, sockets) = ready(8, Interest::IN | Interest::ET);
     let mut events = Events::with_capacity(16).unwrap();
     let mut served = 0;
     while served < sockets.len() {
-        let waited = epoll.wait(&mut events, Some(LONG)).unwrap();
-        assert_ne!(waited.count(), 0, "an edge was lost after {served}");
-        // One event a wait, as by `break`, `?` or `return`.
+        let result = epoll.wait(&mut events, Some(LONG)).unwrap();
+        assert_ne!(result.count(), 0, "an edge was lost after {served}");
+        // Reads one event per wait, as a loop with `break`, `?` or `return` does.
         let event = events.next().unwrap();
         let (listener, _) = &sockets[usize::try_from(event.token().0).unwrap()];
         accept(listener, AcceptFlags::default()).unwrap();
@@ -95,7 +97,7 @@ fn leaving_the_loop_early_strands_no_other_edge() {
 }
 
 #[test]
-fn clear_forgets_on_purpose() {
+fn clear_discards_unread_events() {
     let (epoll, _sockets) = ready(2, Interest::IN | Interest::ET);
     let mut events = Events::with_capacity(16).unwrap();
     epoll.wait(&mut events, None).unwrap();
@@ -105,7 +107,7 @@ fn clear_forgets_on_purpose() {
 }
 
 #[test]
-fn more_ready_than_room_takes_turns_and_loses_none() {
+fn small_buffer_rotates_through_ready_descriptors() {
     let (epoll, _sockets) = ready(4, Interest::IN);
     let mut events = Events::with_capacity(3).unwrap();
     let rounds: Vec<_> = (0..4).map(|_| tokens_now(&epoll, &mut events)).collect();
@@ -113,7 +115,7 @@ fn more_ready_than_room_takes_turns_and_loses_none() {
 }
 
 #[test]
-fn an_event_taken_before_its_waker_was_dropped_is_still_handed_out() {
+fn event_outlives_its_dropped_waker() {
     let epoll = Epoll::new().unwrap();
     let waker = Waker::new(&epoll, Token(5)).unwrap();
     waker.wake().unwrap();
@@ -124,7 +126,7 @@ fn an_event_taken_before_its_waker_was_dropped_is_still_handed_out() {
 }
 
 #[test]
-fn a_buffer_says_what_is_unread() {
+fn debug_shows_unread_and_capacity() {
     let (epoll, _sockets) = ready(2, Interest::IN);
     let mut events = Events::with_capacity(7).unwrap();
     assert_eq!(events.size_hint(), (0, Some(0)));

@@ -1,10 +1,12 @@
-//! Flags: their numbers, their names, and those without one.
+//! Event flags: numbers, names, and unnamed bits.
 #![allow(unsafe_code)]
 
 use std::io::Write;
 use std::os::fd::AsRawFd;
 
-use epoll_acceptor::{AcceptFlags, Epoll, EpollCtlError, Events, ExclusiveInterest, Interest, Token, accept};
+use epoll_acceptor::epoll::{EpollCtlError, ExclusiveInterest};
+use epoll_acceptor::socket::{AcceptFlags, accept};
+use epoll_acceptor::{Epoll, Events, Interest, Token};
 
 use crate::support::*;
 
@@ -27,7 +29,7 @@ const ALL: [(Interest, i32, &str); 15] = [
 ];
 
 #[test]
-fn every_flag_has_the_kernels_number_and_name() {
+fn flags_have_the_kernels_number_and_name() {
     for (interest, number, name) in ALL {
         assert_eq!(interest.bits(), u32::from_ne_bytes(number.to_ne_bytes()));
         assert_eq!(format!("{interest:?}"), name);
@@ -36,7 +38,7 @@ fn every_flag_has_the_kernels_number_and_name() {
 }
 
 #[test]
-fn bits_without_a_name_survive() {
+fn unnamed_bits_are_retained() {
     let strange = Interest::from_bits_retain(0x0240_0001);
     assert_eq!(strange.bits(), 0x0240_0001);
     assert_eq!((strange | Interest::ET).bits(), 0x8240_0001);
@@ -45,35 +47,35 @@ fn bits_without_a_name_survive() {
     assert_eq!(format!("{:?}", Interest::from_bits_retain(0x40_0000)), "0x400000");
 }
 
-/// `POLL_BUSY_LOOP` (0x8000), which epoll(7) does not name, is reported for a socket that may busy-poll.
+/// The kernel reports `POLL_BUSY_LOOP` (0x8000), which epoll(7) does not name, for a socket with `SO_BUSY_POLL`.
 #[test]
-fn bits_without_a_name_come_back_with_the_event() {
+fn unnamed_bits_are_reported_in_events() {
     const POLL_BUSY_LOOP: u32 = 0x8000;
 
     let listener = listener();
     let mut client = connect(&listener);
     let stream = accept(&listener, AcceptFlags::default()).unwrap();
     let (fd, micros) = (stream.as_raw_fd(), 1_i32);
-    // SAFETY: the option's value is an int, whose size is given.
+    // SAFETY: the value of the option is an int, and its size is correct.
     let answer =
         unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_BUSY_POLL, (&raw const micros).cast(), 4) };
     if answer == -1 {
-        return eprintln!("skipped: SO_BUSY_POLL: {}", std::io::Error::last_os_error());
+        return eprintln!("SKIPPED: SO_BUSY_POLL: {}", std::io::Error::last_os_error());
     }
     let epoll = Epoll::new().unwrap();
     let interest = Interest::IN | Interest::from_bits_retain(POLL_BUSY_LOOP);
     epoll.add(&stream, Token(1), interest).unwrap();
     client.write_all(b"x").unwrap();
     let mut events = Events::with_capacity(1).unwrap();
-    until("data arrives", || {
-        epoll.wait(&mut events, None).is_ok_and(|waited| {
-            events.by_ref().any(|event| event.interest() == interest) && waited.count() == 1
+    wait_until("data arrives", || {
+        epoll.wait(&mut events, None).is_ok_and(|result| {
+            events.by_ref().any(|event| event.interest() == interest) && result.count() == 1
         })
     });
 }
 
 #[test]
-fn a_listener_is_readable_by_two_names() {
+fn listener_reports_in_and_rdnorm() {
     let listener = listener();
     let (epoll, mut events) = watching(&listener, Interest::IN | Interest::RDNORM);
     let _client = connect(&listener);
@@ -83,7 +85,7 @@ fn a_listener_is_readable_by_two_names() {
 }
 
 #[test]
-fn exclusive_interest_is_made_of_what_is_allowed_only() {
+fn exclusive_interest_rejects_other_flags() {
     for (interest, ..) in ALL {
         let kernel_allows = [
             Interest::IN,
@@ -101,20 +103,20 @@ fn exclusive_interest_is_made_of_what_is_allowed_only() {
 }
 
 #[test]
-fn what_is_not_allowed_exclusively_is_named() {
+fn exclusive_interest_error_names_the_flags() {
     let flags = Interest::IN | Interest::ONESHOT | Interest::RDHUP;
     let error: EpollCtlError = ExclusiveInterest::try_from(flags).unwrap_err();
     assert_eq!(error.raw_os_error(), None);
     assert_eq!(
         error.to_string(),
         "cannot add the descriptor to the epoll exclusively: \
-         EPOLLRDHUP | EPOLLONESHOT may not stand beside EPOLLEXCLUSIVE; \
+         EPOLLEXCLUSIVE does not allow EPOLLRDHUP | EPOLLONESHOT; \
          use EPOLLIN, EPOLLOUT, EPOLLERR, EPOLLHUP, EPOLLET and EPOLLWAKEUP only"
     );
 }
 
 #[test]
-fn exclusive_interest_prints_its_flag() {
+fn exclusive_interest_debug_shows_epollexclusive() {
     let mut interest = ExclusiveInterest::IN;
     interest |= ExclusiveInterest::ET;
     assert_eq!(format!("{interest:?}"), "EPOLLIN | EPOLLEXCLUSIVE | EPOLLET");

@@ -1,11 +1,10 @@
-//! The wrappers of the system calls, against the real kernel: each test is a fact.
+//! The wrappers of the system calls, tested on the real kernel.
 
 mod support;
 
 mod accept;
-mod busy_poll;
 mod compile;
-mod control;
+mod epoll_ctl;
 mod events;
 mod fallback;
 mod interest;

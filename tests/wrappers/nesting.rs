@@ -1,14 +1,15 @@
-//! Epolls that watch epolls.
+//! Nested epolls.
 
 use std::io;
 use std::time::Duration;
 
-use epoll_acceptor::{AcceptFlags, Epoll, Events, Interest, Token, accept};
+use epoll_acceptor::socket::{AcceptFlags, accept};
+use epoll_acceptor::{Epoll, Events, Interest, Token};
 
 use crate::support::*;
 
 #[test]
-fn an_epoll_is_readable_while_something_inside_is_ready() {
+fn epoll_is_readable_while_an_inner_fd_is_ready() {
     let listener = listener();
     let (inner, mut events) = watching(&listener, Interest::IN);
     let outer = Epoll::new().unwrap();
@@ -22,7 +23,7 @@ fn an_epoll_is_readable_while_something_inside_is_ready() {
 }
 
 #[test]
-fn an_edge_read_inside_is_gone_outside() {
+fn inner_wait_consumes_the_outer_readiness() {
     let listener = listener();
     let (inner, mut events) = watching(&listener, Interest::IN | Interest::ET);
     let outer = Epoll::new().unwrap();
@@ -34,7 +35,7 @@ fn an_edge_read_inside_is_gone_outside() {
 }
 
 #[test]
-fn an_outer_edge_comes_with_every_arrival_inside() {
+fn outer_edge_fires_for_each_inner_arrival() {
     let listener = listener();
     let (inner, mut events) = watching(&listener, Interest::IN);
     let outer = Epoll::new().unwrap();
@@ -48,7 +49,7 @@ fn an_outer_edge_comes_with_every_arrival_inside() {
 }
 
 #[test]
-fn leaving_the_inner_one_ready_gives_no_outer_edge() {
+fn inner_readiness_left_behind_fires_no_outer_edge() {
     let listener = listener();
     let (inner, mut events) = watching(&listener, Interest::IN);
     let outer = Epoll::new().unwrap();
@@ -57,46 +58,46 @@ fn leaving_the_inner_one_ready_gives_no_outer_edge() {
     assert_eq!(tokens_now(&outer, &mut events), [9]);
     assert_eq!(tokens_now(&inner, &mut events), [1]);
     accept(&listener, AcceptFlags::default()).unwrap();
-    assert_eq!(tokens_now(&outer, &mut events), [0; 0], "one is queued still, and nobody is told");
+    assert_eq!(tokens_now(&outer, &mut events), [0; 0], "a connection is still queued");
     assert_eq!(tokens_now(&inner, &mut events), [1]);
 }
 
 #[test]
-fn circles_and_long_chains_are_refused() {
+fn nesting_loops_and_long_chains_are_eloop() {
     let epolls: Vec<_> = (0..6).map(|_| Epoll::new().unwrap()).collect();
-    let mut refused = None;
+    let mut too_deep = None;
     for pair in epolls.windows(2) {
         if let Err(error) = pair[1].add(&pair[0], Token(0), Interest::IN) {
-            refused = Some(error);
+            too_deep = Some(error);
             break;
         }
     }
-    let circle = epolls[0].add(&epolls[1], Token(0), Interest::IN).unwrap_err();
-    for error in [refused.expect("five links are too many"), circle] {
+    let cycle = epolls[0].add(&epolls[1], Token(0), Interest::IN).unwrap_err();
+    for error in [too_deep.expect("a chain of six epolls is too long"), cycle] {
         assert_eq!((error.raw_os_error(), error.kind()), (Some(libc::ELOOP), io::ErrorKind::InvalidInput));
         assert_eq!(
             error.to_string(),
             "cannot add the descriptor to the epoll: \
-             epolls would watch each other in a circle or in too long a chain (ELOOP); \
-             watch the inner descriptors directly, or through fewer epolls"
+             the epolls would form a loop or nest too deeply (ELOOP); \
+             add the inner descriptors directly, or nest fewer epolls"
         );
     }
 }
 
 #[test]
-fn a_host_that_reads_the_inner_one_to_the_end_misses_nothing() {
+fn draining_the_inner_epoll_misses_no_connection() {
     let listener = listener();
-    let (inner, mut inside) = watching(&listener, Interest::IN);
+    let (inner, mut inner_events) = watching(&listener, Interest::IN);
     let outer = Epoll::new().unwrap();
     outer.add(&inner, Token(9), Interest::IN | Interest::ET).unwrap();
-    let mut outside = Events::with_capacity(4).unwrap();
+    let mut outer_events = Events::with_capacity(4).unwrap();
     for burst in [1, 3, 2] {
         let _clients: Vec<_> = (0..burst).map(|_| connect(&listener)).collect();
-        assert_eq!(outer.wait(&mut outside, Some(LONG)).unwrap().count(), 1);
-        outside.clear();
+        assert_eq!(outer.wait(&mut outer_events, Some(LONG)).unwrap().count(), 1);
+        outer_events.clear();
         let mut accepted = 0;
-        while inner.wait(&mut inside, Some(Duration::ZERO)).unwrap().count() > 0 {
-            inside.clear();
+        while inner.wait(&mut inner_events, Some(Duration::ZERO)).unwrap().count() > 0 {
+            inner_events.clear();
             accept(&listener, AcceptFlags::default()).unwrap();
             accepted += 1;
         }

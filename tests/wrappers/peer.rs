@@ -1,10 +1,10 @@
-//! Addresses: as they come with a connection, and as bytes that nobody meant.
+//! Peer addresses: of accepted connections, and decoded from arbitrary bytes.
 
 use std::net::{Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, TcpStream};
 use std::os::linux::net::SocketAddrExt;
 use std::path::Path;
 
-use epoll_acceptor::{AcceptFlags, PeerAddr, accept_with_peer};
+use epoll_acceptor::socket::{AcceptFlags, PeerAddr, accept_with_peer};
 use proptest::prelude::*;
 use socket2::{Domain, SockAddr, Socket, Type};
 
@@ -15,7 +15,7 @@ fn accepted(server: &impl std::os::fd::AsFd) -> PeerAddr {
 }
 
 #[test]
-fn an_ipv4_peer_has_its_own_address() {
+fn ipv4_peer_has_its_address() {
     let listener = listener();
     let client = connect(&listener);
     let PeerAddr::V4(address) = accepted(&listener) else { panic!("IPv4") };
@@ -23,7 +23,7 @@ fn an_ipv4_peer_has_its_own_address() {
 }
 
 #[test]
-fn an_ipv6_peer_has_its_own_address() {
+fn ipv6_peer_has_its_address() {
     let Some(server) = Kind::Tcp6.listen(8) else { return };
     let client = server.connect();
     let peer = accepted(&server.socket);
@@ -33,7 +33,7 @@ fn an_ipv6_peer_has_its_own_address() {
 }
 
 #[test]
-fn an_mptcp_peer_has_its_own_address() {
+fn mptcp_peer_has_its_address() {
     let Some(server) = Kind::Mptcp.listen(8) else { return };
     let client = server.connect();
     let PeerAddr::V4(address) = accepted(&server.socket) else { panic!("IPv4") };
@@ -41,9 +41,9 @@ fn an_mptcp_peer_has_its_own_address() {
 }
 
 #[test]
-fn an_ipv4_peer_of_a_dual_stack_listener_is_canonically_ipv4() {
+fn canonical_unmaps_ipv4_of_dual_stack_listener() {
     let Ok(socket) = Socket::new(Domain::IPV6, Type::STREAM, None) else {
-        return eprintln!("skipped: no IPv6");
+        return eprintln!("SKIPPED: no IPv6");
     };
     socket.set_only_v6(false).unwrap();
     let any: SocketAddr = "[::]:0".parse().unwrap();
@@ -60,7 +60,7 @@ fn an_ipv4_peer_of_a_dual_stack_listener_is_canonically_ipv4() {
 }
 
 #[test]
-fn canonical_leaves_everything_else_alone() {
+fn canonical_keeps_other_addresses() {
     let v6: SocketAddrV6 = "[2001:db8::7f00:1]:9".parse().unwrap();
     assert!(matches!(PeerAddr::V6(v6).canonical(), PeerAddr::V6(address) if address == v6));
     let v4: SocketAddrV4 = "10.0.0.1:9".parse().unwrap();
@@ -69,7 +69,7 @@ fn canonical_leaves_everything_else_alone() {
 }
 
 #[test]
-fn a_unix_peer_is_unnamed_unless_it_was_bound() {
+fn unbound_unix_peer_is_unnamed() {
     for kind in [Kind::UnixStream, Kind::UnixSeqpacket] {
         let server = kind.listen(8).unwrap();
         let _client = server.connect();
@@ -81,7 +81,7 @@ fn a_unix_peer_is_unnamed_unless_it_was_bound() {
 }
 
 #[test]
-fn a_unix_peer_that_was_bound_has_its_abstract_name() {
+fn bound_unix_peer_has_its_abstract_name() {
     for kind in [Kind::UnixStream, Kind::UnixSeqpacket] {
         let server = kind.listen(8).unwrap();
         let name = unique_name();
@@ -94,7 +94,7 @@ fn a_unix_peer_that_was_bound_has_its_abstract_name() {
 }
 
 #[test]
-fn a_unix_peer_that_was_bound_has_its_path() {
+fn bound_unix_peer_has_its_path() {
     let path = std::env::temp_dir().join(unique_name());
     for kind in [Kind::UnixStream, Kind::UnixSeqpacket] {
         let server = kind.listen(8).unwrap();
@@ -109,7 +109,7 @@ fn a_unix_peer_that_was_bound_has_its_path() {
 }
 
 #[test]
-fn a_path_that_fills_its_field_is_kept_as_bytes() {
+fn unix_path_without_nul_is_other() {
     let mut bytes = unix_bytes(&[b'a'; 108]);
     bytes.push(0);
     let PeerAddr::Other { family, bytes: kept } = PeerAddr::from_bytes(&bytes) else { panic!("too long") };
@@ -117,7 +117,7 @@ fn a_path_that_fills_its_field_is_kept_as_bytes() {
 }
 
 #[test]
-fn a_path_ends_at_its_nul() {
+fn unix_path_ends_at_its_nul() {
     for path in [&b"/run/x"[..], b"/run/x\0", b"/run/x\0\0\0"] {
         let PeerAddr::Unix(address) = PeerAddr::from_bytes(&unix_bytes(path)) else { panic!("Unix") };
         assert_eq!(address.as_pathname(), Some(Path::new("/run/x")));
@@ -125,7 +125,7 @@ fn a_path_ends_at_its_nul() {
 }
 
 #[test]
-fn an_abstract_name_may_hold_nuls_and_may_be_empty() {
+fn abstract_name_may_contain_nuls_or_be_empty() {
     for name in [&b""[..], b"a\0b\0", &[0; 107]] {
         let path: Vec<u8> = [&[0], name].concat();
         let PeerAddr::Unix(address) = PeerAddr::from_bytes(&unix_bytes(&path)) else { panic!("Unix") };
@@ -134,7 +134,7 @@ fn an_abstract_name_may_hold_nuls_and_may_be_empty() {
 }
 
 #[test]
-fn a_family_without_a_type_is_kept_whole() {
+fn unknown_family_is_other() {
     let mut bytes = 40_u16.to_ne_bytes().to_vec(); // AF_VSOCK
     bytes.extend([0, 0, 1, 2, 3, 4, 5, 6, 7, 8]);
     let PeerAddr::Other { family, bytes: kept } = PeerAddr::from_bytes(&bytes) else { panic!("other") };
@@ -142,7 +142,7 @@ fn a_family_without_a_type_is_kept_whole() {
 }
 
 #[test]
-fn an_address_cut_short_is_kept_whole() {
+fn truncated_address_is_other() {
     let v4: SocketAddr = "127.0.0.1:80".parse().unwrap();
     let v6: SocketAddr = "[fe80::1%3]:80".parse().unwrap();
     for address in [v4, v6] {
@@ -158,7 +158,7 @@ fn an_address_cut_short_is_kept_whole() {
 
 proptest! {
     #[test]
-    fn any_bytes_decode_to_something(
+    fn any_bytes_decode(
         bytes in prop::collection::vec(any::<u8>(), 0..200),
         family in 0_u16..12,
     ) {
@@ -172,21 +172,21 @@ proptest! {
     }
 
     #[test]
-    fn every_ipv4_address_survives(ip: [u8; 4], port: u16) {
+    fn ipv4_addresses_round_trip(ip: [u8; 4], port: u16) {
         let address = SocketAddrV4::new(ip.into(), port);
         let PeerAddr::V4(decoded) = decoded(SocketAddr::V4(address)) else { panic!() };
         prop_assert_eq!(decoded, address);
     }
 
     #[test]
-    fn every_ipv6_address_survives(ip: [u8; 16], port: u16, flowinfo: u32, scope: u32) {
+    fn ipv6_addresses_round_trip(ip: [u8; 16], port: u16, flowinfo: u32, scope: u32) {
         let address = SocketAddrV6::new(ip.into(), port, flowinfo, scope);
         let PeerAddr::V6(decoded) = decoded(SocketAddr::V6(address)) else { panic!() };
         prop_assert_eq!(decoded, address);
     }
 
     #[test]
-    fn every_unix_path_survives(path in "[a-z/.]{1,107}") {
+    fn unix_paths_round_trip(path in "[a-z/.]{1,107}") {
         let PeerAddr::Unix(decoded) = decoded(SockAddr::unix(&path).unwrap()) else { panic!() };
         prop_assert_eq!(decoded.as_pathname(), Some(Path::new(&path)));
     }
@@ -196,7 +196,7 @@ fn decoded(address: impl Into<SockAddr>) -> PeerAddr {
     PeerAddr::from_bytes(&raw(&address.into()))
 }
 
-/// The bytes that the kernel would see.
+/// Returns the bytes that the kernel would read.
 #[allow(unsafe_code)]
 fn raw(address: &SockAddr) -> Vec<u8> {
     let length = usize::try_from(address.len()).unwrap();

@@ -1,16 +1,16 @@
-//! What can be seen of the queue from outside.
+//! Observing the accept queue.
 
 use std::fs::File;
 use std::io::{self, Write};
 use std::net::Shutdown;
 use std::time::Duration;
 
-use epoll_acceptor::{AcceptFlags, AcceptQueue, accept, accept_queue, has_pending, time_queued};
+use epoll_acceptor::socket::{AcceptFlags, AcceptQueue, accept, accept_queue, has_pending, time_queued};
 
 use crate::support::*;
 
 #[test]
-fn the_depth_counts_what_can_be_accepted() {
+fn depth_counts_queued_connections() {
     for server in servers(8).filter(|server| server.kind.is_tcp()) {
         let mut clients = Vec::new();
         for depth in 0..4 {
@@ -25,7 +25,7 @@ fn the_depth_counts_what_can_be_accepted() {
 }
 
 #[test]
-fn the_backlog_follows_a_second_listen() {
+fn backlog_follows_a_second_listen() {
     for server in servers(5).filter(|server| server.kind.is_tcp()) {
         assert_eq!(accept_queue(&server.socket).unwrap().backlog, 5);
         let _clients = (server.connect(), server.connect());
@@ -35,7 +35,7 @@ fn the_backlog_follows_a_second_listen() {
 }
 
 #[test]
-fn a_queue_of_a_unix_listener_cannot_be_measured() {
+fn accept_queue_of_unix_listener_is_unsupported() {
     for kind in [Kind::UnixStream, Kind::UnixSeqpacket] {
         let error = accept_queue(&kind.listen(8).unwrap().socket).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::Unsupported);
@@ -44,7 +44,7 @@ fn a_queue_of_a_unix_listener_cannot_be_measured() {
 }
 
 #[test]
-fn what_does_not_listen_has_no_queue() {
+fn accept_queue_of_non_listener_is_invalid() {
     let listener = listener();
     let client = connect(&listener);
     let error = accept_queue(&client).unwrap_err();
@@ -57,11 +57,11 @@ fn what_does_not_listen_has_no_queue() {
 
     let error = accept_queue(&File::open("/dev/null").unwrap()).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
-    assert!(error.to_string().contains("no socket"), "{error}");
+    assert!(error.to_string().contains("not a socket"), "{error}");
 }
 
 #[test]
-fn a_connection_is_seen_waiting_on_every_kind() {
+fn has_pending_sees_queued_connections() {
     for server in servers(8) {
         assert!(!has_pending(&server.socket).unwrap());
         let _clients = (server.connect(), server.connect());
@@ -74,7 +74,7 @@ fn a_connection_is_seen_waiting_on_every_kind() {
 }
 
 #[test]
-fn a_dead_tcp_listener_has_nothing_waiting() {
+fn has_pending_is_false_after_tcp_shutdown() {
     let listener = listener();
     let _client = connect(&listener);
     socket2::SockRef::from(&listener).shutdown(Shutdown::Read).unwrap();
@@ -82,27 +82,27 @@ fn a_dead_tcp_listener_has_nothing_waiting() {
 }
 
 #[test]
-fn the_time_in_the_queue_grows_until_the_accept() {
-    // Coarser than the coarsest tick, twice.
+fn time_queued_is_the_time_before_accept() {
+    // Several jiffies, even at CONFIG_HZ = 100.
     const PAUSE: Duration = Duration::from_millis(60);
-    const TICK: Duration = Duration::from_millis(20);
+    const TOLERANCE: Duration = Duration::from_millis(20);
 
     for server in servers(8).filter(|server| server.kind.is_tcp()) {
         let mut client = server.connect();
         std::thread::sleep(PAUSE);
-        // What the client sends does not disturb it.
+        // Data from the client does not reset the clock.
         client.write_all(b"hello").unwrap();
         let stream = accept(&server.socket, AcceptFlags::default()).unwrap();
         let queued = time_queued(&stream).unwrap();
-        assert!(queued >= PAUSE - TICK, "{:?}: {queued:?}", server.kind);
+        assert!(queued >= PAUSE - TOLERANCE, "{:?}: {queued:?}", server.kind);
     }
 }
 
 #[test]
-fn a_listener_and_a_unix_stream_have_no_time_in_the_queue() {
+fn time_queued_rejects_listeners_and_unix_streams() {
     let error = time_queued(&listener()).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
-    assert!(error.to_string().contains("never queued"), "{error}");
+    assert!(error.to_string().contains("is a listener"), "{error}");
 
     let (stream, _other) = std::os::unix::net::UnixStream::pair().unwrap();
     assert_eq!(time_queued(&stream).unwrap_err().kind(), io::ErrorKind::Unsupported);

@@ -1,11 +1,12 @@
-//! Registrations that delete themselves.
+//! The RAII guard of a registration.
 #![allow(unsafe_code)]
 
 use std::net::TcpListener;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
-use epoll_acceptor::{Epoll, EpollCtlError, Events, ExclusiveInterest, Interest, Registration, Token};
+use epoll_acceptor::epoll::{EpollCtlError, ExclusiveInterest, Registration};
+use epoll_acceptor::{Epoll, Events, Interest, Token};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
 
@@ -20,7 +21,7 @@ fn registered() -> (Epoll, Events, Registration<TcpListener>, TcpListener) {
 }
 
 #[test]
-fn dropping_deletes_although_a_duplicate_is_open() {
+fn drop_deletes_despite_an_open_duplicate() {
     let (epoll, mut events, registration, duplicate) = registered();
     let _client = connect(&duplicate);
     assert_eq!(tokens_now(&epoll, &mut events), [1]);
@@ -30,7 +31,7 @@ fn dropping_deletes_although_a_duplicate_is_open() {
 }
 
 #[test]
-fn into_inner_deletes_and_gives_the_descriptor_back() {
+fn into_inner_deletes_and_returns_the_descriptor() {
     let (epoll, mut events, registration, _duplicate) = registered();
     let number = registration.get_ref().as_raw_fd();
     let listener = registration.into_inner();
@@ -53,7 +54,7 @@ fn modify_changes_token_and_interest() {
 }
 
 #[test]
-fn an_exclusive_registration_deletes_itself_too() {
+fn drop_deletes_exclusive_registration() {
     let (listener, epoll) = (listener(), Epoll::new().unwrap());
     let registration = epoll.register_exclusive(&listener, Token(1), ExclusiveInterest::IN).unwrap();
     assert_eq!(registration.modify(Token(1), Interest::IN).unwrap_err().raw_os_error(), Some(libc::EINVAL));
@@ -63,7 +64,7 @@ fn an_exclusive_registration_deletes_itself_too() {
 }
 
 #[test]
-fn borrowed_and_shared_descriptors_stay_open() {
+fn register_takes_borrowed_and_shared_descriptors() {
     let epoll = Epoll::new().unwrap();
     let listener = Arc::new(listener());
     drop(epoll.register(&*listener, Token(1), Interest::IN).unwrap());
@@ -73,33 +74,33 @@ fn borrowed_and_shared_descriptors_stay_open() {
 }
 
 #[test]
-fn a_refusal_gives_the_descriptor_back() {
+fn add_error_returns_the_descriptor() {
     let listener = listener();
     let (epoll, _events) = watching(&listener, Interest::IN);
     let address = listener.local_addr().unwrap();
-    let refused = epoll.register(listener, Token(2), Interest::IN).unwrap_err();
-    assert_eq!(refused.error().raw_os_error(), Some(libc::EEXIST));
-    assert_eq!(refused.to_string(), refused.error().to_string());
-    assert_eq!(refused.into_inner().local_addr().unwrap(), address);
+    let error = epoll.register(listener, Token(2), Interest::IN).unwrap_err();
+    assert_eq!(error.error().raw_os_error(), Some(libc::EEXIST));
+    assert_eq!(error.to_string(), error.error().to_string());
+    assert_eq!(error.into_inner().local_addr().unwrap(), address);
 }
 
 #[test]
-fn a_refusal_converts_for_the_question_mark() {
-    fn plain(epoll: &Epoll) -> std::io::Result<()> {
+fn add_error_converts_with_the_question_mark() {
+    fn io_error(epoll: &Epoll) -> std::io::Result<()> {
         let _registration = epoll.register(epoll, Token(1), Interest::IN)?;
         Ok(())
     }
-    fn control(epoll: &Epoll) -> Result<(), EpollCtlError> {
+    fn epoll_ctl_error(epoll: &Epoll) -> Result<(), EpollCtlError> {
         let _registration = epoll.register(epoll, Token(1), Interest::IN)?;
         Ok(())
     }
     let epoll = Epoll::new().unwrap();
-    assert_eq!(plain(&epoll).unwrap_err().kind(), std::io::ErrorKind::InvalidInput);
-    assert_eq!(control(&epoll).unwrap_err().raw_os_error(), Some(libc::EINVAL));
+    assert_eq!(io_error(&epoll).unwrap_err().kind(), std::io::ErrorKind::InvalidInput);
+    assert_eq!(epoll_ctl_error(&epoll).unwrap_err().raw_os_error(), Some(libc::EINVAL));
 }
 
 #[test]
-fn a_registration_outlives_its_epoll_object() {
+fn registration_keeps_the_epoll_open() {
     let (epoll, _events, registration, duplicate) = registered();
     let clone = epoll.try_clone().unwrap();
     drop(epoll);
@@ -112,28 +113,28 @@ fn a_registration_outlives_its_epoll_object() {
 }
 
 #[test]
-fn a_panic_deletes_it() {
+fn panic_deletes_the_registration() {
     let (epoll, _events, registration, _duplicate) = registered();
     let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         let _registration = registration;
-        std::panic::resume_unwind(Box::new("on purpose"));
+        std::panic::resume_unwind(Box::new("injected panic"));
     }));
     assert!(caught.is_err());
     assert_eq!(registrations(&epoll), []);
 }
 
 #[test]
-fn a_forked_child_does_not_deafen_its_parent() {
-    if done_in_child("registration::a_forked_child_does_not_deafen_its_parent") {
+fn forked_child_keeps_the_parents_registration() {
+    if done_in_child("registration::forked_child_keeps_the_parents_registration") {
         return;
     }
     let (epoll, mut events, registration, duplicate) = registered();
-    // SAFETY: the child only drops what closes descriptors and frees memory, which glibc and musl keep usable
-    // after a fork, and leaves by `_exit`.
+    // SAFETY: the child only closes descriptors and frees memory, which glibc and musl allow after a fork, then calls
+    // `_exit`.
     match unsafe { fork() }.unwrap() {
         ForkResult::Child => {
             drop(registration);
-            // SAFETY: ends the child without running anything of the parent's.
+            // SAFETY: exits without running the parent's exit handlers.
             unsafe { libc::_exit(0) }
         }
         ForkResult::Parent { child } => {

@@ -1,4 +1,4 @@
-//! Words for the tests: sockets of every kind, waits that end, children that run one test.
+//! Test helpers: sockets of every kind, bounded waits, child processes that run one test.
 #![allow(unsafe_code)]
 
 use std::env;
@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 use epoll_acceptor::{Epoll, Event, Events, Interest, Token};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-/// More than any of these tests takes, even on a machine that is busy with others.
+/// A timeout that no passing test reaches, even on a busy machine.
 pub(crate) const LONG: Duration = Duration::from_secs(20);
 
-/// A listener of some kind, non-blocking, with what it takes to connect to it.
+/// A non-blocking listener and its address.
 pub(crate) struct Server {
     pub(crate) socket: Socket,
     pub(crate) address: SockAddr,
@@ -58,7 +58,7 @@ impl Kind {
         }
     }
 
-    /// `None`, and a word on stderr, where this kernel has no such socket.
+    /// Returns `None`, with a message on stderr, if the kernel does not support the kind.
     pub(crate) fn listen(self, backlog: i32) -> Option<Server> {
         let listen = || {
             let socket = self.socket()?;
@@ -72,7 +72,7 @@ impl Kind {
             Ok(server) => Some(server),
             Err(error) => {
                 let error: io::Error = error;
-                eprintln!("skipped {self:?}: {error}");
+                eprintln!("SKIPPED {self:?}: {error}");
                 None
             }
         }
@@ -91,12 +91,12 @@ impl Server {
     }
 }
 
-/// Every kind of listener that this kernel has.
+/// Opens a listener of every kind that the kernel supports.
 pub(crate) fn servers(backlog: i32) -> impl Iterator<Item = Server> {
     KINDS.into_iter().filter_map(move |kind| kind.listen(backlog))
 }
 
-/// A name that no other test uses, in this or another process.
+/// Returns a name that no other test uses, in this or another process.
 pub(crate) fn unique_name() -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     format!("epoll-acceptor-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
@@ -112,34 +112,34 @@ pub(crate) fn connect(listener: &TcpListener) -> TcpStream {
     TcpStream::connect(listener.local_addr().unwrap()).unwrap()
 }
 
-/// An epoll that watches one listener, and a buffer.
+/// Creates an epoll with `listener` registered as token 1, and an event buffer.
 pub(crate) fn watching(listener: &TcpListener, interest: Interest) -> (Epoll, Events) {
     let epoll = Epoll::new().unwrap();
     epoll.add(listener, Token(1), interest).unwrap();
     (epoll, Events::with_capacity(16).unwrap())
 }
 
-/// What is ready now, without waiting; the buffer is read to its end.
+/// Returns the events that are ready now, without blocking, and empties the buffer.
 pub(crate) fn ready_now(epoll: &Epoll, events: &mut Events) -> Vec<Event> {
     epoll.wait(events, Some(Duration::ZERO)).unwrap();
     events.collect()
 }
 
-/// The tokens of what is ready now.
+/// Returns the tokens of the events that are ready now.
 pub(crate) fn tokens_now(epoll: &Epoll, events: &mut Events) -> Vec<u64> {
     ready_now(epoll, events).iter().map(|event| event.token().0).collect()
 }
 
-/// Tries again until it is true.
-pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) {
+/// Polls a condition until it is true.
+pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let begin = Instant::now();
     while !condition() {
-        assert!(begin.elapsed() < LONG, "{what}: not after {LONG:?}");
+        assert!(begin.elapsed() < LONG, "not within {LONG:?}: {what}");
         std::thread::sleep(Duration::from_millis(1));
     }
 }
 
-/// The lines of the kernel's own list of what an epoll watches: descriptor and mask.
+/// Returns the registrations of an epoll from /proc/PID/fdinfo: descriptor and mask.
 pub(crate) fn registrations(epoll: &Epoll) -> Vec<(i32, u32)> {
     let path = format!("/proc/self/fdinfo/{}", epoll.as_fd().as_raw_fd());
     let parse = |line: &str| {
@@ -167,7 +167,7 @@ pub(crate) fn is_cloexec(fd: &impl AsFd) -> bool {
     flags & libc::FD_CLOEXEC != 0
 }
 
-/// Lets the same test run once more, alone in a process of its own. In the child: `None`.
+/// Returns a command that runs only this test in a child process; `None` in the child.
 pub(crate) fn child(test: &str) -> Option<Command> {
     if env::var_os(CHILD).is_some_and(|name| name == test) {
         return None;
@@ -178,7 +178,7 @@ pub(crate) fn child(test: &str) -> Option<Command> {
     Some(command)
 }
 
-/// Runs the test in a child, and passes its failure on. `true` in the parent, when all is done.
+/// Runs the test in a child process and propagates its failure. Returns `true` in the parent, `false` in the child.
 pub(crate) fn done_in_child(test: &str) -> bool {
     let Some(mut command) = child(test) else { return false };
     assert_success(&command.output().unwrap());
@@ -198,17 +198,17 @@ pub(crate) fn assert_success(output: &Output) {
 
 const CHILD: &str = "EPOLL_ACCEPTOR_TEST_CHILD";
 
-/// What a filter does to a system call.
+/// The action of a seccomp filter.
 #[derive(Clone, Copy)]
 pub(crate) enum Verdict {
-    /// Answer with this error.
+    /// Return this errno.
     Fail(i32),
-    /// End the process.
+    /// Kill the process.
     Kill,
 }
 
-/// From now on these system calls of this thread are answered by the verdict (seccomp(2)). There is no way
-/// back: for children only.
+/// Installs a seccomp filter for these system calls of the calling thread. It cannot be removed: use it in child
+/// processes only.
 pub(crate) fn filter(calls: &[i64], verdict: Verdict) {
     let action = match verdict {
         Verdict::Fail(errno) => libc::SECCOMP_RET_ERRNO | u32::try_from(errno).unwrap(),
@@ -216,7 +216,7 @@ pub(crate) fn filter(calls: &[i64], verdict: Verdict) {
     };
     let statement =
         |code: u32, k: u32| libc::sock_filter { code: u16::try_from(code).unwrap(), jt: 0, jf: 0, k };
-    // The number is the first word of what the filter looks at.
+    // The first word of `struct seccomp_data` is the number of the system call.
     let mut program = vec![statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0)];
     for call in calls {
         let code = u16::try_from(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K).unwrap();
@@ -226,8 +226,8 @@ pub(crate) fn filter(calls: &[i64], verdict: Verdict) {
     program.push(statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW));
     let program =
         libc::sock_fprog { len: u16::try_from(program.len()).unwrap(), filter: program.as_mut_ptr() };
-    // SAFETY: PR_SET_NO_NEW_PRIVS takes numbers; PR_SET_SECCOMP reads a `sock_fprog`, which is live, as is
-    // the program that it points to.
+    // SAFETY: PR_SET_NO_NEW_PRIVS takes no pointer; PR_SET_SECCOMP reads a `sock_fprog`, which is live, as is the
+    // program that it points to.
     unsafe {
         assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
         let mode = libc::SECCOMP_MODE_FILTER;
@@ -235,7 +235,7 @@ pub(crate) fn filter(calls: &[i64], verdict: Verdict) {
     }
 }
 
-/// Every system call that waits on an epoll.
+/// Returns every system call that waits on an epoll.
 pub(crate) fn waiting_calls() -> Vec<i64> {
     vec![
         #[cfg(target_arch = "x86_64")]
@@ -245,7 +245,7 @@ pub(crate) fn waiting_calls() -> Vec<i64> {
     ]
 }
 
-/// An eventfd, readable or not.
+/// Creates an eventfd, readable or not.
 pub(crate) fn eventfd(readable: bool) -> OwnedFd {
     let flags = nix::sys::eventfd::EfdFlags::EFD_NONBLOCK | nix::sys::eventfd::EfdFlags::EFD_CLOEXEC;
     nix::sys::eventfd::EventFd::from_value_and_flags(u32::from(readable), flags).unwrap().into()

@@ -1,37 +1,38 @@
-//! How long a wait waits: never shorter than asked, and never an error.
+//! Timeouts: no wait ends early, and no timeout is an error.
 
 use std::time::{Duration, Instant};
 
-use epoll_acceptor::{Epoll, Events, SignalMask, Token, Waker};
+use epoll_acceptor::epoll::{SignalMask, Waker};
+use epoll_acceptor::{Epoll, Events, Token};
 
 fn parts() -> (Epoll, Events) {
     (Epoll::new().unwrap(), Events::with_capacity(4).unwrap())
 }
 
 #[test]
-fn zero_looks_and_returns() {
+fn zero_timeout_returns_at_once() {
     let (epoll, mut events) = parts();
     let waker = Waker::new(&epoll, Token(1)).unwrap();
     for mask in [None, Some(SignalMask::full())] {
-        let mut look = || match &mask {
+        let mut wait = || match &mask {
             None => epoll.wait(&mut events, Some(Duration::ZERO)).unwrap(),
             Some(mask) => epoll.wait_masked(&mut events, Some(Duration::ZERO), mask).unwrap(),
         };
-        assert_eq!((look().count(), look().interrupted()), (0, false));
+        assert_eq!((wait().count(), wait().interrupted()), (0, false));
         waker.wake().unwrap();
-        assert_eq!(look().count(), 1);
+        assert_eq!(wait().count(), 1);
         events.clear();
     }
 }
 
 #[test]
-fn no_wait_ends_early() {
+fn wait_never_ends_early() {
     let (epoll, mut events) = parts();
     for nanos in [1, 999_999, 1_000_000, 1_000_001, 1_500_000, 3_000_000, 7_999_999] {
         let timeout = Duration::from_nanos(nanos);
         let begin = Instant::now();
-        let waited = epoll.wait(&mut events, Some(timeout)).unwrap();
-        assert_eq!((waited.count(), waited.interrupted()), (0, false));
+        let result = epoll.wait(&mut events, Some(timeout)).unwrap();
+        assert_eq!((result.count(), result.interrupted()), (0, false));
         assert!(begin.elapsed() >= timeout, "{timeout:?}");
         let begin = Instant::now();
         epoll.wait_masked(&mut events, Some(timeout), &SignalMask::full()).unwrap();
@@ -40,7 +41,7 @@ fn no_wait_ends_early() {
 }
 
 #[test]
-fn absurdly_long_is_no_error_and_can_be_woken() {
+fn longest_timeouts_can_be_woken() {
     let timeouts = [
         None,
         Some(Duration::MAX),
@@ -58,16 +59,16 @@ fn absurdly_long_is_no_error_and_can_be_woken() {
         for masked in [false, true] {
             std::thread::scope(|scope| {
                 scope.spawn(|| {
-                    // Some of these find the other thread asleep, some do not: both must end.
+                    // The other thread may block before or after the wake: the wait must end in both cases.
                     std::thread::sleep(Duration::from_millis(2));
                     waker.wake().unwrap();
                 });
-                let waited = if masked {
+                let result = if masked {
                     epoll.wait_masked(&mut events, timeout, &SignalMask::full()).unwrap()
                 } else {
                     epoll.wait(&mut events, timeout).unwrap()
                 };
-                assert_eq!((waited.count(), waited.interrupted()), (1, false), "{timeout:?}");
+                assert_eq!((result.count(), result.interrupted()), (1, false), "{timeout:?}");
                 events.clear();
             });
         }

@@ -1,12 +1,13 @@
-//! What may go to other threads, and other promises of the types.
+//! Auto traits and conversions of the public types.
 
 use std::net::TcpListener;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use epoll_acceptor::{
-    AcceptError, AcceptFlags, AcceptQueue, AddError, BusyPoll, Epoll, EpollCtlError, Event, Events,
-    ExclusiveInterest, Interest, PeerAddr, Registration, SignalMask, Token, WaitResult, Waker,
+use epoll_acceptor::epoll::{
+    AddError, EpollCtlError, ExclusiveInterest, Registration, SignalMask, WaitResult, Waker,
 };
+use epoll_acceptor::socket::{AcceptError, AcceptFlags, AcceptQueue, PeerAddr};
+use epoll_acceptor::{Epoll, Event, Events, Interest, Token};
 
 const fn is_send_sync<T: Send + Sync + 'static>() {}
 const fn is_error<T: std::error::Error>() {}
@@ -15,7 +16,6 @@ const _: () = {
     is_send_sync::<AcceptError>();
     is_send_sync::<AcceptFlags>();
     is_send_sync::<AcceptQueue>();
-    is_send_sync::<BusyPoll>();
     is_send_sync::<EpollCtlError>();
     is_send_sync::<Epoll>();
     is_send_sync::<Event>();
@@ -35,13 +35,13 @@ const _: () = {
 };
 
 #[test]
-fn an_epoll_has_one_number() {
+fn epoll_as_raw_fd_matches_as_fd() {
     let epoll = Epoll::new().unwrap();
     assert_eq!(epoll.as_raw_fd(), epoll.as_fd().as_raw_fd());
 }
 
 #[test]
-fn a_token_is_its_bits() {
+fn token_round_trips_its_bits() {
     assert_eq!(u64::from(Token::from(u64::MAX)), u64::MAX);
     assert_eq!(format!("{:?}", Token(7)), "Token(7)");
 }

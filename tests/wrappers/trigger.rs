@@ -1,9 +1,10 @@
-//! When the kernel reports a listener.
+//! Level-triggered and edge-triggered readiness of a listener.
 
 use std::net::Shutdown;
 use std::time::Duration;
 
-use epoll_acceptor::{AcceptFlags, Epoll, Events, Interest, Token, accept};
+use epoll_acceptor::socket::{AcceptFlags, accept};
+use epoll_acceptor::{Epoll, Events, Interest, Token};
 
 use crate::support::*;
 
@@ -22,19 +23,19 @@ fn level_reports_until_the_queue_is_empty() {
 }
 
 #[test]
-fn edge_reports_a_burst_once_and_what_is_left_with_the_next_arrival() {
+fn edge_reports_a_burst_once() {
     let listener = listener();
     let (epoll, mut events) = watching(&listener, EDGE);
     let _burst = (connect(&listener), connect(&listener), connect(&listener));
     assert_eq!(tokens_now(&epoll, &mut events), [1]);
     accept(&listener, AcceptFlags::default()).unwrap();
-    assert_eq!(tokens_now(&epoll, &mut events), [0; 0], "two are queued, and nobody is told");
+    assert_eq!(tokens_now(&epoll, &mut events), [0; 0], "two connections are still queued");
     let _next = connect(&listener);
     assert_eq!(tokens_now(&epoll, &mut events), [1]);
 }
 
 #[test]
-fn what_was_consumed_before_the_wait_gives_no_event() {
+fn accept_before_the_wait_leaves_no_event() {
     for interest in [Interest::IN, EDGE] {
         let listener = listener();
         let (epoll, mut events) = watching(&listener, interest);
@@ -66,11 +67,11 @@ fn readiness_returns_after_modify() {
 
     accept(&listener, AcceptFlags::default()).unwrap();
     epoll.modify(&listener, Token(1), EDGE).unwrap();
-    assert_eq!(tokens_now(&epoll, &mut events), [0; 0], "nothing is queued");
+    assert_eq!(tokens_now(&epoll, &mut events), [0; 0], "the queue is empty");
 }
 
 #[test]
-fn modify_wakes_a_thread_that_waits() {
+fn modify_wakes_a_blocked_thread() {
     let listener = listener();
     let (epoll, mut events) = watching(&listener, EDGE);
     let _client = connect(&listener);
@@ -86,7 +87,7 @@ fn modify_wakes_a_thread_that_waits() {
 }
 
 #[test]
-fn oneshot_sleeps_until_it_is_modified() {
+fn oneshot_is_disabled_until_modify() {
     let listener = listener();
     let interest = Interest::IN | Interest::ONESHOT;
     let (epoll, mut events) = watching(&listener, interest);
@@ -99,7 +100,7 @@ fn oneshot_sleeps_until_it_is_modified() {
 }
 
 #[test]
-fn an_empty_interest_still_hears_the_end_of_the_listener() {
+fn empty_interest_reports_hup() {
     let listener = listener();
     let (epoll, mut events) = watching(&listener, Interest::empty());
     let _client = connect(&listener);
@@ -110,7 +111,7 @@ fn an_empty_interest_still_hears_the_end_of_the_listener() {
 }
 
 #[test]
-fn several_epolls_are_all_told() {
+fn shared_listener_is_reported_to_all_epolls() {
     let listener = listener();
     let epolls = [Interest::IN, EDGE].map(|interest| watching(&listener, interest).0);
     let _client = connect(&listener);
@@ -121,7 +122,7 @@ fn several_epolls_are_all_told() {
 }
 
 #[test]
-fn every_kind_of_listener_is_reported() {
+fn edge_reports_every_kind_of_listener() {
     for server in servers(8) {
         let epoll = Epoll::new().unwrap();
         let mut events = Events::with_capacity(4).unwrap();

@@ -1,9 +1,10 @@
-//! Waking from other threads.
+//! Waking an epoll from other threads.
 #![allow(unsafe_code)]
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use epoll_acceptor::{Epoll, Events, Interest, Token, Waker};
+use epoll_acceptor::epoll::Waker;
+use epoll_acceptor::{Epoll, Events, Interest, Token};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
 
@@ -16,7 +17,7 @@ fn parts() -> (Epoll, Events, Waker) {
 }
 
 #[test]
-fn waking_from_another_thread_ends_the_wait() {
+fn wake_from_another_thread_ends_the_wait() {
     let (epoll, mut events, waker) = parts();
     std::thread::scope(|scope| {
         scope.spawn(|| waker.wake().unwrap());
@@ -27,9 +28,9 @@ fn waking_from_another_thread_ends_the_wait() {
 }
 
 #[test]
-fn calls_before_the_wait_are_one_event_and_calls_after_it_another() {
+fn wakes_coalesce_until_the_next_wait() {
     let (epoll, mut events, waker) = parts();
-    assert_eq!(tokens_now(&epoll, &mut events), [0; 0], "silent at first");
+    assert_eq!(tokens_now(&epoll, &mut events), [0; 0], "no event before the first wake");
     for _ in 0..3 {
         for _ in 0..5 {
             waker.wake().unwrap();
@@ -40,28 +41,28 @@ fn calls_before_the_wait_are_one_event_and_calls_after_it_another() {
 }
 
 #[test]
-fn no_wake_is_lost_between_threads() {
+fn wake_is_never_lost() {
     const ROUNDS: u32 = 2_000;
 
     let (epoll, mut events, waker) = parts();
-    let asked = AtomicU32::new(0);
+    let last_wake = AtomicU32::new(0);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             for round in 1..=ROUNDS {
-                asked.store(round, Ordering::SeqCst);
+                last_wake.store(round, Ordering::SeqCst);
                 waker.wake().unwrap();
             }
         });
-        while asked.load(Ordering::SeqCst) < ROUNDS {
-            let waited = epoll.wait(&mut events, Some(LONG)).unwrap();
-            assert_eq!(waited.count(), 1, "a wake was lost");
+        while last_wake.load(Ordering::SeqCst) < ROUNDS {
+            let result = epoll.wait(&mut events, Some(LONG)).unwrap();
+            assert_eq!(result.count(), 1, "lost wakeup");
             events.clear();
         }
     });
 }
 
 #[test]
-fn dropping_deletes_the_registration() {
+fn drop_deletes_the_wakers_registration() {
     let (epoll, mut events, waker) = parts();
     let other = Waker::new(&epoll, Token(8)).unwrap();
     assert_eq!(registrations(&epoll).len(), 2);
@@ -74,17 +75,17 @@ fn dropping_deletes_the_registration() {
 }
 
 #[test]
-fn a_forked_child_does_not_silence_it() {
-    if done_in_child("waker::a_forked_child_does_not_silence_it") {
+fn forked_child_keeps_the_parents_waker() {
+    if done_in_child("waker::forked_child_keeps_the_parents_waker") {
         return;
     }
     let (epoll, mut events, waker) = parts();
-    // SAFETY: the child only drops what closes descriptors and frees memory, which glibc and musl keep usable
-    // after a fork, and leaves by `_exit`.
+    // SAFETY: the child only closes descriptors and frees memory, which glibc and musl allow after a fork, then calls
+    // `_exit`.
     match unsafe { fork() }.unwrap() {
         ForkResult::Child => {
             drop(waker);
-            // SAFETY: ends the child without running anything of the parent's.
+            // SAFETY: exits without running the parent's exit handlers.
             unsafe { libc::_exit(0) }
         }
         ForkResult::Parent { child } => {
@@ -96,7 +97,7 @@ fn a_forked_child_does_not_silence_it() {
 }
 
 #[test]
-fn a_waker_registers_with_any_epoll_and_keeps_it_open() {
+fn waker_keeps_any_epoll_open() {
     let (epoll, mut events, _waker) = parts();
     let foreign: std::os::fd::OwnedFd = std::os::fd::AsFd::as_fd(&epoll).try_clone_to_owned().unwrap();
     let waker = Waker::new(&foreign, Token(9)).unwrap();
@@ -108,9 +109,9 @@ fn a_waker_registers_with_any_epoll_and_keeps_it_open() {
 }
 
 #[test]
-fn a_waker_needs_an_epoll() {
+fn waker_on_a_non_epoll_is_invalid() {
     let error = Waker::new(&listener(), Token(1)).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
-    assert!(error.to_string().contains("check that the epoll is one"), "{error}");
+    assert!(error.to_string().contains("pass an epoll"), "{error}");
     assert_eq!(Waker::new(&eventfd(true), Token(1)).unwrap_err().kind(), std::io::ErrorKind::InvalidInput);
 }

@@ -1,4 +1,4 @@
-//! `add` borrows: a descriptor that was moved into it would be closed, and watched no more, at once.
+//! `add` borrows its descriptor: a moved one would be closed at once, which deletes the registration.
 
 use epoll_acceptor::{Epoll, Interest, Token};
 

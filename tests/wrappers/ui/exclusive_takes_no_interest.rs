@@ -1,4 +1,4 @@
-//! The flags of a shared registration do not fit an exclusive one.
+//! `add_exclusive` takes no `Interest`.
 
 use epoll_acceptor::{Epoll, Interest, Token};
 

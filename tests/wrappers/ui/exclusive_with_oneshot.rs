@@ -1,6 +1,6 @@
-//! An exclusive registration cannot be one-shot: the flag has no name there.
+//! An exclusive registration cannot be one-shot.
 
-use epoll_acceptor::ExclusiveInterest;
+use epoll_acceptor::epoll::ExclusiveInterest;
 
 fn main() {
     let _ = ExclusiveInterest::IN | ExclusiveInterest::ONESHOT;

@@ -1,4 +1,4 @@
-//! What a registration borrows cannot be closed before it.
+//! A borrowed descriptor outlives its registration.
 
 use epoll_acceptor::{Epoll, Interest, Token};
 

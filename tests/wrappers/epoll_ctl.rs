@@ -1,23 +1,24 @@
-//! Adding, modifying, deleting, and what each refusal says.
+//! `epoll_ctl`: add, modify, delete, and the message of each error.
 #![allow(unsafe_code)]
 
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-use epoll_acceptor::{Epoll, EpollCtlError, ExclusiveInterest, Interest, Token};
+use epoll_acceptor::epoll::{EpollCtlError, ExclusiveInterest};
+use epoll_acceptor::{Epoll, Interest, Token};
 
 use crate::support::*;
 
 #[test]
-fn an_epoll_is_close_on_exec_and_so_is_its_clone() {
+fn epoll_and_its_clone_are_close_on_exec() {
     let epoll = Epoll::new().unwrap();
     assert!(is_cloexec(&epoll));
     assert!(is_cloexec(&epoll.try_clone().unwrap()));
 }
 
 #[test]
-fn a_clone_is_the_same_epoll() {
+fn clone_shares_the_registrations() {
     let (epoll, mut events) = watching(&listener(), Interest::IN);
     let listener = listener();
     epoll.try_clone().unwrap().add(&listener, Token(2), Interest::IN).unwrap();
@@ -36,7 +37,7 @@ fn modify_changes_token_and_interest() {
 }
 
 #[test]
-fn delete_ends_the_events() {
+fn delete_stops_events() {
     let listener = listener();
     let (epoll, mut events) = watching(&listener, Interest::IN);
     let _client = connect(&listener);
@@ -47,7 +48,7 @@ fn delete_ends_the_events() {
 }
 
 #[test]
-fn a_bare_descriptor_can_be_watched() {
+fn add_takes_a_borrowed_fd() {
     let listener = listener();
     let epoll = Epoll::new().unwrap();
     let borrowed: BorrowedFd<'_> = listener.as_fd();
@@ -57,7 +58,7 @@ fn a_bare_descriptor_can_be_watched() {
 }
 
 #[test]
-fn adding_twice_says_modify() {
+fn eexist_suggests_modify() {
     let listener = listener();
     let (epoll, _) = watching(&listener, Interest::IN);
     let error = epoll.add(&listener, Token(2), Interest::IN).unwrap_err();
@@ -65,32 +66,32 @@ fn adding_twice_says_modify() {
         error,
         libc::EEXIST,
         io::ErrorKind::AlreadyExists,
-        "cannot add the descriptor to the epoll: it is registered already (EEXIST); \
+        "cannot add the descriptor to the epoll: it is already registered (EEXIST); \
          use `modify`, or duplicate the descriptor for a second registration",
     );
 }
 
 #[test]
-fn what_is_not_registered_says_add() {
+fn enoent_suggests_add() {
     let (listener, epoll) = (listener(), Epoll::new().unwrap());
     expect(
         epoll.modify(&listener, Token(1), Interest::IN).unwrap_err(),
         libc::ENOENT,
         io::ErrorKind::NotFound,
         "cannot modify the descriptor's registration: it is not registered with this epoll (ENOENT); \
-         use `add` first",
+         call `add` first",
     );
     expect(
         epoll.delete(&listener).unwrap_err(),
         libc::ENOENT,
         io::ErrorKind::NotFound,
         "cannot delete the descriptor's registration: it is not registered with this epoll (ENOENT); \
-         nothing is left to do, unless it was added by another descriptor number: then delete that one",
+         if it was added under another descriptor number, delete that one; otherwise ignore this error",
     );
 }
 
 #[test]
-fn files_and_directories_cannot_be_polled() {
+fn regular_files_and_directories_are_eperm() {
     let epoll = Epoll::new().unwrap();
     let paths = [std::env::current_exe().unwrap(), "/".into(), "/dev/null".into()];
     for path in paths {
@@ -99,41 +100,40 @@ fn files_and_directories_cannot_be_polled() {
             error,
             libc::EPERM,
             io::ErrorKind::Unsupported,
-            "cannot add the descriptor to the epoll: it cannot be polled (EPERM); \
-             a regular file or a directory is always ready, so use it without epoll",
+            "cannot add the descriptor to the epoll: it does not support epoll (EPERM); \
+             use a regular file or a directory without epoll, it is always ready",
         );
     }
 }
 
 #[test]
-fn a_closed_descriptor_says_keep_it_open() {
+fn ebadf_suggests_keeping_descriptors_open() {
     let epoll = Epoll::new().unwrap();
-    // SAFETY: a number far above any limit of these tests, which is open in no process of them; used only in
-    // a call that answers EBADF.
+    // SAFETY: no test opens so high a number; it is used only in a call that returns EBADF.
     let closed = unsafe { BorrowedFd::borrow_raw(1_000_000) };
     expect(
         epoll.add(&closed, Token(1), Interest::IN).unwrap_err(),
         libc::EBADF,
         io::ErrorKind::InvalidInput,
         "cannot add the descriptor to the epoll: one of the two descriptors is not open (EBADF); \
-         keep both descriptors open for as long as they are registered",
+         keep both descriptors open while they are registered",
     );
 }
 
 #[test]
-fn an_epoll_cannot_watch_itself() {
+fn epoll_in_itself_is_einval() {
     let epoll = Epoll::new().unwrap();
     expect(
         epoll.add(&epoll, Token(1), Interest::IN).unwrap_err(),
         libc::EINVAL,
         io::ErrorKind::InvalidInput,
-        "cannot add the descriptor to the epoll: the kernel finds it invalid (EINVAL); \
-         check that the epoll is one, is not added to itself, and is not watched by too many others",
+        "cannot add the descriptor to the epoll: invalid argument (EINVAL); \
+         pass an epoll, do not add it to itself, and do not add it to too many others",
     );
 }
 
 #[test]
-fn the_exclusive_flag_is_refused_before_the_kernel() {
+fn exclusive_flag_is_rejected_before_the_kernel() {
     let listener = listener();
     let (epoll, _) = watching(&listener, Interest::IN);
     let flags = Interest::IN | Interest::EXCLUSIVE;
@@ -142,19 +142,19 @@ fn the_exclusive_flag_is_refused_before_the_kernel() {
     assert_eq!((added.raw_os_error(), added.kind()), (None, io::ErrorKind::InvalidInput));
     assert_eq!(
         added.to_string(),
-        "cannot add the descriptor to the epoll: EPOLLEXCLUSIVE has a call of its own; use `add_exclusive`"
+        "cannot add the descriptor to the epoll: only `add_exclusive` sets EPOLLEXCLUSIVE; use `add_exclusive`"
     );
     let modified = epoll.modify(&listener, Token(1), flags).unwrap_err();
     assert_eq!((modified.raw_os_error(), modified.kind()), (None, io::ErrorKind::InvalidInput));
     assert_eq!(
         modified.to_string(),
-        "cannot modify the descriptor's registration: EPOLLEXCLUSIVE has a call of its own; \
+        "cannot modify the descriptor's registration: only `add_exclusive` sets EPOLLEXCLUSIVE; \
          delete the registration and add it again with `add_exclusive`"
     );
 }
 
 #[test]
-fn every_exclusive_interest_is_accepted_by_the_kernel() {
+fn exclusive_interest_is_accepted_by_the_kernel() {
     let (listener, epoll) = (listener(), Epoll::new().unwrap());
     let flags = [
         ExclusiveInterest::IN,
@@ -175,32 +175,32 @@ fn every_exclusive_interest_is_accepted_by_the_kernel() {
 }
 
 #[test]
-fn an_exclusive_registration_cannot_be_modified() {
+fn modify_of_exclusive_registration_is_einval() {
     let (listener, epoll) = (listener(), Epoll::new().unwrap());
     epoll.add_exclusive(&listener, Token(1), ExclusiveInterest::IN).unwrap();
     expect(
         epoll.modify(&listener, Token(1), Interest::IN).unwrap_err(),
         libc::EINVAL,
         io::ErrorKind::InvalidInput,
-        "cannot modify the descriptor's registration: the kernel finds it invalid (EINVAL); \
-         check that the epoll is one; delete an exclusive registration and add it again instead",
+        "cannot modify the descriptor's registration: invalid argument (EINVAL); \
+         pass an epoll; delete an exclusive registration and add it again instead",
     );
 }
 
 #[test]
-fn an_epoll_cannot_be_watched_exclusively() {
+fn add_exclusive_of_an_epoll_is_einval() {
     let (inner, outer) = (Epoll::new().unwrap(), Epoll::new().unwrap());
     expect(
         outer.add_exclusive(&inner, Token(1), ExclusiveInterest::IN).unwrap_err(),
         libc::EINVAL,
         io::ErrorKind::InvalidInput,
-        "cannot add the descriptor to the epoll exclusively: the kernel finds it invalid (EINVAL); \
-         check that the epoll is one; watch another epoll with `add`, never exclusively",
+        "cannot add the descriptor to the epoll exclusively: invalid argument (EINVAL); \
+         pass an epoll; add another epoll to it with `add` only",
     );
 }
 
 #[test]
-fn of_two_exclusive_epolls_that_nobody_waits_on_both_are_told() {
+fn exclusive_wakes_all_when_no_thread_blocks() {
     let listener = listener();
     let epolls = [Epoll::new().unwrap(), Epoll::new().unwrap()];
     for epoll in &epolls {
@@ -214,7 +214,7 @@ fn of_two_exclusive_epolls_that_nobody_waits_on_both_are_told() {
 }
 
 #[test]
-fn a_duplicate_is_a_second_registration_and_outlives_the_first_descriptor() {
+fn duplicate_outlives_the_closed_descriptor() {
     let listener = listener();
     let duplicate = listener.try_clone().unwrap();
     let (epoll, mut events) = watching(&listener, Interest::IN);
@@ -225,12 +225,12 @@ fn a_duplicate_is_a_second_registration_and_outlives_the_first_descriptor() {
     drop(listener);
     assert_eq!(ready_now(&epoll, &mut events).len(), 2, "a bare registration outlives its descriptor");
     drop(duplicate);
-    // A child of another test may hold a copy until it executes.
-    until("the last close ends them all", || ready_now(&epoll, &mut events).is_empty());
+    // The forked child of another test may hold a copy until its execve.
+    wait_until("the last close deletes both", || ready_now(&epoll, &mut events).is_empty());
 }
 
 #[test]
-fn a_refusal_becomes_an_io_error_that_keeps_it() {
+fn epoll_ctl_error_converts_to_io_error() {
     let (listener, epoll) = (listener(), Epoll::new().unwrap());
     let error = epoll.delete(&listener).unwrap_err();
     let converted = io::Error::from(error);
@@ -241,7 +241,7 @@ fn a_refusal_becomes_an_io_error_that_keeps_it() {
 }
 
 #[test]
-fn the_kernel_lists_what_was_asked_for() {
+fn fdinfo_lists_the_requested_mask() {
     let (listener, epoll) = (listener(), Epoll::new().unwrap());
     let table = [
         (Interest::IN, 0x19),
@@ -257,8 +257,8 @@ fn the_kernel_lists_what_was_asked_for() {
     }
 }
 
-fn expect(error: EpollCtlError, errno: i32, kind: io::ErrorKind, sentence: &str) {
-    assert_eq!(error.to_string(), sentence);
+fn expect(error: EpollCtlError, errno: i32, kind: io::ErrorKind, message: &str) {
+    assert_eq!(error.to_string(), message);
     assert_eq!(error.raw_os_error(), Some(errno));
     assert_eq!(error.kind(), kind);
 }

@@ -1,11 +1,13 @@
-//! Every errno of accept(2), at every call in turn.
+//! `accept4` fails with every errno, at every call in turn.
 
-use epoll_acceptor::{Acceptor, EmptyCheck, Errno, ErrnoClass, ListenerClosed, State, Trigger};
+use epoll_acceptor::acceptor::EmptyCheck;
+use epoll_acceptor::socket::{Errno, ErrnoClass};
+use epoll_acceptor::{Acceptor, ListenerClosed, State, Trigger};
 
 use crate::interpose::{Call, Cost, Plan, plan};
 use crate::support::{
-    Any, Client, Kind, LONG, Owner, PROOFS, Read, TRIGGERS, accept_on, assert_balanced, done_in_child,
-    open_descriptors, serve,
+    Any, AnySocket, Client, EMPTY_CHECKS, Kind, LONG, Owner, Read, TRIGGERS, accept_on, assert_balanced,
+    done_in_child, open_descriptors, serve,
 };
 
 const CONSUMED: [i32; 9] = [
@@ -19,8 +21,8 @@ const CONSUMED: [i32; 9] = [
     libc::ENETUNREACH,
     libc::ETIMEDOUT,
 ];
-const DEAD: [i32; 4] = [libc::EBADF, libc::EINVAL, libc::ENOTSOCK, libc::EOPNOTSUPP];
-/// Those of accept(2), those that its "may also" names, and some that nobody has heard of.
+const FATAL: [i32; 4] = [libc::EBADF, libc::EINVAL, libc::ENOTSOCK, libc::EOPNOTSUPP];
+/// The errors of accept(2), including its "may also be returned", and some undocumented ones.
 const RESOURCE: [i32; 13] = [
     libc::EMFILE,
     libc::ENFILE,
@@ -33,11 +35,11 @@ const RESOURCE: [i32; 13] = [
     libc::EPROTONOSUPPORT,
     libc::EACCES,
     libc::ENOSYS,
-    512, // ERESTARTSYS, which no program should ever see.
+    512, // ERESTARTSYS, which the kernel never returns to user space.
     12_345,
 ];
-/// The queue is as it was, and the next call is as good.
-const PASSING: [i32; 2] = [libc::EAGAIN, libc::EINTR];
+/// Errors that change nothing: the next call can succeed.
+const TRANSIENT: [i32; 2] = [libc::EAGAIN, libc::EINTR];
 
 const KINDS: [Kind; 2] = [Kind::Tcp4, Kind::UnixStream];
 const BURST: usize = 3;
@@ -46,51 +48,51 @@ struct Setup {
     owner: Owner,
     acceptor: Any,
     clients: Vec<Client>,
-    told: Option<ListenerClosed>,
+    closed: Option<ListenerClosed>,
 }
 
 impl Setup {
-    /// A burst is queued, and the acceptor's calls fail by plan.
-    fn new(kind: Kind, trigger: Trigger, proof: Option<EmptyCheck>, plans: [Option<Plan>; 2]) -> Self {
-        let (listener, door) = kind.listen();
+    /// Queues a burst and makes the acceptor's calls fail by `plans`.
+    fn new(kind: Kind, trigger: Trigger, check: Option<EmptyCheck>, plans: [Option<Plan>; 2]) -> Self {
+        let (listener, endpoint) = kind.listen();
         let owner = Owner::new();
-        let acceptor = accept_on(&owner, listener, trigger, proof);
-        let clients = door.connect_many(BURST);
+        let acceptor = accept_on(&owner, listener, trigger, check);
+        let clients = endpoint.connect_many(BURST);
         plan(plans);
-        Self { owner, acceptor, clients, told: None }
+        Self { owner, acceptor, clients, closed: None }
     }
 
-    /// Passes, for events only, until nothing more is due, and so many are served.
-    fn run(&mut self, served: usize) {
-        self.run_within(served, 30);
+    /// Runs a pass per event until `dequeued` connections have left the queue.
+    fn run(&mut self, dequeued: usize) {
+        self.run_within(dequeued, 30);
     }
 
-    fn run_within(&mut self, served: usize, most_wakes: u64) {
+    fn run_within(&mut self, dequeued: usize, max_wakes: u64) {
         let begin = std::time::Instant::now();
         let wakes = self.owner.wakes;
-        while self.told.is_none() && self.gone() < served {
-            assert!(begin.elapsed() < LONG, "{} gone: {}", self.gone(), self.acceptor.counters());
+        while self.closed.is_none() && self.dequeued() < dequeued {
+            assert!(begin.elapsed() < LONG, "{} dequeued: {}", self.dequeued(), self.acceptor.counters());
             for _ in 0..self.owner.wait(std::time::Duration::from_millis(5)) {
                 for connection in self.acceptor.ready() {
                     match connection {
                         Ok(connection) => serve(&connection),
-                        Err(dead) => assert_eq!(self.told.replace(dead), None, "told once"),
+                        Err(closed) => assert_eq!(self.closed.replace(closed), None, "reported once"),
                     }
                 }
             }
         }
         let wakes = self.owner.wakes - wakes;
-        assert!(wakes < most_wakes, "{wakes} wakes: {}", self.acceptor.counters());
+        assert!(wakes < max_wakes, "{wakes} wakes: {}", self.acceptor.counters());
         plan([None; 2]);
-        if self.told.is_none() {
+        if self.closed.is_none() {
             self.owner.settle(&mut self.acceptor);
             assert_eq!(self.acceptor.state(), State::Listening);
         }
         assert_balanced(&self.acceptor);
     }
 
-    /// How many have left the queue.
-    fn gone(&self) -> usize {
+    /// Returns the number of connections that have left the queue.
+    fn dequeued(&self) -> usize {
         let counters = self.acceptor.counters();
         usize::try_from(counters.delivered).unwrap() + self.lost()
     }
@@ -115,13 +117,13 @@ impl Setup {
     }
 }
 
-/// Every kind under every trigger and proof; afterwards nothing more is open than before.
-fn each(proofs: &[Option<EmptyCheck>], check: impl Fn(Kind, Trigger, Option<EmptyCheck>)) {
+/// Runs a test for every kind, trigger and empty check, and asserts that it leaks no descriptor.
+fn each(checks: &[Option<EmptyCheck>], test: impl Fn(Kind, Trigger, Option<EmptyCheck>)) {
     let before = open_descriptors();
     for kind in KINDS {
         for trigger in TRIGGERS {
-            for proof in proofs {
-                check(kind, trigger, *proof);
+            for check in checks {
+                test(kind, trigger, *check);
             }
         }
     }
@@ -133,38 +135,38 @@ fn class(errno: i32) -> ErrnoClass {
 }
 
 #[test]
-fn an_errno_that_costs_a_connection_costs_no_other() {
-    if done_in_child("accepting::an_errno_that_costs_a_connection_costs_no_other") {
+fn consumed_errno_loses_only_its_connection() {
+    if done_in_child("accept4::consumed_errno_loses_only_its_connection") {
         return;
     }
-    each(&PROOFS, |kind, trigger, proof| {
+    each(&EMPTY_CHECKS, |kind, trigger, check| {
         for errno in CONSUMED {
             assert_eq!(class(errno), ErrnoClass::Consumed);
             for nth in 1..=3 {
                 let cost = Cost::OneConnection;
                 let plan = Plan { call: Call::Accept, nth, times: 1, errno, cost };
-                let mut case = Setup::new(kind, trigger, proof, [Some(plan), None]);
+                let mut case = Setup::new(kind, trigger, check, [Some(plan), None]);
                 case.run(BURST);
                 case.assert_served(1);
                 let counters = case.acceptor.counters();
                 assert_eq!(counters.aborted, 1);
-                // It is known to be gone, and not looked for.
-                assert!(counters.empty == 0 || proof == Some(EmptyCheck::UntilEagain), "{counters}");
+                // The acceptor counts the lost connection and does not call accept4 for it.
+                assert!(counters.empty == 0 || check == Some(EmptyCheck::UntilEagain), "{counters}");
             }
         }
     });
 }
 
 #[test]
-fn an_errno_that_should_have_cost_a_connection_and_did_not_strands_nobody() {
-    if done_in_child("accepting::an_errno_that_should_have_cost_a_connection_and_did_not_strands_nobody") {
+fn consumed_errno_without_loss_strands_nothing() {
+    if done_in_child("accept4::consumed_errno_without_loss_strands_nothing") {
         return;
     }
-    each(&PROOFS, |kind, trigger, proof| {
+    each(&EMPTY_CHECKS, |kind, trigger, check| {
         for errno in CONSUMED {
             for nth in 1..=3 {
                 let plan = Plan::once(Call::Accept, nth, errno);
-                let mut case = Setup::new(kind, trigger, proof, [Some(plan), None]);
+                let mut case = Setup::new(kind, trigger, check, [Some(plan), None]);
                 case.run(BURST);
                 case.assert_served(0);
             }
@@ -173,17 +175,17 @@ fn an_errno_that_should_have_cost_a_connection_and_did_not_strands_nobody() {
 }
 
 #[test]
-fn an_errno_that_says_empty_or_interrupted_strands_nobody() {
-    if done_in_child("accepting::an_errno_that_says_empty_or_interrupted_strands_nobody") {
+fn eagain_and_eintr_strand_nothing() {
+    if done_in_child("accept4::eagain_and_eintr_strand_nothing") {
         return;
     }
-    each(&PROOFS, |kind, trigger, proof| {
-        for errno in PASSING {
+    each(&EMPTY_CHECKS, |kind, trigger, check| {
+        for errno in TRANSIENT {
             for nth in 1..=3 {
                 for times in [1, 2] {
                     let cost = Cost::Nothing;
                     let plan = Plan { call: Call::Accept, nth, times, errno, cost };
-                    let mut case = Setup::new(kind, trigger, proof, [Some(plan), None]);
+                    let mut case = Setup::new(kind, trigger, check, [Some(plan), None]);
                     case.run(BURST);
                     case.assert_served(0);
                     let counters = case.acceptor.counters();
@@ -202,15 +204,15 @@ fn an_errno_that_says_empty_or_interrupted_strands_nobody() {
 }
 
 #[test]
-fn interruptions_count_against_the_budget() {
-    let (listener, door) = Kind::Tcp4.listen();
+fn eintr_counts_against_the_budget() {
+    let (listener, endpoint) = Kind::Tcp4.listen();
     let mut owner = Owner::new();
     let mut acceptor = Trigger::Edge
-        .on(epoll_acceptor::AnyListener(listener))
+        .on(AnySocket(listener))
         .budget(10)
         .register(&owner.epoll, crate::support::LISTENER)
         .unwrap();
-    let client = door.connect();
+    let client = endpoint.connect();
     let (errno, cost) = (libc::EINTR, Cost::Nothing);
     plan([Some(Plan { call: Call::Accept, nth: 1, times: 45, errno, cost }), None]);
     for pass in 1..=4 {
@@ -224,33 +226,33 @@ fn interruptions_count_against_the_budget() {
 }
 
 #[test]
-fn errors_that_say_go_on_for_ever_end_in_back_off_and_strand_nobody() {
-    if done_in_child("accepting::errors_that_say_go_on_for_ever_end_in_back_off_and_strand_nobody") {
+fn repeated_retry_errors_end_in_backoff() {
+    if done_in_child("accept4::repeated_retry_errors_end_in_backoff") {
         return;
     }
-    each(&PROOFS, |kind, trigger, proof| {
+    each(&EMPTY_CHECKS, |kind, trigger, check| {
         for errno in [libc::EINTR, libc::ECONNABORTED] {
             let cost = Cost::Nothing;
             let plan = Plan { call: Call::Accept, nth: 2, times: 250, errno, cost };
-            let mut case = Setup::new(kind, trigger, proof, [Some(plan), None]);
+            let mut case = Setup::new(kind, trigger, check, [Some(plan), None]);
             case.run_within(BURST, 280);
             case.assert_served(0);
-            assert!(case.acceptor.counters().rearms >= 3, "it slept: {}", case.acceptor.counters());
+            assert!(case.acceptor.counters().rearms >= 3, "no back-off: {}", case.acceptor.counters());
         }
     });
 }
 
 #[test]
-fn an_errno_of_want_backs_off_and_strands_nobody() {
-    if done_in_child("accepting::an_errno_of_want_backs_off_and_strands_nobody") {
+fn resource_errno_backs_off_and_strands_nothing() {
+    if done_in_child("accept4::resource_errno_backs_off_and_strands_nothing") {
         return;
     }
-    each(&[None, Some(EmptyCheck::UntilEagain), Some(EmptyCheck::Poll)], |kind, trigger, proof| {
+    each(&[None, Some(EmptyCheck::UntilEagain), Some(EmptyCheck::Poll)], |kind, trigger, check| {
         for errno in RESOURCE {
             assert_eq!(class(errno), ErrnoClass::Resource);
             for nth in 1..=3 {
                 let plan = Plan::once(Call::Accept, nth, errno);
-                let mut case = Setup::new(kind, trigger, proof, [Some(plan), None]);
+                let mut case = Setup::new(kind, trigger, check, [Some(plan), None]);
                 case.run(BURST);
                 case.assert_served(0);
                 assert_eq!(case.acceptor.counters().exhausted, 1);
@@ -260,15 +262,15 @@ fn an_errno_of_want_backs_off_and_strands_nobody() {
 }
 
 #[test]
-fn lasting_want_costs_one_attempt_a_timer() {
-    if done_in_child("accepting::lasting_want_costs_one_attempt_a_timer") {
+fn resource_exhaustion_retries_once_per_timer() {
+    if done_in_child("accept4::resource_exhaustion_retries_once_per_timer") {
         return;
     }
-    each(&[None], |kind, trigger, proof| {
+    each(&[None], |kind, trigger, check| {
         for errno in [libc::ENFILE, libc::ENOBUFS] {
             let cost = Cost::Nothing;
             let plan = Plan { call: Call::Accept, nth: 2, times: 5, errno, cost };
-            let mut case = Setup::new(kind, trigger, proof, [Some(plan), None]);
+            let mut case = Setup::new(kind, trigger, check, [Some(plan), None]);
             case.run(BURST);
             case.assert_served(0);
             assert_eq!(case.acceptor.counters().exhausted, 5);
@@ -277,29 +279,27 @@ fn lasting_want_costs_one_attempt_a_timer() {
 }
 
 #[test]
-fn an_errno_of_a_dead_listener_is_told_once_and_the_queue_is_there_for_the_next() {
-    if done_in_child(
-        "accepting::an_errno_of_a_dead_listener_is_told_once_and_the_queue_is_there_for_the_next",
-    ) {
+fn fatal_errno_is_reported_once_and_keeps_the_queue() {
+    if done_in_child("accept4::fatal_errno_is_reported_once_and_keeps_the_queue") {
         return;
     }
-    each(&PROOFS, |kind, trigger, proof| {
-        for errno in DEAD {
+    each(&EMPTY_CHECKS, |kind, trigger, check| {
+        for errno in FATAL {
             assert_eq!(class(errno), ErrnoClass::Fatal);
             for nth in 1..=3 {
                 let plan = Plan::once(Call::Accept, nth, errno);
-                let mut case = Setup::new(kind, trigger, proof, [Some(plan), None]);
+                let mut case = Setup::new(kind, trigger, check, [Some(plan), None]);
                 case.run(BURST);
-                let dead = case.told.expect("told");
-                assert_eq!(dead.errno(), Some(Errno::new(errno)));
-                assert!(dead.to_string().contains(&format!("{:?}", Errno::new(errno))), "{dead}");
+                let closed = case.closed.expect("the error is reported");
+                assert_eq!(closed.errno(), Some(Errno::new(errno)));
+                assert!(closed.to_string().contains(&format!("{:?}", Errno::new(errno))), "{closed}");
                 assert_eq!(case.acceptor.state(), State::Closed);
                 case.owner.settle(&mut case.acceptor);
                 let before = usize::try_from(case.acceptor.counters().delivered).unwrap();
                 assert_eq!(before + 1, usize::try_from(nth).unwrap());
-                // It was the plan that killed it, so it listens still.
+                // The plan injected the error: the listener itself still works.
                 let listener = case.acceptor.into_listener().0;
-                let mut next = accept_on(&case.owner, listener, trigger, proof);
+                let mut next = accept_on(&case.owner, listener, trigger, check);
                 case.owner.serve(&mut next, BURST - before);
                 for client in &case.clients {
                     client.assert_served();
@@ -310,11 +310,11 @@ fn an_errno_of_a_dead_listener_is_told_once_and_the_queue_is_there_for_the_next(
 }
 
 #[test]
-fn want_and_then_a_failing_modification_strand_nobody() {
-    if done_in_child("accepting::want_and_then_a_failing_modification_strand_nobody") {
+fn emfile_then_failing_mod_strands_nothing() {
+    if done_in_child("accept4::emfile_then_failing_mod_strands_nothing") {
         return;
     }
-    each(&[None], |kind, trigger, proof| {
+    each(&[None], |kind, trigger, check| {
         for errno in [libc::ENOMEM, libc::ENOENT, libc::EBADF] {
             for nth in 1..=2 {
                 for nth_modify in 1..=4 {
@@ -322,7 +322,7 @@ fn want_and_then_a_failing_modification_strand_nobody() {
                         Some(Plan::once(Call::Accept, nth, libc::EMFILE)),
                         Some(Plan::once(Call::Modify, nth_modify, errno)),
                     ];
-                    let mut case = Setup::new(kind, trigger, proof, plans);
+                    let mut case = Setup::new(kind, trigger, check, plans);
                     case.run(BURST);
                     case.assert_served(0);
                 }
@@ -332,16 +332,16 @@ fn want_and_then_a_failing_modification_strand_nobody() {
 }
 
 #[test]
-fn a_look_that_fails_strands_nobody() {
-    if done_in_child("accepting::a_look_that_fails_strands_nobody") {
+fn failing_empty_check_strands_nothing() {
+    if done_in_child("accept4::failing_empty_check_strands_nothing") {
         return;
     }
-    each(&PROOFS, |kind, trigger, proof| {
+    each(&EMPTY_CHECKS, |kind, trigger, check| {
         for call in [Call::Poll, Call::Getsockopt] {
             for errno in [libc::ENOMEM, libc::EINTR, libc::ENOBUFS] {
                 for nth in 1..=3 {
                     let plans = [Some(Plan::once(call, nth, errno)), None];
-                    let mut case = Setup::new(kind, trigger, proof, plans);
+                    let mut case = Setup::new(kind, trigger, check, plans);
                     case.run(BURST);
                     case.assert_served(0);
                 }

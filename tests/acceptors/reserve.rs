@@ -1,46 +1,41 @@
-//! The reserve descriptor: clients are told that descriptors have run out, with a bound, and nobody spins.
+//! The reserve descriptor: out of descriptors, an acceptor refuses pending connections within its budget and does not
+//! spin.
 
 use std::time::{Duration, Instant};
 
-use epoll_acceptor::{Acceptor, AnyListener, Gate, Refusal, State, Trigger};
+use epoll_acceptor::{Acceptor, Gate, Refusal, State, Trigger};
 
 use crate::support::{
-    Kind, LISTENER, LONG, NoDescriptors, Owner, Read, SHORT, TRIGGERS, assert_balanced, done_in_child,
-    open_descriptors,
+    Any, AnySocket, Endpoint, Kind, LISTENER, LONG, NoDescriptors, Owner, Read, SHORT, TRIGGERS,
+    assert_balanced, done_in_child, open_descriptors,
 };
 
 const KINDS: [Kind; 2] = [Kind::Tcp4, Kind::UnixStream];
 
-fn registered(
-    owner: &Owner,
-    kind: Kind,
-    trigger: Trigger,
-    budget: u32,
-) -> (epoll_acceptor::EpollAcceptor<AnyListener<socket2::Socket>, Trigger, Gate>, crate::support::Door) {
-    let (listener, door) = kind.listen();
+fn registered(owner: &Owner, kind: Kind, trigger: Trigger, budget: u32) -> (Any, Endpoint) {
+    let (listener, endpoint) = kind.listen();
     let acceptor = trigger
-        .on(AnyListener(listener))
+        .on(AnySocket(listener))
         .gate(&Gate::new(100))
         .budget(budget)
         .refuse_when_exhausted(Refusal::Close)
         .register(&owner.epoll, LISTENER)
         .unwrap();
-    (acceptor, door)
+    (acceptor, endpoint)
 }
 
 #[test]
-fn who_comes_while_descriptors_are_out_is_refused_and_who_comes_after_is_served() {
-    if done_in_child("shortage::who_comes_while_descriptors_are_out_is_refused_and_who_comes_after_is_served")
-    {
+fn emfile_refuses_then_recovers() {
+    if done_in_child("reserve::emfile_refuses_then_recovers") {
         return;
     }
     for kind in KINDS {
         for trigger in TRIGGERS {
             let mut owner = Owner::new();
             let before = open_descriptors();
-            let (mut acceptor, door) = registered(&owner, kind, trigger, 64);
+            let (mut acceptor, endpoint) = registered(&owner, kind, trigger, 64);
             let with = open_descriptors();
-            let clients = door.connect_many(5);
+            let clients = endpoint.connect_many(5);
             let none = NoDescriptors::now();
             let control = acceptor.control();
             owner.until(
@@ -51,39 +46,39 @@ fn who_comes_while_descriptors_are_out_is_refused_and_who_comes_after_is_served(
             for client in &clients {
                 assert_eq!(client.read_within(LONG), Read::End);
             }
-            // With nobody there nobody is woken for the shortage.
+            // An empty queue is no reason for a retry.
             owner.settle(&mut acceptor);
             let attempts = control.counters().attempts;
             assert_eq!(owner.wait(SHORT), 0);
             assert_eq!(control.counters().attempts, attempts);
             drop(none);
-            let client = door.connect();
+            let client = endpoint.connect();
             owner.serve(&mut acceptor, 1);
             client.assert_served();
             drop((client, clients));
             owner.settle(&mut acceptor);
             assert_balanced(&acceptor);
             assert_eq!(open_descriptors(), with, "the reserve is there, and nothing else");
-            drop((acceptor, door, control));
+            drop((acceptor, endpoint, control));
             assert_eq!(open_descriptors(), before);
         }
     }
 }
 
 #[test]
-fn a_turn_refuses_no_more_than_its_budget_and_then_backs_off() {
-    if done_in_child("shortage::a_turn_refuses_no_more_than_its_budget_and_then_backs_off") {
+fn pass_refuses_within_its_budget_then_backs_off() {
+    if done_in_child("reserve::pass_refuses_within_its_budget_then_backs_off") {
         return;
     }
     for kind in KINDS {
         for trigger in TRIGGERS {
             let mut owner = Owner::new();
-            let (mut acceptor, door) = registered(&owner, kind, trigger, 4);
-            let clients = door.connect_many(12);
+            let (mut acceptor, endpoint) = registered(&owner, kind, trigger, 4);
+            let clients = endpoint.connect_many(12);
             let none = NoDescriptors::now();
             assert!(owner.wait(LONG) > 0);
             assert_eq!(acceptor.ready().count(), 0);
-            // One attempt told that descriptors are out.
+            // One attempt returned EMFILE.
             assert_eq!(acceptor.counters().refused_out_of_descriptors, 3);
             assert_eq!((acceptor.counters().attempts, acceptor.state()), (4, State::Exhausted));
             let (begin, control) = (Instant::now(), acceptor.control());
@@ -96,7 +91,7 @@ fn a_turn_refuses_no_more_than_its_budget_and_then_backs_off() {
             assert!(u128::from(owner.wakes) <= most, "{} wakes: {}", owner.wakes, control.counters());
             drop(none);
             drop(clients);
-            let client = door.connect();
+            let client = endpoint.connect();
             owner.serve(&mut acceptor, 1);
             client.assert_served();
             assert_balanced(&acceptor);
@@ -105,23 +100,23 @@ fn a_turn_refuses_no_more_than_its_budget_and_then_backs_off() {
 }
 
 #[test]
-fn a_reserve_that_another_takes_is_made_again_when_it_can_be() {
-    if done_in_child("shortage::a_reserve_that_another_takes_is_made_again_when_it_can_be") {
+fn reserve_taken_by_another_thread_is_reopened() {
+    if done_in_child("reserve::reserve_taken_by_another_thread_is_reopened") {
         return;
     }
     for kind in KINDS {
         let mut owner = Owner::new();
-        let (mut acceptor, door) = registered(&owner, kind, Trigger::Level, 64);
-        let (mut other, other_door) = registered(&owner, Kind::Tcp4, Trigger::Level, 64);
-        let clients = door.connect_many(200);
-        let others = other_door.connect_many(200);
+        let (mut acceptor, endpoint) = registered(&owner, kind, Trigger::Level, 64);
+        let (mut other, other_endpoint) = registered(&owner, Kind::Tcp4, Trigger::Level, 64);
+        let clients = endpoint.connect_many(200);
+        let others = other_endpoint.connect_many(200);
         let none = NoDescriptors::now();
-        // Two owners give their reserves up and take what they find, which may be the other's.
+        // Two owners close their reserves and accept with any free descriptor, which may be the other's.
         let (begin, long) = (Instant::now(), Duration::from_millis(500));
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 while begin.elapsed() < long && other.counters().refused_out_of_descriptors < 200 {
-                    // Who was not refused was taken with the descriptor that the other had given up.
+                    // A connection that is delivered took the descriptor that the other owner had closed.
                     other.drain(drop).unwrap();
                 }
             });
@@ -142,9 +137,9 @@ fn a_reserve_that_another_takes_is_made_again_when_it_can_be() {
             }
         }
         drop((clients, others));
-        // The reserves are there again: with none to be had, both refuse.
-        for (acceptor, door) in [(&mut acceptor, &door), (&mut other, &other_door)] {
-            let client = door.connect();
+        // The reserves are open again: without descriptors, both refuse.
+        for (acceptor, endpoint) in [(&mut acceptor, &endpoint), (&mut other, &other_endpoint)] {
+            let client = endpoint.connect();
             let none = NoDescriptors::now();
             let refused = acceptor.counters().refused_out_of_descriptors;
             let begin = Instant::now();

@@ -1,4 +1,4 @@
-//! However a pass is left, nobody is stranded: no new client is needed to serve those who wait.
+//! Leaving a pass in any way strands no connection: what is pending is served without a new client.
 
 use std::io;
 use std::net::{TcpListener, TcpStream};
@@ -6,14 +6,15 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-use epoll_acceptor::{Acceptor, EdgeTriggered, EmptyCheck, LevelTriggered, ListenerClosed, Trigger};
+use epoll_acceptor::acceptor::EmptyCheck;
+use epoll_acceptor::{Acceptor, EdgeTriggered, LevelTriggered, ListenerClosed, Trigger};
 
 use crate::support::{
-    Client, Door, Kind, LISTENER, Owner, PROOFS, SHORT, TRIGGERS, accept_on, assert_all_served,
-    assert_balanced, listeners, serve,
+    AnySocket, Client, EMPTY_CHECKS, Endpoint, Kind, LISTENER, Owner, SHORT, TRIGGERS, accept_on,
+    assert_all_served, assert_balanced, listeners, serve,
 };
 
-/// How the owner leaves a pass.
+/// A way to leave a pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Exit {
     Break,
@@ -21,10 +22,10 @@ enum Exit {
     QuestionMark,
     Panic,
     Forget,
-    /// Twice in a row it begins a pass and forgets it, before its first step; then it forgets as above.
+    /// Forgets two passes before their first step, then as `Forget`.
     ForgetUnbegun,
     PanicInDrain,
-    /// The one after was asked for, but the pass is left in its name: two connections are out.
+    /// Drops the iterator while the connections are held.
     DropIterator,
 }
 
@@ -39,7 +40,7 @@ const EXITS: [Exit; 8] = [
     Exit::DropIterator,
 ];
 
-/// One pass that is left once `after` connections are served, if there are so many. How many were served.
+/// Runs a pass and leaves it after `after` connections, if there are that many. Returns the number of connections served.
 fn leave<A: Acceptor<Stream: AsFd>>(acceptor: &mut A, exit: Exit, after: usize) -> usize {
     let mut served = 0;
     match exit {
@@ -63,7 +64,7 @@ fn leave<A: Acceptor<Stream: AsFd>>(acceptor: &mut A, exit: Exit, after: usize) 
                     serve(&connection.unwrap());
                     served += 1;
                     if served == after {
-                        resume_unwind(Box::new("left"));
+                        resume_unwind(Box::new("injected panic"));
                     }
                 }
             }));
@@ -80,7 +81,7 @@ fn leave<A: Acceptor<Stream: AsFd>>(acceptor: &mut A, exit: Exit, after: usize) 
                     serve(&connection);
                     served += 1;
                     if served == after {
-                        resume_unwind(Box::new("left"));
+                        resume_unwind(Box::new("injected panic"));
                     }
                 })
             }));
@@ -122,7 +123,7 @@ fn leave_by_question_mark<A: Acceptor<Stream: AsFd>>(
     Ok(())
 }
 
-/// Every pass is left by `exit` after `after` connections, until everyone is served.
+/// Runs passes, each left by `exit` after `after` connections, until `count` were served.
 fn serve_and_leave(
     owner: &mut Owner,
     acceptor: &mut impl Acceptor<Stream: AsFd>,
@@ -151,17 +152,17 @@ fn serve_and_leave(
 const BURST: usize = 4;
 
 #[test]
-fn everyone_is_served_however_and_whenever_every_pass_is_left() {
+fn every_exit_strands_nothing() {
     let mut cases = 0;
-    for (listener, door) in listeners() {
+    for (listener, endpoint) in listeners() {
         for trigger in TRIGGERS {
-            for proof in PROOFS {
+            for check in EMPTY_CHECKS {
                 let mut owner = Owner::new();
                 let listener = listener.try_clone().unwrap();
-                let mut acceptor = accept_on(&owner, listener, trigger, proof);
+                let mut acceptor = accept_on(&owner, listener, trigger, check);
                 for exit in EXITS {
                     for after in 1..=BURST {
-                        let clients = door.connect_many(BURST);
+                        let clients = endpoint.connect_many(BURST);
                         serve_and_leave(&mut owner, &mut acceptor, (exit, after), BURST);
                         assert_all_served(&clients);
                         cases += 1;
@@ -176,18 +177,18 @@ fn everyone_is_served_however_and_whenever_every_pass_is_left() {
 }
 
 #[test]
-fn who_comes_while_the_body_runs_is_served_however_the_pass_is_left() {
-    for (listener, door) in listeners() {
+fn arrival_during_a_pass_is_served() {
+    for (listener, endpoint) in listeners() {
         for trigger in TRIGGERS {
-            for proof in PROOFS {
+            for check in EMPTY_CHECKS {
                 let mut owner = Owner::new();
-                let mut acceptor = accept_on(&owner, listener.try_clone().unwrap(), trigger, proof);
+                let mut acceptor = accept_on(&owner, listener.try_clone().unwrap(), trigger, check);
                 for exit in [Exit::Break, Exit::Forget] {
-                    let mut clients = door.connect_many(2);
+                    let mut clients = endpoint.connect_many(2);
                     assert!(owner.wait(SHORT) > 0);
                     let mut ready = acceptor.ready();
                     serve(&ready.next().unwrap().unwrap());
-                    clients.extend(door.connect_many(2));
+                    clients.extend(endpoint.connect_many(2));
                     if exit == Exit::Forget {
                         std::mem::forget(ready);
                     }
@@ -201,15 +202,15 @@ fn who_comes_while_the_body_runs_is_served_however_the_pass_is_left() {
 }
 
 #[test]
-fn a_wait_inside_the_body_loses_nothing_if_its_events_get_a_pass() {
-    for (listener, door) in listeners() {
+fn wait_in_the_loop_body_needs_its_own_passes() {
+    for (listener, endpoint) in listeners() {
         for trigger in TRIGGERS {
-            for proof in PROOFS {
+            for check in EMPTY_CHECKS {
                 let mut owner = Owner::new();
-                let mut acceptor = accept_on(&owner, listener.try_clone().unwrap(), trigger, proof);
-                let clients = door.connect_many(5);
+                let mut acceptor = accept_on(&owner, listener.try_clone().unwrap(), trigger, check);
+                let clients = endpoint.connect_many(5);
                 assert_eq!(owner.wait(SHORT), 1);
-                // Each pass takes one, and the wait in its body takes the event that it was promised.
+                // Each pass serves one, and the wait in its body consumes the event for the rest.
                 let mut due = 1;
                 let mut served = 0;
                 while due > 0 {
@@ -220,7 +221,7 @@ fn a_wait_inside_the_body_loses_nothing_if_its_events_get_a_pass() {
                     }
                     due -= 1;
                 }
-                assert_eq!(served, 5, "{:?} {trigger:?} {proof:?}", door.kind);
+                assert_eq!(served, 5, "{:?} {trigger:?} {check:?}", endpoint.kind);
                 assert_all_served(&clients);
             }
         }
@@ -228,19 +229,16 @@ fn a_wait_inside_the_body_loses_nothing_if_its_events_get_a_pass() {
 }
 
 #[test]
-fn a_needless_pass_and_a_second_one_do_no_harm() {
-    for (listener, door) in listeners() {
+fn spurious_passes_do_no_harm() {
+    for (listener, endpoint) in listeners() {
         for trigger in TRIGGERS {
-            for proof in PROOFS {
+            for check in EMPTY_CHECKS {
                 let mut owner = Owner::new();
-                let mut acceptor = accept_on(&owner, listener.try_clone().unwrap(), trigger, proof);
-                assert_eq!(acceptor.ready().count(), 0, "before anything");
-                let clients = door.connect_many(3);
-                let unasked = acceptor.drain(|connection| serve(&connection)).unwrap();
-                assert_eq!(
-                    acceptor.ready().map(|connection| serve(&connection.unwrap())).count() + unasked,
-                    3
-                );
+                let mut acceptor = accept_on(&owner, listener.try_clone().unwrap(), trigger, check);
+                assert_eq!(acceptor.ready().count(), 0, "before the first connection");
+                let clients = endpoint.connect_many(3);
+                let first = acceptor.drain(|connection| serve(&connection)).unwrap();
+                assert_eq!(acceptor.ready().map(|connection| serve(&connection.unwrap())).count() + first, 3);
                 assert_all_served(&clients);
                 owner.settle(&mut acceptor);
                 assert_eq!(acceptor.counters().delivered, 3);
@@ -251,20 +249,25 @@ fn a_needless_pass_and_a_second_one_do_no_harm() {
 }
 
 #[test]
-fn a_pass_ends_at_its_budget_and_the_next_wait_reports_the_rest() {
-    for (listener, door) in listeners() {
+fn budget_ends_a_pass_and_the_rest_is_reported() {
+    for (listener, endpoint) in listeners() {
         for trigger in TRIGGERS {
-            for proof in PROOFS {
+            for check in EMPTY_CHECKS {
                 let mut owner = Owner::new();
-                let mut builder = trigger.on(epoll_acceptor::AnyListener(listener.try_clone().unwrap()));
-                if let Some(proof) = proof {
-                    builder = builder.empty_check(proof);
+                let mut builder = trigger.on(AnySocket(listener.try_clone().unwrap()));
+                if let Some(check) = check {
+                    builder = builder.empty_check(check);
                 }
                 let mut acceptor = builder.budget(3).register(&owner.epoll, LISTENER).unwrap();
-                let clients = door.connect_many(10);
+                let clients = endpoint.connect_many(10);
                 let mut served = 0;
                 while served < 10 {
-                    assert_eq!(owner.wait(SHORT), 1, "{served} served {:?} {trigger:?} {proof:?}", door.kind);
+                    assert_eq!(
+                        owner.wait(SHORT),
+                        1,
+                        "{served} served {:?} {trigger:?} {check:?}",
+                        endpoint.kind
+                    );
                     let taken = acceptor.drain(|connection| serve(&connection)).unwrap();
                     assert!(taken <= 3, "{taken}");
                     served += taken;
@@ -277,12 +280,12 @@ fn a_pass_ends_at_its_budget_and_the_next_wait_reports_the_rest() {
 }
 
 #[test]
-fn connections_come_in_the_order_of_the_queue() {
-    for (listener, door) in listeners().filter(|(_, door)| !door.kind.is_unix()) {
+fn connections_are_delivered_in_queue_order() {
+    for (listener, endpoint) in listeners().filter(|(_, endpoint)| !endpoint.kind.is_unix()) {
         for trigger in TRIGGERS {
             let mut owner = Owner::new();
             let mut acceptor = accept_on(&owner, listener.try_clone().unwrap(), trigger, None);
-            let clients = door.connect_many(20);
+            let clients = endpoint.connect_many(20);
             let kept = owner.take(&mut acceptor, 20);
             for (client, connection) in clients.iter().zip(&kept) {
                 let peer = socket2::SockRef::from(connection).peer_addr().unwrap();
@@ -292,21 +295,18 @@ fn connections_come_in_the_order_of_the_queue() {
     }
 }
 
-/// What a user writes: generic over the strategy.
-fn serve_one<A: Acceptor>(acceptor: &mut A) -> Result<Option<A::Stream>, ListenerClosed>
-where
-    A::Permit: Into<()>,
-{
+/// Code of a user, generic over acceptors.
+fn serve_one<A: Acceptor>(acceptor: &mut A) -> Result<Option<A::Stream>, ListenerClosed> {
     acceptor.ready().next().transpose().map(|found| found.map(|connection| connection.into_parts().0))
 }
 
-fn is_typed<A: Acceptor<Stream: AsFd, Permit = ()>>(
+fn assert_streams<A: Acceptor<Stream: AsFd>>(
     owner: &mut Owner,
     mut acceptor: A,
-    door: &Door,
+    endpoint: &Endpoint,
     check: impl Fn(&A::Stream),
 ) {
-    let clients: Vec<Client> = door.connect_many(3);
+    let clients: Vec<Client> = endpoint.connect_many(3);
     let mut served = Vec::new();
     while served.len() < 3 {
         assert!(owner.wait(SHORT) > 0);
@@ -320,7 +320,7 @@ fn is_typed<A: Acceptor<Stream: AsFd, Permit = ()>>(
 }
 
 #[test]
-fn each_listener_of_std_gives_its_own_stream_which_is_non_blocking_and_close_on_exec() {
+fn streams_have_the_listeners_type_and_flags() {
     fn flags(stream: &impl AsFd) {
         use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
         let status = OFlag::from_bits_retain(fcntl(stream, FcntlArg::F_GETFL).unwrap());
@@ -329,18 +329,18 @@ fn each_listener_of_std_gives_its_own_stream_which_is_non_blocking_and_close_on_
         assert!(descriptor.contains(FdFlag::FD_CLOEXEC));
     }
     let mut owner = Owner::new();
-    let (socket, door) = Kind::Tcp4.listen();
+    let (socket, endpoint) = Kind::Tcp4.listen();
     let tcp = LevelTriggered::on(TcpListener::from(socket)).register(&owner.epoll, LISTENER).unwrap();
-    is_typed(&mut owner, tcp, &door, |stream: &TcpStream| flags(stream));
-    let (socket, door) = Kind::Tcp6.listen();
+    assert_streams(&mut owner, tcp, &endpoint, |stream: &TcpStream| flags(stream));
+    let (socket, endpoint) = Kind::Tcp6.listen();
     let tcp = EdgeTriggered::on(TcpListener::from(socket)).register(&owner.epoll, LISTENER).unwrap();
-    is_typed(&mut owner, tcp, &door, |stream: &TcpStream| flags(stream));
-    let (socket, door) = Kind::UnixStream.listen();
+    assert_streams(&mut owner, tcp, &endpoint, |stream: &TcpStream| flags(stream));
+    let (socket, endpoint) = Kind::UnixStream.listen();
     let unix = UnixListener::from(OwnedFd::from(socket));
     let unix =
         EdgeTriggered::on(unix).empty_check(EmptyCheck::Poll).register(&owner.epoll, LISTENER).unwrap();
-    is_typed(&mut owner, unix, &door, |stream: &UnixStream| flags(stream));
-    let (socket, door) = Kind::UnixSeqpacket.listen();
+    assert_streams(&mut owner, unix, &endpoint, |stream: &UnixStream| flags(stream));
+    let (socket, endpoint) = Kind::UnixSeqpacket.listen();
     let plain = Trigger::Level.on(OwnedFd::from(socket)).register(&owner.epoll, LISTENER).unwrap();
-    is_typed(&mut owner, plain, &door, |stream: &OwnedFd| flags(stream));
+    assert_streams(&mut owner, plain, &endpoint, |stream: &OwnedFd| flags(stream));
 }

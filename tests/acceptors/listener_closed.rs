@@ -1,48 +1,48 @@
-//! A listener that is shut down is told once, after all that was still acceptable; then there is silence.
+//! A listener that was shut down is reported once, after everything that could still be accepted; no event follows.
 
 use std::net::Shutdown;
 use std::time::Duration;
 
-use epoll_acceptor::{Acceptor, AnyListener, Gate, State};
+use epoll_acceptor::{Acceptor, Gate, State};
 
 use crate::support::{
-    Kind, LISTENER, NoDescriptors, Owner, PROOFS, SHORT, TRIGGERS, accept_on, assert_all_served,
-    assert_balanced, done_in_child, listeners, serve,
+    AnySocket, EMPTY_CHECKS, Kind, LISTENER, NoDescriptors, Owner, SHORT, TRIGGERS, accept_on,
+    assert_all_served, assert_balanced, done_in_child, listeners, serve,
 };
 
-/// The shutdowns that end a listener; SHUT_WR does not.
+/// The shutdowns that close a listener; SHUT_WR does not.
 const ENDS: [Shutdown; 2] = [Shutdown::Read, Shutdown::Both];
 
-/// Told, it is never told or woken again.
+/// Asserts that the end is reported once and that no event follows.
 fn assert_over(owner: &mut Owner, acceptor: &mut impl Acceptor) {
     for _ in 0..3 {
-        assert_eq!(acceptor.ready().count(), 0, "told once");
-        assert_eq!(owner.wait(Duration::ZERO), 0, "woken for a dead listener");
+        assert_eq!(acceptor.ready().count(), 0, "reported once");
+        assert_eq!(owner.wait(Duration::ZERO), 0, "woken for a closed listener");
     }
     owner.settle(acceptor);
     assert_eq!(acceptor.state(), State::Closed);
-    assert_eq!(owner.registrations().len(), 2, "the bell and the alarm");
+    assert_eq!(owner.registrations().len(), 2, "the waker and the alarm");
     assert_balanced(acceptor);
 }
 
 #[test]
-fn a_listener_shut_down_at_rest_is_told_once() {
+fn idle_listener_is_reported_once() {
     for kind in crate::support::KINDS {
         for trigger in TRIGGERS {
-            for proof in PROOFS {
+            for check in EMPTY_CHECKS {
                 for how in ENDS {
-                    let (listener, door) = kind.listen();
+                    let (listener, endpoint) = kind.listen();
                     let holder = listener.try_clone().unwrap();
                     let mut owner = Owner::new();
-                    let mut acceptor = accept_on(&owner, listener, trigger, proof);
-                    let client = door.connect();
+                    let mut acceptor = accept_on(&owner, listener, trigger, check);
+                    let client = endpoint.connect();
                     owner.serve(&mut acceptor, 1);
                     client.assert_served();
                     holder.shutdown(how).unwrap();
-                    let (served, dead) = owner.told(&mut acceptor);
+                    let (served, closed) = owner.until_closed(&mut acceptor);
                     assert_eq!(served, 0);
-                    assert!(dead.to_string().contains("open a new one"), "{dead}");
-                    assert_eq!(std::io::Error::from(dead).kind(), std::io::ErrorKind::NotConnected);
+                    assert!(closed.to_string().contains("open a new one"), "{closed}");
+                    assert_eq!(std::io::Error::from(closed).kind(), std::io::ErrorKind::NotConnected);
                     assert_over(&mut owner, &mut acceptor);
                 }
             }
@@ -51,18 +51,18 @@ fn a_listener_shut_down_at_rest_is_told_once() {
 }
 
 #[test]
-fn what_is_queued_on_a_unix_listener_is_delivered_before_its_death_is_told() {
+fn unix_queue_is_delivered_before_the_report() {
     for kind in [Kind::UnixStream, Kind::UnixSeqpacket] {
         for trigger in TRIGGERS {
-            for proof in PROOFS {
+            for check in EMPTY_CHECKS {
                 for how in ENDS {
-                    let (listener, door) = kind.listen();
+                    let (listener, endpoint) = kind.listen();
                     let holder = listener.try_clone().unwrap();
                     let mut owner = Owner::new();
-                    let mut acceptor = accept_on(&owner, listener, trigger, proof);
-                    let clients = door.connect_many(5);
+                    let mut acceptor = accept_on(&owner, listener, trigger, check);
+                    let clients = endpoint.connect_many(5);
                     holder.shutdown(how).unwrap();
-                    assert_eq!(owner.told(&mut acceptor).0, 5);
+                    assert_eq!(owner.until_closed(&mut acceptor).0, 5);
                     assert_all_served(&clients);
                     assert_over(&mut owner, &mut acceptor);
                 }
@@ -72,22 +72,22 @@ fn what_is_queued_on_a_unix_listener_is_delivered_before_its_death_is_told() {
 }
 
 #[test]
-fn leaving_every_pass_early_still_delivers_all_and_tells() {
+fn early_exits_still_deliver_and_report() {
     for kind in [Kind::UnixStream, Kind::Tcp4] {
         for trigger in TRIGGERS {
-            for proof in PROOFS {
-                let (listener, door) = kind.listen();
+            for check in EMPTY_CHECKS {
+                let (listener, endpoint) = kind.listen();
                 let holder = listener.try_clone().unwrap();
                 let mut owner = Owner::new();
-                let mut acceptor = accept_on(&owner, listener, trigger, proof);
-                let clients = door.connect_many(4);
+                let mut acceptor = accept_on(&owner, listener, trigger, check);
+                let clients = endpoint.connect_many(4);
                 assert_eq!(owner.wait(SHORT), 1);
                 serve(&acceptor.ready().next().unwrap().unwrap());
                 holder.shutdown(Shutdown::Both).unwrap();
-                let (mut served, mut told) = (1, false);
+                let (mut served, mut reported) = (1, false);
                 let begin = std::time::Instant::now();
-                while !told {
-                    assert!(begin.elapsed() < crate::support::LONG, "not told: {}", acceptor.counters());
+                while !reported {
+                    assert!(begin.elapsed() < crate::support::LONG, "not reported: {}", acceptor.counters());
                     for _ in 0..owner.wait(SHORT) {
                         std::mem::forget(acceptor.ready());
                         match acceptor.ready().next() {
@@ -95,7 +95,7 @@ fn leaving_every_pass_early_still_delivers_all_and_tells() {
                                 serve(&connection);
                                 served += 1;
                             }
-                            Some(Err(_)) => told = true,
+                            Some(Err(_)) => reported = true,
                             None => {}
                         }
                     }
@@ -109,17 +109,17 @@ fn leaving_every_pass_early_still_delivers_all_and_tells() {
 }
 
 #[test]
-fn death_in_the_middle_of_a_pass_is_told() {
-    for (_, door) in listeners() {
+fn close_during_a_pass_is_reported() {
+    for (_, endpoint) in listeners() {
         for trigger in TRIGGERS {
-            for proof in PROOFS {
-                let (listener, door) = door.kind.listen();
+            for check in EMPTY_CHECKS {
+                let (listener, endpoint) = endpoint.kind.listen();
                 let holder = listener.try_clone().unwrap();
                 let mut owner = Owner::new();
-                let mut acceptor = accept_on(&owner, listener, trigger, proof);
-                let _clients = door.connect_many(3);
+                let mut acceptor = accept_on(&owner, listener, trigger, check);
+                let _clients = endpoint.connect_many(3);
                 assert_eq!(owner.wait(SHORT), 1);
-                let (mut served, mut told) = (0, 0);
+                let (mut served, mut reports) = (0, 0);
                 for connection in acceptor.ready() {
                     match connection {
                         Ok(connection) => {
@@ -129,13 +129,13 @@ fn death_in_the_middle_of_a_pass_is_told() {
                             }
                             served += 1;
                         }
-                        Err(_) => told += 1,
+                        Err(_) => reports += 1,
                     }
                 }
-                if told == 0 {
-                    served += owner.told(&mut acceptor).0;
+                if reports == 0 {
+                    served += owner.until_closed(&mut acceptor).0;
                 }
-                assert_eq!(served, if door.kind.is_unix() { 3 } else { 1 });
+                assert_eq!(served, if endpoint.kind.is_unix() { 3 } else { 1 });
                 assert_over(&mut owner, &mut acceptor);
             }
         }
@@ -143,21 +143,21 @@ fn death_in_the_middle_of_a_pass_is_told() {
 }
 
 #[test]
-fn under_pause_the_death_of_a_tcp_listener_is_told() {
+fn paused_tcp_acceptor_reports_the_close() {
     for kind in [Kind::Tcp4, Kind::Tcp6, Kind::Mptcp] {
         for trigger in TRIGGERS {
             for queued in [0, 2] {
-                let (listener, door) = kind.listen();
+                let (listener, endpoint) = kind.listen();
                 let holder = listener.try_clone().unwrap();
                 let mut owner = Owner::new();
                 let mut acceptor = accept_on(&owner, listener, trigger, None);
-                let _clients = door.connect_many(queued);
-                acceptor.control().pause();
+                let _clients = endpoint.connect_many(queued);
+                let pause = acceptor.control().pause();
                 owner.settle(&mut acceptor);
                 holder.shutdown(Shutdown::Both).unwrap();
-                owner.told(&mut acceptor);
+                owner.until_closed(&mut acceptor);
                 assert_over(&mut owner, &mut acceptor);
-                acceptor.control().resume();
+                drop(pause);
                 owner.settle(&mut acceptor);
                 assert_eq!(acceptor.state(), State::Closed);
             }
@@ -166,23 +166,23 @@ fn under_pause_the_death_of_a_tcp_listener_is_told() {
 }
 
 #[test]
-fn under_pause_a_dead_unix_listener_is_silent_and_delivers_and_tells_when_resumed() {
+fn paused_unix_acceptor_delivers_after_the_pause() {
     for kind in [Kind::UnixStream, Kind::UnixSeqpacket] {
         for trigger in TRIGGERS {
             for how in ENDS {
                 for queued in [0, 3] {
-                    let (listener, door) = kind.listen();
+                    let (listener, endpoint) = kind.listen();
                     let holder = listener.try_clone().unwrap();
                     let mut owner = Owner::new();
                     let mut acceptor = accept_on(&owner, listener, trigger, None);
-                    let clients = door.connect_many(queued);
-                    acceptor.control().pause();
+                    let clients = endpoint.connect_many(queued);
+                    let pause = acceptor.control().pause();
                     owner.settle(&mut acceptor);
                     holder.shutdown(how).unwrap();
                     owner.settle(&mut acceptor);
                     assert_eq!(acceptor.state(), State::Paused);
-                    acceptor.control().resume();
-                    assert_eq!(owner.told(&mut acceptor).0, queued);
+                    drop(pause);
+                    assert_eq!(owner.until_closed(&mut acceptor).0, queued);
                     assert_all_served(&clients);
                     assert_over(&mut owner, &mut acceptor);
                 }
@@ -192,31 +192,31 @@ fn under_pause_a_dead_unix_listener_is_silent_and_delivers_and_tells_when_resume
 }
 
 #[test]
-fn behind_a_full_gate_the_death_of_a_tcp_listener_is_told_and_a_unix_queue_waits_for_places() {
-    for (_, door) in listeners() {
+fn full_acceptor_reports_tcp_and_waits_for_unix() {
+    for (_, endpoint) in listeners() {
         for trigger in TRIGGERS {
             for how in ENDS {
-                let (listener, door) = door.kind.listen();
+                let (listener, endpoint) = endpoint.kind.listen();
                 let holder = listener.try_clone().unwrap();
                 let gate = Gate::new(1);
                 let mut owner = Owner::new();
                 let mut acceptor =
-                    trigger.on(AnyListener(listener)).gate(&gate).register(&owner.epoll, LISTENER).unwrap();
-                let clients = door.connect_many(3);
+                    trigger.on(AnySocket(listener)).gate(&gate).register(&owner.epoll, LISTENER).unwrap();
+                let clients = endpoint.connect_many(3);
                 let kept = owner.take(&mut acceptor, 1);
                 owner.settle(&mut acceptor);
                 assert_eq!(acceptor.state(), State::Full);
                 holder.shutdown(how).unwrap();
-                if door.kind.is_unix() {
+                if endpoint.kind.is_unix() {
                     owner.settle(&mut acceptor);
                     assert_eq!(acceptor.state(), State::Full);
                     drop(kept);
-                    assert_eq!(owner.told(&mut acceptor).0, 2);
+                    assert_eq!(owner.until_closed(&mut acceptor).0, 2);
                     assert_all_served(&clients);
-                    // The further pass for which `ready` rings when a place has been handed over.
+                    // The self-wakeup of a pass that was granted a permit.
                     owner.settle(&mut acceptor);
                 } else {
-                    assert_eq!(owner.told(&mut acceptor).0, 0);
+                    assert_eq!(owner.until_closed(&mut acceptor).0, 0);
                 }
                 assert_over(&mut owner, &mut acceptor);
             }
@@ -225,18 +225,18 @@ fn behind_a_full_gate_the_death_of_a_tcp_listener_is_told_and_a_unix_queue_waits
 }
 
 #[test]
-fn out_of_descriptors_the_death_of_a_listener_is_told_without_a_spin() {
-    if done_in_child("dead::out_of_descriptors_the_death_of_a_listener_is_told_without_a_spin") {
+fn exhausted_acceptor_reports_without_a_spin() {
+    if done_in_child("listener_closed::exhausted_acceptor_reports_without_a_spin") {
         return;
     }
     for kind in [Kind::Tcp4, Kind::UnixStream] {
         for trigger in TRIGGERS {
             for queued in [0, 2] {
-                let (listener, door) = kind.listen();
+                let (listener, endpoint) = kind.listen();
                 let holder = listener.try_clone().unwrap();
                 let mut owner = Owner::new();
                 let mut acceptor = accept_on(&owner, listener, trigger, None);
-                let clients = door.connect_many(queued);
+                let clients = endpoint.connect_many(queued);
                 let none = NoDescriptors::now();
                 if queued > 0 {
                     assert_eq!(owner.wait(SHORT), 1);
@@ -245,10 +245,10 @@ fn out_of_descriptors_the_death_of_a_listener_is_told_without_a_spin() {
                 }
                 holder.shutdown(Shutdown::Both).unwrap();
                 if kind == Kind::Tcp4 {
-                    assert_eq!(owner.told(&mut acceptor).0, 0);
+                    assert_eq!(owner.until_closed(&mut acceptor).0, 0);
                     drop(none);
                 } else {
-                    // Only an accept can tell that nothing is queued, and that needs a descriptor.
+                    // Only an accept shows that the queue is empty, and that needs a descriptor.
                     let begin = std::time::Instant::now();
                     let wakes = owner.wakes;
                     while begin.elapsed() < Duration::from_millis(300) {
@@ -258,7 +258,7 @@ fn out_of_descriptors_the_death_of_a_listener_is_told_without_a_spin() {
                     }
                     assert!(owner.wakes - wakes < 20, "{} wakes", owner.wakes - wakes);
                     drop(none);
-                    assert_eq!(owner.told(&mut acceptor).0, queued);
+                    assert_eq!(owner.until_closed(&mut acceptor).0, queued);
                     assert_all_served(&clients);
                 }
                 assert_over(&mut owner, &mut acceptor);
@@ -268,12 +268,12 @@ fn out_of_descriptors_the_death_of_a_listener_is_told_without_a_spin() {
 }
 
 #[test]
-fn shutting_down_the_writing_half_is_no_death() {
-    for (listener, door) in listeners() {
+fn shutdown_write_closes_nothing() {
+    for (listener, endpoint) in listeners() {
         for trigger in TRIGGERS {
             let mut owner = Owner::new();
             let mut acceptor = accept_on(&owner, listener.try_clone().unwrap(), trigger, None);
-            let clients = door.connect_many(2);
+            let clients = endpoint.connect_many(2);
             listener.shutdown(Shutdown::Write).unwrap();
             owner.serve(&mut acceptor, 2);
             assert_all_served(&clients);

@@ -1,5 +1,5 @@
-//! Bars in groups, points with whiskers, or steps over time, as SVG. The background is white, so that a chart can be read
-//! on a dark page.
+//! Grouped bars, points with whiskers, or steps over time, as SVG. The background is white, so that a chart is readable on
+//! a dark page.
 
 use std::error::Error;
 use std::fs;
@@ -13,22 +13,22 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 #[derive(Clone, Debug)]
 pub(crate) struct Bars {
     pub(crate) title: String,
-    /// What the groups are, and what the height is, with its unit.
+    /// The labels of the axes, with units.
     pub(crate) across: &'static str,
     pub(crate) up: &'static str,
-    /// Names below the axis; of several lines where there is a line break.
+    /// Names below the axis; may contain line breaks.
     pub(crate) groups: Vec<String>,
     pub(crate) series: Vec<Series>,
     pub(crate) mark: Option<Mark>,
     pub(crate) notes: Vec<Note>,
-    /// The lowest height that is shown. Bars begin at 0.
+    /// The lowest height that is shown.
     pub(crate) from: f64,
     pub(crate) form: Form,
-    /// Where the heights are shown by their logarithm: those that are named at the axis.
+    /// The heights that are labelled on a logarithmic axis; empty for a linear one.
     pub(crate) logarithmic: &'static [f64],
 }
 
-/// What stands for a height.
+/// How a height is drawn.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Form {
     #[default]
@@ -38,16 +38,16 @@ pub(crate) enum Form {
     Steps,
 }
 
-/// A line across, and what the legend says of it.
+/// A horizontal line, and its text in the legend.
 #[derive(Clone, Debug)]
 pub(crate) struct Mark {
     pub(crate) height: f64,
     pub(crate) text: String,
-    /// The only group it is for, if it is not for all.
+    /// Its group; `None`: all groups.
     pub(crate) group: Option<usize>,
 }
 
-/// What is written beside a point.
+/// A text beside a point.
 #[derive(Clone, Debug)]
 pub(crate) struct Note {
     pub(crate) at: (f64, f64),
@@ -55,7 +55,7 @@ pub(crate) struct Note {
     pub(crate) colour: RGBColor,
 }
 
-/// Bars of one colour, one for each group.
+/// Bars of one colour, one per group.
 #[derive(Clone, Debug)]
 pub(crate) struct Series {
     pub(crate) name: String,
@@ -66,7 +66,7 @@ pub(crate) struct Series {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bar {
     pub(crate) height: f64,
-    /// From where to where it might as well be.
+    /// The interval of the height.
     pub(crate) whiskers: Option<(f64, f64)>,
 }
 
@@ -82,7 +82,7 @@ const SIZE: (u32, u32) = (960, 520);
 const FONT: &str = "sans-serif";
 const INK: RGBColor = RGBColor(40, 40, 40);
 const GRID: RGBColor = RGBColor(222, 222, 222);
-/// The width of a group that its bars fill.
+/// The fraction of a group's width that its bars fill.
 const FILLED: f64 = 0.84;
 
 impl Bars {
@@ -90,7 +90,7 @@ impl Bars {
     pub(crate) fn draw(&self, path: &Path) -> Drawn {
         let mut svg = String::new();
         self.draw_into(&mut svg)?;
-        // What is so anyway.
+        // Defaults.
         fs::write(path, svg.replace(" opacity=\"1\"", "").replace(" stroke=\"none\"", ""))?;
         Ok(())
     }
@@ -177,7 +177,7 @@ impl Bars {
         Ok(())
     }
 
-    /// Those that come first are drawn last, and so above the others.
+    /// The first series are drawn last, above the others.
     fn steps(&self, plot: &mut Plot<'_, '_>) -> Drawn {
         for series in self.series.iter().rev() {
             let mut line = Vec::new();
@@ -191,7 +191,7 @@ impl Bars {
         Ok(())
     }
 
-    /// Of a logarithmic axis, lines and names of the heights.
+    /// Draws the lines and labels of a logarithmic axis.
     fn heights(&self, plot: &mut Plot<'_, '_>, area: &Area<'_>) -> Drawn {
         let style = (FONT, 15, &INK).into_text_style(area).pos(Pos::new(HPos::Right, VPos::Center));
         let (shift, base) = area.get_base_pixel();
@@ -238,7 +238,7 @@ impl Bars {
         Ok(())
     }
 
-    /// The names of the groups, and what they are.
+    /// Draws the names of the groups, and the label of the axis.
     fn groups(&self, plot: &Plot<'_, '_>, area: &Area<'_>) -> Drawn {
         let style = (FONT, 15, &INK).into_text_style(area).pos(Pos::new(HPos::Center, VPos::Top));
         let (shift, _) = area.get_base_pixel();
@@ -266,7 +266,7 @@ impl Bars {
     }
 }
 
-/// Of a text in the legend. Generous, since nothing is known of the reader's font.
+/// Returns the width of a text in the legend: generous, because the reader's font is unknown.
 fn width(text: &str) -> i32 {
     i32::try_from(text.chars().count()).unwrap_or(0) * 15 / 2
 }

@@ -1,4 +1,4 @@
-//! The bench `growth`: what the cost of a connection grows with.
+//! The bench `growth`: how the cost of a connection scales.
 
 use plotters::style::RGBColor;
 
@@ -7,19 +7,19 @@ use crate::bars::{Bar, Bars, Form, Mark, Series};
 use crate::rows::Row;
 use crate::tables::{machine, table};
 
-/// What grows, by the bench's name for it.
+/// The axes: the bench's name, and the name in the tables.
 const NAMES: [(&str, &str); 9] = [
     ("queue, level", "connections queued, level"),
     ("queue, edge", "connections queued, edge"),
-    ("queue, level by hand", "connections queued, a level-triggered loop by hand"),
-    ("registered, lone", "other descriptors on the epoll, lone connections"),
+    ("queue, level by hand", "connections queued, hand-written level loop"),
+    ("registered, lone", "other descriptors on the epoll, lone"),
     ("registered, bursts of 32", "other descriptors on the epoll, bursts of 32"),
-    ("one gate, with room", "acceptors on one gate that has room"),
-    ("listeners, one gate", "listeners on one epoll, behind one gate"),
-    ("one gate, full", "acceptors on one gate that is full"),
-    ("permits given back", "threads that give permits back; the cost of a permit"),
+    ("one gate, with room", "acceptors sharing a gate with free permits"),
+    ("listeners, one gate", "listeners on one epoll, one gate"),
+    ("one gate, full", "acceptors sharing a full gate"),
+    ("permits given back", "threads releasing permits; ns per permit"),
 ];
-/// It has a table of its own.
+/// This axis has a table of its own.
 const BUDGET: &str = "budget";
 
 pub(crate) fn pages(rows: &[Row]) -> Pages {
@@ -42,7 +42,7 @@ fn at(row: &Row) -> u64 {
     row.object["at"].as_u64().unwrap_or(0)
 }
 
-/// The last point of each axis.
+/// Returns the last point of each axis.
 fn ends(rows: &[Row]) -> impl Iterator<Item = &Row> {
     let last = |row: &Row| rows.iter().rev().find(|other| axis(other) == axis(row)).map(at);
     rows.iter().filter(move |row| axis(row) != BUDGET && last(row) == Some(at(row)))
@@ -63,7 +63,7 @@ fn lines<'a>(rows: impl Iterator<Item = &'a Row>) -> String {
             row.object["claim"].as_f64().map_or(String::new(), |claim| format!("{claim:.2}")),
         ]
     };
-    let head = ["as this grows", "from", "to", "ratio", "middle half", "ns", "claimed at most"];
+    let head = ["varied", "from", "to", "ratio", "IQR", "ns", "bound"];
     table(&head, &rows.map(line).collect::<Vec<_>>())
 }
 
@@ -71,7 +71,7 @@ fn interval(row: &Row) -> String {
     format!("{:.2}–{:.2}", row.number("low"), row.number("high"))
 }
 
-/// With how long one pass keeps everything else of its loop waiting.
+/// Also shows how long one pass delays everything else in its loop.
 fn budget(rows: &[Row]) -> String {
     let line = |row: &Row| {
         let pass = at(row) as f64 * row.number("ns") / 1e3;
@@ -84,14 +84,14 @@ fn budget(rows: &[Row]) -> String {
         ]
     };
     let lines: Vec<_> = rows.iter().filter(|row| axis(row) == BUDGET).map(line).collect();
-    table(&["budget", "ns per connection", "against 64", "middle half", "µs of a whole pass"], &lines)
+    table(&["budget", "ns per connection", "ratio to 64", "IQR", "µs per pass"], &lines)
 }
 
 fn queue(rows: &[Row]) -> Bars {
     let shown = [
         ("queue, level", "this crate, level", RGBColor(0, 90, 170)),
         ("queue, edge", "this crate, edge", RGBColor(90, 170, 230)),
-        ("queue, level by hand", "a loop by hand", RGBColor(110, 110, 110)),
+        ("queue, level by hand", "hand-written loop", RGBColor(110, 110, 110)),
     ];
     let mut points: Vec<u64> =
         rows.iter().filter(|row| shown.iter().any(|(name, ..)| *name == axis(row))).map(at).collect();
@@ -107,14 +107,14 @@ fn queue(rows: &[Row]) -> Bars {
         bars: points.iter().map(|point| bar(axis, *point)).collect(),
     });
     Bars {
-        title: "A connection from a longer queue, against one from a queue of 64".to_owned(),
-        across: "connections queued when the server wakes",
-        up: "ratio; whiskers: middle half of the runs",
+        title: "Cost of accepting a connection from a longer queue, relative to a queue of 64".to_owned(),
+        across: "connections in the queue at wake-up",
+        up: "ratio; whiskers: quartiles",
         groups: points.iter().map(u64::to_string).collect(),
         series: series.collect(),
         mark: Some(Mark {
             height: 1.15,
-            text: "claimed for 4096: at most 1.15".to_owned(),
+            text: "bound at 4096: 1.15".to_owned(),
             group: points.iter().position(|point| *point == 4096),
         }),
         notes: vec![],

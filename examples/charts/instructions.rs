@@ -1,4 +1,4 @@
-//! The bench `instructions`: what a connection costs in user space.
+//! The bench `instructions`: the cost of a connection in user space.
 
 use crate::Pages;
 use crate::rows::Row;
@@ -16,7 +16,7 @@ pub(crate) fn pages(rows: &[Row]) -> Pages {
             number("more"),
         ]
     };
-    let head = ["strategy", "queued at once", "by hand", "no gate", "gate", "more"];
+    let head = ["trigger", "queued", "by hand", "no gate", "gate", "difference"];
     let lines: Vec<_> = rows.iter().map(line).collect();
     Pages { charts: vec![], tables: vec![("instructions", table(&head, &lines))] }
 }

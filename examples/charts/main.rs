@@ -1,11 +1,11 @@
-//! Turns what the benches print with `--json` into the charts and tables of the documentation.
+//! Turns the JSON output of the benches into the charts and tables of the documentation.
 //!
 //! ```text
 //! cargo bench --bench pairs -- --json > docs/benchmarks/pairs.jsonl
 //! cargo run --release --example charts -- docs/benchmarks/*.jsonl
 //! ```
 //!
-//! Every object names its bench. A new bench needs a module like `pairs` and a line in [`BENCHES`].
+//! Every object names its bench. To add a bench, add a module like `pairs` and a line in [`BENCHES`].
 
 mod bars;
 mod close_wait;
@@ -28,17 +28,18 @@ use crate::bars::Bars;
 use crate::rows::Row;
 
 const HELP: &str = "\
-Draws charts and fills in tables from the benches' JSON lines.
+Draws charts and fills in tables from the JSON output of the benches.
 
 Usage: charts [options] FILE...
 
-      --charts DIR     where the charts go [docs/benchmarks]
-      --tables FILE    the document whose tables are filled in, between the
-                       markers <!-- NAME --> and <!-- /NAME --> [docs/benchmarks.md]
+      --charts DIR     write the charts to this directory [docs/benchmarks]
+      --tables FILE    fill in the tables of this document, between the markers
+                       <!-- NAME --> and <!-- /NAME -->; may be repeated
+                       [docs/benchmarks.md, docs/benchmarks/benchmark-tables.md]
   -h, --help           print this help
 ";
 
-/// What is made of the rows of one bench.
+/// The charts and tables of one bench.
 pub(crate) struct Pages {
     /// By file name.
     charts: Vec<(&'static str, Bars)>,
@@ -48,7 +49,7 @@ pub(crate) struct Pages {
 
 type Factory = fn(&[Row]) -> Pages;
 
-/// Every bench that something is made of.
+/// Every bench that has charts or tables.
 const BENCHES: [(&str, Factory); 6] = [
     ("close_wait", close_wait::pages),
     ("pairs", pairs::pages),
@@ -60,13 +61,13 @@ const BENCHES: [(&str, Factory); 6] = [
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut charts = PathBuf::from("docs/benchmarks");
-    let mut document = PathBuf::from("docs/benchmarks.md");
+    let mut documents = Vec::new();
     let mut rows: BTreeMap<String, Vec<Row>> = BTreeMap::new();
     let mut arguments = lexopt::Parser::from_env();
     while let Some(argument) = arguments.next()? {
         match argument {
             Long("charts") => charts = arguments.value()?.into(),
-            Long("tables") => document = arguments.value()?.into(),
+            Long("tables") => documents.push(PathBuf::from(arguments.value()?)),
             Short('h') | Long("help") => {
                 print!("{HELP}");
                 return Ok(());
@@ -79,28 +80,37 @@ fn main() -> Result<(), Box<dyn Error>> {
             other => return Err(other.unexpected().into()),
         }
     }
+    if documents.is_empty() {
+        documents = ["docs/benchmarks.md", "docs/benchmarks/benchmark-tables.md"].map(PathBuf::from).into();
+    }
     for (bench, rows) in &rows {
         let Some((_, pages)) = BENCHES.iter().find(|(name, _)| name == bench) else {
-            eprintln!("SKIPPED: nothing is known of a bench {bench:?}");
+            eprintln!("SKIPPED: unknown bench {bench:?}");
             continue;
         };
-        publish(&pages(rows), &charts, &document)?;
+        publish(&pages(rows), &charts, &documents)?;
     }
     Ok(())
 }
 
-fn publish(pages: &Pages, charts: &Path, document: &Path) -> Result<(), Box<dyn Error>> {
+fn publish(pages: &Pages, charts: &Path, documents: &[PathBuf]) -> Result<(), Box<dyn Error>> {
     fs::create_dir_all(charts)?;
     for (name, bars) in &pages.charts {
         let path = charts.join(name);
         bars.draw(&path)?;
         println!("{}", path.display());
     }
-    let mut text = fs::read_to_string(document)?;
+    let mut texts: Vec<_> = documents.iter().map(fs::read_to_string).collect::<Result<_, _>>()?;
     for (marker, table) in &pages.tables {
-        text = tables::fill_in(&text, marker, table)?;
+        let text = texts.iter_mut().find(|text| tables::has(text, marker));
+        let text = text.ok_or_else(|| {
+            format!("no document has the marker <!-- {marker} -->: add it where the table belongs")
+        })?;
+        *text = tables::fill_in(text, marker, table)?;
     }
-    fs::write(document, text)?;
-    println!("{}", document.display());
+    for (document, text) in documents.iter().zip(texts) {
+        fs::write(document, text)?;
+        println!("{}", document.display());
+    }
     Ok(())
 }

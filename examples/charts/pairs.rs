@@ -7,10 +7,10 @@ use crate::bars::{Bar, Bars, Form, Mark, Series};
 use crate::rows::Row;
 use crate::tables::table;
 
-/// The reference against itself: its times are the reference's.
+/// The reference against itself: its times are those of the reference.
 const REFERENCE: &str = "libc/edge-until-eagain/again";
 
-/// Who stands in the charts, by which name, in which colour.
+/// The engines in the charts, with name and colour.
 const SHOWN: [(&str, &str, RGBColor); 7] = [
     ("crate/level", "this crate, level", RGBColor(0, 90, 170)),
     ("crate/edge", "this crate, edge", RGBColor(90, 170, 230)),
@@ -42,10 +42,10 @@ pub(crate) fn pages(rows: &[Row]) -> Pages {
 fn machine(rows: &[Row]) -> String {
     let blocks = rows.iter().filter_map(|row| row.object["blocks"].as_u64()).min().unwrap_or(0);
     let machine = rows.iter().find_map(|row| row.text("machine")).unwrap_or("an unknown machine");
-    format!("{machine}; at least {blocks} blocks for each figure.\n")
+    format!("{machine}; at least {blocks} blocks per figure.\n")
 }
 
-/// Against the one reference, every engine.
+/// Returns the rows of all engines against the reference.
 fn of_the_table(rows: &[Row]) -> impl Iterator<Item = &Row> {
     rows.iter().filter(|row| row.text("against").is_none())
 }
@@ -65,7 +65,7 @@ fn time(rows: &[Row]) -> Bars {
     let bar = |row: &Row| Bar { height: row.number("ns_per_connection"), whiskers: None };
     Bars {
         title: "Time to accept a connection: less is better".to_owned(),
-        across: "connections queued when the server wakes",
+        across: "connections in the queue at wake-up",
         up: "ns per connection",
         groups: bursts(rows).iter().map(u64::to_string).collect(),
         series: shown(rows, bar),
@@ -79,9 +79,9 @@ fn time(rows: &[Row]) -> Bars {
 
 fn ratio(rows: &[Row]) -> Bars {
     Bars {
-        title: "Accepting, against accept4 until EAGAIN: less is better".to_owned(),
-        across: "connections queued when the server wakes",
-        up: "time as a multiple, 95 % interval",
+        title: "Time to accept a connection, relative to accept4 until EAGAIN: less is better".to_owned(),
+        across: "connections in the queue at wake-up",
+        up: "ratio, 95 % interval",
         mark: Some(mark(1.0, "1.00")),
         series: shown(rows, multiple),
         ..time(rows)
@@ -108,7 +108,7 @@ fn multiple(row: &Row) -> Bar {
     Bar { height: row.number("ratio"), whiskers: Some((row.number("low"), row.number("high"))) }
 }
 
-/// The crate's strategies against the same system calls by hand.
+/// This crate's triggers against the same system calls, hand-written.
 fn by_hand(rows: &[Row]) -> Bars {
     let engines = [
         ("crate/level", "level", RGBColor(0, 90, 170)),
@@ -117,16 +117,16 @@ fn by_hand(rows: &[Row]) -> Bars {
         ("crate/edge+gate", "edge, with a gate", RGBColor(150, 200, 120)),
     ];
     let bursts = bursts(rows);
-    // At two, both loops by hand are candidates: the better of them is the one with the larger ratio.
+    // At two, both hand-written loops are candidates: the better one has the larger ratio.
     let worst = |engine: &str, burst: u64| {
         let of = direct(rows).filter(|row| row.engine == engine && row.burst() == burst);
         let by_hand = of.filter(|row| row.text("against").is_some_and(|name| name.starts_with("libc/")));
         by_hand.max_by(|a, b| a.number("ratio").total_cmp(&b.number("ratio"))).map(multiple)
     };
     Bars {
-        title: "This crate, against the same system calls written by hand: less is better".to_owned(),
-        across: "connections queued when the server wakes",
-        up: "time as a multiple, 95 % interval; not from 0",
+        title: "This crate, relative to the same system calls, hand-written: less is better".to_owned(),
+        across: "connections in the queue at wake-up",
+        up: "ratio, 95 % interval; not from 0",
         groups: bursts.iter().map(u64::to_string).collect(),
         series: engines
             .into_iter()
@@ -136,7 +136,7 @@ fn by_hand(rows: &[Row]) -> Bars {
                 bars: bursts.iter().map(|burst| worst(engine, *burst)).collect(),
             })
             .collect(),
-        mark: Some(mark(1.05, "promised: at most 1.05")),
+        mark: Some(mark(1.05, "bound: 1.05")),
         notes: vec![],
         from: 0.8,
         form: Form::Points,
@@ -147,13 +147,14 @@ fn by_hand(rows: &[Row]) -> Bars {
 fn sequences(rows: &[Row]) -> Bars {
     let names = sequence_names(rows);
     let series = [
-        ("crate/level", "libc/level-one", "against one a wake-up", RGBColor(90, 170, 230)),
-        ("crate/level", "libc/level-depth", "against all that are queued", RGBColor(0, 90, 170)),
+        ("crate/level", "libc/level-one", "relative to one per wake-up", RGBColor(90, 170, 230)),
+        ("crate/level", "libc/level-depth", "relative to the whole queue per wake-up", RGBColor(0, 90, 170)),
     ];
     Bars {
-        title: "Guessing how many wait, against the two that do not guess: less is better".to_owned(),
+        title: "Predicting the queue length, relative to the two loops without prediction: less is better"
+            .to_owned(),
         across: "bursts, repeated",
-        up: "time as a multiple, 95 % interval; not from 0",
+        up: "ratio, 95 % interval; not from 0",
         groups: names.iter().map(|name| in_lines(name)).collect(),
         series: series
             .into_iter()
@@ -166,7 +167,7 @@ fn sequences(rows: &[Row]) -> Bars {
                     .collect(),
             })
             .collect(),
-        mark: Some(mark(1.03, "promised: at most 1.03")),
+        mark: Some(mark(1.03, "bound: 1.03")),
         notes: vec![],
         from: 0.6,
         form: Form::Points,
@@ -174,7 +175,7 @@ fn sequences(rows: &[Row]) -> Bars {
     }
 }
 
-/// A name of at most three short lines.
+/// Breaks a name into at most three short lines.
 fn in_lines(name: &str) -> String {
     let mut lines = vec![String::new()];
     for part in name.split_inclusive([',', ' ']) {
@@ -242,7 +243,7 @@ fn direct_table(rows: &[Row]) -> String {
             ]
         })
         .collect();
-    table(&["engine", "against", "queued", "ratio", "95 % interval", "promised at most"], &lines)
+    table(&["engine", "against", "queued", "ratio", "95 % interval", "bound"], &lines)
 }
 
 fn sequence_table(rows: &[Row]) -> String {

@@ -1,4 +1,4 @@
-//! The lines that the benches print.
+//! The output of the benches, a JSON object per line.
 
 use std::error::Error;
 use std::fs;
@@ -6,17 +6,17 @@ use std::path::Path;
 
 use serde_json::Value;
 
-/// One object. What a bench has of its own is in `object`.
+/// One object.
 #[derive(Clone, Debug)]
 pub(crate) struct Row {
     pub(crate) bench: String,
-    /// Of `pairs`; empty elsewhere.
+    /// For `pairs`; empty for other benches.
     pub(crate) engine: String,
     pub(crate) object: Value,
 }
 
 impl Row {
-    /// A number; NaN where there is none.
+    /// Returns a number; NaN if there is none.
     pub(crate) fn number(&self, key: &str) -> f64 {
         self.object[key].as_f64().unwrap_or(f64::NAN)
     }
@@ -30,7 +30,7 @@ impl Row {
     }
 }
 
-/// All rows of a file.
+/// Reads all rows of a file.
 pub(crate) fn read(path: &Path) -> Result<Vec<Row>, Box<dyn Error>> {
     let text = fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
     let lines = text.lines().filter(|line| !line.trim().is_empty());
@@ -40,7 +40,7 @@ pub(crate) fn read(path: &Path) -> Result<Vec<Row>, Box<dyn Error>> {
 fn row(line: &str) -> Result<Row, Box<dyn Error>> {
     let object: Value = serde_json::from_str(line)?;
     let field = |key: &str| object[key].as_str().map(str::to_owned);
-    let bench = field("bench").ok_or("no \"bench\"")?;
+    let bench = field("bench").ok_or("the key \"bench\" is missing")?;
     Ok(Row { bench, engine: field("engine").unwrap_or_default(), object })
 }
 

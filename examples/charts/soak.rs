@@ -1,4 +1,4 @@
-//! The example `soak`: what a server bears at its door.
+//! The example `soak`: an acceptor under load and faults.
 
 use plotters::style::RGBColor;
 use serde_json::Value;
@@ -14,7 +14,7 @@ pub(crate) fn pages(rows: &[Row]) -> Pages {
         charts: overload.map(|row| ("overload.svg", waits(row))).into_iter().collect(),
         tables: vec![
             ("soak-machine", machine(rows)),
-            ("soak-all", accounts(rows)),
+            ("soak-all", counts(rows)),
             ("soak-load", load(rows)),
             ("soak-attack", attack(rows)),
             ("soak-overload", delays(rows)),
@@ -30,10 +30,10 @@ fn scenario<'a>(rows: &'a [Row], name: &str) -> Option<&'a Row> {
 fn machine(rows: &[Row]) -> String {
     let all = scenario(rows, "all");
     let machine = all.and_then(|row| row.text("machine")).unwrap_or("An unknown machine");
-    format!("{machine}; {:.0} seconds for all together.\n", all.map_or(f64::NAN, |row| row.number("seconds")))
+    format!("{machine}; {:.0} seconds in all.\n", all.map_or(f64::NAN, |row| row.number("seconds")))
 }
 
-fn accounts(rows: &[Row]) -> String {
+fn counts(rows: &[Row]) -> String {
     let columns = [
         "connected",
         "delivered",
@@ -46,12 +46,11 @@ fn accounts(rows: &[Row]) -> String {
     ];
     let line = |row: &Row| {
         let name = format!("`{}`", row.text("scenario").unwrap_or_default());
-        let what = row.text("about").map_or(name.clone(), |about| format!("{name}: {about}"));
         let numbers = columns.map(|column| row.object[column].to_string());
         let balanced = if row.object["balanced"] == true { "yes" } else { "**no**" };
-        [&[what][..], &numbers, &[balanced.to_owned()]].concat()
+        [&[name][..], &numbers, &[balanced.to_owned()]].concat()
     };
-    let played = rows.iter().filter(|row| row.object["connected"].is_u64());
+    let done = rows.iter().filter(|row| row.object["connected"].is_u64());
     let head = [
         "",
         "connected",
@@ -64,7 +63,7 @@ fn accounts(rows: &[Row]) -> String {
         "limit",
         "balanced",
     ];
-    table(&head, &played.map(line).collect::<Vec<_>>())
+    table(&head, &done.map(line).collect::<Vec<_>>())
 }
 
 fn load(rows: &[Row]) -> String {
@@ -78,8 +77,7 @@ fn load(rows: &[Row]) -> String {
             whole("rss_kib_after_all"),
         ]
     };
-    let head =
-        ["held at once", "rounds", "connections a second", "KiB after the first round", "KiB after the last"];
+    let head = ["held at once", "rounds", "connections/s", "KiB after round 1", "KiB at the end"];
     table(&head, &scenario(rows, "load").map(line).into_iter().collect::<Vec<_>>())
 }
 
@@ -97,8 +95,7 @@ fn attack(rows: &[Row]) -> String {
             served(without),
         ]
     };
-    let head =
-        ["flood, a second", "polite served", "ms, half", "ms, 99 of 100", "ms, all", "with the gate alone"];
+    let head = ["flood/s", "others served", "p50 ms", "p99 ms", "max ms", "gate only"];
     table(&head, &scenario(rows, "attack").map(line).into_iter().collect::<Vec<_>>())
 }
 
@@ -112,12 +109,9 @@ fn delays(rows: &[Row]) -> String {
     };
     let lines = scenario(rows, "overload").map(|row| {
         let target = format!("`QueueDelay`, target {:.0} ms", row.number("target_ms"));
-        vec![line("a gate that pauses", &row.object["pausing"]), line(&target, &row.object)]
+        vec![line("gate that waits", &row.object["pausing"]), line(&target, &row.object)]
     });
-    table(
-        &["", "served a second", "ms, half", "ms, 99 of 100", "ms, all", "steps within the bound"],
-        &lines.unwrap_or_default(),
-    )
+    table(&["", "served/s", "p50 ms", "p99 ms", "max ms", "steps within bound"], &lines.unwrap_or_default())
 }
 
 fn milliseconds(value: &Value) -> String {
@@ -130,26 +124,26 @@ fn skipped(rows: &[Row]) -> String {
     if lines.is_empty() { "None.\n".to_owned() } else { lines }
 }
 
-/// For each step the wait of 99 of 100.
+/// The p99 of each step.
 fn waits(row: &Row) -> Bars {
     let bars = |steps: &Value| -> Vec<Option<Bar>> {
         let steps = steps.as_array().into_iter().flatten();
         steps.map(|step| step[3].as_f64().map(|height| Bar { height, whiskers: None })).collect()
     };
     let steps = row.object["over_time"].as_array().into_iter().flatten();
-    // Those at which a second begins are named.
+    // Steps at which a second begins are labelled.
     let seconds = steps.map(|step| step[0].as_f64().filter(|when| when.fract() == 0.0));
     let series = [
-        ("a gate that pauses", RGBColor(110, 110, 110), &row.object["pausing"]["over_time"]),
-        ("a gate and QueueDelay", RGBColor(0, 90, 170), &row.object["over_time"]),
+        ("Gate", RGBColor(110, 110, 110), &row.object["pausing"]["over_time"]),
+        ("Gate and QueueDelay", RGBColor(0, 90, 170), &row.object["over_time"]),
     ];
     let series =
         series.map(|(name, colour, steps)| Series { name: name.to_owned(), colour, bars: bars(steps) });
     let target = row.number("target_ms");
     Bars {
-        title: "Waiting for one's turn at a server that is offered twice what it can serve".to_owned(),
-        across: "seconds since it began",
-        up: "ms, 99 of 100 of those served; logarithmic",
+        title: "Time in the accept queue of a server under twice the load that it can serve".to_owned(),
+        across: "seconds",
+        up: "ms, p99 of the served; logarithmic",
         groups: seconds.map(|second| second.map_or(String::new(), |second| second.to_string())).collect(),
         series: series.into(),
         mark: Some(Mark {

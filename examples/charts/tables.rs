@@ -1,8 +1,8 @@
-//! Markdown.
+//! Tables in Markdown.
 
 use crate::rows::Row;
 
-/// A table; the first column to the left, numbers to the right.
+/// Formats a table: the first column left-aligned, the others right-aligned.
 pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
     let head: Vec<String> = head.iter().map(ToString::to_string).collect();
@@ -11,16 +11,20 @@ pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     format!("{}|{}|\n{body}", line(&head), rule.join("|"))
 }
 
-/// What was measured on.
+/// Returns the machine of the measurement.
 pub(crate) fn machine(rows: &[Row]) -> String {
     format!("{}.\n", rows.iter().find_map(|row| row.text("machine")).unwrap_or("An unknown machine"))
 }
 
-/// Replaces what stands between `<!-- marker -->` and `<!-- /marker -->`.
+/// Returns whether the document has this marker.
+pub(crate) fn has(document: &str, marker: &str) -> bool {
+    document.contains(&format!("<!-- {marker} -->"))
+}
+
+/// Replaces the text between `<!-- marker -->` and `<!-- /marker -->`.
 pub(crate) fn fill_in(document: &str, marker: &str, table: &str) -> Result<String, String> {
     let (open, close) = (format!("<!-- {marker} -->"), format!("<!-- /{marker} -->"));
-    let missing = |what: &str| format!("the document has no {what}: add it where the table shall stand");
-    let (before, rest) = document.split_once(&open).ok_or_else(|| missing(&open))?;
-    let (_, after) = rest.split_once(&close).ok_or_else(|| missing(&close))?;
+    let (before, rest) = document.split_once(&open).ok_or_else(|| format!("the document has no {open}"))?;
+    let (_, after) = rest.split_once(&close).ok_or_else(|| format!("the document has no {close}"))?;
     Ok(format!("{before}{open}\n{table}{close}{after}"))
 }

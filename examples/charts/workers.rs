@@ -29,7 +29,7 @@ fn load(row: &Row) -> &str {
     row.text("load").unwrap_or_default()
 }
 
-/// How often threads go to sleep for one lone connection: whoever is woken sleeps again.
+/// How often worker threads block per lone connection: each needless wake-up blocks once more.
 fn sleeps(rows: &[Row]) -> Bars {
     let lone: Vec<&Row> = rows.iter().filter(|row| load(row) == "lone").collect();
     let mut numbers: Vec<u64> = lone.iter().map(|row| workers(row)).collect();
@@ -51,9 +51,9 @@ fn sleeps(rows: &[Row]) -> Bars {
         bars: ways.iter().map(|name| bar(name, *number)).collect(),
     });
     Bars {
-        title: "How often workers go to sleep for a lone connection: less is better".to_owned(),
-        across: "how they share an address",
-        up: "sleeps per connection",
+        title: "Context switches of workers per lone connection: less is better".to_owned(),
+        across: "how workers share an address",
+        up: "voluntary context switches per connection",
         groups: ways.iter().map(|name| name.replace(", ", ",\n")).collect(),
         series: series.collect(),
         mark: None,
@@ -86,14 +86,14 @@ fn all(rows: &[Row]) -> String {
         "way",
         "load",
         "workers",
-        "connections a second",
-        "µs to the byte, p50",
+        "connections/s",
+        "µs to first byte, p50",
         "p99",
-        "wake-ups",
+        "wakeups",
         "wasted",
         "sleeps",
-        "least share",
-        "largest",
+        "smallest share",
+        "largest share",
         "Jain",
         "CPU µs",
     ];

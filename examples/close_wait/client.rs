@@ -1,4 +1,4 @@
-//! The clients: one who holds the place, a crowd of which half quit, and the newcomers.
+//! The clients: one that occupies the server, many of which half quit, and later ones.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -7,44 +7,44 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-/// How long a newcomer waits for an answer.
+/// How long a later client waits for its reply.
 pub(crate) const PATIENCE: Duration = Duration::from_millis(800);
-/// How long those wait who mean to stay; in a server that works nobody waits so long.
+/// How long the clients wait that do not quit. No client of a correct server waits that long.
 const LONG: Duration = Duration::from_secs(30);
 
 const LINE: &[u8] = b"hello\n";
 
-/// A client that speaks one line.
+/// A client that sends one line.
 pub(crate) struct Client {
     stream: TcpStream,
 }
 
-/// What a client got for its line.
+/// What a client received in reply to its line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reply {
-    /// Its line came back.
+    /// Its line.
     Answered,
-    /// The connection was ended, with or without a last word.
+    /// The end of the connection, with or without a message.
     Refused,
-    /// Nothing at all.
+    /// Nothing.
     Silence,
 }
 
 impl Client {
-    /// Connects and says its line.
+    /// Connects and sends the line.
     pub(crate) fn ask(server: SocketAddr) -> io::Result<Self> {
         let mut stream = TcpStream::connect(server)?;
-        // Who was refused already cannot write any more: the reply will tell.
+        // Fails if the server has refused the connection already; `reply` reports it.
         let _ = stream.write_all(LINE);
         Ok(Self { stream })
     }
 
-    /// Waits for the answer.
+    /// Waits for the reply.
     pub(crate) fn reply(&mut self, patience: Duration) -> io::Result<Reply> {
         self.stream.set_read_timeout(Some(patience))?;
-        let mut heard = [0; LINE.len()];
-        match self.stream.read_exact(&mut heard) {
-            Ok(()) if heard == LINE => Ok(Reply::Answered),
+        let mut received = [0; LINE.len()];
+        match self.stream.read_exact(&mut received) {
+            Ok(()) if received == LINE => Ok(Reply::Answered),
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
                 Ok(Reply::Silence)
             }
@@ -52,7 +52,7 @@ impl Client {
         }
     }
 
-    /// Says goodbye and waits until the server has closed: the place is free when this returns.
+    /// Closes and waits until the server has closed too: its permit is released when this returns.
     pub(crate) fn leave(mut self) -> io::Result<()> {
         self.stream.set_read_timeout(Some(PATIENCE))?;
         self.stream.shutdown(Shutdown::Write)?;
@@ -60,69 +60,69 @@ impl Client {
     }
 }
 
-/// Asks `count` times in a row, as new clients, and counts the answers.
-pub(crate) fn newcomers_answered(server: SocketAddr, count: usize) -> io::Result<usize> {
+/// Connects `count` clients one after the other, and returns how many were answered.
+pub(crate) fn count_answered(server: SocketAddr, count: usize) -> io::Result<usize> {
     let mut answered = 0;
     for _ in 0..count {
-        let mut newcomer = Client::ask(server)?;
-        if newcomer.reply(PATIENCE)? == Reply::Answered {
+        let mut client = Client::ask(server)?;
+        if client.reply(PATIENCE)? == Reply::Answered {
             answered += 1;
-            newcomer.leave()?;
+            client.leave()?;
         }
     }
     Ok(answered)
 }
 
-/// Those who connect while the place is taken: every other one quits at once, the rest ask and wait.
-pub(crate) struct Crowd {
+/// The clients that connect while the server is full: every other one quits at once, the rest ask and wait.
+pub(crate) struct Clients {
     waiting: JoinHandle<()>,
-    fate: Arc<Fate>,
+    replies: Arc<Replies>,
 }
 
-/// What has become of those who stayed, so far.
+/// The replies so far to the clients that wait.
 #[derive(Debug, Default)]
-pub(crate) struct Fate {
+struct Replies {
     answered: AtomicUsize,
     refused: AtomicUsize,
 }
 
-impl Crowd {
-    /// Connects them all; when this returns they are in the queue.
-    pub(crate) fn arrive(server: SocketAddr, size: usize) -> io::Result<Self> {
+impl Clients {
+    /// Connects `count` clients. All are queued when this returns.
+    pub(crate) fn connect(server: SocketAddr, count: usize) -> io::Result<Self> {
         let mut stayed = Vec::new();
-        for number in 0..size {
+        for number in 0..count {
             if number % 2 == 0 {
                 drop(TcpStream::connect(server)?);
             } else {
                 stayed.push(Client::ask(server)?);
             }
         }
-        let fate = Arc::new(Fate::default());
+        let replies = Arc::new(Replies::default());
         let waiting = thread::spawn({
-            let fate = Arc::clone(&fate);
-            move || stayed.into_iter().for_each(|client| fate.await_reply(client))
+            let replies = Arc::clone(&replies);
+            move || stayed.into_iter().for_each(|client| replies.await_reply(client))
         });
-        Ok(Self { waiting, fate })
+        Ok(Self { waiting, replies })
     }
 
-    /// How many were answered, and how many refused, until now.
+    /// Returns how many were answered and how many refused so far.
     pub(crate) fn answered_and_refused(&self) -> (usize, usize) {
-        (self.fate.answered.load(Ordering::Acquire), self.fate.refused.load(Ordering::Acquire))
+        (self.replies.answered.load(Ordering::Acquire), self.replies.refused.load(Ordering::Acquire))
     }
 
-    /// Waits until all have gone; the listener should be closed by now.
-    pub(crate) fn disperse(self) {
-        self.waiting.join().expect("the crowd does not panic");
+    /// Waits until all have closed. Close the listener first.
+    pub(crate) fn join(self) {
+        self.waiting.join().expect("the clients do not panic");
     }
 }
 
-impl Fate {
-    /// They are served in the order in which they came, so they can be waited for in that order.
+impl Replies {
+    /// The queue is FIFO, so one thread can wait for the clients in the order in which they connected.
     fn await_reply(&self, mut client: Client) {
         match client.reply(LONG) {
             Ok(Reply::Answered) => {
                 self.answered.fetch_add(1, Ordering::AcqRel);
-                // Gone at once, or the place would never be free for the next one.
+                // At once: the next client is served when this one has closed.
                 let _ = client.leave();
             }
             Ok(Reply::Refused) | Err(_) => {

@@ -1,4 +1,4 @@
-//! The loop with the fault, in raw calls: the heart of many an epoll server, and one word wrong in it.
+//! The faulty accept loop, in raw system calls: the core of a typical epoll server with one wrong word.
 #![allow(unsafe_code)]
 
 use std::collections::HashMap;
@@ -10,9 +10,9 @@ use std::ptr;
 
 use crate::service::{LIMIT, Next, Service};
 
-/// Level-triggered: the event comes back as long as the queue is not empty.
+/// Level-triggered: every wait reports the listener while its queue is not empty.
 pub(crate) const LEVEL: u32 = 0;
-/// Edge-triggered: the event comes once, and again only with the next arrival.
+/// Edge-triggered: a wait reports the listener once, and again only after the next arrival.
 #[expect(clippy::cast_sign_loss, reason = "a bit mask that libc writes as a signed number")]
 pub(crate) const EDGE: u32 = libc::EPOLLET as u32;
 
@@ -20,7 +20,7 @@ const LISTENER: u64 = 0;
 const STOP: u64 = 1;
 const FIRST_CONNECTION: u64 = 2;
 
-/// Serves until it is told to stop.
+/// Serves until `service.stop` is readable.
 pub(crate) fn serve(listener: &TcpListener, trigger: u32, service: &mut Service) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let mut server = Server {
@@ -57,20 +57,20 @@ impl Server {
             // SAFETY: accept4(2) takes null for both pointers when no address is wanted.
             let fd = unsafe { libc::accept4(self.listener, ptr::null_mut(), ptr::null_mut(), flags) };
             if fd < 0 {
-                return Ok(()); // EAGAIN: the queue is empty, and the next arrival makes a new edge.
+                return Ok(()); // EAGAIN: the queue is empty, and the next arrival raises a new edge.
             }
             if self.connections.len() >= LIMIT as usize {
-                // SAFETY: accept4 has just made this descriptor, and nobody else knows it.
+                // SAFETY: accept4 has just made this descriptor, and nothing else owns it.
                 unsafe { libc::close(fd) };
-                // THE FAULT: what is still queued makes no edge any more. `continue` is the cure.
+                // THE FAULT: the connections that are still queued raise no further edge. Write `continue`.
                 return Ok(());
             }
             // SAFETY: as above; from here on the stream owns it.
-            self.welcome(unsafe { TcpStream::from_raw_fd(fd) })?;
+            self.add(unsafe { TcpStream::from_raw_fd(fd) })?;
         }
     }
 
-    fn welcome(&mut self, stream: TcpStream) -> io::Result<()> {
+    fn add(&mut self, stream: TcpStream) -> io::Result<()> {
         self.watch(stream.as_raw_fd(), self.next_token, LEVEL)?;
         self.connections.insert(self.next_token, stream);
         self.next_token += 1;
@@ -111,6 +111,6 @@ fn epoll_create() -> io::Result<OwnedFd> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the call has just made this descriptor, and nobody else knows it.
+    // SAFETY: the call has just made this descriptor, and nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

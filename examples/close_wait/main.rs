@@ -1,7 +1,7 @@
-//! How a server can be down for good, asleep, with nothing to show in `lsof`: seen, explained and cured.
+//! A server that is down forever, asleep, with nothing to see in `lsof`: reproduced, explained and fixed.
 //!
-//! The same scene is played on loopback for a faulty accept loop and for the acceptors of this crate. What is
-//! printed was measured from outside, in `/proc/net/tcp` and on the clock of the server's thread.
+//! The same scenario runs on loopback against a faulty accept loop and against the acceptors of this crate. All figures
+//! are observed from outside: in `/proc/net/tcp`, and on the CPU clock of the server's thread.
 //!
 //! ```text
 //! cargo run --release --example close_wait
@@ -9,10 +9,10 @@
 
 mod client;
 mod faulty;
+mod observer;
 mod ours;
-mod outsider;
 mod report;
-mod scene;
+mod scenario;
 mod service;
 
 use std::error::Error;
@@ -21,14 +21,14 @@ use std::process::ExitCode;
 
 use lexopt::prelude::*;
 
-use crate::scene::{CASTS, play};
+use crate::scenario::{VARIANTS, run_variant};
 
 const HELP: &str = "\
-Plays the outage with no owner, on a faulty accept loop and on this crate.
+Strands connections with a faulty accept loop, and serves them with this crate.
 
 Usage: close_wait [--json]
 
-      --json  print one JSON object a line instead of the story
+      --json  print one JSON object per line instead of the explanation
   -h, --help  print this help
 
 Exits with 0 if the faulty loop stranded its clients and no acceptor of this
@@ -39,9 +39,7 @@ fn main() -> ExitCode {
     match run() {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => {
-            eprintln!(
-                "close_wait: it did not go as told: the faulty loop should strand, and nothing else should"
-            );
+            eprintln!("close_wait: the faulty loop must strand connections, and this crate must not");
             ExitCode::FAILURE
         }
         Err(error) => {
@@ -51,7 +49,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether all went as the story says.
+/// Returns whether only the faulty loop stranded connections.
 fn run() -> Result<bool, Box<dyn Error>> {
     let mut json = false;
     let mut arguments = lexopt::Parser::from_env();
@@ -65,28 +63,28 @@ fn run() -> Result<bool, Box<dyn Error>> {
             _ => return Err(argument.unexpected().into()),
         }
     }
-    if json { print_json() } else { print_story() }
+    if json { print_json() } else { print_text() }
 }
 
 fn print_json() -> Result<bool, Box<dyn Error>> {
-    let mut as_told = true;
-    for cast in CASTS {
-        let outcome = play(cast)?;
-        as_told &= outcome.is_as_told();
+    let mut expected = true;
+    for variant in VARIANTS {
+        let outcome = run_variant(variant)?;
+        expected &= outcome.is_expected();
         writeln!(io::stdout(), "{}", outcome.to_json())?;
     }
-    Ok(as_told)
+    Ok(expected)
 }
 
-fn print_story() -> Result<bool, Box<dyn Error>> {
+fn print_text() -> Result<bool, Box<dyn Error>> {
     let mut out = io::stdout();
-    writeln!(out, "{}\n{}", report::STORY, report::HEAD)?;
-    let mut as_told = true;
-    for cast in CASTS {
-        let outcome = play(cast)?;
-        as_told &= outcome.is_as_told();
+    writeln!(out, "{}\n{}", report::INTRODUCTION, report::HEAD)?;
+    let mut expected = true;
+    for variant in VARIANTS {
+        let outcome = run_variant(variant)?;
+        expected &= outcome.is_expected();
         writeln!(out, "{outcome}")?;
     }
-    writeln!(out, "\n{}", report::CURE)?;
-    Ok(as_told)
+    writeln!(out, "\n{}", report::FIX)?;
+    Ok(expected)
 }

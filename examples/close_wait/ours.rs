@@ -1,13 +1,10 @@
-//! The same server on this crate. The same code serves every strategy.
+//! The same server on this crate, with any trigger.
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 
-use epoll_acceptor::{
-    Acceptor, EdgeTriggered, Epoll, Events, Exclusive, Gate, Interest, LevelTriggered, Refusal, Token,
-    Trigger, WhenFull,
-};
+use epoll_acceptor::{Acceptor, Epoll, Events, Gate, Interest, Refusal, Token, Trigger, WhenFull};
 
 use crate::service::{LIMIT, Next, Service};
 
@@ -15,20 +12,20 @@ const LISTENER: Token = Token(0);
 const STOP: Token = Token(1);
 const FIRST_CONNECTION: u64 = 2;
 
-/// What the shed ones read instead of an answer.
-const LAST_WORD: &str = "busy, come back later\n";
+/// What a refused client reads instead of a reply.
+const BUSY: &str = "busy, try again later\n";
 
-/// Leaves those who find the server full to the kernel's queue, until it is their turn.
-pub(crate) fn pause() -> WhenFull {
-    WhenFull::Pause
+/// Leaves further connections in the kernel's accept queue while the server is full.
+pub(crate) fn wait() -> WhenFull {
+    WhenFull::Wait
 }
 
-/// Sends those who find the server full away with a word.
+/// Refuses further connections with a message while the server is full.
 pub(crate) fn shed() -> WhenFull {
-    WhenFull::Shed(Refusal::message(LAST_WORD))
+    WhenFull::Shed(Refusal::message(BUSY))
 }
 
-/// Serves until it is told to stop.
+/// Serves until `service.stop` is readable.
 pub(crate) fn serve(
     listener: TcpListener,
     trigger: Trigger,
@@ -36,24 +33,8 @@ pub(crate) fn serve(
     service: &mut Service,
 ) -> io::Result<()> {
     let epoll = Epoll::new()?;
-    let gate = Gate::new(LIMIT).when_full(when_full);
-    match trigger {
-        Trigger::Edge => {
-            run(&epoll, EdgeTriggered::on(listener).gate(&gate).register(&epoll, LISTENER)?, service)
-        }
-        Trigger::Level => {
-            run(&epoll, LevelTriggered::on(listener).gate(&gate).register(&epoll, LISTENER)?, service)
-        }
-        Trigger::Exclusive => {
-            run(&epoll, Exclusive::on(listener).gate(&gate).register(&epoll, LISTENER)?, service)
-        }
-    }
-}
-
-fn run<A>(epoll: &Epoll, mut acceptor: A, service: &mut Service) -> io::Result<()>
-where
-    A: Acceptor<Stream = TcpStream>,
-{
+    let gate = Gate::builder(LIMIT).when_full(when_full).build();
+    let mut acceptor = trigger.on(listener).gate(&gate).register(&epoll, LISTENER)?;
     epoll.add(&service.stop, STOP, Interest::IN)?;
     let mut connections = HashMap::new();
     let mut next_token = FIRST_CONNECTION;

@@ -1,32 +1,31 @@
-//! What every server of this example does with a connection, whatever way it was accepted.
+//! What every server of this example does with a connection once it is accepted.
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, Sender};
 
-/// How many connections each server takes at a time.
+/// How many connections each server serves at a time.
 pub(crate) const LIMIT: u32 = 1;
 
-/// An echo service whose first answer takes a while.
+/// An echo service whose first reply takes a while.
 pub(crate) struct Service {
     /// Readable when the server should end.
     pub(crate) stop: UnixStream,
     /// Taken by the first request.
-    pub(crate) errand: Option<Errand>,
+    pub(crate) task: Option<Task>,
 }
 
-/// What keeps the server busy with its first request until the whole crowd has arrived.
+/// Keeps the server busy with its first request until all clients are queued.
 ///
-/// Many arrivals become one edge only while the server is not waiting for it. Under a real flood a server is
-/// hardly ever waiting, so the arrivals coalesce by themselves; two hundred clients of one small example
-/// might be taken one by one. So here the server has something to do before it waits again. Nothing else is
-/// staged.
-pub(crate) struct Errand {
+/// Many arrivals become one edge only while the server is not waiting for events. A server under load hardly ever waits,
+/// so its arrivals coalesce by themselves; the two hundred clients of this example might be accepted one by one. So the
+/// server is given something to do before it waits again. Nothing else is staged.
+pub(crate) struct Task {
     pub(crate) begun: Sender<()>,
     pub(crate) done: Receiver<()>,
 }
 
-/// What becomes of a connection after it was served.
+/// What to do with a connection after an event.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Next {
     Keep,
@@ -34,14 +33,14 @@ pub(crate) enum Next {
 }
 
 impl Service {
-    /// Sends back what has come.
+    /// Sends back what the client sent.
     pub(crate) fn answer(&mut self, mut connection: impl Read + Write) -> Next {
         let mut buffer = [0; 64];
         match connection.read(&mut buffer) {
             Ok(0) => Next::Close,
             Ok(length) => {
-                self.run_errand();
-                // A line fits into an empty send buffer; who has gone meanwhile is closed like the others.
+                self.run_task();
+                // A line fits into an empty send buffer; an error means that the client is gone.
                 match connection.write_all(&buffer[..length]) {
                     Ok(()) => Next::Keep,
                     Err(_) => Next::Close,
@@ -52,9 +51,9 @@ impl Service {
         }
     }
 
-    fn run_errand(&mut self) {
-        if let Some(Errand { begun, done }) = self.errand.take() {
-            // An error means that the other side has given up: then there is nothing to wait for.
+    fn run_task(&mut self) {
+        if let Some(Task { begun, done }) = self.task.take() {
+            // An error means that the other side has given up: there is nothing to wait for.
             let _ = begun.send(()).map(|()| done.recv());
         }
     }

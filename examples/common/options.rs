@@ -6,38 +6,37 @@ use lexopt::prelude::*;
 
 use crate::address::Address;
 
-/// What each of them prints for `--help`, after a first line of its own.
+/// Printed for `--help`, after a usage line of their own.
 pub(crate) const HELP: &str = "      --listen ADDR      127.0.0.1:8080, [::1]:0 (any port) or unix:PATH
       --trigger TRIGGER  level (default), edge or exclusive
       --limit N          serve at most N connections at once
-      --when-full WHAT   what becomes of those above the limit: pause (default)
-                         leaves them in the kernel's queue until it is their
-                         turn, shed closes them
+      --when-full WHAT   what happens to connections above the limit: wait
+                         (default) leaves them in the kernel's accept queue
+                         until one closes, shed closes them
       --budget N         attempts to accept per pass (default 64)
   -h, --help             print this help
 
-Prints `listening on ADDR` when it is ready. SIGINT or SIGTERM ends it, and it
-prints its counters.
+Prints `listening on ADDR` when it is ready. On SIGINT or SIGTERM it prints its
+counters and ends.
 ";
 
-/// What the server is to do.
+/// The configuration of a server.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
     pub(crate) listen: Address,
     pub(crate) trigger: Trigger,
-    /// Without a limit, one that is never reached.
     pub(crate) gate: Gate,
     pub(crate) budget: u32,
 }
 
-/// No server gets so far.
+/// More connections than a server has descriptors.
 const NO_LIMIT: u32 = 1_000_000;
 
 impl Options {
-    /// Reads the command line; `None` if it asks for help.
+    /// Reads the command line. Returns `None` for `--help`.
     pub(crate) fn from_command_line() -> Result<Option<Self>, lexopt::Error> {
         let (mut listen, mut trigger, mut limit, mut when_full) =
-            (None, Trigger::Level, None, WhenFull::Pause);
+            (None, Trigger::Level, None, WhenFull::Wait);
         let mut budget = 64;
         let mut arguments = lexopt::Parser::from_env();
         while let Some(argument) = arguments.next()? {
@@ -52,9 +51,9 @@ impl Options {
             }
         }
         Ok(Some(Self {
-            listen: listen.ok_or("--listen ADDR is missing")?,
+            listen: listen.ok_or("--listen ADDR is required")?,
             trigger,
-            gate: Gate::new(limit.unwrap_or(NO_LIMIT)).when_full(when_full),
+            gate: Gate::builder(limit.unwrap_or(NO_LIMIT)).when_full(when_full).build(),
             budget,
         }))
     }
@@ -62,8 +61,8 @@ impl Options {
 
 fn parse_when_full(text: &str) -> Result<WhenFull, &'static str> {
     match text {
-        "pause" => Ok(WhenFull::Pause),
+        "wait" => Ok(WhenFull::Wait),
         "shed" => Ok(WhenFull::Shed(Refusal::Close)),
-        _ => Err("--when-full is pause or shed"),
+        _ => Err("--when-full must be wait or shed"),
     }
 }

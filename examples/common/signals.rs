@@ -1,11 +1,11 @@
-//! The two signals that end a server, as a descriptor that its loop watches.
+//! The signals that end a server, as a descriptor for its event loop.
 
 use std::io;
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-/// Blocks SIGINT and SIGTERM; the descriptor is readable when one of them has come.
+/// Blocks SIGINT and SIGTERM. The descriptor is readable when one of them is pending.
 pub(crate) fn block() -> io::Result<SignalFd> {
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGINT);

@@ -17,11 +17,11 @@ pub(crate) enum Address {
     Unix(PathBuf),
 }
 
-/// A path that goes when the server does.
+/// The path of a Unix socket; removed when dropped.
 #[derive(Debug)]
 pub(crate) struct SocketFile(PathBuf);
 
-/// Lowered by the kernel to net.core.somaxconn. While the server is full, this is its waiting room.
+/// The kernel lowers it to net.core.somaxconn. While the server is full, connections wait in this queue.
 const BACKLOG: i32 = 4096;
 
 impl FromStr for Address {
@@ -31,7 +31,7 @@ impl FromStr for Address {
         match text.strip_prefix("unix:") {
             Some(path) => Ok(Self::Unix(path.into())),
             None => text.parse().map(Self::Tcp).map_err(|_| {
-                "an address looks like 127.0.0.1:8080, [::1]:8080 or unix:/run/echo.socket".to_owned()
+                "an address must be like 127.0.0.1:8080, [::1]:8080 or unix:/run/echo.socket".to_owned()
             }),
         }
     }
@@ -54,7 +54,7 @@ pub(crate) fn listen_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// The listener, and what removes its path when dropped.
+/// Returns the listener, and a guard that removes its path.
 pub(crate) fn listen_unix(path: PathBuf) -> io::Result<(UnixListener, SocketFile)> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.bind(&SockAddr::unix(&path)?)?;
@@ -65,7 +65,7 @@ pub(crate) fn listen_unix(path: PathBuf) -> io::Result<(UnixListener, SocketFile
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // Somebody may have removed it before: then all is well.
+        // An error means that it was removed already.
         let _ = fs::remove_file(&self.0);
     }
 }

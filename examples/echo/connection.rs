@@ -2,13 +2,13 @@
 
 use std::io::{ErrorKind, Read, Write};
 
-/// How much is read at a time, and so the most that a connection ever holds back.
+/// How much is read at a time, and so the most that a connection buffers.
 pub(crate) const CHUNK: usize = 4096;
 
-/// A connection, and what its client has sent and not yet taken back.
+/// A connection, and what it has read and not yet written back.
 ///
-/// Back-pressure: as long as anything is pending, nothing more is read. A client that does not read what it
-/// sent finds its own sending blocked, and costs one chunk of memory.
+/// Backpressure: while anything is pending, nothing more is read. A client that does not read blocks its own writes, and
+/// costs one chunk of memory.
 #[derive(Debug)]
 pub(crate) struct Echo<C> {
     pub(crate) connection: C,
@@ -16,41 +16,41 @@ pub(crate) struct Echo<C> {
     waits_for: WaitsFor,
 }
 
-/// What a connection needs next.
+/// What a connection waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WaitsFor {
-    /// Something to echo.
-    Input,
-    /// Room to send.
-    Room,
+    /// Data to read.
+    Readable,
+    /// Room in the send buffer.
+    Writable,
 }
 
-/// What came of one event.
+/// The result of one event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Turn {
-    /// It waits for what it waited for before.
+pub(crate) enum Progress {
+    /// It waits for the same as before.
     Same,
     /// It waits for something else now.
     Changed(WaitsFor),
-    /// The client has gone, or the connection is broken.
-    Over,
+    /// The client has closed, or the connection is broken.
+    Closed,
 }
 
 impl<C: Read + Write> Echo<C> {
     pub(crate) fn new(connection: C) -> Self {
-        Self { connection, pending: Vec::new(), waits_for: WaitsFor::Input }
+        Self { connection, pending: Vec::new(), waits_for: WaitsFor::Readable }
     }
 
-    /// Does one read or one write's worth of work, so that no client keeps the others waiting.
-    pub(crate) fn turn(&mut self, buffer: &mut [u8; CHUNK]) -> Turn {
+    /// Reads once or writes once, so that no client starves the others.
+    pub(crate) fn proceed(&mut self, buffer: &mut [u8; CHUNK]) -> Progress {
         let alive = if self.pending.is_empty() { self.read(buffer) } else { self.write_pending() };
-        let waits_for = if self.pending.is_empty() { WaitsFor::Input } else { WaitsFor::Room };
+        let waits_for = if self.pending.is_empty() { WaitsFor::Readable } else { WaitsFor::Writable };
         match alive {
-            false => Turn::Over,
-            true if waits_for == self.waits_for => Turn::Same,
+            false => Progress::Closed,
+            true if waits_for == self.waits_for => Progress::Same,
             true => {
                 self.waits_for = waits_for;
-                Turn::Changed(waits_for)
+                Progress::Changed(waits_for)
             }
         }
     }
@@ -59,14 +59,14 @@ impl<C: Read + Write> Echo<C> {
         match self.connection.read(buffer) {
             Ok(0) => false,
             Ok(length) => self.send(&buffer[..length]),
-            Err(error) => is_passing(error.kind()),
+            Err(error) => is_transient(error.kind()),
         }
     }
 
     fn send(&mut self, bytes: &[u8]) -> bool {
         let sent = match self.connection.write(bytes) {
             Ok(sent) => sent,
-            Err(error) if is_passing(error.kind()) => 0,
+            Err(error) if is_transient(error.kind()) => 0,
             Err(_) => return false,
         };
         self.pending.extend_from_slice(&bytes[sent..]);
@@ -79,11 +79,11 @@ impl<C: Read + Write> Echo<C> {
                 self.pending.drain(..sent);
                 true
             }
-            Err(error) => is_passing(error.kind()),
+            Err(error) => is_transient(error.kind()),
         }
     }
 }
 
-fn is_passing(error: ErrorKind) -> bool {
+fn is_transient(error: ErrorKind) -> bool {
     matches!(error, ErrorKind::WouldBlock | ErrorKind::Interrupted)
 }

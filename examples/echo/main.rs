@@ -1,4 +1,4 @@
-//! An echo server on one epoll per worker, with a connection limit over all of them.
+//! An echo server with one epoll per worker, and one connection limit for all workers.
 //!
 //! ```text
 //! cargo run --release --example echo -- --listen 127.0.0.1:8080 --limit 100 --workers 2
@@ -14,16 +14,16 @@ mod worker;
 use std::error::Error;
 use std::io::{self, Read, Write};
 use std::net::TcpListener;
-use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 use std::process::ExitCode;
 use std::thread::{self, JoinHandle};
 
-use epoll_acceptor::{Acceptor, Control, Counters, Epoll, Listener};
+use epoll_acceptor::socket::Listener;
+use epoll_acceptor::{Acceptor, Control, Counters, Epoll};
 
 use crate::address::{Address, listen_tcp, listen_unix};
 use crate::options::{HELP, Options};
-use crate::signals::{EndsTheServer, Signals};
+use crate::signals::{EndServerOnDrop, Signals};
 use crate::worker::LISTENER;
 
 fn main() -> ExitCode {
@@ -55,7 +55,7 @@ fn run() -> Result<(), Box<dyn Error>> {
     }
 }
 
-/// Serves until a signal comes, and then says what was done.
+/// Serves until a signal arrives, and then prints the counters.
 fn serve<L>(listener: &L, bound: &Address, options: &Options, signals: &Signals) -> Result<(), Box<dyn Error>>
 where
     L: Listener + Share + Send + 'static,
@@ -63,22 +63,22 @@ where
 {
     let workers =
         (0..options.workers).map(|_| Worker::start(listener, options)).collect::<Result<Vec<_>, _>>()?;
-    say(&format!("listening on {bound}"))?;
+    print(&format!("listening on {bound}"))?;
     while !signals.wait(options.stats)? {
         for (number, worker) in workers.iter().enumerate() {
-            say(&format!("worker {number}: {}", worker.control.counters()))?;
+            print(&format!("worker {number}: {}", worker.control.counters()))?;
         }
     }
     for worker in &workers {
         worker.control.stop();
     }
     for (number, worker) in workers.into_iter().enumerate() {
-        say(&format!("worker {number}: {}", worker.join()?))?;
+        print(&format!("worker {number}: {}", worker.join()?))?;
     }
     Ok(())
 }
 
-/// A thread that serves, and the handle of its acceptor.
+/// A serving thread, and the control of its acceptor.
 struct Worker {
     thread: JoinHandle<io::Result<Counters>>,
     control: Control,
@@ -92,26 +92,13 @@ impl Worker {
     {
         let epoll = Epoll::new()?;
         let builder = options.trigger.on(listener.share()?).budget(options.budget);
-        match &options.gate {
-            Some(gate) => {
-                let acceptor = builder.gate(gate).register(&epoll, LISTENER)?;
-                Self::spawn(epoll, acceptor)
-            }
-            None => {
-                let acceptor = builder.register(&epoll, LISTENER)?;
-                Self::spawn(epoll, acceptor)
-            }
-        }
-    }
-
-    fn spawn<A>(epoll: Epoll, acceptor: A) -> io::Result<Self>
-    where
-        A: Acceptor + Send + 'static,
-        A::Stream: Read + Write + AsFd + Send,
-    {
+        let acceptor = match &options.gate {
+            Some(gate) => builder.gate(gate).register(&epoll, LISTENER)?,
+            None => builder.register(&epoll, LISTENER)?,
+        };
         let control = acceptor.control();
         let thread = thread::Builder::new().spawn(move || {
-            let _ends = EndsTheServer;
+            let _guard = EndServerOnDrop;
             worker::run(epoll, acceptor)
         })?;
         Ok(Self { thread, control })
@@ -122,14 +109,14 @@ impl Worker {
     }
 }
 
-/// Prints a line at once, whoever reads it.
-fn say(line: &str) -> io::Result<()> {
+/// Prints a line and flushes it.
+fn print(line: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "{line}")?;
     out.flush()
 }
 
-/// The same listening socket for another worker.
+/// A listener of which every worker gets a duplicate.
 trait Share: Sized {
     fn share(&self) -> io::Result<Self>;
 }

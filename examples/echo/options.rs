@@ -9,27 +9,27 @@ use lexopt::prelude::*;
 use crate::address::Address;
 
 pub(crate) const HELP: &str = "\
-An echo server: whatever a client sends comes back.
+An echo server: sends back what a client sends.
 
 Usage: echo --listen ADDR [OPTIONS]
 
       --listen ADDR      127.0.0.1:8080, [::1]:0 (any port) or unix:PATH
       --trigger TRIGGER  level (default), edge or exclusive
       --limit N          serve at most N connections at once, over all workers
-      --when-full WHAT   what becomes of those above the limit: pause (default)
-                         leaves them in the kernel's queue until it is their
-                         turn, shed closes them, reset resets them
-      --refusal TEXT     with --when-full shed: what they are told first
-      --budget N         attempts to accept per wake-up (default 64)
+      --when-full WHAT   what happens to connections above the limit: wait
+                         (default) leaves them in the kernel's accept queue
+                         until one closes, shed closes them, reset resets them
+      --refusal TEXT     with --when-full shed: sends this before the close
+      --budget N         attempts to accept per pass (default 64)
       --workers N        threads, each with its own epoll (default 1)
       --stats SECONDS    print the counters this often
   -h, --help             print this help
 
-Prints `listening on ADDR` when it is ready. SIGINT or SIGTERM ends it, and it
-prints its counters.
+Prints `listening on ADDR` when it is ready. On SIGINT or SIGTERM it prints its
+counters and ends.
 ";
 
-/// What the server is to do.
+/// The configuration of the server.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
     pub(crate) listen: Address,
@@ -40,7 +40,7 @@ pub(crate) struct Options {
     pub(crate) stats: Option<Duration>,
 }
 
-/// The options as they come, each perhaps not there.
+/// The options as given, not yet checked against each other.
 #[derive(Default)]
 struct Given {
     listen: Option<Address>,
@@ -54,7 +54,7 @@ struct Given {
 }
 
 impl Options {
-    /// Reads the command line; `None` if it asks for help.
+    /// Reads the command line. Returns `None` for `--help`.
     pub(crate) fn from_command_line() -> Result<Option<Self>, lexopt::Error> {
         let mut given = Given::default();
         let mut arguments = lexopt::Parser::from_env();
@@ -81,10 +81,10 @@ impl Given {
         let gate = self.gate()?;
         let workers = self.workers.unwrap_or(1);
         if workers == 0 {
-            return Err("--workers must be 1 or more".into());
+            return Err("--workers must be at least 1".into());
         }
         Ok(Options {
-            listen: self.listen.ok_or("--listen ADDR is missing")?,
+            listen: self.listen.ok_or("--listen ADDR is required")?,
             trigger: self.trigger.unwrap_or(Trigger::Level),
             gate,
             budget: self.budget.unwrap_or(64),
@@ -95,18 +95,18 @@ impl Given {
 
     fn gate(&self) -> Result<Option<Gate>, lexopt::Error> {
         let when_full = match (self.when_full.as_deref(), &self.refusal) {
-            (None | Some("pause"), None) => WhenFull::Pause,
+            (None | Some("wait"), None) => WhenFull::Wait,
             (Some("shed"), None) => WhenFull::Shed(Refusal::Close),
             (Some("shed"), Some(text)) => WhenFull::Shed(Refusal::message(text)),
             (Some("reset"), None) => WhenFull::Shed(Refusal::Reset),
-            (Some("pause" | "reset") | None, Some(_)) => {
-                return Err("--refusal wants --when-full shed".into());
+            (Some("wait" | "reset") | None, Some(_)) => {
+                return Err("--refusal requires --when-full shed".into());
             }
-            (Some(_), _) => return Err("--when-full is pause, shed or reset".into()),
+            (Some(_), _) => return Err("--when-full must be wait, shed or reset".into()),
         };
         match self.limit {
-            Some(limit) => Ok(Some(Gate::new(limit).when_full(when_full))),
-            None if self.when_full.is_some() => Err("--when-full wants --limit N".into()),
+            Some(limit) => Ok(Some(Gate::builder(limit).when_full(when_full).build())),
+            None if self.when_full.is_some() => Err("--when-full requires --limit N".into()),
             None => Ok(None),
         }
     }
@@ -115,6 +115,6 @@ impl Given {
 fn seconds(text: &str) -> Result<Duration, &'static str> {
     match text.parse().map(Duration::try_from_secs_f64) {
         Ok(Ok(duration)) if !duration.is_zero() => Ok(duration),
-        _ => Err("a number of seconds, more than 0"),
+        _ => Err("must be a number of seconds above 0"),
     }
 }

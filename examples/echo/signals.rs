@@ -1,4 +1,4 @@
-//! The two signals that end the server, as something to wait for.
+//! Waiting for the signals that end the server.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -10,12 +10,12 @@ use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
 
-/// SIGINT and SIGTERM, blocked in this thread and in all that it starts.
+/// SIGINT and SIGTERM, blocked in this thread and in every thread that it starts.
 #[derive(Debug)]
 pub(crate) struct Signals(SignalFd);
 
 impl Signals {
-    /// Call it before the first thread is started: threads inherit what is blocked.
+    /// Call it before the first thread is started: threads inherit the signal mask.
     pub(crate) fn block() -> io::Result<Self> {
         let mut signals = SigSet::empty();
         signals.add(Signal::SIGINT);
@@ -24,12 +24,12 @@ impl Signals {
         Ok(Self(SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?))
     }
 
-    /// Waits for one of the signals; `false` if none came in time.
+    /// Waits for one of the signals. Returns `false` if none arrived before the timeout.
     pub(crate) fn wait(&self, timeout: Option<Duration>) -> io::Result<bool> {
         let deadline = timeout.map(|timeout| Instant::now() + timeout);
         loop {
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            // Rounded up, or the last millisecond would be waited for in circles.
+            // Rounded up: otherwise the last millisecond would be a busy loop.
             let millis =
                 left.map(|left| PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX));
             let mut watched = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
@@ -43,13 +43,13 @@ impl Signals {
     }
 }
 
-/// Ends the server when the thread that holds it ends, for whatever reason.
+/// Ends the server when the thread that holds it ends, also by a panic.
 #[derive(Debug)]
-pub(crate) struct EndsTheServer;
+pub(crate) struct EndServerOnDrop;
 
-impl Drop for EndsTheServer {
+impl Drop for EndServerOnDrop {
     fn drop(&mut self) {
-        // The process has the right to signal itself.
+        // A process may always signal itself.
         let _ = kill(Pid::this(), Signal::SIGTERM);
     }
 }

@@ -5,15 +5,15 @@ use std::os::fd::AsFd;
 
 use epoll_acceptor::{Acceptor, Connection, Counters, Epoll, Events, Interest, Token};
 
-use crate::connection::{CHUNK, Echo, Turn, WaitsFor};
+use crate::connection::{CHUNK, Echo, Progress, WaitsFor};
 use crate::slab::Slab;
 
-/// The acceptor's token. The connections have theirs from the slab, which never gets so far.
+/// The acceptor's token. The slab, whose keys are the connections' tokens, never reaches it.
 pub(crate) const LISTENER: Token = Token(u64::MAX);
 
-/// Serves until the acceptor is stopped; then says what it did.
+/// Serves until the acceptor is stopped. Returns its counters.
 ///
-/// The errors are those of the listener and of the epoll. No client can cause one.
+/// No client can cause an error: errors are those of the listener and of the epoll.
 pub(crate) fn run<A>(epoll: Epoll, mut acceptor: A) -> io::Result<Counters>
 where
     A: Acceptor,
@@ -27,7 +27,7 @@ where
             match event.token() {
                 LISTENER => {
                     for connection in acceptor.ready() {
-                        connections.welcome(connection?);
+                        connections.add(connection?);
                     }
                 }
                 Token(key) => connections.serve(key),
@@ -45,32 +45,32 @@ struct Connections<S, P> {
 }
 
 impl<S: Read + Write + AsFd, P> Connections<S, P> {
-    fn welcome(&mut self, connection: Connection<S, P>) {
+    fn add(&mut self, connection: Connection<S, P>) {
         let key = self.slab.insert(Echo::new(connection));
-        let echo = self.slab.get_mut(key).expect("just put there");
+        let echo = self.slab.get_mut(key).expect("just inserted");
         if let Err(error) = self.epoll.add(&echo.connection, Token(key), Interest::IN) {
-            // Out of watches or of memory: this client is out of luck, the others are not.
-            eprintln!("echo: a connection could not be watched and was closed: {error}");
+            // Out of memory or of `max_user_watches`: only this connection is lost.
+            eprintln!("echo: closed a connection that could not be registered: {error}");
             self.slab.remove(key);
         }
     }
 
     fn serve(&mut self, key: u64) {
-        // An event of a connection that was closed earlier in the same batch finds nobody.
+        // `None`: the connection was closed earlier in the same batch of events.
         let Some(echo) = self.slab.get_mut(key) else { return };
-        let alive = match echo.turn(&mut self.buffer) {
-            Turn::Same => true,
-            Turn::Changed(waits_for) => {
+        let alive = match echo.proceed(&mut self.buffer) {
+            Progress::Same => true,
+            Progress::Changed(waits_for) => {
                 let interest = match waits_for {
-                    WaitsFor::Input => Interest::IN,
-                    WaitsFor::Room => Interest::OUT,
+                    WaitsFor::Readable => Interest::IN,
+                    WaitsFor::Writable => Interest::OUT,
                 };
                 self.epoll.modify(&echo.connection, Token(key), interest).is_ok()
             }
-            Turn::Over => false,
+            Progress::Closed => false,
         };
         if !alive {
-            // Closes it, and then gives its place back.
+            // Closes the stream, then releases the permit.
             self.slab.remove(key);
         }
     }

@@ -1,4 +1,4 @@
-//! Clients in a process of their own: each connects, asks, and wants the answer.
+//! The clients, in a process of their own: each connects, sends a request, and expects a reply.
 
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -13,16 +13,16 @@ use lexopt::prelude::*;
 use socket2::SockRef;
 
 pub(crate) const REQUEST: &[u8; 8] = b"request\n";
-/// The id of the process that answers, and this.
+/// A reply is the id of the server's process, and these bytes.
 pub(crate) const ANSWER: &[u8; 4] = b"done";
 
-/// Whoever is not answered by then is lost.
+/// A client without a reply by then is lost.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Nobody comes after this.
+/// No client connects after this.
 const BOUND: Duration = Duration::from_secs(240);
 
 #[derive(Debug, Default)]
-struct Tally {
+struct Stats {
     connections: AtomicU64,
     failed_connects: AtomicU64,
     resets: AtomicU64,
@@ -30,38 +30,38 @@ struct Tally {
     slowest_us: AtomicU64,
 }
 
-/// Comes until there were enough, and whoever started it closes its standard input. Says a line on every step of the
-/// way, and at last what became of all.
+/// Connects until the number is reached and the standard input is closed. Prints a line for every `step` connections, and
+/// the result as JSON at the end.
 pub(crate) fn run(mut arguments: lexopt::Parser) -> Result<(), Box<dyn Error>> {
     let mut next = || -> Result<_, lexopt::Error> { arguments.value() };
     let address: SocketAddr = next()?.parse()?;
-    let (enough, step, at_once): (u64, u64, usize) = (next()?.parse()?, next()?.parse()?, next()?.parse()?);
-    let (tally, servers) = (Tally::default(), Mutex::new(BTreeSet::new()));
-    let released = AtomicBool::new(false);
+    let (total, step, at_once): (u64, u64, usize) = (next()?.parse()?, next()?.parse()?, next()?.parse()?);
+    let (stats, servers) = (Stats::default(), Mutex::new(BTreeSet::new()));
+    let closed = AtomicBool::new(false);
     let begun = Instant::now();
     thread::scope(|scope| {
         scope.spawn(|| {
-            // Nothing is ever written to it.
+            // Blocks until it is closed: nothing is written to it.
             let _ = io::stdin().read(&mut [0]);
-            released.store(true, Relaxed);
+            closed.store(true, Relaxed);
         });
         for _ in 0..at_once {
             scope.spawn(|| {
                 let mut seen = BTreeSet::new();
                 while begun.elapsed() < BOUND
-                    && !(released.load(Relaxed) && tally.connections.load(Relaxed) >= enough)
+                    && !(closed.load(Relaxed) && stats.connections.load(Relaxed) >= total)
                 {
-                    seen.extend(tally.count(&ask(address)));
-                    let number = tally.connections.fetch_add(1, Relaxed) + 1;
+                    seen.extend(stats.count(&ask(address)));
+                    let number = stats.connections.fetch_add(1, Relaxed) + 1;
                     if number % step == 0 {
-                        say("step");
+                        print_line("step");
                     }
                 }
-                servers.lock().expect("nobody panics").append(&mut seen);
+                servers.lock().expect("no thread panics").append(&mut seen);
             });
         }
     });
-    let Tally { connections, failed_connects, resets, unanswered, slowest_us } = tally;
+    let Stats { connections, failed_connects, resets, unanswered, slowest_us } = stats;
     let result = serde_json::json!({
         "connections": connections.into_inner(),
         "failed_connects": failed_connects.into_inner(),
@@ -71,21 +71,21 @@ pub(crate) fn run(mut arguments: lexopt::Parser) -> Result<(), Box<dyn Error>> {
         "servers": servers.into_inner()?.len(),
         "seconds": begun.elapsed().as_secs_f64(),
     });
-    say(&result.to_string());
+    print_line(&result.to_string());
     Ok(())
 }
 
-/// How one client was lost.
+/// How a client was lost.
 enum Lost {
     FailedConnect,
     Reset,
     Unanswered,
 }
 
-impl Tally {
-    /// Counts one client; the process that answered it, if one did.
-    fn count(&self, answered: &Result<(u32, Duration), Lost>) -> Option<u32> {
-        let counter = match answered {
+impl Stats {
+    /// Counts one client. Returns the id of the process that replied.
+    fn count(&self, reply: &Result<(u32, Duration), Lost>) -> Option<u32> {
+        let counter = match reply {
             Ok((server, after)) => {
                 self.slowest_us.fetch_max(u64::try_from(after.as_micros()).unwrap_or(u64::MAX), Relaxed);
                 return Some(*server);
@@ -107,7 +107,7 @@ fn ask(address: SocketAddr) -> Result<(u32, Duration), Lost> {
         stream.write_all(REQUEST)?;
         let mut answer = [0; 8];
         stream.read_exact(&mut answer)?;
-        // It quits by a reset: so many connections would leave more TIME_WAIT than there are ports.
+        // Close by a reset: otherwise there would soon be more TIME_WAIT entries than ports.
         SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
         Ok(answer)
     })();
@@ -124,8 +124,8 @@ fn is_reset(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe)
 }
 
-/// A line at once, if anybody reads it.
-fn say(line: &str) {
+/// Prints a line and flushes it; an error means that the reader is gone.
+fn print_line(line: &str) {
     let mut out = io::stdout().lock();
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }

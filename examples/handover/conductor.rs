@@ -1,4 +1,4 @@
-//! Starts the first server and the clients, has the server replaced, and counts.
+//! Starts the first server and the clients, has the server replaced, and collects the results.
 
 use std::error::Error;
 use std::fmt;
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use crate::Way;
 use crate::server::NAMES;
 
-/// What is to be done.
+/// The command line.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) connections: u64,
@@ -25,17 +25,17 @@ pub(crate) struct Plan {
     pub(crate) way: Way,
 }
 
-/// What became of it.
+/// The result.
 #[derive(Clone, Debug)]
 pub(crate) struct Outcome {
     plan: Plan,
-    /// As the clients say.
+    /// As reported by the clients.
     clients: Value,
-    /// What the servers answered, one line each, and what they had to leave.
+    /// How many connections each server answered, and how many it left open.
     servers: Vec<(u64, u64)>,
 }
 
-/// No answer takes so long.
+/// The bound of every read.
 const BOUND: Duration = Duration::from_secs(60);
 
 pub(crate) fn conduct(plan: &Plan) -> Result<Outcome, Box<dyn Error>> {
@@ -45,7 +45,7 @@ pub(crate) fn conduct(plan: &Plan) -> Result<Outcome, Box<dyn Error>> {
     let address = service.local_addr()?.to_string();
     let mut server = start_server(&service, &UnixListener::bind_addr(&control)?)?;
     drop(service);
-    let said = server.stdout.take().expect("it was asked for");
+    let stdout = server.stdout.take().expect("it is piped");
 
     let step = (plan.connections / (plan.handovers + 1)).max(1).to_string();
     let mut clients = Command::new(std::env::current_exe()?)
@@ -57,16 +57,16 @@ pub(crate) fn conduct(plan: &Plan) -> Result<Outcome, Box<dyn Error>> {
     if !clients.wait()?.success() {
         return Err("the clients failed".into());
     }
-    let farewell = command(&control, "end")?;
-    if !farewell.contains("left: Some(0)") {
-        return Err(format!("the last server left somebody: {farewell}").into());
+    let report = command(&control, "end")?;
+    if !report.contains("abandoned: Some(0)") {
+        return Err(format!("the last server abandoned connections: {report}").into());
     }
-    let servers = ended(said)?;
+    let servers = results(stdout)?;
     server.wait()?;
     Ok(Outcome { plan: plan.clone(), clients: result, servers })
 }
 
-/// The first generation, started as a service manager would.
+/// Starts the first generation as a service manager would.
 fn start_server(service: &TcpListener, control: &UnixListener) -> Result<Child, Box<dyn Error>> {
     let (ours, theirs) = UnixStream::pair()?;
     ours.set_read_timeout(Some(BOUND))?;
@@ -78,24 +78,24 @@ fn start_server(service: &TcpListener, control: &UnixListener) -> Result<Child, 
     Ok(child)
 }
 
-/// Has the server replaced whenever another part of the clients has come; what they say at last.
+/// Has the server replaced after every step of the clients. Returns their result.
 fn replace(plan: &Plan, clients: &mut Child, control: &SocketAddr) -> Result<Value, Box<dyn Error>> {
-    let release = clients.stdin.take();
-    let mut lines = BufReader::new(clients.stdout.take().expect("it was asked for")).lines();
+    let stdin = clients.stdin.take();
+    let mut lines = BufReader::new(clients.stdout.take().expect("it is piped")).lines();
     for handover in 0..plan.handovers {
         match lines.next() {
             Some(line) if line.as_ref().is_ok_and(|line| line == "step") => {}
-            other => return Err(format!("the clients came to an early end: {other:?}").into()),
+            other => return Err(format!("the clients ended early: {other:?}").into()),
         }
         let answer = command(control, plan.way.at(handover).name())?;
         let _: u32 = answer.parse().map_err(|_| format!("hand-over {handover}: {answer}"))?;
     }
-    drop(release);
+    drop(stdin);
     let last = lines.map_while(Result::ok).filter(|line| line != "step").last();
-    Ok(serde_json::from_str(&last.ok_or("the clients said nothing")?)?)
+    Ok(serde_json::from_str(&last.ok_or("the clients printed no result")?)?)
 }
 
-/// Tells the server that is in charge something, and hears its answer.
+/// Sends a command to the present server, and returns its reply.
 fn command(control: &SocketAddr, what: &str) -> Result<String, Box<dyn Error>> {
     let mut stream = UnixStream::connect_addr(control)?;
     stream.set_read_timeout(Some(BOUND))?;
@@ -106,15 +106,15 @@ fn command(control: &SocketAddr, what: &str) -> Result<String, Box<dyn Error>> {
     Ok(answer)
 }
 
-/// Waits until all servers have ended, which all write to one pipe; what each answered, and left.
-fn ended(said: ChildStdout) -> Result<Vec<(u64, u64)>, Box<dyn Error>> {
+/// Waits until all servers have ended, which all write to one pipe. Returns the result of each.
+fn results(stdout: ChildStdout) -> Result<Vec<(u64, u64)>, Box<dyn Error>> {
     let mut servers = Vec::new();
-    for line in BufReader::new(said).lines() {
+    for line in BufReader::new(stdout).lines() {
         let line = line?;
         let numbers: Vec<u64> = line.split(' ').map(str::parse).collect::<Result<_, _>>()?;
         match numbers[..] {
             [_, answered, left] => servers.push((answered, left)),
-            _ => return Err(format!("a server said {line:?}").into()),
+            _ => return Err(format!("a server printed {line:?}").into()),
         }
     }
     Ok(servers)
@@ -125,7 +125,7 @@ impl Outcome {
         self.clients[name].as_u64().unwrap_or(u64::MAX)
     }
 
-    /// Clients that were lost, in whichever way; and servers that were, or had to leave somebody.
+    /// Returns the number of clients that were lost, of connections that servers left, and of servers that are missing.
     pub(crate) fn lost(&self) -> u64 {
         let lost = ["failed_connects", "resets", "unanswered"].map(|name| self.number(name));
         let left = self.servers.iter().map(|(_, left)| *left);

@@ -1,8 +1,8 @@
-//! A server that is replaced again and again while clients keep coming, and loses none of them.
+//! A server that is replaced many times under load, without losing a client.
 //!
-//! Three kinds of processes take part, all of them this program: the conductor, the servers, each of which starts its
-//! successor and hands its listeners over, and the clients, in a process of their own. Every client connects, sends a
-//! request and wants the answer.
+//! Three kinds of processes take part, all of them this program: the conductor; the servers, each of which starts its
+//! successor and hands over its listeners; and the clients, in a process of their own. Each client connects, sends a
+//! request and expects a reply.
 //!
 //! ```text
 //! cargo run --release --example handover
@@ -21,25 +21,25 @@ use lexopt::prelude::*;
 use crate::conductor::Plan;
 
 const HELP: &str = "\
-Replaces a server under load, and counts who was lost.
+Replaces a server under load, and counts the clients that were lost.
 
 Usage: handover [--connections N] [--handovers M] [--way WAY] [--json]
 
-      --connections N  at least so many, over all (50000)
-      --handovers M    how often the server is replaced (20)
-      --clients C      how many at a time (8)
-      --way WAY        inherit: the successor is started with the listeners
-                       rights: it is sent them over a Unix socket
-                       both: by turns (the default)
-                       rebind: none, for comparison; it closes, and the
-                       successor binds anew
+      --connections N  at least N connections in all (50000)
+      --handovers M    replace the server M times (20)
+      --clients C      C clients at a time (8)
+      --way WAY        inherit: the successor inherits the listeners
+                       rights: it receives them over a Unix socket
+                       both: alternately (the default)
+                       rebind: for comparison, without a handover: the
+                       server closes, and the successor binds again
       --json           print one JSON object
   -h, --help           print this help
 
 Exits with 0 if no client was lost.
 ";
 
-/// How the listeners get to the successor.
+/// How the successor gets the listeners.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
     Inherit,
@@ -60,7 +60,7 @@ impl Way {
         Self::ALL.iter().find(|(way, _)| *way == self).map_or("", |(_, name)| name)
     }
 
-    /// What this one is in a certain hand-over.
+    /// Returns the way of one handover.
     fn at(self, handover: u64) -> Self {
         match self {
             Self::Both if handover % 2 == 0 => Self::Inherit,
@@ -77,7 +77,7 @@ impl FromStr for Way {
         let found = Self::ALL.iter().find(|(_, other)| *other == name);
         found
             .map(|(way, _)| *way)
-            .ok_or_else(|| format!("{name:?} is no way: inherit, rights, both or rebind"))
+            .ok_or_else(|| format!("{name:?}: the way must be inherit, rights, both or rebind"))
     }
 }
 
@@ -95,7 +95,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether nobody was lost.
+/// Returns whether no client was lost.
 fn run() -> Result<bool, Box<dyn std::error::Error>> {
     let mut plan = Plan { connections: 50_000, handovers: 20, clients: 8, way: Way::Both };
     let mut json = false;
@@ -111,14 +111,14 @@ fn run() -> Result<bool, Box<dyn std::error::Error>> {
                 io::stdout().write_all(HELP.as_bytes())?;
                 return Ok(true);
             }
-            // The parts that this program starts itself.
+            // Processes that this program starts itself.
             Value(part) if part == "server" => return server::run(arguments).map(|()| true),
             Value(part) if part == "clients" => return clients::run(arguments).map(|()| true),
             _ => return Err(argument.unexpected().into()),
         }
     }
     if plan.connections == 0 || plan.clients == 0 {
-        return Err("nobody would come: take at least one connection and one client".into());
+        return Err("--connections and --clients must be at least 1".into());
     }
     let outcome = conductor::conduct(&plan)?;
     let mut out = io::stdout().lock();

@@ -1,4 +1,4 @@
-//! One generation of the server: serves, starts its successor when it is told to, hands over, and ends.
+//! One generation of the server: serves, starts its successor on command, hands over, and ends.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -22,51 +22,59 @@ const SERVICE: Token = Token(u64::MAX);
 const CONTROL: Token = Token(u64::MAX - 1);
 const SUCCESSOR: Token = Token(u64::MAX - 2);
 
-/// A server that hears nothing for so long has been forgotten.
-const FORGOTTEN: Duration = Duration::from_secs(60);
-/// How long the connections that are open have to end, once nobody new comes.
-const LAST_WORDS: Duration = Duration::from_secs(20);
+/// A server without any event for this long was orphaned.
+const ORPHANED: Duration = Duration::from_secs(60);
+/// How long the open connections have to end, once no more are accepted.
+const WITHIN: Duration = Duration::from_secs(20);
 
 /// The names under which the listeners are handed over.
 pub(crate) const NAMES: [&str; 2] = ["service", "control"];
 
 struct Server {
     epoll: Epoll,
-    service: EpollAcceptor<TcpListener, Trigger>,
-    control: EpollAcceptor<UnixListener, LevelTriggered>,
+    service: EpollAcceptor<TcpListener>,
+    control: EpollAcceptor<UnixListener>,
     open: Open,
     generation: u64,
-    /// Who is to take over, and who wants to know.
-    successor: Option<(Child, UnixStream, UnixStream)>,
+    /// Started, and not confirmed yet.
+    successor: Option<Successor>,
+}
+
+struct Successor {
+    process: Child,
+    /// Readable when it has confirmed, or ended.
+    confirmation: UnixStream,
+    /// Where the conductor waits for the reply to its command.
+    reply_to: UnixStream,
 }
 
 /// The connections that are open.
 struct Open {
-    connections: HashMap<u64, Connection<TcpStream, ()>>,
+    connections: HashMap<u64, Connection<TcpStream>>,
     next: u64,
     answered: u64,
 }
 
-/// What became of an event.
-enum Then {
-    GoOn,
+/// What to do after an event.
+enum Next {
+    Serve,
     /// The successor serves.
     Leave,
-    /// The service ends; who wants to know.
+    /// The service ends; the report is sent here.
     End(UnixStream),
 }
 
-/// Serves until it is replaced or ended. `way generation [address]`: how the listeners come.
+/// Serves until it is replaced or ended. The arguments are `way generation [address]`.
 pub(crate) fn run(mut arguments: lexopt::Parser) -> Result<(), Box<dyn Error>> {
     use lexopt::ValueExt;
     let way: Way = arguments.value()?.parse()?;
     let generation = arguments.value()?.parse()?;
     // The stream to the predecessor, or to the conductor, is the standard input.
     let predecessor = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
-    predecessor.set_read_timeout(Some(FORGOTTEN))?;
+    predecessor.set_read_timeout(Some(ORPHANED))?;
     let mut listeners = match way {
         Way::Rights => handover::receive(&predecessor)?,
-        _ => handover::from_env()?,
+        _ => inherited_listeners()?,
     };
     let service = match way {
         Way::Rebind => TcpListener::bind(arguments.value()?.parse::<SocketAddr>()?)?,
@@ -77,10 +85,17 @@ pub(crate) fn run(mut arguments: lexopt::Parser) -> Result<(), Box<dyn Error>> {
     server.serve()
 }
 
+/// Takes the listeners that this process inherited.
+#[allow(unsafe_code, reason = "takes ownership of descriptors by their number")]
+fn inherited_listeners() -> io::Result<Listeners> {
+    // SAFETY: `handover::spawn` set the variables, and only this function takes the descriptors.
+    unsafe { handover::from_env() }
+}
+
 impl Server {
     fn begin(service: TcpListener, listeners: &mut Listeners, generation: u64) -> io::Result<Self> {
         let epoll = Epoll::new()?;
-        // Each generation by another trigger: what hands over and what takes over do not depend on it.
+        // Another trigger in each generation: a handover does not depend on it.
         let triggers = [Trigger::Level, Trigger::Edge, Trigger::Exclusive];
         let trigger = triggers[usize::try_from(generation).unwrap_or(0) % triggers.len()];
         let service = trigger.on(service).register(&epoll, SERVICE)?;
@@ -92,60 +107,60 @@ impl Server {
     fn serve(mut self) -> Result<(), Box<dyn Error>> {
         let mut events = Events::with_capacity(256)?;
         loop {
-            if self.epoll.wait(&mut events, Some(FORGOTTEN))?.count() == 0 {
-                return Err("nobody came, and nobody ended this server".into());
+            if self.epoll.wait(&mut events, Some(ORPHANED))?.count() == 0 {
+                return Err("no client and no command for 60 seconds: this server was orphaned".into());
             }
-            let mut then = Then::GoOn;
+            let mut next = Next::Serve;
             for event in &mut events {
                 match event.token() {
-                    SERVICE => self.open.welcome(&self.epoll, &mut self.service)?,
-                    CONTROL => then = self.told()?,
-                    SUCCESSOR => then = self.confirmed()?,
-                    Token(key) => self.open.turn(key),
+                    SERVICE => self.open.accept(&self.epoll, &mut self.service)?,
+                    CONTROL => next = self.obey()?,
+                    SUCCESSOR => next = self.confirmed()?,
+                    Token(key) => self.open.answer(key),
                 }
             }
-            match then {
-                Then::GoOn => {}
-                Then::Leave => return self.leave(events),
-                Then::End(who) => return self.end(events, who),
+            match next {
+                Next::Serve => {}
+                Next::Leave => return self.leave(events),
+                Next::End(reply_to) => return self.end(events, reply_to),
             }
         }
     }
 
-    /// Answers the conductor.
-    fn told(&mut self) -> io::Result<Then> {
-        let Some(asking) = self.control.ready().next() else { return Ok(Then::GoOn) };
-        let (mut asking, ()) = asking?.into_parts();
-        asking.set_nonblocking(false)?;
-        asking.set_read_timeout(Some(FORGOTTEN))?;
+    /// Carries out a command of the conductor.
+    fn obey(&mut self) -> io::Result<Next> {
+        let Some(connection) = self.control.ready().next() else { return Ok(Next::Serve) };
+        let (mut stream, _permit) = connection?.into_parts();
+        stream.set_nonblocking(false)?;
+        stream.set_read_timeout(Some(ORPHANED))?;
         let mut command = String::new();
-        asking.read_to_string(&mut command)?;
+        stream.read_to_string(&mut command)?;
         match command.parse() {
             Ok(way) => {
-                self.start_successor(way, asking)?;
-                Ok(Then::GoOn)
+                self.start_successor(way, stream)?;
+                Ok(Next::Serve)
             }
-            Err(_) => Ok(Then::End(asking)),
+            Err(_) => Ok(Next::End(stream)),
         }
     }
 
-    /// Starts the next generation, and goes on serving until that serves too.
-    fn start_successor(&mut self, way: Way, asking: UnixStream) -> io::Result<()> {
+    /// Starts the next generation; this one serves until the next one confirms.
+    fn start_successor(&mut self, way: Way, reply_to: UnixStream) -> io::Result<()> {
         let (ours, theirs) = UnixStream::pair()?;
-        ours.set_read_timeout(Some(FORGOTTEN))?;
+        ours.set_read_timeout(Some(ORPHANED))?;
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["server", way.name(), &(self.generation + 1).to_string()]);
         command.stdin(Stdio::from(OwnedFd::from(theirs)));
         let (service, control) = (self.service.listener().as_fd(), self.control.listener().as_fd());
         let both = [(NAMES[0], service), (NAMES[1], control)];
-        let child = match way {
+        let process = match way {
             Way::Rights => {
                 let child = command.spawn()?;
                 handover::send(&ours, &both)?;
                 child
             }
             Way::Rebind => {
-                // What is done without a hand-over: the port is free for a moment.
+                // Without a handover nothing listens on the port for a moment.
                 command.arg(self.service.listener().local_addr()?.to_string());
                 let unused = TcpListener::bind("127.0.0.1:0")?;
                 let service = Trigger::Level.on(unused).register(&self.epoll, SERVICE)?;
@@ -155,28 +170,30 @@ impl Server {
             _ => handover::spawn(command, &both)?,
         };
         self.epoll.add(&ours, SUCCESSOR, Interest::IN)?;
-        self.successor = Some((child, ours, asking));
+        self.successor = Some(Successor { process, confirmation: ours, reply_to });
         Ok(())
     }
 
-    /// Hears from the successor: that it serves, or that it has failed.
-    fn confirmed(&mut self) -> io::Result<Then> {
-        let Some((mut child, stream, mut asking)) = self.successor.take() else { return Ok(Then::GoOn) };
-        self.epoll.delete(&stream)?;
-        match handover::await_confirmation(&stream) {
+    /// The successor serves, or has failed.
+    fn confirmed(&mut self) -> io::Result<Next> {
+        let Some(successor) = self.successor.take() else { return Ok(Next::Serve) };
+        let Successor { mut process, confirmation, mut reply_to } = successor;
+        self.epoll.delete(&confirmation)?;
+        match handover::await_confirmation(&confirmation) {
             Ok(()) => {
-                asking.write_all(child.id().to_string().as_bytes())?;
-                Ok(Then::Leave)
+                reply_to.write_all(process.id().to_string().as_bytes())?;
+                Ok(Next::Leave)
             }
             Err(error) => {
-                let status = child.wait()?;
-                asking.write_all(format!("the successor failed: {error}; {status}").as_bytes())?;
-                Ok(Then::GoOn)
+                let status = process.wait()?;
+                reply_to.write_all(format!("the successor failed: {error}; {status}").as_bytes())?;
+                Ok(Next::Serve)
             }
         }
     }
 
-    /// Leaves the listeners to the successor: deregistered first, then closed. Then the open connections end.
+    /// Leaves the listeners to the successor: deregisters them, then closes its own descriptors. Then waits for the open
+    /// connections.
     fn leave(self, events: Events) -> Result<(), Box<dyn Error>> {
         let Self { epoll, service, control, open, generation, .. } = self;
         drop(service.into_listener());
@@ -184,32 +201,27 @@ impl Server {
         open.end(&epoll, events, generation)
     }
 
-    /// Ends the service: there is no successor.
-    fn end(self, mut events: Events, mut asking: UnixStream) -> Result<(), Box<dyn Error>> {
-        let Self { epoll, service, control, mut open, generation, .. } = self;
+    /// Ends the service, without a successor.
+    fn end(self, mut events: Events, mut reply_to: UnixStream) -> Result<(), Box<dyn Error>> {
+        let Self { epoll, mut service, control, mut open, generation, .. } = self;
         drop(control.into_listener());
-        let mut ending = service.wind_down(Pending::Serve(Refusal::Reset), LAST_WORDS);
-        while !ending.is_over() {
-            epoll.wait(&mut events, Some(ending.timeout()))?;
+        service.control().shutdown_gracefully(Pending::Serve(Refusal::Reset), WITHIN);
+        while !service.state().is_terminal() {
+            epoll.wait(&mut events, None)?;
             for event in &mut events {
                 match event.token() {
-                    SERVICE => open.welcome(&epoll, &mut ending)?,
-                    Token(key) => open.turn(key),
+                    SERVICE => open.accept(&epoll, &mut service)?,
+                    Token(key) => open.answer(key),
                 }
             }
         }
-        let farewell = ending.finish();
-        asking.write_all(format!("{farewell:?}").as_bytes())?;
+        reply_to.write_all(format!("{:?}", service.shutdown_report()).as_bytes())?;
         open.end(&epoll, events, generation)
     }
 }
 
 impl Open {
-    fn welcome(
-        &mut self,
-        epoll: &Epoll,
-        acceptor: &mut impl Acceptor<Stream = TcpStream, Permit = ()>,
-    ) -> io::Result<()> {
+    fn accept(&mut self, epoll: &Epoll, acceptor: &mut EpollAcceptor<TcpListener>) -> io::Result<()> {
         for connection in acceptor.ready() {
             let connection = connection?;
             let key = self.next;
@@ -220,12 +232,12 @@ impl Open {
         Ok(())
     }
 
-    /// Answers a request; a client that has its answer, or is gone, is let go.
-    fn turn(&mut self, key: u64) {
+    /// Answers a request, or closes when the client has.
+    fn answer(&mut self, key: u64) {
         let Some(stream) = self.connections.get_mut(&key) else { return };
         let mut request = [0; REQUEST.len()];
         let alive = match stream.read(&mut request) {
-            // So few bytes come together.
+            // Eight bytes arrive in one segment.
             Ok(length) if request[..length] == *REQUEST => {
                 self.answered += 1;
                 let mut answer = [0; 8];
@@ -241,15 +253,15 @@ impl Open {
         }
     }
 
-    /// Serves the connections that are open until they end, and says what was done.
+    /// Serves the open connections until they end, and prints the result.
     fn end(mut self, epoll: &Epoll, mut events: Events, generation: u64) -> Result<(), Box<dyn Error>> {
         let begun = Instant::now();
-        while !self.connections.is_empty() && begun.elapsed() < LAST_WORDS {
-            epoll.wait(&mut events, Some(LAST_WORDS.saturating_sub(begun.elapsed())))?;
-            (&mut events).for_each(|event| self.turn(event.token().0));
+        while !self.connections.is_empty() && begun.elapsed() < WITHIN {
+            epoll.wait(&mut events, Some(WITHIN.saturating_sub(begun.elapsed())))?;
+            (&mut events).for_each(|event| self.answer(event.token().0));
         }
         let line = format!("{generation} {} {}\n", self.answered, self.connections.len());
-        // One write, since others write to the same pipe.
+        // In one write: other processes write to the same pipe.
         io::stdout().write_all(line.as_bytes())?;
         Ok(())
     }

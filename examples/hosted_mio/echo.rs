@@ -1,11 +1,11 @@
-//! One echoing connection in a loop that tells of edges: it works until there is nothing more to do, or until
-//! it has had its share.
+//! One echoing connection in an edge-triggered loop: it proceeds until it would block, or until its share of the round is
+//! used up.
 
 use std::io::{ErrorKind, Read, Write};
 
-/// How much is read at a time, and so the most that a connection ever holds back.
+/// How much is read at a time, and so the most that a connection buffers.
 const CHUNK: usize = 4096;
-/// Reads and writes in one turn, so that no client keeps the others waiting.
+/// Reads and writes per round, so that no client starves the others.
 const SHARE: u32 = 16;
 
 #[derive(Debug)]
@@ -14,15 +14,15 @@ pub(crate) struct Echo<C> {
     pending: Vec<u8>,
 }
 
-/// What came of one turn.
+/// The result of one round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Turn {
+pub(crate) enum Progress {
     /// It waits for the next edge.
-    Waits,
-    /// Its share is used up, and no edge will tell of the rest.
-    More,
-    /// The client has gone, or the connection is broken.
-    Over,
+    Blocked,
+    /// Its share is used up, and no edge will report the rest.
+    Yielded,
+    /// The client has closed, or the connection is broken.
+    Closed,
 }
 
 impl<C: Read + Write> Echo<C> {
@@ -30,20 +30,20 @@ impl<C: Read + Write> Echo<C> {
         Self { connection, pending: Vec::new() }
     }
 
-    pub(crate) fn turn(&mut self) -> Turn {
+    pub(crate) fn proceed(&mut self) -> Progress {
         for _ in 0..SHARE {
             match self.step() {
                 Ok(true) => {}
-                Ok(false) => return Turn::Over,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Turn::Waits,
+                Ok(false) => return Progress::Closed,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Progress::Blocked,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(_) => return Turn::Over,
+                Err(_) => return Progress::Closed,
             }
         }
-        Turn::More
+        Progress::Yielded
     }
 
-    /// Writes what is pending, or else reads; `false` at the end of the stream.
+    /// Writes what is pending, or reads if nothing is. Returns `false` at the end of the stream.
     fn step(&mut self) -> std::io::Result<bool> {
         if self.pending.is_empty() {
             let mut buffer = [0; CHUNK];

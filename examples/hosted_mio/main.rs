@@ -4,9 +4,8 @@
 //! cargo run --release --example hosted_mio -- --listen 127.0.0.1:8080 --limit 100
 //! ```
 //!
-//! mio's `Registry` can be had as a descriptor, so the acceptor needs no epoll of its own, and there is no
-//! edge to be missed: the listener is level-triggered in mio's epoll, whatever mio does with its own sources.
-//! The connections are mio's, edge-triggered.
+//! mio's `Registry` is `AsFd`, so the acceptor needs no epoll of its own and has its own trigger in mio's epoll, whatever
+//! mio does with its own sources. mio registers the connections, edge-triggered.
 
 #[path = "../echo/address.rs"]
 mod address;
@@ -24,16 +23,17 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
-use epoll_acceptor::{Acceptor, Connection, EpollAcceptor, Gate, Listener, Trigger};
+use epoll_acceptor::socket::Listener;
+use epoll_acceptor::{Acceptor, Connection, EpollAcceptor};
 use mio::unix::SourceFd;
 use mio::{Interest, Poll, Token};
 
 use crate::address::{Address, listen_tcp, listen_unix};
-use crate::echo::{Echo, Turn};
+use crate::echo::{Echo, Progress};
 use crate::options::{HELP, Options};
 use crate::slab::Slab;
 
-/// The connections have theirs from the slab, which never gets so far.
+/// The slab, whose keys are the connections' tokens, never reaches these two.
 const LISTENER: Token = Token(usize::MAX);
 const SIGNALS: Token = Token(usize::MAX - 1);
 
@@ -55,7 +55,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
 }
 
-/// Serves until a signal comes, and then says what was done.
+/// Serves until a signal arrives, and then prints the counters.
 fn serve<L>(listener: L, bound: &Address, options: &Options) -> Result<(), Box<dyn Error>>
 where
     L: Listener,
@@ -70,7 +70,7 @@ where
         .map_err(io::Error::from)?;
     let control = acceptor.control();
     println!("listening on {bound}");
-    let mut server = Server { poll, acceptor, slab: Slab::new(), waiting: VecDeque::new() };
+    let mut server = Server { poll, acceptor, slab: Slab::new(), yielded: VecDeque::new() };
     server.run()?;
     println!("hosted_mio: {}", control.counters());
     Ok(())
@@ -78,10 +78,10 @@ where
 
 struct Server<L: Listener> {
     poll: Poll,
-    acceptor: EpollAcceptor<L, Trigger, Gate>,
+    acceptor: EpollAcceptor<L>,
     slab: Slab<Echo<Connection<L::Stream>>>,
-    /// Connections that had more to do than their share of a round: mio will not tell of them again.
-    waiting: VecDeque<u64>,
+    /// Connections that have used up their share of the round: mio does not report them again.
+    yielded: VecDeque<u64>,
 }
 
 impl<L> Server<L>
@@ -92,37 +92,36 @@ where
     fn run(&mut self) -> io::Result<()> {
         let mut events = mio::Events::with_capacity(1024);
         loop {
-            let timeout = (!self.waiting.is_empty()).then_some(Duration::ZERO);
+            let timeout = (!self.yielded.is_empty()).then_some(Duration::ZERO);
             match self.poll.poll(&mut events, timeout) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 polled => polled?,
             }
-            for _ in 0..self.waiting.len() {
-                let key = self.waiting.pop_front().expect("counted");
+            for _ in 0..self.yielded.len() {
+                let key = self.yielded.pop_front().expect("counted");
                 self.serve(key);
             }
             for event in &events {
                 match event.token() {
                     SIGNALS => return Ok(()),
-                    LISTENER => self.welcome()?,
+                    LISTENER => self.accept()?,
                     Token(key) => self.serve(key as u64),
                 }
             }
         }
     }
 
-    /// One pass for one event. Whatever it leaves is reported again, since the listener is the acceptor's and
-    /// not mio's.
-    fn welcome(&mut self) -> io::Result<()> {
+    /// Begins one pass for one event. The next poll reports what the pass leaves in the queue.
+    fn accept(&mut self) -> io::Result<()> {
         for connection in self.acceptor.ready() {
             let key = self.slab.insert(Echo::new(connection?));
-            let echo = self.slab.get_mut(key).expect("just put there");
+            let echo = self.slab.get_mut(key).expect("just inserted");
             let fd = echo.connection.as_fd().as_raw_fd();
             let interest = Interest::READABLE | Interest::WRITABLE;
             let token = Token(usize::try_from(key).expect("64 bits"));
             if let Err(error) = self.poll.registry().register(&mut SourceFd(&fd), token, interest) {
-                // Out of watches or of memory: this client is out of luck, the others are not.
-                eprintln!("hosted_mio: a connection could not be watched and was closed: {error}");
+                // Out of memory or of `max_user_watches`: only this connection is lost.
+                eprintln!("hosted_mio: closed a connection that could not be registered: {error}");
                 self.slab.remove(key);
             }
         }
@@ -130,14 +129,14 @@ where
     }
 
     fn serve(&mut self, key: u64) {
-        // An event of a connection that was closed earlier in the same batch finds nobody.
+        // `None`: the connection was closed earlier in the same batch of events.
         let Some(echo) = self.slab.get_mut(key) else { return };
-        match echo.turn() {
-            Turn::Waits => {}
-            Turn::More => self.waiting.push_back(key),
-            Turn::Over => {
+        match echo.proceed() {
+            Progress::Blocked => {}
+            Progress::Yielded => self.yielded.push_back(key),
+            Progress::Closed => {
                 let fd = echo.connection.as_fd().as_raw_fd();
-                // Gone with the descriptor in any case.
+                // On an error, the close below deregisters it.
                 let _ = self.poll.registry().deregister(&mut SourceFd(&fd));
                 self.slab.remove(key);
             }

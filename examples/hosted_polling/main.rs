@@ -4,9 +4,8 @@
 //! cargo run --release --example hosted_polling -- --listen 127.0.0.1:8080 --limit 100
 //! ```
 //!
-//! A `Poller` can be had as a descriptor, so the acceptor needs no epoll of its own. The poller disarms its
-//! own sources after each event unless told otherwise; it does not know of the acceptor's, and leaves them
-//! alone. The connections are the poller's, level-triggered.
+//! A `Poller` is `AsFd`, so the acceptor needs no epoll of its own. By default the poller disarms its own sources after
+//! each event; it does not touch the acceptor's registrations. The poller registers the connections, level-triggered.
 
 #[path = "../echo/address.rs"]
 mod address;
@@ -23,16 +22,16 @@ use std::error::Error;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
 
-use epoll_acceptor::{Acceptor, Connection, EpollAcceptor, Gate, Listener, Token, Trigger};
+use epoll_acceptor::socket::Listener;
+use epoll_acceptor::{Acceptor, Connection, EpollAcceptor, Token};
 use polling::{Event, Events, PollMode, Poller};
 
 use crate::address::{Address, listen_tcp, listen_unix};
-use crate::connection::{CHUNK, Echo, Turn, WaitsFor};
+use crate::connection::{CHUNK, Echo, Progress, WaitsFor};
 use crate::options::{HELP, Options};
 use crate::slab::Slab;
 
-/// The connections have theirs from the slab, which never gets so far. The last of all numbers is the
-/// poller's own.
+/// The slab, whose keys are the connections' keys, never reaches these two. `usize::MAX` is reserved by the poller.
 const LISTENER: usize = usize::MAX - 1;
 const SIGNALS: usize = usize::MAX - 2;
 
@@ -54,7 +53,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
 }
 
-/// Serves until a signal comes, and then says what was done.
+/// Serves until a signal arrives, and then prints the counters.
 fn serve<L>(listener: L, bound: &Address, options: &Options) -> Result<(), Box<dyn Error>>
 where
     L: Listener,
@@ -73,17 +72,17 @@ where
     Ok(())
 }
 
-#[allow(unsafe_code, reason = "the library asks for a promise about the descriptor's life")]
+#[allow(unsafe_code, reason = "polling requires that the descriptor outlives its registration")]
 fn watch(poller: &Poller, fd: &impl AsFd, key: usize) -> io::Result<()> {
     let fd = fd.as_fd().as_raw_fd();
-    // SAFETY: a connection is deleted before it is closed (`Server::serve`), and the signals live as long as
+    // SAFETY: a connection is deleted before it is closed (`Server::serve`), and the signal descriptor lives as long as
     // the poller.
     unsafe { poller.add_with_mode(fd, Event::readable(key), PollMode::Level) }
 }
 
 struct Server<L: Listener> {
     poller: Poller,
-    acceptor: EpollAcceptor<L, Trigger, Gate>,
+    acceptor: EpollAcceptor<L>,
     slab: Slab<Echo<Connection<L::Stream>>>,
     buffer: [u8; CHUNK],
 }
@@ -104,22 +103,22 @@ where
             for event in events.iter() {
                 match event.key {
                     SIGNALS => return Ok(()),
-                    LISTENER => self.welcome()?,
+                    LISTENER => self.accept()?,
                     key => self.serve(key as u64),
                 }
             }
         }
     }
 
-    /// One pass for one event. Whatever it leaves is reported again.
-    fn welcome(&mut self) -> io::Result<()> {
+    /// Begins one pass for one event. The next wait reports what the pass leaves in the queue.
+    fn accept(&mut self) -> io::Result<()> {
         for connection in self.acceptor.ready() {
             let key = self.slab.insert(Echo::new(connection?));
-            let echo = self.slab.get_mut(key).expect("just put there");
+            let echo = self.slab.get_mut(key).expect("just inserted");
             if let Err(error) = watch(&self.poller, &echo.connection, usize::try_from(key).expect("64 bits"))
             {
-                // Out of watches or of memory: this client is out of luck, the others are not.
-                eprintln!("hosted_polling: a connection could not be watched and was closed: {error}");
+                // Out of memory or of `max_user_watches`: only this connection is lost.
+                eprintln!("hosted_polling: closed a connection that could not be registered: {error}");
                 self.slab.remove(key);
             }
         }
@@ -127,24 +126,24 @@ where
     }
 
     fn serve(&mut self, key: u64) {
-        // An event of a connection that was closed earlier in the same batch finds nobody.
+        // `None`: the connection was closed earlier in the same batch of events.
         let Some(echo) = self.slab.get_mut(key) else { return };
         let number = usize::try_from(key).expect("64 bits");
-        let alive = match echo.turn(&mut self.buffer) {
-            Turn::Same => true,
-            Turn::Changed(waits_for) => {
+        let alive = match echo.proceed(&mut self.buffer) {
+            Progress::Same => true,
+            Progress::Changed(waits_for) => {
                 let event = match waits_for {
-                    WaitsFor::Input => Event::readable(number),
-                    WaitsFor::Room => Event::writable(number),
+                    WaitsFor::Readable => Event::readable(number),
+                    WaitsFor::Writable => Event::writable(number),
                 };
                 self.poller.modify_with_mode(echo.connection.as_fd(), event, PollMode::Level).is_ok()
             }
-            Turn::Over => false,
+            Progress::Closed => false,
         };
         if !alive {
-            // Cannot fail for what is registered.
+            // Cannot fail: it is registered.
             let _ = self.poller.delete(echo.connection.as_fd());
-            // Closes it, and then gives its place back.
+            // Closes the stream, then releases the permit.
             self.slab.remove(key);
         }
     }

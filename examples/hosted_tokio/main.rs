@@ -12,7 +12,9 @@ mod options;
 use std::error::Error;
 use std::io;
 
-use epoll_acceptor::{Acceptor, AsyncAcceptor, Connection, IntoTokio, Listener};
+use epoll_acceptor::Connection;
+use epoll_acceptor::acceptor::IntoTokio;
+use epoll_acceptor::socket::Listener;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -38,7 +40,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
 }
 
-/// Serves until a signal comes, and then says what was done.
+/// Serves until a signal arrives, and then prints the counters.
 async fn serve<L>(listener: L, bound: &Address, options: &Options) -> Result<(), Box<dyn Error>>
 where
     L: Listener,
@@ -46,37 +48,27 @@ where
 {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let builder = options.trigger.on(listener).budget(options.budget).gate(&options.gate);
-    let mut acceptor = builder.into_async().map_err(io::Error::from)?;
+    let mut acceptor = builder.build_tokio().map_err(io::Error::from)?;
     let control = acceptor.control();
     println!("listening on {bound}");
-    let ends = async {
+    tokio::spawn(async move {
         tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
         control.stop();
-    };
-    let (served, ()) = tokio::join!(welcome(&mut acceptor), ends);
-    served?;
-    let hosted = acceptor.hosted();
-    println!("hosted_tokio: looks {}, sleeps {}, {}", hosted.polls(), hosted.idle_polls(), hosted.counters());
-    Ok(())
-}
-
-/// A task for each connection, until the acceptor is stopped.
-async fn welcome<A: Acceptor>(acceptor: &mut AsyncAcceptor<A>) -> io::Result<()>
-where
-    A::Permit: Send + Unpin + 'static,
-    A::Stream: IntoTokio<Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static>,
-{
+    });
+    // A task for each connection, until the acceptor is stopped.
     while let Some(connection) = acceptor.accept().await? {
         tokio::spawn(echo(connection));
     }
+    let hosted = acceptor.hosted();
+    let (polls, idle_polls) = (hosted.polls(), hosted.idle_polls());
+    println!("hosted_tokio: polls {polls}, idle_polls {idle_polls}, {}", hosted.counters());
     Ok(())
 }
 
-/// Ends with the connection, and so gives its place back, whatever ended it.
-async fn echo<S, P>(mut connection: Connection<S, P>)
+/// Echoes until the client closes or the connection breaks; then drops the connection, which releases its permit.
+async fn echo<S>(mut connection: Connection<S>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
-    P: Unpin,
 {
     let mut buffer = [0; 4096];
     while let Ok(length @ 1..) = connection.read(&mut buffer).await {

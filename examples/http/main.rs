@@ -1,47 +1,50 @@
-//! An HTTP server on axum, with a connection limit: who comes when it is full reads a 503 at once. SIGTERM ends it when
-//! all who were queued have been served and the last request has been answered; SIGHUP puts a new process in its place,
-//! and no client notices.
+//! An HTTP server on axum with a connection limit: at the limit, further clients read a 503 at once. SIGTERM ends it when
+//! all queued connections have been served and the last request has been answered. SIGHUP replaces it by a new process
+//! without a reset.
 //!
 //! ```text
 //! cargo run --release --features tokio --example http -- --listen 127.0.0.1:8080 --limit 100
 //! ```
 
-mod door;
-mod guest;
+mod listener;
+mod stream;
 mod successor;
 
 use std::error::Error;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
 use axum::routing::get;
-use epoll_acceptor::{Gate, LevelTriggered, Refusal, WhenFull};
+use epoll_acceptor::{Control, Gate, LevelTriggered, Pending, Refusal, State, WhenFull};
 use lexopt::prelude::*;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{oneshot, watch};
 
-use crate::door::{Door, End};
+use crate::listener::AcceptorListener;
 
 const HELP: &str = "\
 Usage: http --listen ADDR [--limit N]
 
       --listen ADDR  127.0.0.1:8080 or [::1]:0 (any port)
-      --limit N      at most N connections at once (default 100); who comes
-                     when it is full is told 503
+      --limit N      at most N connections at once (default 100); further
+                     clients read a 503
   -h, --help         print this help
 
-GET / says hello, POST / says what was sent. Prints `listening on ADDR` when it
-is ready. SIGINT or SIGTERM ends it: nobody new is let in, who is queued is
-served, and when the last request has been answered it prints its counters.
-SIGHUP starts this program anew, hands it the listener, and ends when the new
+GET / answers hello, POST / answers the body. Prints `listening on ADDR` when it
+is ready. On SIGINT or SIGTERM it closes the intake, serves the connections that
+are queued, answers the last request, and prints its counters. On SIGHUP it
+starts this program again, hands over the listener, and ends when the new
 process serves and the last request here has been answered.
 ";
 
-/// Sent without waiting and without a look at the request: the client need not even have sent one.
+/// Sent without blocking, and without waiting for a request.
 const BUSY: &str = "HTTP/1.1 503 Service Unavailable\r\n\
                     retry-after: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+
+/// How long serving the queue may take when the service ends.
+const WITHIN: Duration = Duration::from_secs(5);
 
 fn main() -> Result<(), Box<dyn Error>> {
     let Some((address, limit)) = arguments()? else {
@@ -56,62 +59,60 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 async fn serve(address: SocketAddr, limit: u32) -> Result<(), Box<dyn Error>> {
-    let busy = Refusal::message(BUSY);
-    let gate = Gate::new(limit).when_full(WhenFull::Shed(busy.clone()));
+    // A connection is in the handshake stage until its client sends something: see `AcceptorListener`.
+    let busy = WhenFull::Shed(Refusal::message(BUSY));
+    let gate = Gate::builder(limit).handshakes(limit).when_full(busy).build();
     let (listener, inherited) = match successor::from_env()? {
         Some(listener) => (listener, true),
         None => (TcpListener::bind(address)?, false),
     };
     let address = listener.local_addr()?;
-    // For a successor; it is the same socket.
-    let listener_to_hand_on = listener.try_clone()?;
-    let acceptor = LevelTriggered::on(listener).gate(&gate).into_async().map_err(io::Error::from)?;
+    // For a successor: a duplicate of the same socket.
+    let duplicate = listener.try_clone()?;
+    let acceptor = LevelTriggered::on(listener).gate(&gate).build_tokio()?;
     let control = acceptor.control();
-    let (end, ends) = watch::channel(None);
-    let (over, is_over) = oneshot::channel();
-    let door = Door::new(acceptor, busy, ends, over)?;
-    let signals = async move {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut replace = signal(SignalKind::hangup())?;
-        if inherited {
-            // Nobody need be there to hear it: a service manager, or a process that has ended meanwhile. This one serves.
-            let _ = successor::confirm();
-        }
-        println!("listening on {address}");
+    let (listener, ended) = AcceptorListener::new(acceptor, gate);
+    tokio::spawn(obey_signals(control.clone(), duplicate)?);
+    if inherited {
+        // An error means that the predecessor has ended, or that there is none. This process serves in any case.
+        let _ = successor::confirm();
+    }
+    println!("listening on {address}");
+
+    let app = Router::new().route("/", get(async || "hello\n").post(async |body: Bytes| body));
+    axum::serve(listener, app).with_graceful_shutdown(async { drop(ended.await) }).await?;
+    println!("http: {}", control.counters());
+    if let Some(report) = control.shutdown_report() {
+        eprintln!("http: {report:?}");
+    }
+    if control.state() == State::Closed {
+        return Err("the listener was closed".into());
+    }
+    Ok(())
+}
+
+/// Returns a future that ends the service at a signal, in one of two ways.
+fn obey_signals(control: Control, listener: TcpListener) -> io::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut replace = signal(SignalKind::hangup())?;
+    Ok(async move {
         loop {
-            let how = tokio::select! {
-                _ = terminate.recv() => End::WindDown,
-                _ = interrupt.recv() => End::WindDown,
-                _ = replace.recv() => match successor::start(&listener_to_hand_on).await {
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                _ = replace.recv() => match successor::start(&listener).await {
                     Ok(pid) => {
                         println!("replaced by {pid}");
-                        End::Leave
+                        // The queue stays with the socket, which the other process has.
+                        return control.stop();
                     }
-                    Err(error) => {
-                        eprintln!("no successor: {error}; this process goes on");
-                        continue;
-                    }
+                    Err(error) => eprintln!("http: no successor: {error}; this process goes on serving"),
                 },
-            };
-            // The socket closes with the last descriptor of it.
-            drop(listener_to_hand_on);
-            let _ = end.send(Some(how));
-            return io::Result::Ok(());
+            }
         }
-    };
-    let signals = tokio::spawn(signals);
-
-    let (says, why) = oneshot::channel();
-    let ends = async move {
-        let _ = says.send(is_over.await);
-    };
-    let app = Router::new().route("/", get(async || "hello\n").post(async |sent: Bytes| sent));
-    axum::serve(door, app).with_graceful_shutdown(ends).await?;
-    println!("http: {}", control.counters());
-    // A listener that died, and signals that could not be heard, end it too.
-    why.await???;
-    if signals.is_finished() { Ok(signals.await??) } else { Ok(()) }
+        control.shutdown_gracefully(Pending::Serve(Refusal::message(BUSY)), WITHIN);
+    })
 }
 
 fn arguments() -> Result<Option<(SocketAddr, u32)>, lexopt::Error> {
@@ -125,5 +126,5 @@ fn arguments() -> Result<Option<(SocketAddr, u32)>, lexopt::Error> {
             _ => return Err(argument.unexpected()),
         }
     }
-    Ok(Some((listen.ok_or("--listen ADDR is missing")?, limit)))
+    Ok(Some((listen.ok_or("--listen ADDR is required")?, limit)))
 }

@@ -1,4 +1,4 @@
-//! A new process in this one's place, with the same listening socket.
+//! The process that replaces this one, with the same listening socket.
 
 use std::env;
 use std::io;
@@ -11,21 +11,23 @@ use std::time::Duration;
 use epoll_acceptor::handover;
 
 const NAME: &str = "http";
-/// A successor that says nothing for so long has failed.
+/// A successor that does not confirm within this time has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The listener that this process was started with, if it is a successor.
+/// Takes the listener that this process inherited, if it is a successor.
+#[allow(unsafe_code, reason = "takes ownership of descriptors by their number")]
 pub(crate) fn from_env() -> io::Result<Option<TcpListener>> {
-    let mut listeners = handover::from_env()?;
+    // SAFETY: `handover::spawn` or a service manager set the variables, and only this function takes the descriptors.
+    let mut listeners = unsafe { handover::from_env() }?;
     if listeners.is_empty() { Ok(None) } else { listeners.take_tcp(NAME).map(Some) }
 }
 
-/// Tells the process before this one, at the other end of the standard input, that this one serves.
+/// Tells the predecessor, at the other end of the standard input, that this process serves.
 pub(crate) fn confirm() -> io::Result<()> {
     handover::confirm(&UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?))
 }
 
-/// Starts this program anew with this listener, and waits until it serves. Its process id.
+/// Starts this program again with this listener, and waits until it serves. Returns its process id.
 pub(crate) async fn start(listener: &TcpListener) -> io::Result<u32> {
     let listener = listener.try_clone()?;
     let start = move || {
@@ -36,12 +38,12 @@ pub(crate) async fn start(listener: &TcpListener) -> io::Result<u32> {
         let mut child = handover::spawn(command, &[(NAME, &listener)])?;
         let confirmed = handover::await_confirmation(&ours);
         if confirmed.is_err() {
-            // Neither serves now what the other does.
+            // Only one of the two processes may serve.
             let _ = child.kill();
             let _ = child.wait();
         }
         confirmed.map(|()| child.id())
     };
-    // Meanwhile this process goes on serving.
+    // This process goes on serving meanwhile.
     tokio::task::spawn_blocking(start).await?
 }

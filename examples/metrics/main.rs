@@ -1,13 +1,13 @@
-//! A server that tells Prometheus what its acceptor does: counters by cause, state, places, accept queue, and the
-//! histogram of its passes.
+//! A server that exports its acceptor's counters to Prometheus: refusals by cause, exhaustion by resource, the time in each
+//! state, permits, the accept queue, and histograms of the passes and of the time in the queue.
 //!
 //! ```text
 //! cargo run --release --example metrics -- --listen 127.0.0.1:8080 --metrics 127.0.0.1:9100 --limit 100
 //! curl http://127.0.0.1:9100/metrics
 //! ```
 //!
-//! The metrics are answered from the same loop, by a second acceptor behind the same gate, which is privileged: an
-//! administrator's connection is let in when everybody else finds it full.
+//! The same loop serves the metrics, from a second acceptor with a privileged handle of the same gate: two permits are
+//! reserved for it, so the metrics can be scraped while the server is full.
 
 mod export;
 
@@ -19,20 +19,23 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use epoll_acceptor::{
-    Acceptor, Connection, Epoll, Events, Gate, Interest, LevelTriggered, Refusal, Token, WhenFull,
+    Acceptor, Connection, Epoll, Events, Gate, Interest, LevelTriggered, Permit, QueueDelay, Refusal, Token,
+    WhenFull,
 };
 
-use crate::export::Exporter;
+use crate::export::{Exporter, Sources};
 
 const HELP: &str = "\
 Usage: metrics [--listen ADDR] [--metrics ADDR] [--limit N]
 
-  --listen ADDR   answer `hello` there and close when the client does (127.0.0.1:0)
-  --metrics ADDR  serve Prometheus's text form there under any path (127.0.0.1:0)
-  --limit N       connections at once, two more for --metrics (100)
+  --listen ADDR   greet clients here, and close when they do (127.0.0.1:0)
+  --metrics ADDR  serve the OpenMetrics text format here, under any path (127.0.0.1:0)
+  --limit N       connections at once, besides two for --metrics (100)
 ";
 const PUBLIC: Token = Token(u64::MAX);
 const ADMIN: Token = Token(u64::MAX - 1);
+/// Connections that were queued for longer are refused while the server is overloaded.
+const QUEUE_DELAY: Duration = Duration::from_millis(100);
 
 fn main() -> ExitCode {
     match run() {
@@ -73,16 +76,20 @@ fn options() -> Result<Option<Options>, Box<dyn Error>> {
 fn run() -> Result<(), Box<dyn Error>> {
     let Some(options) = options()? else { return Ok(()) };
     let epoll = Epoll::new()?;
-    let gate = Gate::new(options.limit.saturating_add(2)).reserved(2);
+    let gate = Gate::builder(options.limit.saturating_add(2)).reserved(2).build();
     let busy = WhenFull::Shed(Refusal::message("busy\n"));
     let listener = TcpListener::bind(options.listen)?;
     let admin = TcpListener::bind(options.metrics)?;
     println!("listening on {}", listener.local_addr()?);
     println!("metrics on {}", admin.local_addr()?);
-    let mut public =
-        LevelTriggered::on(listener).gate(&gate.clone().when_full(busy)).register(&epoll, PUBLIC)?;
-    let mut admin = LevelTriggered::on(admin).gate(&gate.clone().privileged()).register(&epoll, ADMIN)?;
-    let exporter = Exporter::new(public.control(), gate, public.listener().try_clone()?);
+    let delay = QueueDelay::new(QUEUE_DELAY);
+    let mut public = LevelTriggered::on(listener)
+        .gate(&gate.with_when_full(busy))
+        .filter(delay.clone())
+        .register(&epoll, PUBLIC)?;
+    let mut admin = LevelTriggered::on(admin).gate(&gate.privileged()).register(&epoll, ADMIN)?;
+    let (control, listener) = (public.control(), public.listener().try_clone()?);
+    let exporter = Exporter::new(Sources { control, gate, delay, listener });
     let mut clients = Clients::default();
     let mut events = Events::with_capacity(64)?;
     loop {
@@ -95,7 +102,7 @@ fn run() -> Result<(), Box<dyn Error>> {
                 ADMIN => {
                     admin.drain(|connection| answer(connection, &exporter))?;
                 }
-                Token(number) => clients.hear(number),
+                Token(number) => clients.read(number),
             }
         }
     }
@@ -104,14 +111,17 @@ fn run() -> Result<(), Box<dyn Error>> {
 /// Connections by their token.
 #[derive(Default)]
 struct Clients {
-    open: HashMap<u64, Connection<TcpStream>>,
-    /// Never used twice: an event of who has left must not be taken for another's.
+    open: HashMap<u64, PublicConnection>,
+    /// Not reused: an event of a closed connection must not be taken for one of another connection.
     next: u64,
 }
 
+/// With the permits of the gate and of the filter.
+type PublicConnection = Connection<TcpStream, Permit<((), ())>>;
+
 impl Clients {
-    /// Greets a client, and keeps it until it leaves; one that takes no greeting is none to wait for.
-    fn greet(&mut self, epoll: &Epoll, mut connection: Connection<TcpStream>) {
+    /// Greets a client, and keeps its connection until the client closes it.
+    fn greet(&mut self, epoll: &Epoll, mut connection: PublicConnection) {
         let number = self.next;
         let greeted = connection.write_all(b"hello\n").is_ok();
         if greeted && epoll.add(&connection, Token(number), Interest::IN | Interest::RDHUP).is_ok() {
@@ -120,26 +130,26 @@ impl Clients {
         }
     }
 
-    /// Reads what a client has sent, to find out whether it has left.
-    fn hear(&mut self, number: u64) {
+    /// Reads and discards what a client has sent, and closes when the client has.
+    fn read(&mut self, number: u64) {
         let Some(connection) = self.open.get_mut(&number) else { return };
         let mut buffer = [0; 1024];
-        let left = loop {
+        let closed = loop {
             match connection.read(&mut buffer) {
                 Ok(0) => break true,
                 Ok(_) => {}
                 Err(error) => break error.kind() != io::ErrorKind::WouldBlock,
             }
         };
-        if left {
+        if closed {
             self.open.remove(&number);
         }
     }
 }
 
-/// Answers one request, whatever it asks for, within a bound: an administrator's client is on the same machine.
+/// Answers one request of any path. Blocks for at most 200 ms per call: the scraper is on the same machine or near it.
 fn answer(connection: Connection<TcpStream>, exporter: &Exporter) {
-    let (mut stream, _place) = connection.into_parts();
+    let (mut stream, _permit) = connection.into_parts();
     let result = (|| {
         stream.set_nonblocking(false)?;
         stream.set_read_timeout(Some(Duration::from_millis(200)))?;
@@ -161,6 +171,6 @@ fn answer(connection: Connection<TcpStream>, exporter: &Exporter) {
         )
     })();
     if let Err(error) = result {
-        eprintln!("metrics: not answered: {error}");
+        eprintln!("metrics: a request was not answered: {error}");
     }
 }

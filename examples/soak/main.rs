@@ -1,22 +1,22 @@
-//! Everything that may happen to a server at its door, for as long as one likes, and the accounts at the end.
+//! Runs an acceptor under load and faults for as long as you like, and checks that nothing was lost or leaked.
 //!
-//! One acceptor at a time serves on loopback; its clients are a second process, so that their descriptors are their
-//! own. Each scenario ends when all is calm: whoever connected knows what became of it, every permit is back, nobody is
-//! queued, as many descriptors are open as before, and a newcomer is served.
+//! One acceptor at a time serves on loopback. Its clients run in a second process, with descriptors of their own. A scenario
+//! passes if every client was answered or refused, every permit was released, the accept queue is empty, no descriptor was
+//! leaked, and one more client is served.
 //!
 //! ```text
 //! cargo run --release --example soak -- --seconds 60
 //! ```
 
-mod clients;
-mod crowd;
+mod client_loop;
+mod client_process;
+mod harness;
 mod machine;
-mod order;
 mod progress;
 mod report;
+mod request;
 mod scenarios;
 mod server;
-mod stage;
 
 use std::error::Error;
 use std::io::{self, Write};
@@ -27,28 +27,29 @@ use std::time::Duration;
 use epoll_acceptor::Trigger;
 use lexopt::prelude::*;
 
-use crate::clients::Clients;
+use crate::client_process::ClientProcess;
+use crate::harness::{Harness, Scenario};
 use crate::progress::Progress;
 use crate::report::Report;
-use crate::stage::{Scenario, Stage};
 
 const HELP: &str = "\
-Puts an acceptor under load, faults, an attack and overload, and closes the accounts.
+Runs an acceptor under load, faults, an attack and overload, and checks that no
+connection, permit or descriptor is lost.
 
 Usage: soak [options]
 
       --seconds N  the time for all scenarios together [30]
-      --only NAME  this scenario; may be given several times
+      --only NAME  run this scenario; may be given several times
       --trigger T  level, edge or exclusive [level]
-      --json       a JSON object a line for each scenario, and one for all
-      --list       the scenarios
+      --json       print one JSON object per scenario, and one for all
+      --list       list the scenarios
   -h, --help       print this help
 
-It lasts up to half as long again, and is given up after twice the time and two
-minutes. Exits with 0 if everything came true, with 1 if not.
+It takes up to one and a half times that long, and is aborted after twice that
+long and two minutes. Exits with 0 if every check passes, with 1 if not.
 ";
 
-/// So many at the least, for each of the two processes.
+/// The least that each of the two processes needs.
 const DESCRIPTORS: u64 = 1024;
 
 struct Options {
@@ -62,7 +63,7 @@ fn main() -> ExitCode {
     match run() {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => {
-            eprintln!("soak: not everything came true, see above");
+            eprintln!("soak: a check failed, see above");
             ExitCode::FAILURE
         }
         Err(error) => {
@@ -81,9 +82,9 @@ fn run() -> Result<bool, Box<dyn Error>> {
             Long("only") => options.only.push(arguments.value()?.string()?),
             Long("trigger") => options.trigger = arguments.value()?.parse()?,
             Long("json") => options.json = true,
-            // The other processes of this program.
-            Long(own) if format!("--{own}") == clients::ARGUMENT => {
-                return clients::serve().map(|()| true).map_err(Into::into);
+            // Other processes of this program.
+            Long(own) if format!("--{own}") == client_process::ARGUMENT => {
+                return client_process::serve().map(|()| true).map_err(Into::into);
             }
             Long(own) if format!("--{own}") == scenarios::CHILD => {
                 return scenarios::child().map(|()| true).map_err(Into::into);
@@ -102,31 +103,33 @@ fn run() -> Result<bool, Box<dyn Error>> {
         }
     }
     let chosen = chosen(&options)?;
-    let report = play(&chosen, &options)?;
+    let report = run_all(&chosen, &options)?;
     if options.json { report.print_json() } else { report.print_table() }?;
     Ok(report.is_balanced())
 }
 
 fn chosen(options: &Options) -> Result<Vec<Scenario>, Box<dyn Error>> {
     if !(options.seconds.is_finite() && (0.1..=1e6).contains(&options.seconds)) {
-        return Err("the time should be some seconds: take --seconds 30".into());
+        return Err("--seconds must be between 0.1 and 1000000".into());
     }
     for name in &options.only {
         if !scenarios::ALL.iter().any(|scenario| scenario.name == name) {
-            return Err(format!("there is no scenario {name:?}: see --list").into());
+            return Err(format!("unknown scenario {name:?}: see --list").into());
         }
     }
     let is_chosen = |name| options.only.is_empty() || options.only.iter().any(|only| only == name);
     Ok(scenarios::ALL.into_iter().filter(|scenario| is_chosen(scenario.name)).collect())
 }
 
-fn play(chosen: &[Scenario], options: &Options) -> Result<Report, Box<dyn Error>> {
+fn run_all(chosen: &[Scenario], options: &Options) -> Result<Report, Box<dyn Error>> {
     let &Options { seconds, trigger, .. } = options;
-    give_up_after(Duration::from_secs_f64(2.0 * seconds + 120.0))?;
+    abort_after(Duration::from_secs_f64(2.0 * seconds + 120.0))?;
     if machine::raise_descriptor_limit()? < DESCRIPTORS {
-        return Err(format!("it takes {DESCRIPTORS} descriptors: raise the hard limit (`ulimit -Hn`)").into());
+        return Err(
+            format!("{DESCRIPTORS} descriptors are needed: raise the hard limit (`ulimit -Hn`)").into()
+        );
     }
-    let mut stage = Stage::new(Clients::start()?, machine::most_connections()?, trigger)?;
+    let mut harness = Harness::new(ClientProcess::start()?, machine::most_connections()?, trigger)?;
     let progress = Progress::new(chosen.len());
     let shares: f64 = chosen.iter().map(|scenario| scenario.share).sum();
     let mut rows = Vec::new();
@@ -134,20 +137,20 @@ fn play(chosen: &[Scenario], options: &Options) -> Result<Report, Box<dyn Error>
         let time = (seconds * scenario.share / shares.max(f64::MIN_POSITIVE)).max(scenario.least);
         let time = Duration::from_secs_f64(time);
         progress.begin(scenario, time);
-        stage.set(time)?;
-        let end = (scenario.play)(&mut stage).map_err(|error| format!("{}: {error}", scenario.name))?;
+        harness.begin(time)?;
+        let end = (scenario.run)(&mut harness).map_err(|error| format!("{}: {error}", scenario.name))?;
         progress.end(scenario, &end);
         rows.push((*scenario, time, end));
     }
-    progress.over();
+    progress.finish();
     Ok(Report { trigger, rows })
 }
 
-/// Whatever goes wrong, it comes to an end.
-fn give_up_after(time: Duration) -> io::Result<()> {
+/// Ends the process after `time`, whatever hangs.
+fn abort_after(time: Duration) -> io::Result<()> {
     thread::Builder::new().name("bound".into()).spawn(move || {
         thread::sleep(time);
-        eprintln!("soak: not at its end after {} s: given up", time.as_secs());
+        eprintln!("soak: still running after {} s: aborted", time.as_secs());
         std::process::exit(3);
     })?;
     Ok(())

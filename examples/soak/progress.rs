@@ -1,11 +1,11 @@
-//! Where it stands: a line that moves on a terminal, a line for each scenario elsewhere.
+//! The progress: a progress bar on a terminal, a line per scenario elsewhere.
 
 use std::io::{self, IsTerminal};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::stage::{End, Scenario};
+use crate::harness::{End, Scenario};
 
 pub(crate) struct Progress {
     line: ProgressBar,
@@ -19,36 +19,36 @@ impl Progress {
         let line = ProgressBar::with_draw_target(Some(scenarios as u64), target);
         let style = ProgressStyle::with_template("[{elapsed_precise}] {bar:24} {pos} of {len}  {msg}");
         line.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-        // A tick a tenth of a second: on a thread that needs no descriptor.
+        // On a thread that needs no descriptor.
         line.enable_steady_tick(Duration::from_millis(100));
         Self { line, is_terminal }
     }
 
     pub(crate) fn begin(&self, scenario: &Scenario, time: Duration) {
-        self.say(format!("{}: {} ({:.1} s)", scenario.name, scenario.about, time.as_secs_f64()));
+        self.show(format!("{}: {} ({:.1} s)", scenario.name, scenario.about, time.as_secs_f64()));
     }
 
     pub(crate) fn end(&self, scenario: &Scenario, end: &End) {
         self.line.inc(1);
         match end {
             End::Skipped(why) => self.keep(&format!("SKIPPED {}: {why}", scenario.name)),
-            End::Played(outcome) => {
+            End::Done(outcome) => {
                 for broken in &outcome.broken {
-                    self.keep(&format!("BROKEN {}: this did not come true: {broken}", scenario.name));
+                    self.keep(&format!("BROKEN {}: expected: {broken}", scenario.name));
                 }
             }
         }
     }
 
-    pub(crate) fn over(&self) {
+    pub(crate) fn finish(&self) {
         self.line.finish_and_clear();
     }
 
-    fn say(&self, text: String) {
+    fn show(&self, text: String) {
         if self.is_terminal { self.line.set_message(text) } else { eprintln!("{text}") }
     }
 
-    /// Stays on the screen.
+    /// Prints a line that stays on the screen.
     fn keep(&self, text: &str) {
         if self.is_terminal { self.line.println(text) } else { eprintln!("{text}") }
     }

@@ -1,4 +1,4 @@
-//! What is printed: a table for people, or a line of JSON a scenario and one for all.
+//! The output: a table, or one JSON object per scenario and one for all.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -6,10 +6,10 @@ use std::time::Duration;
 use epoll_acceptor::Trigger;
 use serde_json::{Value, json};
 
+use crate::harness::{End, Outcome, Scenario};
 use crate::machine;
-use crate::stage::{End, Outcome, Scenario};
 
-/// All scenarios that were asked for.
+/// The results of all scenarios.
 pub(crate) struct Report {
     pub(crate) trigger: Trigger,
     pub(crate) rows: Vec<(Scenario, Duration, End)>,
@@ -17,12 +17,12 @@ pub(crate) struct Report {
 
 impl Report {
     pub(crate) fn is_balanced(&self) -> bool {
-        self.played().all(|(_, _, outcome)| outcome.is_balanced())
+        self.done().all(|(_, _, outcome)| outcome.is_balanced())
     }
 
-    fn played(&self) -> impl Iterator<Item = (&Scenario, Duration, &Outcome)> {
+    fn done(&self) -> impl Iterator<Item = (&Scenario, Duration, &Outcome)> {
         self.rows.iter().filter_map(|(scenario, time, end)| match end {
-            End::Played(outcome) => Some((scenario, *time, &**outcome)),
+            End::Done(outcome) => Some((scenario, *time, &**outcome)),
             End::Skipped(_) => None,
         })
     }
@@ -30,7 +30,7 @@ impl Report {
     fn skipped(&self) -> impl Iterator<Item = (&Scenario, &str)> {
         self.rows.iter().filter_map(|(scenario, _, end)| match end {
             End::Skipped(why) => Some((scenario, why.as_str())),
-            End::Played(_) => None,
+            End::Done(_) => None,
         })
     }
 
@@ -39,7 +39,7 @@ impl Report {
         let machine = machine::describe();
         for (scenario, time, end) in &self.rows {
             let mut object = match end {
-                End::Played(outcome) => outcome.to_json(),
+                End::Done(outcome) => outcome.to_json(),
                 End::Skipped(why) => json!({ "skipped": why }),
             };
             object["bench"] = "soak".into();
@@ -63,17 +63,17 @@ impl Report {
     pub(crate) fn print_table(&self) -> io::Result<()> {
         let mut out = io::stdout();
         writeln!(out, "{}; {}\n\n{HEAD}", machine::describe(), self.trigger)?;
-        for (scenario, _, outcome) in self.played() {
-            writeln!(out, "{}", line(scenario.name, outcome))?;
+        for (scenario, _, outcome) in self.done() {
+            writeln!(out, "{}", row(scenario.name, outcome))?;
         }
-        writeln!(out, "{}", line("all", &self.sum()))?;
-        for (scenario, _, outcome) in self.played() {
+        writeln!(out, "{}", row("all", &self.sum()))?;
+        for (scenario, _, outcome) in self.done() {
             for broken in &outcome.broken {
-                writeln!(out, "BROKEN {}: this did not come true: {broken}", scenario.name)?;
+                writeln!(out, "BROKEN {}: expected: {broken}", scenario.name)?;
             }
         }
         writeln!(out)?;
-        for (scenario, _, outcome) in self.played() {
+        for (scenario, _, outcome) in self.done() {
             let more = outcome.more.iter().filter(|(key, _)| *key != "over_time" && *key != "pausing");
             let more: Vec<_> = more.map(|(key, value)| format!("{key} {}", short(value))).collect();
             writeln!(out, "{}: {}", scenario.name, more.join(", "))?;
@@ -84,10 +84,10 @@ impl Report {
         Ok(())
     }
 
-    /// The largest peak stands with its limit; everything else is added up.
+    /// Adds up all scenarios; of the peaks, the largest stays with its limit.
     fn sum(&self) -> Outcome {
         let mut sum = Outcome::default();
-        for (scenario, _, outcome) in self.played() {
+        for (scenario, _, outcome) in self.done() {
             sum.connected += outcome.connected;
             sum.delivered += outcome.delivered;
             sum.refused += outcome.refused;
@@ -129,7 +129,7 @@ const HEAD: &str = concat!(
     "scenario                                answered   ed   descript. service   limit",
 );
 
-fn line(name: &str, outcome: &Outcome) -> String {
+fn row(name: &str, outcome: &Outcome) -> String {
     format!(
         "{name:<12}{:>9} {:>9} {:>8} {:>7} {:>6} {:>9} {:>8} {:>7} {}",
         outcome.connected,

@@ -1,4 +1,4 @@
-//! The server: one thread, one acceptor, and a service of one word.
+//! The server: one thread, one acceptor, and a service that answers one byte.
 
 use std::collections::VecDeque;
 use std::error::Error;
@@ -12,65 +12,70 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use epoll_acceptor::epoll::Waker;
+use epoll_acceptor::socket::{accept_queue, time_queued};
 use epoll_acceptor::{
-    Acceptor, Admission, Connection, Control, Counters, Epoll, EpollAcceptor, Events, Interest, Token,
-    Trigger, Waker, accept_queue, time_queued,
+    Acceptor, Connection, Control, Counters, Epoll, EpollAcceptor, Events, Filter, Gate, Interest, Token,
+    Trigger,
 };
 use socket2::{Domain, SockRef, Socket, Type};
 
-use crate::crowd::WORD;
+use crate::client_loop::WORD;
 
 const LISTENER: Token = Token(0);
 const STOP: Token = Token(1);
-const FIRST_GUEST: u64 = 2;
+const FIRST_CONNECTION: u64 = 2;
 
-/// What becomes of a connection.
+/// Commands to the server's thread; 0: none.
+const FINISH_QUICKLY: u32 = 1;
+const STOP_SERVING: u32 = 2;
+
+/// How a connection is served.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Service {
-    /// Answers at once, and stays until the client goes.
+    /// Answers at once, and keeps the connection until the client closes.
     Answer,
-    /// Answers when this time is over, and closes.
+    /// Answers after this time, and closes.
     Takes(Duration),
-    /// Has a thread answer it. Some of the threads panic instead, and so do some passes, with a connection in hand.
+    /// Answers on a thread. Some threads panic instead, and some passes panic with a connection in hand.
     Panics,
 }
 
-/// What the server does, for others to see.
+/// What the server has done, for other threads.
 #[derive(Debug, Default)]
-pub(crate) struct Books {
+pub(crate) struct ServerStats {
     in_service: AtomicU32,
     peak: AtomicU32,
     pub(crate) answered: AtomicU64,
-    /// How often the acceptor told that its listener is dead.
+    /// How often the acceptor reported that its listener is closed.
     pub(crate) deaths: AtomicU32,
-    /// Waits that ended without an event: by a signal, or by their timeout.
+    /// Waits that returned no event: after a signal, or the timeout.
     pub(crate) empty_waits: AtomicU64,
     pub(crate) panics: AtomicU64,
-    /// Everything is answered at once from now on.
-    hurry: AtomicU32,
-    /// Of a service that takes time: when, after the first, and for how long it had been queued; in milliseconds.
+    command: AtomicU32,
+    /// For `Service::Takes`: when each connection was accepted, since the first, and its queue time; in milliseconds.
     pub(crate) queued: Mutex<Vec<(f64, f64)>>,
 }
 
-/// A server in its thread.
+/// A server on its own thread.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     pub(crate) control: Control,
-    pub(crate) books: Arc<Books>,
-    /// A duplicate, to look at the queue.
+    pub(crate) stats: Arc<ServerStats>,
+    /// A duplicate, to read the length of the queue.
     listener: TcpListener,
     stop: Waker,
     thread: JoinHandle<io::Result<()>>,
 }
 
-/// What is left of a server.
+/// The results of a server.
 pub(crate) struct Ended {
     pub(crate) counters: Counters,
     pub(crate) peak: u32,
     pub(crate) queued: u32,
 }
 
-/// A listener on loopback with the longest queue that is allowed, or so long a one.
+/// A listener on loopback with this backlog; port 0: any.
 pub(crate) fn listen(backlog: i32, port: u16) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
@@ -80,7 +85,7 @@ pub(crate) fn listen(backlog: i32, port: u16) -> io::Result<TcpListener> {
 }
 
 impl Server {
-    /// Starts one; `build` makes the acceptor of the listener, on the epoll.
+    /// Starts a server; `build` registers the acceptor.
     pub(crate) fn start<A, P>(
         listener: TcpListener,
         service: Service,
@@ -90,43 +95,43 @@ impl Server {
         A: Acceptor<Stream = TcpStream, Permit = P> + Send + 'static,
         P: Send + 'static,
     {
-        let (address, watched) = (listener.local_addr()?, listener.try_clone()?);
+        let (address, duplicate) = (listener.local_addr()?, listener.try_clone()?);
         let epoll = Epoll::new()?;
         let stop = Waker::new(&epoll, STOP)?;
         let acceptor = build(listener, &epoll, LISTENER)?;
-        let (control, books) = (acceptor.control(), Arc::new(Books::default()));
+        let (control, stats) = (acceptor.control(), Arc::new(ServerStats::default()));
         let (ready, is_ready) = channel();
-        let desk = Desk {
+        let server_loop = ServerLoop {
             epoll,
             service,
-            books: Arc::clone(&books),
-            guests: Vec::new(),
+            stats: Arc::clone(&stats),
+            connections: Vec::new(),
             free: Vec::new(),
             due: VecDeque::new(),
-            welcomed: 0,
+            accepted: 0,
             begun: None,
         };
         let thread = thread::Builder::new().name("server".into()).spawn(move || {
             let _ = ready.send(());
-            desk.serve(acceptor)
+            server_loop.serve(acceptor)
         })?;
         is_ready.recv().map_err(io::Error::other)?;
-        Ok(Self { address, control, books, listener: watched, stop, thread })
+        Ok(Self { address, control, stats, listener: duplicate, stop, thread })
     }
 
-    /// How many are in the accept queue.
+    /// Returns the length of the accept queue.
     pub(crate) fn queued(&self) -> u32 {
-        // A listener that was shut down has no queue.
+        // An error means that the listener was shut down.
         accept_queue(&self.listener).map_or(0, |queue| queue.depth)
     }
 
     pub(crate) fn in_service(&self) -> u32 {
-        self.books.in_service.load(Ordering::Acquire)
+        self.stats.in_service.load(Ordering::Acquire)
     }
 
-    /// Who is in the queue or in service has nothing more to wait for.
-    pub(crate) fn hurry(&self) {
-        self.books.hurry.store(1, Ordering::Release);
+    /// Answers everything at once from now on.
+    pub(crate) fn finish_quickly(&self) {
+        self.stats.command.store(FINISH_QUICKLY, Ordering::Release);
         let _ = self.stop.wake();
     }
 
@@ -141,41 +146,41 @@ impl Server {
 
     pub(crate) fn stop(self) -> Result<Ended, Box<dyn Error>> {
         let queued = self.queued();
-        self.books.hurry.store(2, Ordering::Release);
+        self.stats.command.store(STOP_SERVING, Ordering::Release);
         self.stop.wake()?;
         self.thread.join().map_err(|_| "the server panicked")??;
-        let (counters, peak) = (self.control.counters(), self.books.peak.load(Ordering::Acquire));
+        let (counters, peak) = (self.control.counters(), self.stats.peak.load(Ordering::Acquire));
         Ok(Ended { counters, peak, queued })
     }
 }
 
-struct Desk<P> {
+struct ServerLoop<P> {
     epoll: Epoll,
     service: Service,
-    books: Arc<Books>,
-    /// By place. An event of one who has gone finds nobody, or one who has nothing to say.
-    guests: Vec<Option<Guest<P>>>,
+    stats: Arc<ServerStats>,
+    /// By slot. A slot is reused without a generation: an event of a closed connection causes a needless read at most.
+    connections: Vec<Option<Served<P>>>,
     free: Vec<usize>,
-    /// Who is to be answered when; in order of time, since each takes as long as the other.
+    /// When each connection is answered; sorted by time, because all take equally long.
     due: VecDeque<(Instant, usize)>,
-    welcomed: u64,
-    /// When the first came.
+    accepted: u64,
+    /// When the first connection was accepted.
     begun: Option<Instant>,
 }
 
-/// Counted out before its place is given back: the peak is never too high.
-struct Guest<P> {
+/// Dropped in this order: counted out before its permit is released, so that the peak is never too high.
+struct Served<P> {
     _counted: Counted,
     connection: Connection<TcpStream, P>,
 }
 
-struct Counted(Arc<Books>);
+struct Counted(Arc<ServerStats>);
 
 impl Counted {
-    fn new(books: &Arc<Books>) -> Self {
-        let now = books.in_service.fetch_add(1, Ordering::AcqRel) + 1;
-        books.peak.fetch_max(now, Ordering::AcqRel);
-        Self(Arc::clone(books))
+    fn new(stats: &Arc<ServerStats>) -> Self {
+        let now = stats.in_service.fetch_add(1, Ordering::AcqRel) + 1;
+        stats.peak.fetch_max(now, Ordering::AcqRel);
+        Self(Arc::clone(stats))
     }
 }
 
@@ -185,7 +190,7 @@ impl Drop for Counted {
     }
 }
 
-impl<P: Send + 'static> Desk<P> {
+impl<P: Send + 'static> ServerLoop<P> {
     fn serve<A>(mut self, mut acceptor: A) -> io::Result<()>
     where
         A: Acceptor<Stream = TcpStream, Permit = P>,
@@ -198,28 +203,28 @@ impl<P: Send + 'static> Desk<P> {
             for event in &mut events {
                 any = true;
                 match event.token() {
-                    STOP if self.books.hurry.load(Ordering::Acquire) == 2 => return Ok(()),
+                    STOP if self.stats.command.load(Ordering::Acquire) == STOP_SERVING => return Ok(()),
                     STOP => {}
-                    LISTENER => self.let_in(&mut acceptor)?,
-                    Token(token) => self.hear(place(token)),
+                    LISTENER => self.accept(&mut acceptor)?,
+                    Token(token) => self.handle(slot(token)),
                 }
             }
-            self.books.empty_waits.fetch_add(u64::from(!any), Ordering::Relaxed);
-            self.answer_those_due();
+            self.stats.empty_waits.fetch_add(u64::from(!any), Ordering::Relaxed);
+            self.answer_due();
         }
     }
 
-    fn let_in<A>(&mut self, acceptor: &mut A) -> io::Result<()>
+    fn accept<A>(&mut self, acceptor: &mut A) -> io::Result<()>
     where
         A: Acceptor<Stream = TcpStream, Permit = P>,
     {
-        // Of a pass that is left by a panic nothing is lost but the connection in hand.
+        // A pass that panics loses only the connection in hand.
         let pass = catch_unwind(AssertUnwindSafe(|| {
             for connection in acceptor.ready() {
                 match connection {
-                    Ok(connection) => self.welcome(connection)?,
+                    Ok(connection) => self.add(connection)?,
                     Err(_) => {
-                        self.books.deaths.fetch_add(1, Ordering::AcqRel);
+                        self.stats.deaths.fetch_add(1, Ordering::AcqRel);
                     }
                 }
             }
@@ -228,106 +233,107 @@ impl<P: Send + 'static> Desk<P> {
         pass.unwrap_or(Ok(()))
     }
 
-    fn welcome(&mut self, connection: Connection<TcpStream, P>) -> io::Result<()> {
-        let guest = Guest { _counted: Counted::new(&self.books), connection };
-        self.welcomed += 1;
+    fn add(&mut self, connection: Connection<TcpStream, P>) -> io::Result<()> {
+        let served = Served { _counted: Counted::new(&self.stats), connection };
+        self.accepted += 1;
         if matches!(self.service, Service::Panics) {
-            return self.hand_to_a_thread(guest, self.welcomed);
+            return self.serve_on_thread(served, self.accepted);
         }
         if matches!(self.service, Service::Takes(_)) {
-            // Before anything is sent, which the kernel counts from then on.
-            let queued = time_queued(&*guest.connection)?.as_secs_f64() * 1e3;
+            // Read it before the first send, which resets the kernel's timestamp.
+            let queued = time_queued(&*served.connection)?.as_secs_f64() * 1e3;
             let when = self.begun.get_or_insert_with(Instant::now).elapsed().as_secs_f64() * 1e3;
-            self.books.queued.lock().unwrap_or_else(PoisonError::into_inner).push((when, queued));
+            self.stats.queued.lock().unwrap_or_else(PoisonError::into_inner).push((when, queued));
         }
-        let place = self.free.pop().unwrap_or_else(|| {
-            self.guests.push(None);
-            self.guests.len() - 1
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.connections.push(None);
+            self.connections.len() - 1
         });
-        self.epoll.add(&guest.connection, Token(FIRST_GUEST + place as u64), Interest::IN)?;
-        self.guests[place] = Some(guest);
+        self.epoll.add(&served.connection, Token(FIRST_CONNECTION + slot as u64), Interest::IN)?;
+        self.connections[slot] = Some(served);
         Ok(())
     }
 
-    fn hear(&mut self, place: usize) {
-        let Some(guest) = self.guests[place].as_mut() else { return };
+    fn handle(&mut self, slot: usize) {
+        let Some(served) = self.connections[slot].as_mut() else { return };
         let mut word = [0; 8];
-        match guest.connection.read(&mut word) {
+        match served.connection.read(&mut word) {
             Ok(length) if length > 0 => match self.service {
-                Service::Takes(time) if self.books.hurry.load(Ordering::Acquire) == 0 => {
-                    // Whether it goes meanwhile is seen when it is answered.
-                    match self.epoll.delete(&guest.connection) {
-                        Ok(()) => self.due.push_back((Instant::now() + time, place)),
-                        Err(_) => self.part(place),
+                Service::Takes(time) if self.stats.command.load(Ordering::Acquire) == 0 => {
+                    // If the client closes meanwhile, the write fails.
+                    match self.epoll.delete(&served.connection) {
+                        Ok(()) => self.due.push_back((Instant::now() + time, slot)),
+                        Err(_) => self.close(slot),
                     }
                 }
-                Service::Takes(_) => self.answer(place, true),
-                Service::Answer | Service::Panics => self.answer(place, false),
+                Service::Takes(_) => self.answer(slot, true),
+                Service::Answer | Service::Panics => self.answer(slot, false),
             },
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
-            Ok(_) | Err(_) => self.part(place),
+            Ok(_) | Err(_) => self.close(slot),
         }
     }
 
-    fn answer_those_due(&mut self) {
-        let hurry = self.books.hurry.load(Ordering::Acquire) != 0;
-        while let Some((due, place)) = self.due.pop_front() {
-            if due > Instant::now() && !hurry {
-                self.due.push_front((due, place));
+    fn answer_due(&mut self) {
+        let at_once = self.stats.command.load(Ordering::Acquire) != 0;
+        while let Some((due, slot)) = self.due.pop_front() {
+            if due > Instant::now() && !at_once {
+                self.due.push_front((due, slot));
                 return;
             }
-            self.answer(place, true);
+            self.answer(slot, true);
         }
     }
 
-    fn answer(&mut self, place: usize, close: bool) {
-        let Some(guest) = self.guests[place].as_mut() else { return };
-        // One byte fits. Who has gone is closed like the others.
-        let is_there = guest.connection.write_all(&[WORD]).is_ok();
-        self.books.answered.fetch_add(u64::from(is_there), Ordering::Relaxed);
-        if close || !is_there {
-            self.part(place);
+    fn answer(&mut self, slot: usize, close: bool) {
+        let Some(served) = self.connections[slot].as_mut() else { return };
+        // One byte fits into the send buffer; an error means that the client is gone.
+        let is_sent = served.connection.write_all(&[WORD]).is_ok();
+        self.stats.answered.fetch_add(u64::from(is_sent), Ordering::Relaxed);
+        if close || !is_sent {
+            self.close(slot);
         }
     }
 
-    fn part(&mut self, place: usize) {
-        self.guests[place] = None;
-        self.free.push(place);
+    fn close(&mut self, slot: usize) {
+        self.connections[slot] = None;
+        self.free.push(slot);
     }
 
     /// Every seventh pass panics with the connection in hand, every third of the threads with the one it serves.
-    fn hand_to_a_thread(&self, mut guest: Guest<P>, number: u64) -> io::Result<()> {
-        let books = Arc::clone(&self.books);
+    fn serve_on_thread(&self, mut served: Served<P>, number: u64) -> io::Result<()> {
+        let stats = Arc::clone(&self.stats);
         if number % 7 == 0 {
-            books.panics.fetch_add(1, Ordering::Relaxed);
+            stats.panics.fetch_add(1, Ordering::Relaxed);
             panic!("on purpose, in the pass");
         }
-        guest.connection.set_nonblocking(false)?;
-        guest.connection.set_read_timeout(Some(Duration::from_secs(10)))?;
+        served.connection.set_nonblocking(false)?;
+        served.connection.set_read_timeout(Some(Duration::from_secs(10)))?;
         thread::Builder::new().spawn(move || {
             let mut word = [0; 8];
-            if guest.connection.read(&mut word).is_ok_and(|length| length > 0) {
+            if served.connection.read(&mut word).is_ok_and(|length| length > 0) {
                 if number % 3 == 0 {
-                    books.panics.fetch_add(1, Ordering::Relaxed);
+                    stats.panics.fetch_add(1, Ordering::Relaxed);
                     panic!("on purpose, in the thread");
                 }
-                let is_there = guest.connection.write_all(&word[..1]).is_ok();
-                books.answered.fetch_add(u64::from(is_there), Ordering::Relaxed);
+                let is_sent = served.connection.write_all(&word[..1]).is_ok();
+                stats.answered.fetch_add(u64::from(is_sent), Ordering::Relaxed);
             }
         })?;
         Ok(())
     }
 }
 
-/// Of a guest, by its token.
-fn place(token: u64) -> usize {
-    usize::try_from(token - FIRST_GUEST).expect("tokens are given out here")
+/// The slot of a token.
+fn slot(token: u64) -> usize {
+    usize::try_from(token - FIRST_CONNECTION).expect("a token of a connection")
 }
 
-/// An acceptor with this trigger and this policy.
-pub(crate) fn build<A: Admission>(
+/// Builds an acceptor with this trigger, gate and filter.
+pub(crate) fn build<F: Filter>(
     trigger: Trigger,
-    policy: A,
-) -> impl FnOnce(TcpListener, &Epoll, Token) -> io::Result<EpollAcceptor<TcpListener, Trigger, A>> {
-    move |listener, epoll, token| Ok(trigger.on(listener).admission(policy).register(epoll, token)?)
+    gate: &Gate,
+    filter: F,
+) -> impl FnOnce(TcpListener, &Epoll, Token) -> io::Result<EpollAcceptor<TcpListener, ((), F)>> {
+    move |listener, epoll, token| Ok(trigger.on(listener).gate(gate).filter(filter).register(epoll, token)?)
 }

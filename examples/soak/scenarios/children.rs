@@ -1,4 +1,4 @@
-//! Children are forked, and run another program, while connections are held.
+//! Child processes are started (fork and exec) while connections are open.
 
 use std::env;
 use std::error::Error;
@@ -8,56 +8,58 @@ use std::time::Instant;
 
 use epoll_acceptor::Gate;
 
+use crate::harness::{End, Harness, Scenario, ScenarioResult, UnderTest};
 use crate::machine;
-use crate::order::{Conduct, Order};
+use crate::request::{Behavior, Request};
 use crate::server::{Server, Service, build, listen};
-use crate::stage::{End, Played, Scenario, Scene, Stage};
 
 pub(crate) const SCENARIO: Scenario = Scenario {
     name: "children",
-    about: "fork and exec while connections are held",
+    about: "fork and exec while connections are open",
     share: 1.0,
     least: 0.3,
-    play,
+    run,
 };
 
-/// The argument that makes this program a child, which tells what it has inherited and stays until its input ends.
+/// The argument that makes this program a child, which prints how many sockets it has inherited and runs until its
+/// standard input ends.
 pub(crate) const ARGUMENT: &str = "--inherited";
 
-/// So many live at once.
+/// How many run at once.
 const ALIVE: usize = 8;
 
-fn play(stage: &mut Stage) -> Played {
+fn run(harness: &mut Harness) -> ScenarioResult {
     let gate = Gate::new(200);
-    let server = Server::start(listen(4096, 0)?, Service::Answer, build(stage.trigger, gate.clone()))?;
-    let crowd = stage.send(Order::new(server.address, 150, stage.seconds()).conduct(Conduct::Stay(20)))?;
-    let (begun, mut alive, mut born, mut inherited) = (Instant::now(), Vec::new(), 0u64, 0);
-    while begun.elapsed() < stage.time {
-        let (child, has) = bear()?;
-        inherited += has;
-        born += 1;
+    let server = Server::start(listen(4096, 0)?, Service::Answer, build(harness.trigger, &gate, ()))?;
+    let clients =
+        harness.send(Request::new(server.address, 150, harness.seconds()).behavior(Behavior::Stay(20)))?;
+    let (begun, mut alive, mut spawned, mut inherited) = (Instant::now(), Vec::new(), 0u64, 0);
+    while begun.elapsed() < harness.time {
+        let (child, sockets) = spawn()?;
+        inherited += sockets;
+        spawned += 1;
         alive.push(child);
         if alive.len() == ALIVE {
             end(alive.remove(0))?;
         }
     }
-    // The connections end while the last children are alive: if one had inherited any, its client would wait.
-    let tally = crowd.tally()?;
+    // The connections end while the last children run: the client of an inherited one would wait.
+    let stats = clients.stats()?;
     let mut outcome = {
         for child in alive {
             end(child)?;
         }
-        stage.end(Scene::new(server, &gate), tally.clone())?
+        harness.end(UnderTest::new(server, &gate), stats.clone())?
     };
-    outcome.check(tally.answered == tally.connected, "everybody was answered");
-    outcome.check(inherited == 0, "no child inherited a socket or an epoll");
+    outcome.check(stats.answered == stats.connected, "every client is answered");
+    outcome.check(inherited == 0, "no child inherits a socket or an epoll");
     outcome.leaked_descriptors += inherited;
-    outcome.tell("children", born);
-    Ok(End::Played(Box::new(outcome)))
+    outcome.add("children", spawned);
+    Ok(End::Done(Box::new(outcome)))
 }
 
-/// A child, and how many sockets and epolls it has.
-fn bear() -> Result<(Child, u64), Box<dyn Error>> {
+/// Starts a child. Returns it, and how many sockets and epolls it has.
+fn spawn() -> Result<(Child, u64), Box<dyn Error>> {
     let mut child = Command::new(env::current_exe()?)
         .arg(ARGUMENT)
         .stdin(Stdio::piped())
@@ -74,8 +76,8 @@ fn end(mut child: Child) -> std::io::Result<()> {
     child.wait().map(drop)
 }
 
-/// What the child does.
-pub(crate) fn tell() -> std::io::Result<()> {
+/// The main function of a child.
+pub(crate) fn report_inherited() -> std::io::Result<()> {
     println!("{}", machine::sockets_and_epolls()?);
     std::io::copy(&mut std::io::stdin(), &mut std::io::sink()).map(drop)
 }

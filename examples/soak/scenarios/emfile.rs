@@ -1,51 +1,51 @@
-//! Descriptors run out and come back, while clients come.
+//! Descriptors run out and become available again, while clients connect.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
 use epoll_acceptor::Gate;
 
-use crate::machine::Shortage;
-use crate::order::{Conduct, Order};
+use crate::harness::{End, Harness, Scenario, ScenarioResult, UnderTest};
+use crate::machine::Exhaustion;
+use crate::request::{Behavior, Request};
 use crate::server::{Server, Service, build, listen};
-use crate::stage::{End, Played, Scenario, Scene, Stage};
 
 pub(crate) const SCENARIO: Scenario = Scenario {
     name: "emfile",
-    about: "EMFILE again and again while clients come",
+    about: "EMFILE again and again while clients connect",
     share: 1.5,
     least: 0.3,
-    play,
+    run,
 };
 
-/// How long each shortage lasts, and each time without.
+/// How long descriptors are exhausted, and how long they are not.
 const STORM: Duration = Duration::from_millis(40);
 
-fn play(stage: &mut Stage) -> Played {
+fn run(harness: &mut Harness) -> ScenarioResult {
     let gate = Gate::new(500);
-    let server = Server::start(listen(4096, 0)?, Service::Answer, build(stage.trigger, gate.clone()))?;
-    let order = Order::new(server.address, 400, stage.seconds()).conduct(Conduct::Stay(5));
-    let crowd = stage.send(order)?;
+    let server = Server::start(listen(4096, 0)?, Service::Answer, build(harness.trigger, &gate, ()))?;
+    let request = Request::new(server.address, 400, harness.seconds()).behavior(Behavior::Stay(5));
+    let clients = harness.send(request)?;
     let (begun, mut storms) = (Instant::now(), 0u64);
-    let anything = std::fs::File::open("/dev/null")?;
-    while begun.elapsed() < stage.time {
-        // By turns none at all, and those that others give back.
-        let shortage = if storms % 2 == 0 { Shortage::complete()? } else { Shortage::begin(&anything)? };
+    let any = std::fs::File::open("/dev/null")?;
+    while begun.elapsed() < harness.time {
+        // Alternately none at all, and only those that other threads close.
+        let exhaustion = if storms % 2 == 0 { Exhaustion::complete()? } else { Exhaustion::begin(&any)? };
         thread::sleep(STORM);
-        drop(shortage);
+        drop(exhaustion);
         thread::sleep(STORM);
         storms += 1;
     }
-    drop(anything);
-    let tally = crowd.tally()?;
+    drop(any);
+    let stats = clients.stats()?;
     let exhausted = server.control.counters().exhausted;
     let passes = server.control.counters().passes;
-    let mut outcome = stage.end(Scene::new(server, &gate), tally.clone())?;
-    outcome.check(exhausted > 0, "descriptors did run out");
-    outcome.check(tally.refused == 0, "who waits for a descriptor is not refused");
-    outcome.check(tally.answered == tally.connected, "everybody was answered in the end");
-    outcome.tell("storms", storms);
-    outcome.tell("exhausted", exhausted);
-    outcome.tell("passes", passes);
-    Ok(End::Played(Box::new(outcome)))
+    let mut outcome = harness.end(UnderTest::new(server, &gate), stats.clone())?;
+    outcome.check(exhausted > 0, "descriptors run out");
+    outcome.check(stats.refused == 0, "no client is refused");
+    outcome.check(stats.answered == stats.connected, "every client is answered");
+    outcome.add("storms", storms);
+    outcome.add("exhausted", exhausted);
+    outcome.add("passes", passes);
+    Ok(End::Done(Box::new(outcome)))
 }

@@ -1,18 +1,19 @@
-//! The whole system is out of descriptors. Named here because it is not played.
+//! The whole system is out of descriptors. Listed, although it is not run.
 
-use crate::stage::{End, Played, Scenario, Stage};
+use crate::harness::{End, Harness, Scenario, ScenarioResult};
 
 pub(crate) const SCENARIO: Scenario = Scenario {
     name: "enfile",
     about: "ENFILE: the system is out of descriptors",
     share: 0.0,
     least: 0.0,
-    play,
+    run,
 };
 
 #[expect(clippy::unnecessary_wraps, reason = "as every scenario")]
-fn play(_: &mut Stage) -> Played {
+fn run(_: &mut Harness) -> ScenarioResult {
     Ok(End::Skipped(
-        "fs.file-max is everybody's: tests/faults has every accept4 answer ENFILE in turn".to_owned(),
+        "fs.file-max belongs to the whole machine: tests/faults makes accept4 fail with ENFILE instead"
+            .to_owned(),
     ))
 }

@@ -1,4 +1,4 @@
-//! All scenarios. A new one needs a module and a line in [`ALL`].
+//! All scenarios. To add one, add a module and a line in [`ALL`].
 
 mod attack;
 mod children;
@@ -16,11 +16,11 @@ mod resets;
 mod shutdown;
 mod signals;
 
-use crate::stage::Scenario;
+use crate::harness::Scenario;
 
-pub(crate) use children::{ARGUMENT as CHILD, tell as child};
+pub(crate) use children::{ARGUMENT as CHILD, report_inherited as child};
 
-/// In the order in which they are played.
+/// In the order in which they run.
 pub(crate) const ALL: [Scenario; 15] = [
     load::SCENARIO,
     emfile::SCENARIO,

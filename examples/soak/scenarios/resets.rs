@@ -1,31 +1,26 @@
-//! Clients that connect and reset the connection at once, and polite ones among them.
+//! Clients that reset their connections at once, and regular ones among them.
 
 use epoll_acceptor::Gate;
 
-use crate::order::{Conduct, Order};
+use crate::harness::{End, Harness, Scenario, ScenarioResult, UnderTest};
+use crate::request::{Behavior, Request};
 use crate::server::{Server, Service, build, listen};
-use crate::stage::{End, Played, Scenario, Scene, Stage};
 
-pub(crate) const SCENARIO: Scenario = Scenario {
-    name: "resets",
-    about: "connect and reset, as fast as possible",
-    share: 1.0,
-    least: 0.3,
-    play,
-};
+pub(crate) const SCENARIO: Scenario =
+    Scenario { name: "resets", about: "connect and reset, as fast as possible", share: 1.0, least: 0.3, run };
 
-fn play(stage: &mut Stage) -> Played {
+fn run(harness: &mut Harness) -> ScenarioResult {
     let gate = Gate::new(64);
-    let server = Server::start(listen(4096, 0)?, Service::Answer, build(stage.trigger, gate.clone()))?;
-    let storm = Order::new(server.address, 500, stage.seconds()).conduct(Conduct::Reset);
-    let storm = stage.send(storm)?;
-    let polite = Order { per_second: Some(200.0), ..Order::new(server.address, 100, stage.seconds()) };
-    let mut tally = stage.send_and_wait(polite)?;
-    let (answered, connected) = (tally.answered, tally.connected);
-    let resets = storm.tally()?;
-    tally.add(&resets);
-    let mut outcome = stage.end(Scene::new(server, &gate), tally)?;
-    outcome.check(answered == connected, "who asked was answered");
-    outcome.tell("resets", resets.gone);
-    Ok(End::Played(Box::new(outcome)))
+    let server = Server::start(listen(4096, 0)?, Service::Answer, build(harness.trigger, &gate, ()))?;
+    let storm = Request::new(server.address, 500, harness.seconds()).behavior(Behavior::Reset);
+    let storm = harness.send(storm)?;
+    let regular = Request { per_second: Some(200.0), ..Request::new(server.address, 100, harness.seconds()) };
+    let mut stats = harness.send_and_wait(regular)?;
+    let (answered, connected) = (stats.answered, stats.connected);
+    let resets = storm.stats()?;
+    stats.add(&resets);
+    let mut outcome = harness.end(UnderTest::new(server, &gate), stats)?;
+    outcome.check(answered == connected, "every regular client is answered");
+    outcome.add("resets", resets.gone);
+    Ok(End::Done(Box::new(outcome)))
 }

@@ -1,4 +1,4 @@
-//! What somebody sees who knows nothing of the server but its port and its thread.
+//! What can be observed of a server from its port and its thread alone.
 #![allow(unsafe_code)]
 
 use std::error::Error;
@@ -13,10 +13,10 @@ use procfs::net::TcpState;
 /// The sockets of one port in `/proc/net/tcp`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Sockets {
-    /// Connections in the accept queue: `rx_queue` of the row in state LISTEN. What `ss -lt` calls Recv-Q.
+    /// Connections in the accept queue: `rx_queue` of the row in state LISTEN; Recv-Q of `ss -lt`.
     pub(crate) queued: u32,
-    /// Rows in state CLOSE_WAIT with inode 0: the client has gone, and no process has the socket. What `lsof`
-    /// cannot show.
+    /// Rows in state CLOSE_WAIT with inode 0: the client has closed, and no process has the socket. `lsof` does not
+    /// show them.
     pub(crate) close_wait_unowned: usize,
 }
 
@@ -33,11 +33,11 @@ pub(crate) fn sockets(port: u16) -> Result<Sockets, Box<dyn Error>> {
     Ok(sockets)
 }
 
-/// The processor time that a thread has used so far.
+/// Returns the processor time that a thread has used so far.
 pub(crate) fn cpu_time<T>(thread: &JoinHandle<T>) -> io::Result<Duration> {
     let mut clock = 0;
-    // SAFETY: pthread_getcpuclockid(3) wants the id of a thread that exists. This one was neither joined nor
-    // detached, as its handle proves, so its id is valid even after it has ended (then: ESRCH).
+    // SAFETY: pthread_getcpuclockid(3) takes the id of a thread that exists. The handle proves that this one was neither
+    // joined nor detached, so its id is valid even after it has ended (then: ESRCH).
     let error = unsafe { libc::pthread_getcpuclockid(thread.as_pthread_t(), &raw mut clock) };
     if error != 0 {
         return Err(io::Error::from_raw_os_error(error));

@@ -1,51 +1,51 @@
-//! What the clients are asked to do, and what became of them: lines of JSON between the two processes.
+//! The messages between the two processes, a line of JSON each: what clients are to do, and their results.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-/// A crowd of clients.
+/// A number of clients, and what they do.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Order {
+pub(crate) struct Request {
     pub(crate) to: SocketAddr,
-    /// The first of the addresses they come from, and how many follow it.
+    /// The first of their addresses, and how many addresses there are.
     pub(crate) from: (Ipv4Addr, u32),
-    /// So many at once at the most.
+    /// At most this many at once.
     pub(crate) at_once: usize,
-    /// Of these, so many that have no answer yet.
+    /// At most this many without a reply at once.
     pub(crate) unanswered_at_once: usize,
-    /// So many a second; as fast as they can if `None`.
+    /// Connects per second; `None`: as fast as possible.
     pub(crate) per_second: Option<f64>,
-    /// No more of them than this.
+    /// At most this many in all.
     pub(crate) total: u64,
-    /// New ones come for so long.
+    /// How long clients connect.
     pub(crate) seconds: f64,
-    pub(crate) conduct: Conduct,
+    pub(crate) behavior: Behavior,
     pub(crate) leave: Leave,
-    /// Seconds that a client waits for its answer, from its connect on.
+    /// How long a client waits for its reply, in seconds since its connect.
     pub(crate) patience: f64,
-    /// Who waits when the time is over goes, instead of waiting on.
+    /// Whether clients that wait when the time is over close, instead of waiting on.
     pub(crate) gives_up: bool,
-    /// Whether each wait is told.
+    /// Whether every wait is reported.
     pub(crate) waits: bool,
 }
 
 /// What a client does once it is connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Conduct {
-    /// Asks, and goes when it has its answer.
+pub(crate) enum Behavior {
+    /// Sends a request, and closes when the reply arrives.
     Ask,
-    /// Asks, and stays for so many milliseconds after the answer.
+    /// Sends a request, and closes this many milliseconds after the reply.
     Stay(u64),
-    /// Asks, and stays until all have their answer; then all go, and the next round begins.
+    /// Sends a request, and stays until all have their reply; then all close, and the next round begins.
     Rounds,
     /// Resets the connection at once.
     Reset,
-    /// Asks, and goes after so many milliseconds, with or without an answer.
+    /// Sends a request, and closes after this many milliseconds, with or without a reply.
     Quit(u64),
 }
 
-/// How a client goes.
+/// How a client closes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Leave {
     /// By a close.
@@ -56,34 +56,34 @@ pub(crate) enum Leave {
     Either,
 }
 
-/// What became of a crowd. Whoever was connected is one of four: answered, refused, gone, unanswered.
+/// The results of clients. Each connected one is one of four: answered, refused, gone, unanswered.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Tally {
+pub(crate) struct Stats {
     pub(crate) connected: u64,
     pub(crate) answered: u64,
     /// The server ended the connection without an answer.
     pub(crate) refused: u64,
-    /// Left of their own accord before they had an answer.
+    /// The client closed before it had a reply.
     pub(crate) gone: u64,
-    /// Heard nothing for as long as their patience was.
+    /// The client received nothing within its patience.
     pub(crate) unanswered: u64,
-    /// Never connected.
+    /// The connect failed.
     pub(crate) failed: u64,
-    /// Of those who were answered and stayed, those whose connection the server ended.
+    /// Answered, and then closed by the server before the client did.
     pub(crate) cut: u64,
     pub(crate) rounds: u64,
-    /// When the first round was over, in seconds.
+    /// When the first round ended, in seconds.
     pub(crate) first_round: f64,
-    /// Most clients that had their answer and were there at the same time.
+    /// The most answered clients that were connected at the same time.
     pub(crate) most_at_once: u64,
-    /// For each who was answered: when, and how long after its connect, both in milliseconds.
+    /// For each reply: when it arrived, and how long after the connect, both in milliseconds.
     pub(crate) waits: Vec<(f64, f64)>,
-    /// Why the first of those failed who did.
+    /// The error of the first connect that failed.
     pub(crate) error: Option<String>,
 }
 
-impl Order {
-    /// Clients from 127.1.0.1 on that ask one after the other, as fast as they are answered.
+impl Request {
+    /// Clients with addresses from 127.1.0.1 on, which connect as fast as they are answered.
     pub(crate) fn new(to: SocketAddr, at_once: usize, seconds: f64) -> Self {
         Self {
             to,
@@ -93,7 +93,7 @@ impl Order {
             per_second: None,
             total: u64::MAX,
             seconds,
-            conduct: Conduct::Ask,
+            behavior: Behavior::Ask,
             leave: Leave::Either,
             patience: 20.0,
             gives_up: false,
@@ -101,17 +101,17 @@ impl Order {
         }
     }
 
-    /// So many, once.
+    /// This many clients, once.
     pub(crate) fn once(to: SocketAddr, clients: usize) -> Self {
         Self { total: clients as u64, ..Self::new(to, clients, 20.0) }
     }
 
-    pub(crate) fn conduct(self, conduct: Conduct) -> Self {
-        Self { conduct, ..self }
+    pub(crate) fn behavior(self, behavior: Behavior) -> Self {
+        Self { behavior, ..self }
     }
 }
 
-impl Tally {
+impl Stats {
     pub(crate) fn add(&mut self, other: &Self) {
         self.connected += other.connected;
         self.answered += other.answered;

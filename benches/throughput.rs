@@ -1,12 +1,12 @@
 //! Accept throughput on real sockets, connections per second: `cargo bench --bench throughput`.
 //!
-//! A number: so many connections are queued; then one thread wakes, takes them all, and is ready to sleep again. Only
-//! that is timed: connecting and closing are not. `storm`: a second thread connects as fast as it can. `one-at-a-time`:
-//! a second thread connects when its last connection was accepted and closed, so that the acceptor sleeps in between.
+//! A number: that many connections are queued; then one thread wakes, accepts them all, and is ready to wait again. Only
+//! this is timed, not the connects and closes. `storm`: a second thread connects as fast as it can. `one-at-a-time`: a
+//! second thread connects when its last connection was accepted and closed, so that the acceptor blocks in between.
 //!
-//! Each row asserts that all were taken. Names read as paths: family, strategy, gate, burst. Plots are under
-//! `target/criterion`. criterion's own comparison with the last run says nothing on a shared machine; compare rows of one
-//! run, or take the bench `pairs`, which is made for that.
+//! Each row asserts that all were accepted. Row names are paths: family, trigger, gate, burst. Plots are under
+//! `target/criterion`. criterion's comparison with the last run is meaningless on a shared machine; compare rows of one
+//! run, or use the bench `pairs`, which is made for that.
 
 mod engines;
 
@@ -18,16 +18,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use epoll_acceptor::{
-    Acceptor, Admission, Builder, EdgeTriggered, Epoll, Events, Exclusive, Gate, LevelTriggered, Listener,
-    Strategy, Token,
-};
+use epoll_acceptor::socket::Listener;
+use epoll_acceptor::{Acceptor, Builder, Epoll, Events, Gate, Token};
 
-use engines::{Engine, Ours, net};
+use engines::{Engine, Ours, TRIGGERS, net};
 
 const BURSTS: [usize; 5] = [1, 4, 32, 512, 4096];
 
-/// A family of sockets, as the bench needs it.
+/// A family of sockets.
 trait Family: Listener + 'static {
     const NAME: &'static str;
     type Address: Send + 'static;
@@ -79,13 +77,9 @@ impl Family for UnixListener {
     }
 }
 
-/// The time to take `burst` queued connections, over so many rounds.
-fn rounds<L: Family, S: Strategy, A: Admission>(
-    acceptor: Builder<L, S, A>,
-    burst: usize,
-    n: u64,
-) -> Duration {
-    let mut ours = Ours::new(acceptor, burst);
+/// Returns the time to accept `burst` queued connections, over `n` rounds.
+fn rounds<L: Family, G: Into<Option<Gate>>>(builder: Builder<L, (), G>, burst: usize, n: u64) -> Duration {
+    let mut ours = Ours::new(builder, burst);
     let address = ours.acceptor.listener().address();
     let mut clients = Vec::with_capacity(burst);
     let mut spent = Duration::ZERO;
@@ -94,21 +88,21 @@ fn rounds<L: Family, S: Strategy, A: Admission>(
         let start = Instant::now();
         ours.take(burst);
         spent += start.elapsed();
-        assert_eq!(ours.served.len(), burst, "all were taken");
+        assert_eq!(ours.served.len(), burst, "all were accepted");
         clients.clear();
         ours.close();
     }
     spent
 }
 
-/// The time until `n` connections were served that a second thread makes, one after the other.
-fn stream<L: Family, S: Strategy, A: Admission>(
-    acceptor: Builder<L, S, A>,
+/// Returns the time to accept `n` connections that a second thread makes, one after the other.
+fn stream<L: Family, G: Into<Option<Gate>>>(
+    builder: Builder<L, (), G>,
     client: fn(L::Client),
     n: u64,
 ) -> Duration {
     let epoll = Epoll::new().expect("an epoll");
-    let mut acceptor = acceptor.register(&epoll, Token(0)).expect("a registration");
+    let mut acceptor = builder.register(&epoll, Token(0)).expect("a registration");
     let address = acceptor.listener().address();
     let clients = thread::spawn(move || (0..n).for_each(|_| client(L::connect(&address))));
     let mut events = Events::with_capacity(8).expect("a buffer");
@@ -122,59 +116,55 @@ fn stream<L: Family, S: Strategy, A: Admission>(
     }
     let spent = start.elapsed();
     clients.join().expect("the clients end");
-    assert_eq!(taken, n, "all were taken");
+    assert_eq!(taken, n, "all were accepted");
     spent
 }
 
-fn hurry<C>(client: C) {
+fn close_at_once<C>(client: C) {
     drop(client);
 }
 
-/// Until the server has closed the connection.
-fn patience<C: Read>(mut client: C) {
+/// Waits until the server has closed the connection.
+fn await_close<C: Read>(mut client: C) {
     let read = client.read(&mut [0; 1]);
-    assert!(!matches!(read, Ok(1)), "the server says nothing");
+    assert!(!matches!(read, Ok(1)), "the server sends nothing");
 }
 
-/// Every row of a strategy on a family of sockets, without a gate and with one.
-fn strategy<L: Family, S: Strategy>(criterion: &mut Criterion, name: &str, on: fn(L) -> Builder<L, S>) {
-    let gate = Gate::new(1_000_000);
-    rows(criterion, &format!("{}/{name}/ungated", L::NAME), || on(L::listen()));
-    rows(criterion, &format!("{}/{name}/gated", L::NAME), || on(L::listen()).gate(&gate));
-}
-
-fn rows<L: Family, S: Strategy, A: Admission>(
+fn rows<L: Family, G: Into<Option<Gate>>>(
     criterion: &mut Criterion,
     name: &str,
-    acceptor: impl Fn() -> Builder<L, S, A>,
+    builder: impl Fn() -> Builder<L, (), G>,
 ) {
     let most = most_descriptors();
     let mut group = criterion.benchmark_group(name);
     for burst in BURSTS.into_iter().filter(|burst| 2 * burst < most) {
         group.throughput(Throughput::Elements(burst as u64));
         group.bench_function(BenchmarkId::from_parameter(burst), |bencher| {
-            bencher.iter_custom(|n| rounds(acceptor(), burst, n));
+            bencher.iter_custom(|n| rounds(builder(), burst, n));
         });
     }
     group.throughput(Throughput::Elements(1));
-    group.bench_function("storm", |bencher| bencher.iter_custom(|n| stream(acceptor(), hurry, n)));
+    group.bench_function("storm", |bencher| bencher.iter_custom(|n| stream(builder(), close_at_once, n)));
     group.bench_function("one-at-a-time", |bencher| {
-        bencher.iter_custom(|n| stream(acceptor(), patience, n));
+        bencher.iter_custom(|n| stream(builder(), await_close, n));
     });
     group.finish();
 }
 
-/// Each connection of a burst takes two descriptors; some are needed otherwise.
+/// Each connection of a burst takes two descriptors; some are needed for other things.
 fn most_descriptors() -> usize {
     let (soft, _) =
         nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).expect("a limit");
     usize::try_from(soft).unwrap_or(usize::MAX).saturating_sub(64)
 }
 
+/// Every row of a family of sockets: with each trigger, without a gate and with one.
 fn family<L: Family>(criterion: &mut Criterion) {
-    strategy::<L, _>(criterion, "level", LevelTriggered::on);
-    strategy::<L, _>(criterion, "edge", EdgeTriggered::on);
-    strategy::<L, _>(criterion, "exclusive", Exclusive::on);
+    let gate = Gate::new(1_000_000);
+    for trigger in TRIGGERS {
+        rows(criterion, &format!("{}/{trigger}/ungated", L::NAME), || trigger.on(L::listen()));
+        rows(criterion, &format!("{}/{trigger}/gated", L::NAME), || trigger.on(L::listen()).gate(&gate));
+    }
 }
 
 criterion_group! {

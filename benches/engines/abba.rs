@@ -1,15 +1,15 @@
-//! Ratios that mean something on a shared machine: base, point, point, base, in one process, and the middle of many.
+//! Ratios that are meaningful on a shared machine: blocks of base, point, point, base in one process, and their median.
 
 use super::stats::quarter;
 
-/// Which of the two is to be measured.
+/// Which of the two is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
     Base,
     Point,
 }
 
-/// What both sides cost in one block of four, in the unit that was measured. A drift cancels.
+/// The cost of both sides in one block of four, in the unit of the measurement. A drift cancels out.
 #[derive(Clone, Copy, Debug)]
 pub struct Block {
     pub base: f64,
@@ -27,20 +27,20 @@ impl Block {
     }
 }
 
-/// What a point costs by comparison.
+/// The cost of a point relative to its base.
 #[derive(Clone, Copy, Debug)]
 pub struct Ratio {
     pub median: f64,
-    /// A quarter of the ratios is below.
+    /// The lower quartile.
     pub low: f64,
-    /// A quarter of the ratios is above.
+    /// The upper quartile.
     pub high: f64,
-    /// The medians of both sides, in the unit that was measured.
+    /// The medians of both sides, in the unit of the measurement.
     pub base: f64,
     pub point: f64,
 }
 
-/// So many blocks.
+/// Measures `blocks` blocks.
 pub fn abba(blocks: usize, mut cost: impl FnMut(Side) -> f64) -> Ratio {
     let blocks: Vec<Block> = (0..blocks).map(|_| Block::of(&mut cost)).collect();
     let mut ratios: Vec<f64> = blocks.iter().map(|block| block.ratio()).collect();

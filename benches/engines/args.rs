@@ -1,4 +1,4 @@
-//! What these benches can be told.
+//! The command line of the benches.
 
 use std::process::exit;
 
@@ -6,11 +6,11 @@ use lexopt::prelude::*;
 
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Args {
-    /// A look, for CI: seconds instead of minutes.
+    /// A smoke run, for CI: seconds instead of minutes.
     pub quick: bool,
-    /// One JSON object a line instead of a table.
+    /// Prints one JSON object per line instead of a table.
     pub json: bool,
-    /// How many workers; all that the bench has if it is not told.
+    /// The number of workers; every number of the bench unless set.
     pub workers: Option<usize>,
 }
 
@@ -34,7 +34,7 @@ impl Args {
         let mut parser = lexopt::Parser::from_env();
         while let Some(arg) = parser.next()? {
             match arg {
-                // `--bench` is cargo's own word, `--test` that of `cargo test --benches`.
+                // cargo passes `--bench`, and `cargo test --benches` passes `--test`.
                 Long("quick" | "test") => args.quick = true,
                 Long("json") => args.json = true,
                 Long("bench") => {}
@@ -47,7 +47,7 @@ impl Args {
     }
 }
 
-/// As many descriptors as this process may have; how many that are.
+/// Raises the soft limit of descriptors to the hard one, and returns it.
 pub fn all_descriptors() -> usize {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");

@@ -1,52 +1,61 @@
-//! The loops by hand: what somebody would write who knows what comes. No limit, no counters, no commands, no errors
-//! that are survived, no other thread: the calls and nothing else.
+//! Hand-written loops, optimal for a known burst. No limit, no counters, no commands, no error handling, one thread: the
+//! system calls and nothing else.
 
 use std::ffi::c_int;
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use super::calls::{self, LISTENER};
-use super::predict::Predict;
-use super::{BUDGET, Engine, LONE_PERIOD, Strategy};
+use epoll_acceptor::Trigger;
 
-/// A listener on an epoll, and what to do at each wake-up.
+use super::calls::{self, LISTENER};
+use super::predict::BurstPredictor;
+use super::{BUDGET, Engine, LONE_PERIOD};
+
+/// A listener on an epoll, and its pass.
 pub struct ByHand<P> {
     epoll: OwnedFd,
     listener: TcpListener,
-    /// The mask to repeat at the beginning of each pass, after which nothing is owed however the pass ends.
-    again: Option<u32>,
+    /// The mask of the `EPOLL_CTL_MOD` at the beginning of each pass, after which the pass may end at any point.
+    rearms: Option<u32>,
     pass: P,
     events: Vec<libc::epoll_event>,
     taken: Vec<OwnedFd>,
 }
 
 impl<P: FnMut(&TcpListener, &mut Vec<OwnedFd>)> ByHand<P> {
-    /// Room for so many connections at once is made here, once.
-    pub fn new(listener: TcpListener, mask: c_int, modifies: bool, room: usize, pass: P) -> io::Result<Self> {
+    /// Allocates memory for `capacity` connections at once, here and never later.
+    pub fn new(
+        listener: TcpListener,
+        mask: c_int,
+        modifies: bool,
+        capacity: usize,
+        pass: P,
+    ) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         let (epoll, mask) = (calls::epoll()?, calls::bits(mask));
         calls::control(&epoll, libc::EPOLL_CTL_ADD, &listener, mask)?;
         let events = vec![libc::epoll_event { events: 0, u64: 0 }; 64];
-        let again = modifies.then_some(mask);
-        Ok(Self { epoll, listener, again, pass, events, taken: Vec::with_capacity(room) })
+        let rearms = modifies.then_some(mask);
+        Ok(Self { epoll, listener, rearms, pass, events, taken: Vec::with_capacity(capacity) })
     }
 }
 
-/// The same calls in the same order as this crate's acceptor with that strategy makes, for bursts whose size is told.
-pub fn told(
+/// Makes the same calls in the same order as this crate's acceptor with this trigger, for bursts of known size.
+pub fn known_burst(
     listener: TcpListener,
-    strategy: Strategy,
+    trigger: Trigger,
     burst: usize,
 ) -> ByHand<impl FnMut(&TcpListener, &mut Vec<OwnedFd>)> {
-    let mask = match strategy {
-        Strategy::Level => libc::EPOLLIN | libc::EPOLLRDHUP,
-        Strategy::Edge => libc::EPOLLIN | libc::EPOLLRDHUP | libc::EPOLLET,
+    let mask = match trigger {
+        Trigger::Level => libc::EPOLLIN | libc::EPOLLRDHUP,
+        Trigger::Edge => libc::EPOLLIN | libc::EPOLLRDHUP | libc::EPOLLET,
         // The kernel refuses EPOLLRDHUP with it.
-        Strategy::Exclusive => libc::EPOLLIN | libc::EPOLLEXCLUSIVE,
+        Trigger::Exclusive => libc::EPOLLIN | libc::EPOLLEXCLUSIVE,
     };
     let period = if burst == 1 { LONE_PERIOD } else { 1 };
-    ByHand::new(listener, mask, strategy == Strategy::Edge, burst, periodic(period)).expect("a loop by hand")
+    ByHand::new(listener, mask, trigger == Trigger::Edge, burst, periodic(period))
+        .expect("a hand-written loop")
 }
 
 impl<P: FnMut(&TcpListener, &mut Vec<OwnedFd>)> Engine for ByHand<P> {
@@ -55,7 +64,7 @@ impl<P: FnMut(&TcpListener, &mut Vec<OwnedFd>)> Engine for ByHand<P> {
             for at in 0..calls::wait(&self.epoll, &mut self.events) {
                 match self.events[at].u64 {
                     LISTENER => {
-                        if let Some(mask) = self.again {
+                        if let Some(mask) = self.rearms {
                             calls::control(&self.epoll, libc::EPOLL_CTL_MOD, &self.listener, mask)
                                 .expect("a re-arm");
                         }
@@ -76,38 +85,38 @@ impl<P: FnMut(&TcpListener, &mut Vec<OwnedFd>)> Engine for ByHand<P> {
     }
 }
 
-/// Until the queue says that it is empty, and with the peer's address: what nearly everyone writes.
+/// Accepts until EAGAIN, with the peer's address: the loop of most servers.
 pub fn until_eagain(listener: &TcpListener, taken: &mut Vec<OwnedFd>) {
     while let Some(stream) = calls::accept_with_peer(listener) {
         taken.push(stream);
     }
 }
 
-/// One connection a wake-up.
+/// Accepts one connection per wake-up.
 pub fn one(listener: &TcpListener, taken: &mut Vec<OwnedFd>) {
     taken.push(calls::accept(listener));
 }
 
-/// As many as are queued, and not one more.
+/// Reads the length of the queue, and accepts that many.
 pub fn depth(listener: &TcpListener, taken: &mut Vec<OwnedFd>) {
     several(listener, taken, calls::queued(listener));
 }
 
-/// With the crate's own rule of whether to count or to take one.
-pub fn guessing() -> impl FnMut(&TcpListener, &mut Vec<OwnedFd>) {
-    let mut predict = Predict::default();
+/// Predicts as this crate does whether to read the length of the queue or to accept one connection.
+pub fn predicting() -> impl FnMut(&TcpListener, &mut Vec<OwnedFd>) {
+    let mut predictor = BurstPredictor::default();
     move |listener, taken| {
-        if predict.counts() {
+        if predictor.counts() {
             let before = taken.len();
             depth(listener, taken);
-            predict.learn(u32::try_from(taken.len() - before).expect("no more than a queue holds"));
+            predictor.learn(u32::try_from(taken.len() - before).expect("no more than a queue holds"));
         } else {
             one(listener, taken);
         }
     }
 }
 
-/// One wake-up in so many counts what waits; the others take one.
+/// One wake-up in `period` reads the length of the queue; the others accept one connection.
 fn periodic(period: usize) -> impl FnMut(&TcpListener, &mut Vec<OwnedFd>) {
     let mut wakes: usize = 0;
     move |listener, taken| {

@@ -1,4 +1,4 @@
-//! The system calls of a loop by hand, with nothing around them that costs.
+//! The system calls of a hand-written loop, without overhead.
 #![allow(unsafe_code, reason = "what the crate's wrappers are compared with")]
 #![allow(
     clippy::cast_possible_truncation,
@@ -13,7 +13,7 @@ use std::net::TcpListener;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::ptr;
 
-/// What everything is registered under: nobody has more than the one listener to tell apart.
+/// The token of every registration: each epoll has one listener and nothing else.
 pub const LISTENER: u64 = 0;
 
 pub fn epoll() -> io::Result<OwnedFd> {
@@ -31,40 +31,40 @@ pub fn control(epoll: &impl AsRawFd, operation: c_int, fd: &impl AsRawFd, mask: 
     }
 }
 
-/// How many events came.
+/// Waits, and returns the number of events.
 pub fn wait(epoll: &OwnedFd, events: &mut [libc::epoll_event]) -> usize {
-    let (room, most) = (events.as_mut_ptr(), events.len() as c_int);
-    // SAFETY: epoll_wait(2) writes at most as many events as there is room for.
-    checked(unsafe { libc::epoll_wait(epoll.as_raw_fd(), room, most, -1) }) as usize
+    let (buffer, capacity) = (events.as_mut_ptr(), events.len() as c_int);
+    // SAFETY: epoll_wait(2) writes at most `capacity` events, which is the length of the buffer.
+    checked(unsafe { libc::epoll_wait(epoll.as_raw_fd(), buffer, capacity, -1) }) as usize
 }
 
-/// What is known to be queued.
+/// Accepts a connection that is known to be queued.
 pub fn accept(listener: &TcpListener) -> OwnedFd {
     let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
-    // SAFETY: accept4(2) writes no address where none is asked for, and returns a new descriptor, which nobody
-    // else owns.
+    // SAFETY: accept4(2) writes no address if both pointers are null, and returns a new descriptor, which nothing else
+    // owns.
     unsafe {
         let fd = libc::accept4(listener.as_raw_fd(), ptr::null_mut(), ptr::null_mut(), flags);
         OwnedFd::from_raw_fd(checked(fd))
     }
 }
 
-/// With the peer's address, if anybody is queued.
+/// Accepts a connection with its peer's address, if one is queued.
 pub fn accept_with_peer(listener: &TcpListener) -> Option<OwnedFd> {
     let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
-    // SAFETY: of integers and arrays of them; all zeros are a valid one.
+    // SAFETY: it consists of integers and arrays of them; all zeros are valid.
     let mut address: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
     let mut length = size_of_val(&address) as libc::socklen_t;
     // SAFETY: accept4(2) writes at most `length` bytes of the address, which has that many, and the length.
     owned(unsafe { libc::accept4(listener.as_raw_fd(), (&raw mut address).cast(), &raw mut length, flags) })
 }
 
-/// How many wait in the listener's queue: its `tcpi_unacked`.
+/// Returns the length of the accept queue: `tcpi_unacked`.
 pub fn queued(listener: &TcpListener) -> usize {
     const UNACKED: usize = 24;
     let mut info = [0_u8; UNACKED + 4];
     let mut length = info.len() as libc::socklen_t;
-    // SAFETY: getsockopt(2) writes at most `length` bytes, for which there is room.
+    // SAFETY: getsockopt(2) writes at most `length` bytes, which is the length of the buffer.
     checked(unsafe {
         libc::getsockopt(
             listener.as_raw_fd(),
@@ -77,18 +77,18 @@ pub fn queued(listener: &TcpListener) -> usize {
     u32::from_ne_bytes([info[UNACKED], info[UNACKED + 1], info[UNACKED + 2], info[UNACKED + 3]]) as usize
 }
 
-/// A mask, as the event structure wants it.
+/// Converts a mask to the type of the event structure.
 pub const fn bits(mask: c_int) -> u32 {
     mask as u32
 }
 
-/// A descriptor that a system call has just returned, or none for -1.
+/// Takes ownership of a descriptor that a system call has just returned; `None` for -1.
 fn owned(fd: c_int) -> Option<OwnedFd> {
-    // SAFETY: the kernel gave it to this call alone.
+    // SAFETY: the call has just made this descriptor, and nothing else owns it.
     (fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-fn checked(answer: c_int) -> c_int {
-    assert!(answer != -1, "{}", io::Error::last_os_error());
-    answer
+fn checked(result: c_int) -> c_int {
+    assert!(result != -1, "{}", io::Error::last_os_error());
+    result
 }

@@ -1,8 +1,8 @@
-//! What was measured on.
+//! The machine of a measurement.
 
 use std::fs;
 
-/// Kernel, CPU and cores, in one line.
+/// Returns kernel, CPU and cores, in one line.
 pub fn describe() -> String {
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();

@@ -3,40 +3,41 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
+use epoll_acceptor::socket::Listener;
 use epoll_acceptor::{
-    Acceptor, Admission, Builder, Connection, Epoll, EpollAcceptor, Events, Listener, Strategy, Token,
+    Acceptor, Builder, Connection, Epoll, EpollAcceptor, Events, Filter, Gate, Permit, Token,
 };
 
 use super::Engine;
 
-pub type Served<L, A> = Connection<<L as Listener>::Stream, <A as Admission>::Permit>;
+pub type Accepted<L, F> = Connection<<L as Listener>::Stream, Permit<<F as Filter>::Permit>>;
 
-/// One acceptor on an epoll of its own, as the README shows it. `K` keeps whom it let in.
-pub struct Ours<L: Listener, S: Strategy, A: Admission, K = Vec<Served<L, A>>> {
+/// One acceptor on an epoll of its own, as in the README. `K` keeps the accepted connections.
+pub struct Ours<L: Listener, F: Filter = (), K = Vec<Accepted<L, F>>> {
     pub epoll: Epoll,
     pub events: Events,
-    pub acceptor: EpollAcceptor<L, S, A>,
+    pub acceptor: EpollAcceptor<L, F>,
     pub served: K,
 }
 
 const LISTENER: Token = Token(0);
 
-impl<L: Listener, S: Strategy, A: Admission> Ours<L, S, A> {
-    /// Room for so many connections at once is made here, once.
-    pub fn new(builder: Builder<L, S, A>, room: usize) -> Self {
-        Self::keeping(builder, Vec::with_capacity(room)).expect("a registration")
+impl<L: Listener, F: Filter> Ours<L, F> {
+    /// Allocates memory for `capacity` connections at once, here and never later.
+    pub fn new(builder: Builder<L, F, impl Into<Option<Gate>>>, capacity: usize) -> Self {
+        Self::keeping(builder, Vec::with_capacity(capacity)).expect("a registration")
     }
 }
 
-impl<L: Listener, S: Strategy, A: Admission, K> Ours<L, S, A, K> {
-    pub fn keeping(builder: Builder<L, S, A>, served: K) -> io::Result<Self> {
+impl<L: Listener, F: Filter, K> Ours<L, F, K> {
+    pub fn keeping(builder: Builder<L, F, impl Into<Option<Gate>>>, served: K) -> io::Result<Self> {
         let epoll = Epoll::new()?;
         let acceptor = builder.register(&epoll, LISTENER)?;
         Ok(Self { epoll, events: Events::with_capacity(64)?, acceptor, served })
     }
 
     /// Waits once, and begins a pass for each event.
-    pub fn turn(&mut self, keep: impl Fn(&mut K, Served<L, A>, &Epoll)) {
+    pub fn wait_and_pass(&mut self, keep: impl Fn(&mut K, Accepted<L, F>, &Epoll)) {
         self.epoll.wait(&mut self.events, None).expect("a wait");
         for event in &mut self.events {
             match event.token() {
@@ -52,10 +53,10 @@ impl<L: Listener, S: Strategy, A: Admission, K> Ours<L, S, A, K> {
     }
 }
 
-impl<L: Listener, S: Strategy, A: Admission> Engine for Ours<L, S, A> {
+impl<L: Listener, F: Filter> Engine for Ours<L, F> {
     fn take(&mut self, count: usize) {
         while self.served.len() < count {
-            self.turn(|served, connection, _| served.push(connection));
+            self.wait_and_pass(|served, connection, _| served.push(connection));
         }
     }
 

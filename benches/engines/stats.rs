@@ -1,12 +1,12 @@
-//! Medians and quartiles: nothing is assumed of how the noise is distributed.
+//! Medians and quartiles, which assume nothing about the distribution of the noise.
 
-/// So many quarters of the values are below this one.
+/// Returns a quartile: 2 is the median.
 pub fn quarter(values: &mut [f64], quarters: usize) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() * quarters / 4]
 }
 
-/// The middle one; of an even number the upper of the two.
+/// Returns the median; of an even number of values the upper one.
 pub fn median(values: &mut [f64]) -> f64 {
     quarter(values, 2)
 }
@@ -20,7 +20,7 @@ pub struct Median {
 }
 
 impl Median {
-    /// Of at least one value. Of fewer than six the interval is all of them, which is less than 95 %.
+    /// Takes at least one value. With fewer than six, the interval is the whole range, with less than 95 % confidence.
     pub fn of(mut values: Vec<f64>) -> Self {
         values.sort_by(f64::total_cmp);
         let last = values.len() - 1;
@@ -33,12 +33,12 @@ impl Median {
     }
 }
 
-/// How many of `count` sorted values to leave out at each end. That the median lies below the `k`-th of them has the
-/// probability that of `count` tosses of a coin fewer than `k` come up heads.
+/// Returns how many of `count` sorted values to leave out at each end. The median lies below the `k`-th value with the
+/// probability that fewer than `k` of `count` coin tosses are heads.
 fn skipped(count: usize) -> usize {
     const TAIL: f64 = 0.025;
-    let tosses = u32::try_from(count).expect("fewer blocks than that");
-    // In logarithms, which do not vanish for thousands of tosses.
+    let tosses = u32::try_from(count).expect("fewer than 2^32 blocks");
+    // In logarithms, which do not underflow for thousands of tosses.
     let mut term = f64::from(tosses) * 0.5_f64.ln();
     let mut below = term.exp();
     let mut skipped: usize = 0;

@@ -1,4 +1,4 @@
-//! As the budget of a pass grows, over a queue that is longer than most of them.
+//! The budget of a pass, with a queue that is longer than most budgets.
 
 use epoll_acceptor::{Gate, LevelTriggered};
 

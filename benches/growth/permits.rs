@@ -1,4 +1,4 @@
-//! As permits are given back by more and more threads at once.
+//! The number of threads that release permits at once.
 
 use std::sync::Barrier;
 use std::thread;
@@ -24,21 +24,21 @@ pub(crate) fn run(report: &mut Report) {
     }
 }
 
-/// Nanoseconds of wall time for each of all permits, given back by so many threads at once.
+/// Returns the nanoseconds of wall time per permit, when `threads` threads release them at once.
 fn cost(threads: usize) -> f64 {
     let gate = Gate::new(PERMITS);
     let share = PERMITS as usize / threads;
     let mut shares: Vec<Vec<Permit>> =
-        (0..threads).map(|_| (0..share).map(|_| gate.try_acquire().expect("room")).collect()).collect();
-    let start_line = Barrier::new(threads);
-    let give_back = |share: &mut Vec<Permit>| {
-        start_line.wait();
+        (0..threads).map(|_| (0..share).map(|_| gate.try_acquire().expect("a permit")).collect()).collect();
+    let barrier = Barrier::new(threads);
+    let release = |share: &mut Vec<Permit>| {
+        barrier.wait();
         let start = Instant::now();
         share.clear();
         (start, Instant::now())
     };
     let spans: Vec<(Instant, Instant)> = thread::scope(|scope| {
-        let running: Vec<_> = shares.iter_mut().map(|share| scope.spawn(|| give_back(share))).collect();
+        let running: Vec<_> = shares.iter_mut().map(|share| scope.spawn(|| release(share))).collect();
         running.into_iter().map(|thread| thread.join().expect("a thread that ends")).collect()
     });
     let start = spans.iter().map(|(start, _)| *start).min().expect("a thread");

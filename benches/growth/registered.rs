@@ -1,4 +1,4 @@
-//! As the epoll watches more and more connections besides the listener, all of them silent.
+//! The number of other connections on the epoll, all of them idle.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Instant;
@@ -12,12 +12,12 @@ use crate::report::{Axis, Report};
 
 const POINTS: [usize; 4] = [0, 100, 1_000, 10_000];
 const BURSTS: [(usize, &str); 2] = [(1, "registered, lone"), (32, "registered, bursts of 32")];
-const CLAIM: f64 = 1.05;
-/// What the bursts and everything else need.
+const BOUND: f64 = 1.05;
+/// Descriptors for the bursts and everything else.
 const SPARE: usize = 200;
 
 pub(crate) fn run(report: &mut Report, descriptors: usize) {
-    // Both ends of each connection are registered. The last point is all that this process can have.
+    // Both ends of each connection are registered. The last point is the limit of this process.
     let most = descriptors.saturating_sub(SPARE) & !1;
     let quick = report.args.quick;
     let points = POINTS.into_iter().filter(|point| *point < most && (!quick || *point <= 1_000));
@@ -26,35 +26,35 @@ pub(crate) fn run(report: &mut Report, descriptors: usize) {
         let axis = Axis { name, of: "registered", base: "none", per: "connection" };
         report.axis(axis);
         for &point in &points {
-            // They are open on both sides of the comparison, so that it shows the epoll alone.
-            let silent = silent(point);
+            // They are open on both sides of the comparison, which so shows the cost of the epoll alone.
+            let idle = idle(point);
             let (mut base, mut other) = (Loop::new(burst), Loop::new(burst));
-            watch(&other.ours.epoll, &silent);
+            register(&other.ours.epoll, &idle);
             let ratio = abba(report.blocks(), |side| match side {
                 Side::Base => base.cost(),
                 Side::Point => other.cost(),
             });
-            report.point(axis, point, ratio, Some(CLAIM));
+            report.point(axis, point, ratio, Some(BOUND));
         }
     }
 }
 
-/// So many ends of connections on which nothing happens.
-fn silent(count: usize) -> Vec<TcpStream> {
+/// Returns `count` ends of idle connections.
+fn idle(count: usize) -> Vec<TcpStream> {
     let listener = net::listen();
     let address = listener.local_addr().expect("an address");
     let pair = || [net::connect(&address), net::reset_on_close(listener.accept().expect("a connection").0)];
     (0..count / 2).flat_map(|_| pair()).collect()
 }
 
-fn watch(epoll: &Epoll, streams: &[TcpStream]) {
+fn register(epoll: &Epoll, streams: &[TcpStream]) {
     for (stream, token) in streams.iter().zip(1..) {
         epoll.add(stream, Token(token), Interest::IN | Interest::RDHUP).expect("a registration");
     }
 }
 
 struct Loop {
-    ours: Ours<TcpListener, LevelTriggered, Gate>,
+    ours: Ours<TcpListener>,
     address: SocketAddr,
     burst: usize,
 }

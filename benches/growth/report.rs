@@ -1,4 +1,4 @@
-//! One line a point.
+//! The output: one line per point.
 
 use crate::engines::abba::Ratio;
 use crate::engines::args::Args;
@@ -10,15 +10,15 @@ pub(crate) struct Report {
     broken: usize,
 }
 
-/// One thing that grows.
+/// One number that grows.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Axis {
     pub(crate) name: &'static str,
     /// What is counted along it.
     pub(crate) of: &'static str,
-    /// What a ratio of 1 is.
+    /// What the ratio 1 stands for.
     pub(crate) base: &'static str,
-    /// What the cost is of.
+    /// The unit of the cost: nanoseconds per this.
     pub(crate) per: &'static str,
 }
 
@@ -27,7 +27,7 @@ impl Report {
         Self { args, machine: machine::describe(), broken: 0 }
     }
 
-    /// How many blocks of base, point, point, base: an odd number, for there to be a middle.
+    /// Returns the number of blocks of base, point, point, base: odd, so that there is a median.
     pub(crate) fn blocks(&self) -> usize {
         if self.args.quick { 1 } else { 9 }
     }
@@ -36,13 +36,13 @@ impl Report {
         if !self.args.json {
             let Axis { name, of, base, per } = axis;
             println!("\n{name}: the cost of a {per}, by {of} (1.00 is {base})");
-            println!("{:>10} {:>8} {:>17} {:>10}   claim", of, "ratio", "half of all in", "ns");
+            println!("{:>10} {:>8} {:>17} {:>10}   bound", of, "ratio", "quartiles", "ns");
         }
     }
 
-    /// A point, and what is claimed of it, if anything.
-    pub(crate) fn point(&mut self, axis: Axis, at: usize, ratio: Ratio, claim: Option<f64>) {
-        let holds = claim.is_none_or(|claim| ratio.median <= claim);
+    /// Prints a point, and its bound, if it has one.
+    pub(crate) fn point(&mut self, axis: Axis, at: usize, ratio: Ratio, bound: Option<f64>) {
+        let holds = bound.is_none_or(|bound| ratio.median <= bound);
         self.broken += usize::from(!holds);
         if self.args.json {
             let line = serde_json::json!({
@@ -50,22 +50,22 @@ impl Report {
                 "base": axis.base, "at": at,
                 "ratio": ratio.median, "low": ratio.low, "high": ratio.high,
                 "base_ns": ratio.base, "ns": ratio.point,
-                "claim": claim, "holds": holds, "quick": self.args.quick, "machine": self.machine,
+                "claim": bound, "holds": holds, "quick": self.args.quick, "machine": self.machine,
             });
             println!("{line}");
             return;
         }
         let Ratio { median, low, high, point, .. } = ratio;
-        let claim = match claim {
+        let bound = match bound {
             None => String::new(),
-            Some(claim) => format!("<= {claim:.2}{}", if holds { "" } else { ", AND IT IS NOT" }),
+            Some(bound) => format!("<= {bound:.2}{}", if holds { "" } else { ", EXCEEDED" }),
         };
-        println!("{at:>10} {median:>8.3} {:>17} {point:>10.0}   {claim}", format!("{low:.3} - {high:.3}"));
+        println!("{at:>10} {median:>8.3} {:>17} {point:>10.0}   {bound}", format!("{low:.3} - {high:.3}"));
     }
 
     pub(crate) fn finish(self) {
         if self.broken > 0 && !self.args.json {
-            println!("\n{} claims do not hold in this run. Is the machine quiet?", self.broken);
+            println!("\n{} bounds are exceeded in this run. Is the machine idle?", self.broken);
         }
     }
 }

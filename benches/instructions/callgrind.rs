@@ -1,22 +1,22 @@
-//! One child under callgrind, and the one number that it tells.
+//! Runs a child under callgrind, and reads its instruction count.
 
 use std::process::Command;
 
-/// What the child finds its case in.
+/// The environment variable with the child's case.
 pub(crate) const CASE: &str = "EPOLL_ACCEPTOR_INSTRUCTIONS";
 
-/// Which valgrind there is.
+/// Returns the version of valgrind.
 pub(crate) fn version() -> Result<String, String> {
     match Command::new("valgrind").arg("--version").output() {
         Ok(output) if output.status.success() => {
             Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
         }
         Ok(output) => Err(format!("valgrind --version: {}", output.status)),
-        Err(error) => Err(format!("no valgrind to count instructions with: {error}")),
+        Err(error) => Err(format!("valgrind is needed to count instructions: {error}")),
     }
 }
 
-/// Plays a case in a child, and counts its instructions inside of `function`.
+/// Runs a case in a child, and returns its instructions inside of `function`.
 pub(crate) fn instructions(case: &str, function: &str) -> u64 {
     let out =
         std::env::temp_dir().join(format!("callgrind.{}.{}", std::process::id(), case.replace('/', ".")));
@@ -28,8 +28,8 @@ pub(crate) fn instructions(case: &str, function: &str) -> u64 {
         .env(CASE, case)
         .output()
         .expect("a child under valgrind");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{case}: {}\n{said}", output.status);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{case}: {}\n{stderr}", output.status);
     let profile = std::fs::read_to_string(&out).expect("callgrind's profile");
     if std::env::var_os("KEEP_PROFILES").is_none() {
         let _ = std::fs::remove_file(&out);
@@ -37,6 +37,6 @@ pub(crate) fn instructions(case: &str, function: &str) -> u64 {
     let total =
         profile.lines().find_map(|line| line.strip_prefix("summary:").or(line.strip_prefix("totals:")));
     let total: u64 = total.and_then(|total| total.trim().parse().ok()).expect("a total");
-    assert!(total > 0, "{case}: nothing was counted\n{said}");
+    assert!(total > 0, "{case}: nothing was counted\n{stderr}");
     total
 }

@@ -2,33 +2,32 @@
 //!
 //! # What is timed
 //!
-//! `k` connections are queued on a TCP listener on loopback. One thread, asleep until then, wakes, takes them all and is
-//! ready to sleep again; the nanoseconds of that, for each connection. Connecting before it and closing after it are not
-//! timed, and the same thread does everything in turn, so that nothing but the accept path is in the figures.
+//! `k` connections are queued on a TCP listener on loopback. One thread wakes, accepts them all and is ready to wait again:
+//! the nanoseconds of that, per connection. The connects before it and the closes after it are not timed, and one thread
+//! does everything in turn, so that the figures contain the accept path alone.
 //!
-//! **Ready to sleep again**, for every engine alike: timed is everything from just before the call that would have
-//! blocked, had nobody connected, to just before the next call that would block. So a loop that accepts until EAGAIN
-//! pays for the EAGAIN; one that takes one connection a wake-up pays for `k` waits; a one-shot registration for its
-//! re-arming; tokio, which has to try once more before it knows that it may sleep, for that attempt. What the blocking
-//! wait itself does before it sleeps (it forgets items whose readiness has gone) is in no engine's figures, since it
-//! ends in the next round's wake-up.
+//! **Ready to wait again**, for every engine alike: timed is everything from just before the call that would have blocked
+//! without these connections to just before the next call that would block. So a loop that accepts until EAGAIN pays for
+//! the EAGAIN; one that accepts one connection per wake-up pays for `k` waits; a one-shot registration for its re-arm;
+//! tokio for the last attempt, without which it does not know that it must wait. What the blocking wait does before it
+//! sleeps (it drops items that are not ready any more) is in no engine's figures, because it ends in the next round's
+//! wake-up.
 //!
-//! With a gate, permits are held until the burst is delivered, and are given back inside the timed part.
+//! With a gate, permits are held until the burst is delivered, and released inside the timed part.
 //!
-//! Every engine has a listener of its own. That all `k` were taken is asserted each time; that the sockets are
-//! non-blocking and close-on-exec, where the engine says so, once in each quarter of a block.
+//! Every engine has a listener of its own. Each round asserts that all `k` were accepted; each quarter of a block asserts
+//! once that the sockets are non-blocking and close-on-exec, where the engine promises it.
 //!
-//! # Which figures count
+//! # Method
 //!
-//! On a shared machine a time means nothing, and a ratio only beside its noise. So two engines are compared in blocks
-//! of four (reference, engine, engine, reference: a drift cancels), all pairs in turn, over and over, until the time is
-//! up. The figure is the median of the blocks' ratios, with a 95 % confidence interval by order statistics. A block
-//! begins, untimed, with a burst of 64 and 40 connections in its own bursts, so that an acceptor that guesses from the
-//! past begins every block with the same past, and one that it had time to learn from. What learning costs is measured
-//! by the sequences. The reference against itself stands beside: what that is off 1.00 is
-//! noise. A quarter of a block in which the thread lost its CPU to another process, in what was timed, is done again.
+//! On a shared machine a time is meaningless, and so is a ratio without its noise. So two engines are compared in blocks of
+//! four (reference, engine, engine, reference: a drift cancels out), all pairs in turn, until the time is up. The figure is
+//! the median of the blocks' ratios, with a 95 % confidence interval by order statistics. A block begins, untimed, with a
+//! burst of 64 and 40 connections in its own bursts, so that an acceptor that predicts from the past begins every block
+//! with the same past. The sequences measure the cost of learning. The reference is also compared with itself: its
+//! deviation from 1.00 is noise. A quarter of a block in which the thread lost its CPU during the timed part is repeated.
 //!
-//! The clock is read inside what is timed (some 30 ns a round), which pulls every ratio towards 1 a little.
+//! Reading the clock is timed as well (some 30 ns per round), which pulls every ratio a little towards 1.
 
 #[path = "../engines/mod.rs"]
 mod engines;
@@ -67,7 +66,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether what was promised holds, if that was asked for.
+/// Returns whether the bounds hold, if `--verdict` was given.
 fn run() -> Result<bool, Box<dyn Error>> {
     let mut out = io::stdout().lock();
     let Some(options) = Options::from_command_line()? else {
@@ -100,17 +99,17 @@ fn run() -> Result<bool, Box<dyn Error>> {
     Ok(!options.verdict || verdict::print(&rows, &mut out)?)
 }
 
-/// All pairs in turn, a block each, until the time is up.
+/// Measures a block of each pair in turn, until the time is up.
 fn measure(bench: &Bench, pairs: Vec<Pair>, options: &Options) -> Vec<Row> {
     let mut blocks: Vec<Vec<Block>> = vec![Vec::new(); pairs.len()];
     let start = Instant::now();
-    for turn in 1.. {
+    for round in 1.. {
         for (pair, blocks) in pairs.iter().zip(&mut blocks) {
             if blocks.is_empty() || start.elapsed() < options.time {
                 blocks.push(bench.block(pair));
             }
         }
-        eprintln!("turn {turn}: {} pairs, {:.0} s", pairs.len(), start.elapsed().as_secs_f64());
+        eprintln!("round {round}: {} pairs, {:.0} s", pairs.len(), start.elapsed().as_secs_f64());
         if start.elapsed() >= options.time {
             break;
         }

@@ -12,10 +12,10 @@ use nix::sys::resource::{UsageWho, getrusage};
 
 use crate::engines::abba::{Block, Side};
 use crate::engines::{Engine, net};
-use crate::plans::{Claim, Plan};
+use crate::plans::{Flags, Plan};
 use crate::work::{Pair, Work};
 
-/// The engines, each with a listener of its own, and whoever connects to them.
+/// The engines, each with a listener of its own, and their clients.
 pub(crate) struct Bench {
     engines: BTreeMap<&'static str, Running>,
     clients: RefCell<Vec<TcpStream>>,
@@ -23,15 +23,15 @@ pub(crate) struct Bench {
 
 struct Running {
     engine: RefCell<Box<dyn Engine>>,
-    claim: Claim,
+    flags: Flags,
     address: SocketAddr,
 }
 
-/// How often a quarter of a block is tried before an interrupted one counts.
+/// How often a quarter of a block is repeated before an interrupted one counts.
 const TRIES: usize = 8;
 
 impl Bench {
-    /// Makes every engine that the system allows; tells of those that it does not.
+    /// Starts every engine; calls `skipped` for those that the system does not allow.
     pub(crate) fn start(plans: &[Plan], skipped: impl Fn(&str, &io::Error)) -> Self {
         let mut engines = BTreeMap::new();
         for plan in plans {
@@ -40,7 +40,7 @@ impl Bench {
             let address = listener.local_addr().expect("an address");
             match (plan.make)(listener) {
                 Ok(engine) => {
-                    let running = Running { engine: RefCell::new(engine), claim: plan.claim, address };
+                    let running = Running { engine: RefCell::new(engine), flags: plan.flags, address };
                     engines.insert(plan.name, running);
                 }
                 Err(error) => skipped(plan.name, &error),
@@ -53,7 +53,7 @@ impl Bench {
         self.engines.contains_key(engine)
     }
 
-    /// One block of a pair: nanoseconds for each connection.
+    /// Measures one block of a pair, in nanoseconds per connection.
     #[allow(clippy::cast_precision_loss, reason = "thousands")]
     pub(crate) fn block(&self, pair: &Pair) -> Block {
         let (engine, reference) = (&self.engines[pair.engine], &self.engines[pair.reference]);
@@ -67,8 +67,8 @@ impl Bench {
         })
     }
 
-    /// The time to take all these bursts, on a CPU that nobody else was given meanwhile. Where that does not happen,
-    /// the last try counts, and the median over the blocks has to cope.
+    /// Returns the time to accept all these bursts without losing the CPU. If every try loses it, the last one counts, and
+    /// the median over the blocks absorbs it.
     fn quarter(&self, running: &Running, bursts: &[usize]) -> Duration {
         let mut last = Duration::ZERO;
         for _ in 0..TRIES {
@@ -81,7 +81,7 @@ impl Bench {
         last
     }
 
-    /// The time to take all these bursts, and whether the thread lost its CPU in what was timed.
+    /// Returns the time to accept all these bursts, and whether the thread lost its CPU in the timed part.
     fn run(&self, running: &Running, bursts: &[usize]) -> (Duration, bool) {
         let mut engine = running.engine.borrow_mut();
         let mut clients = self.clients.borrow_mut();
@@ -95,14 +95,14 @@ impl Bench {
             spent += start.elapsed();
             interrupted |= switches != self::switches();
             let taken = engine.taken();
-            assert_eq!(taken.len(), burst, "all were taken, and nothing else");
+            assert_eq!(taken.len(), burst, "all are accepted, and nothing else");
             if round == 0 {
                 assert!(
-                    taken.iter().all(|fd| holds(running.claim, *fd)),
+                    taken.iter().all(|fd| has_flags(running.flags, *fd)),
                     "the flags of the accepted sockets"
                 );
             }
-            // The clients first: they reset their connections, and nothing is left in TIME_WAIT.
+            // The clients close first, by a reset: nothing is left in TIME_WAIT.
             clients.clear();
             engine.close();
         }
@@ -110,15 +110,16 @@ impl Bench {
     }
 }
 
-/// How often this thread lost its CPU.
+/// Returns how often this thread lost its CPU.
 fn switches() -> libc::c_long {
     let usage = getrusage(UsageWho::RUSAGE_THREAD).expect("the use of this thread");
     usage.voluntary_context_switches() + usage.involuntary_context_switches()
 }
 
-fn holds(claim: Claim, fd: BorrowedFd<'_>) -> bool {
-    assert!(fd.as_raw_fd() > 2, "a socket is none of the standard streams");
+fn has_flags(expected: Flags, fd: BorrowedFd<'_>) -> bool {
+    assert!(fd.as_raw_fd() > 2, "a socket is not a standard stream");
     let descriptor = FdFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFD).expect("flags"));
     let file = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL).expect("flags"));
-    descriptor.contains(FdFlag::FD_CLOEXEC) && (claim == Claim::Cloexec || file.contains(OFlag::O_NONBLOCK))
+    descriptor.contains(FdFlag::FD_CLOEXEC)
+        && (expected == Flags::Cloexec || file.contains(OFlag::O_NONBLOCK))
 }

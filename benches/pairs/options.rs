@@ -11,13 +11,12 @@ Compares ways to accept, as ratios inside one process.
 
 Usage: cargo bench --bench pairs -- [options]
 
-      --seconds N     how long, in all [180]; the longer, the narrower the intervals
-      --burst K,..    only these bursts [1,2,4,32,512]
-      --engine NAME   only comparisons with an engine whose name contains this; may be repeated
-      --quick         everything once, and no burst above 32: to see that it runs
-      --json          print one JSON object a line
-      --verdict       print each promised bound and whether it holds (with --json on stderr); exit with 1 if one
-                      does not
+      --seconds N     run for N seconds [180]; longer runs give narrower intervals
+      --burst K,..    measure only these bursts [1,2,4,32,512]
+      --engine NAME   make only comparisons with an engine whose name contains this; may be repeated
+      --quick         smoke run: everything once, and no burst above 32
+      --json          print one JSON object per line
+      --verdict       print each bound and whether it holds (to stderr with --json); exit with 1 if one does not
       --list          print the engines
   -h, --help          print this help
 ";
@@ -27,17 +26,17 @@ pub(crate) struct Options {
     pub(crate) time: Duration,
     pub(crate) bursts: Vec<usize>,
     pub(crate) engines: Vec<String>,
-    /// How many connections one quarter of a block takes, at least.
+    /// The least number of connections in one quarter of a block.
     pub(crate) connections: usize,
     pub(crate) json: bool,
     pub(crate) verdict: bool,
     pub(crate) list: bool,
-    /// Everything once, and nothing before it: the figures mean nothing.
+    /// Everything once, without warm-up: the figures are meaningless.
     pub(crate) quick: bool,
 }
 
 impl Options {
-    /// `None` where help was asked for.
+    /// Reads the command line. Returns `None` for `--help`.
     pub(crate) fn from_command_line() -> Result<Option<Self>, lexopt::Error> {
         let mut options = Self {
             time: Duration::from_secs(180),
@@ -55,7 +54,7 @@ impl Options {
                 Long("seconds") => options.time = Duration::from_secs(arguments.value()?.parse()?),
                 Long("burst") => options.bursts = bursts(&arguments.value()?.string()?)?,
                 Long("engine") => options.engines.push(arguments.value()?.string()?),
-                // What cargo passes to a harness when it only wants to see that the bench runs.
+                // `cargo test --benches` passes `--test`.
                 Long("quick" | "test") => options.quick = true,
                 Long("json") => options.json = true,
                 Long("verdict") => options.verdict = true,
@@ -72,7 +71,7 @@ impl Options {
         Ok(Some(options))
     }
 
-    /// Whether a comparison of these two is asked for.
+    /// Returns whether the comparison of these two is selected.
     pub(crate) fn wants(&self, engine: &str, reference: &str) -> bool {
         self.engines.is_empty()
             || self.engines.iter().any(|part| engine.contains(part) || reference.contains(part))
@@ -86,5 +85,5 @@ fn bursts(list: &str) -> Result<Vec<usize>, lexopt::Error> {
 }
 
 fn bad(list: &str) -> lexopt::Error {
-    format!("bursts are numbers from 1 to 4096 with commas between them, not {list:?}").into()
+    format!("{list:?}: bursts must be numbers from 1 to 4096, separated by commas").into()
 }

@@ -1,56 +1,54 @@
 //! The acceptors of this crate.
 //!
-//! Where there is a gate, its permits are held until the whole burst is delivered and given back inside the timed part:
-//! reserving and releasing are both paid for. (Closing the connection is not, as for every engine.)
+//! With a gate, permits are held until the whole burst is delivered, and released inside the timed part: acquiring and
+//! releasing are both in the figures. (Closing the connection is not, as for every engine.)
 
 use std::io;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 
-use epoll_acceptor::{Admission, Builder, Gate, Strategy};
+use epoll_acceptor::{Builder, Gate, Permit, Trigger};
 
 use crate::engines::calls::{self, bits};
 use crate::engines::{Engine, Ours};
-use crate::plans::ROOM;
+use crate::plans::LONGEST;
 
 /// What tokio registers a stream for.
 const EVERYTHING: u32 = bits(libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET);
 
-struct Delivered<P> {
-    /// Whether each connection is put on the epoll as well.
+struct Delivered {
+    /// Whether each connection is registered on the epoll as well.
     registers: bool,
     taken: Vec<TcpStream>,
-    permits: Vec<P>,
+    permits: Vec<Permit>,
 }
 
-pub(crate) fn free<S: Strategy + 'static>(builder: Builder<TcpListener, S>) -> io::Result<Box<dyn Engine>> {
-    start(builder, false)
+pub(crate) fn ungated(trigger: Trigger, listener: TcpListener) -> io::Result<Box<dyn Engine>> {
+    start(trigger.on(listener), false)
 }
 
-pub(crate) fn gated<S: Strategy + 'static>(builder: Builder<TcpListener, S>) -> io::Result<Box<dyn Engine>> {
-    start(builder.gate(&Gate::new(1_000_000)), false)
+pub(crate) fn gated(trigger: Trigger, listener: TcpListener) -> io::Result<Box<dyn Engine>> {
+    start(trigger.on(listener).gate(&Gate::new(1_000_000)), false)
 }
 
-/// What tokio's accept does besides: the connection is registered, edge-triggered, for everything.
-pub(crate) fn registered<S: Strategy + 'static>(
-    builder: Builder<TcpListener, S>,
-) -> io::Result<Box<dyn Engine>> {
-    start(builder, true)
+/// Registers the connections as well, edge-triggered and for everything, as tokio's accept does.
+pub(crate) fn registered(trigger: Trigger, listener: TcpListener) -> io::Result<Box<dyn Engine>> {
+    start(trigger.on(listener), true)
 }
 
-fn start<S: Strategy + 'static, A: Admission + 'static>(
-    builder: Builder<TcpListener, S, A>,
+fn start(
+    builder: Builder<TcpListener, (), impl Into<Option<Gate>>>,
     registers: bool,
 ) -> io::Result<Box<dyn Engine>> {
-    let delivered: Delivered<A::Permit> =
-        Delivered { registers, taken: Vec::with_capacity(ROOM), permits: Vec::with_capacity(ROOM) };
+    let taken = Vec::with_capacity(LONGEST);
+    let delivered = Delivered { registers, taken, permits: Vec::with_capacity(LONGEST) };
     Ok(Box::new(Ours::keeping(builder, delivered)?))
 }
 
-impl<S: Strategy, A: Admission> Engine for Ours<TcpListener, S, A, Delivered<A::Permit>> {
+impl Engine for Ours<TcpListener, (), Delivered> {
     fn take(&mut self, count: usize) {
         while self.served.taken.len() < count {
-            self.turn(|served, connection, epoll| {
+            self.wait_and_pass(|served, connection, epoll| {
                 let (stream, permit) = connection.into_parts();
                 if served.registers {
                     calls::control(epoll, libc::EPOLL_CTL_ADD, &stream, EVERYTHING).expect("a registration");

@@ -1,4 +1,4 @@
-//! Other libraries, each as its documentation uses it.
+//! Other libraries, each used as its documentation shows.
 
 use std::future::poll_fn;
 use std::io;
@@ -10,9 +10,9 @@ use tokio::io::unix::AsyncFd;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::engines::Engine;
-use crate::plans::ROOM;
+use crate::plans::LONGEST;
 
-/// A blocking accept for each connection: no epoll, and nothing else that the thread could wait for.
+/// A blocking accept per connection: no epoll, so the thread can wait for nothing else.
 pub(crate) struct Std {
     listener: TcpListener,
     taken: Vec<TcpStream>,
@@ -26,7 +26,7 @@ pub(crate) struct Mio {
     taken: Vec<mio::net::TcpStream>,
 }
 
-/// One-shot. As documented: accept one, ask for the next event; or accept until `WouldBlock` before that.
+/// One-shot. As documented: accept one, then re-arm; or accept until `WouldBlock` before that.
 pub(crate) struct Polling {
     poller: polling::Poller,
     events: polling::Events,
@@ -35,8 +35,8 @@ pub(crate) struct Polling {
     taken: Vec<TcpStream>,
 }
 
-/// `listener.accept().await` on a current-thread runtime. Each stream is registered with the runtime's epoll, which is
-/// part of what it hands out.
+/// `listener.accept().await` on a current-thread runtime. Each stream is registered with the runtime's epoll,
+/// which is part of its accept.
 pub(crate) struct Tokio {
     runtime: Runtime,
     listener: tokio::net::TcpListener,
@@ -53,7 +53,7 @@ pub(crate) struct TokioFd {
 impl Std {
     pub(crate) fn boxed(listener: TcpListener) -> io::Result<Box<dyn Engine>> {
         listener.set_nonblocking(false)?;
-        Ok(Box::new(Self { listener, taken: room() }))
+        Ok(Box::new(Self { listener, taken: buffer() }))
     }
 }
 
@@ -78,7 +78,7 @@ impl Mio {
         let poll = mio::Poll::new()?;
         let mut listener = mio::net::TcpListener::from_std(listener);
         poll.registry().register(&mut listener, mio::Token(1), mio::Interest::READABLE)?;
-        Ok(Box::new(Self { poll, events: mio::Events::with_capacity(64), listener, taken: room() }))
+        Ok(Box::new(Self { poll, events: mio::Events::with_capacity(64), listener, taken: buffer() }))
     }
 }
 
@@ -87,7 +87,7 @@ impl Engine for Mio {
         while self.taken.len() < count {
             self.poll.poll(&mut self.events, None).expect("a wait");
             for event in &self.events {
-                assert_eq!(event.token(), mio::Token(1), "the listener is the only one");
+                assert_eq!(event.token(), mio::Token(1), "only the listener is registered");
                 while let Some((stream, _)) = taken_or_empty(self.listener.accept()) {
                     self.taken.push(stream);
                 }
@@ -115,12 +115,12 @@ impl Polling {
         Self::start(listener, true)
     }
 
-    #[allow(unsafe_code, reason = "the library asks for a promise about the listener's life")]
+    #[allow(unsafe_code, reason = "the library requires that the listener outlives its registration")]
     fn start(listener: TcpListener, drains: bool) -> io::Result<Box<dyn Engine>> {
         let poller = polling::Poller::new()?;
         // SAFETY: the destructor deletes it from the poller while it is open.
         unsafe { poller.add(&listener, polling::Event::readable(Self::KEY))? };
-        Ok(Box::new(Self { poller, events: polling::Events::new(), listener, drains, taken: room() }))
+        Ok(Box::new(Self { poller, events: polling::Events::new(), listener, drains, taken: buffer() }))
     }
 }
 
@@ -130,16 +130,14 @@ impl Engine for Polling {
             self.events.clear();
             self.poller.wait(&mut self.events, None).expect("a wait");
             for event in self.events.iter() {
-                assert_eq!(event.key, Self::KEY, "the listener is the only one");
+                assert_eq!(event.key, Self::KEY, "only the listener is registered");
                 while let Some((stream, _)) = taken_or_empty(self.listener.accept()) {
                     self.taken.push(stream);
                     if !self.drains {
                         break;
                     }
                 }
-                self.poller
-                    .modify(&self.listener, polling::Event::readable(Self::KEY))
-                    .expect("the next event is asked for");
+                self.poller.modify(&self.listener, polling::Event::readable(Self::KEY)).expect("a re-arm");
             }
         }
     }
@@ -166,7 +164,7 @@ impl Tokio {
             let _inside = runtime.enter();
             tokio::net::TcpListener::from_std(listener)?
         };
-        Ok(Box::new(Self { runtime, listener, taken: room() }))
+        Ok(Box::new(Self { runtime, listener, taken: buffer() }))
     }
 }
 
@@ -176,7 +174,7 @@ impl Engine for Tokio {
             for _ in 0..count {
                 self.taken.push(self.listener.accept().await.expect("a connection").0);
             }
-            // It still believes that more waits. Whoever awaits the next one finds out, and only then sleeps.
+            // tokio still considers the listener ready: only an accept that would block clears that.
             poll_fn(|context| {
                 assert!(self.listener.poll_accept(context).is_pending(), "the queue is empty");
                 Poll::Ready(())
@@ -195,15 +193,15 @@ impl Engine for Tokio {
 }
 
 impl TokioFd {
-    #[allow(unsafe_code, reason = "the library asks for a promise about the listener's life")]
+    #[allow(unsafe_code, reason = "the library requires that the listener outlives its registration")]
     pub(crate) fn boxed(listener: TcpListener) -> io::Result<Box<dyn Engine>> {
         let runtime = Builder::new_current_thread().enable_io().build()?;
         let listener = {
             let _inside = runtime.enter();
-            // SAFETY: a listener's descriptor is the same, and open, until it is dropped; nobody takes it out before.
+            // SAFETY: a listener's descriptor stays the same, and open, until it is dropped; it is not taken out before.
             unsafe { AsyncFd::register_with_interest(listener, tokio::io::Interest::READABLE) }?
         };
-        Ok(Box::new(Self { runtime, listener, taken: room() }))
+        Ok(Box::new(Self { runtime, listener, taken: buffer() }))
     }
 }
 
@@ -228,8 +226,8 @@ impl Engine for TokioFd {
     }
 }
 
-fn room<T>() -> Vec<T> {
-    Vec::with_capacity(ROOM)
+fn buffer<T>() -> Vec<T> {
+    Vec::with_capacity(LONGEST)
 }
 
 fn taken_or_empty<T>(accepted: io::Result<T>) -> Option<T> {

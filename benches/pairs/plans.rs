@@ -1,62 +1,60 @@
-//! What is measured. See the head of the bench for the rule of what is timed.
+//! The engines. The documentation of the bench says what is timed.
 
 use std::ffi::c_int;
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 
-use epoll_acceptor::{EdgeTriggered, Exclusive, LevelTriggered, Trigger};
+use epoll_acceptor::Trigger::{Edge, Exclusive, Level};
 
 use crate::engines::Engine;
-use crate::engines::by_hand::{ByHand, depth, guessing, one, until_eagain};
+use crate::engines::by_hand::{ByHand, depth, one, predicting, until_eagain};
 use crate::{ours, peers, uring};
 
-/// What an engine says of the sockets it hands out; asserted.
+/// The flags of the sockets that an engine delivers; asserted.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Claim {
+pub(crate) enum Flags {
     NonblockingCloexec,
     Cloexec,
 }
 
-/// An engine that can be made, on a listener that does not block.
+/// An engine, and how it is started on a non-blocking listener.
 pub(crate) struct Plan {
     pub(crate) name: &'static str,
-    pub(crate) claim: Claim,
+    pub(crate) flags: Flags,
     pub(crate) make: fn(TcpListener) -> io::Result<Box<dyn Engine>>,
 }
 
-/// What everything is compared with: accept until EAGAIN, with the peer's address, edge-triggered.
+/// The reference: accept until EAGAIN, with the peer's address, edge-triggered.
 pub(crate) const REFERENCE: &str = "libc/edge-until-eagain";
-/// The reference once more, on a listener of its own: what it is off 1.00 is noise.
+/// The reference once more, on a listener of its own: its deviation from 1.00 is noise.
 pub(crate) const AGAIN: &str = "libc/edge-until-eagain/again";
 pub(crate) const URING: &str = "io_uring";
 
 /// The longest burst.
-pub(crate) const ROOM: usize = 4096;
+pub(crate) const LONGEST: usize = 4096;
 
-/// Every engine. A new one needs a line here; what it is compared with, besides, in `work.rs`.
+/// Returns every engine. To add one, add a line here, and its comparisons in `work.rs`.
 pub(crate) fn all() -> Vec<Plan> {
-    use Claim::{Cloexec, NonblockingCloexec as Both};
-    let plan = |name, claim, make| Plan { name, claim, make };
+    use Flags::{Cloexec, NonblockingCloexec as Both};
+    let plan = |name, flags, make| Plan { name, flags, make };
     vec![
         plan(REFERENCE, Both, |on| edge(on, until_eagain, false)),
         plan(AGAIN, Both, |on| edge(on, until_eagain, false)),
         plan("libc/level-until-eagain", Both, |on| level(on, until_eagain)),
         plan("libc/level-one", Both, |on| level(on, one)),
         plan("libc/level-depth", Both, |on| level(on, depth)),
-        plan("libc/level-guess", Both, |on| by_hand(on, libc::EPOLLIN, false, guessing())),
+        plan("libc/level-guess", Both, |on| by_hand(on, libc::EPOLLIN, false, predicting())),
         plan("libc/edge-mod-one", Both, |on| edge(on, one, true)),
         plan("libc/edge-mod-depth", Both, |on| edge(on, depth, true)),
         plan("libc/edge-depth", Both, |on| edge(on, depth, false)),
-        plan("crate/level", Both, |on| ours::free(LevelTriggered::on(on))),
-        plan("crate/level+gate", Both, |on| ours::gated(LevelTriggered::on(on))),
-        plan("crate/level+register", Both, |on| ours::registered(LevelTriggered::on(on))),
-        plan("crate/edge", Both, |on| ours::free(EdgeTriggered::on(on))),
-        plan("crate/edge+gate", Both, |on| ours::gated(EdgeTriggered::on(on))),
-        plan("crate/exclusive", Both, |on| ours::free(Exclusive::on(on))),
-        plan("crate/exclusive+gate", Both, |on| ours::gated(Exclusive::on(on))),
-        plan("crate/trigger-level", Both, |on| ours::free(Trigger::Level.on(on))),
-        plan("crate/trigger-edge", Both, |on| ours::free(Trigger::Edge.on(on))),
+        plan("crate/level", Both, |on| ours::ungated(Level, on)),
+        plan("crate/level+gate", Both, |on| ours::gated(Level, on)),
+        plan("crate/level+register", Both, |on| ours::registered(Level, on)),
+        plan("crate/edge", Both, |on| ours::ungated(Edge, on)),
+        plan("crate/edge+gate", Both, |on| ours::gated(Edge, on)),
+        plan("crate/exclusive", Both, |on| ours::ungated(Exclusive, on)),
+        plan("crate/exclusive+gate", Both, |on| ours::gated(Exclusive, on)),
         plan("std", Cloexec, peers::Std::boxed),
         plan("mio", Both, peers::Mio::boxed),
         plan("polling", Cloexec, peers::Polling::boxed),
@@ -82,5 +80,5 @@ fn by_hand<P>(listener: TcpListener, mask: c_int, modifies: bool, pass: P) -> io
 where
     P: FnMut(&TcpListener, &mut Vec<OwnedFd>) + 'static,
 {
-    Ok(Box::new(ByHand::new(listener, mask, modifies, ROOM, pass)?))
+    Ok(Box::new(ByHand::new(listener, mask, modifies, LONGEST, pass)?))
 }

@@ -1,4 +1,4 @@
-//! What is printed: tables, or one JSON object a line.
+//! The output: tables, or one JSON object per line.
 
 use std::io::{self, Write};
 
@@ -9,7 +9,7 @@ use crate::plans::REFERENCE;
 use crate::verdict;
 use crate::work::Pair;
 
-/// What became of a pair.
+/// The result of a pair.
 #[derive(Clone, Debug)]
 pub(crate) struct Row {
     pub(crate) pair: Pair,
@@ -52,7 +52,7 @@ pub(crate) fn tables(rows: &[Row], out: &mut impl Write) -> io::Result<()> {
         let label = format!("{:<30} {:>5}", row.pair.engine, row.pair.work.burst);
         line(&label, row, out)?;
     }
-    writeln!(out, "\nOne against the other\n")?;
+    writeln!(out, "\nDirect comparisons\n")?;
     let direct = |row: &&Row| !row.pair.is_of_the_table() && row.pair.work.sequence.is_none();
     for row in rows.iter().filter(direct) {
         let label = format!("{:<18} {:<20} {:>5}", row.pair.engine, row.pair.reference, row.pair.work.burst);

@@ -1,9 +1,9 @@
-//! io_uring's multishot accept: armed once, and every connection is a completion.
+//! io_uring's multishot accept: armed once, it completes once per connection.
 //!
-//! ## The work must not be done while nobody looks
+//! ## Deferred work
 //!
-//! A ring hands its pending work to the thread that made it, at that thread's next system call: here, while the
-//! clients connect, and so outside what is timed. `IORING_SETUP_DEFER_TASKRUN` keeps it until the ring is waited on.
+//! By default, a ring's pending work runs at the next system call of the thread that made the ring: here, while the clients
+//! connect, outside the timed part. `IORING_SETUP_DEFER_TASKRUN` defers it until the thread waits on the ring.
 #![allow(unsafe_code, reason = "a ring takes raw entries")]
 
 use std::io;
@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use io_uring::{IoUring, cqueue, opcode, types};
 
 use crate::engines::Engine;
-use crate::plans::ROOM;
+use crate::plans::LONGEST;
 
 pub(crate) struct Uring {
     ring: IoUring,
@@ -25,7 +25,7 @@ impl Uring {
     pub(crate) fn boxed(listener: TcpListener) -> io::Result<Box<dyn Engine>> {
         let ring =
             IoUring::builder().setup_single_issuer().setup_defer_taskrun().setup_cqsize(8192).build(8)?;
-        let mut uring = Self { ring, listener, taken: Vec::with_capacity(ROOM) };
+        let mut uring = Self { ring, listener, taken: Vec::with_capacity(LONGEST) };
         uring.arm();
         uring.ring.submit()?;
         Ok(Box::new(uring))
@@ -43,13 +43,13 @@ impl Uring {
 
 impl Engine for Uring {
     fn take(&mut self, count: usize) {
-        assert!(self.ring.completion().is_empty(), "nothing was accepted outside of what is timed");
+        assert!(self.ring.completion().is_empty(), "nothing is accepted outside the timed part");
         while self.taken.len() < count {
             self.ring.submit_and_wait(1).expect("a wait");
             let mut armed = true;
             for completion in self.ring.completion() {
                 assert!(completion.result() >= 0, "{}", io::Error::from_raw_os_error(-completion.result()));
-                // SAFETY: the kernel gave it to this completion alone.
+                // SAFETY: the completion delivers this new descriptor, and nothing else owns it.
                 self.taken.push(unsafe { OwnedFd::from_raw_fd(completion.result()) });
                 armed &= cqueue::more(completion.flags());
             }

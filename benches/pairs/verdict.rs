@@ -1,4 +1,4 @@
-//! What is promised of the ratios, and whether it holds.
+//! The bounds of the ratios, and whether they hold.
 
 use std::io::{self, Write};
 
@@ -6,12 +6,12 @@ use crate::plans::{AGAIN, REFERENCE, URING};
 use crate::report::Row;
 use crate::work::Pair;
 
-/// How far the reference may be off itself before nothing else is believed.
+/// How far the reference may deviate from itself before the run is invalid.
 const NOISE: f64 = 0.03;
-/// A strategy against the same system calls by hand.
+/// A trigger against the same system calls, hand-written.
 const BY_HAND: f64 = 1.05;
-/// Guessing, against the better of the two that do not, on any sequence of bursts.
-const GUESSING: f64 = 1.03;
+/// Prediction, against the better of the two loops without it, on any sequence of bursts.
+const PREDICTING: f64 = 1.03;
 const BEST: [(usize, f64); 5] = [(1, 0.46), (2, 0.65), (4, 0.76), (32, 0.91), (512, 0.96)];
 const DEFAULT: [(usize, f64); 5] = [(1, 0.48), (2, 0.68), (4, 0.78), (32, 0.92), (512, 0.97)];
 const EDGE: [(usize, f64); 5] = [(1, 0.55), (2, 0.72), (4, 0.80), (32, 0.93), (512, 0.98)];
@@ -26,17 +26,17 @@ const PEERS: [(&str, usize, f64); 9] = [
     (URING, 4, 1.18),
     (URING, 32, 1.12),
 ];
-/// The strategies that the best is chosen from.
-const STRATEGIES: [&str; 3] = ["crate/level", "crate/edge", "crate/exclusive"];
+/// The engines that the best is chosen from.
+const OURS: [&str; 3] = ["crate/level", "crate/edge", "crate/exclusive"];
 
-/// What is promised of a comparison.
+/// Returns the bound of a comparison.
 pub(crate) fn bound(pair: &Pair) -> Option<f64> {
     let at = |bounds: &[(usize, f64)]| {
         bounds.iter().find(|(burst, _)| *burst == pair.work.burst).map(|(_, bound)| *bound)
     };
     match (pair.engine, pair.reference) {
-        // Of the two that do not guess, the better is the one with the larger ratio: the bound is on both.
-        _ if pair.work.sequence.is_some() => Some(GUESSING),
+        // The bound against the better loop is a bound against both.
+        _ if pair.work.sequence.is_some() => Some(PREDICTING),
         ("crate/level", REFERENCE) => at(&DEFAULT),
         ("crate/edge", REFERENCE) => at(&EDGE),
         (_, REFERENCE) => None,
@@ -48,32 +48,32 @@ pub(crate) fn bound(pair: &Pair) -> Option<f64> {
     }
 }
 
-/// Prints each bound; whether all of them hold.
+/// Prints each bound. Returns whether all of them hold.
 pub(crate) fn print(rows: &[Row], out: &mut impl Write) -> io::Result<bool> {
-    writeln!(out, "\nPromised, and measured\n")?;
-    let mut judge = Judge { out, kept: true };
+    writeln!(out, "\nBounds, and measured ratios\n")?;
+    let mut checker = Checker { out, holds: true };
     for row in rows {
         if let Some(bound) = bound(&row.pair) {
-            judge.at_most(row, bound)?;
+            checker.at_most(row, bound)?;
         }
     }
-    writeln!(judge.out, "\nThe best of {}\n", STRATEGIES.join(", "))?;
+    writeln!(checker.out, "\nThe best of {}\n", OURS.join(", "))?;
     for (burst, bound) in BEST {
         let of = rows.iter().filter(|row| row.pair.is_of_the_table() && row.pair.work.burst == burst);
-        let ours = of.filter(|row| STRATEGIES.contains(&row.pair.engine));
+        let ours = of.filter(|row| OURS.contains(&row.pair.engine));
         if let Some(best) = ours.min_by(|a, b| a.ratio.value.total_cmp(&b.ratio.value)) {
-            judge.at_most(best, bound)?;
+            checker.at_most(best, bound)?;
         }
     }
-    judge.noise(rows)
+    checker.noise(rows)
 }
 
-struct Judge<'a, W> {
+struct Checker<'a, W> {
     out: &'a mut W,
-    kept: bool,
+    holds: bool,
 }
 
-impl<W: Write> Judge<'_, W> {
+impl<W: Write> Checker<'_, W> {
     fn at_most(&mut self, row: &Row, bound: f64) -> io::Result<()> {
         let ratio = row.ratio;
         let verdict = if ratio.high <= bound {
@@ -85,23 +85,19 @@ impl<W: Write> Judge<'_, W> {
         } else {
             "BROKEN"
         };
-        self.kept &= ratio.value <= bound;
+        self.holds &= ratio.value <= bound;
         self.line(row, &format!("<= {bound:.2}"), verdict)
     }
 
-    /// The reference against itself: what it is off, everything else may be off.
+    /// Checks the reference against itself: every ratio may be off by as much.
     fn noise(mut self, rows: &[Row]) -> io::Result<bool> {
         writeln!(self.out, "\nThe reference against itself\n")?;
         for row in rows.iter().filter(|row| row.pair.engine == AGAIN) {
             let quiet = (row.ratio.value - 1.0).abs() <= NOISE;
-            self.kept &= quiet;
-            self.line(
-                row,
-                "1 ± 0.03",
-                if quiet { "holds" } else { "TOO NOISY: believe nothing of this run" },
-            )?;
+            self.holds &= quiet;
+            self.line(row, "1 ± 0.03", if quiet { "holds" } else { "TOO NOISY: this run is invalid" })?;
         }
-        Ok(self.kept)
+        Ok(self.holds)
     }
 
     fn line(&mut self, row: &Row, bound: &str, verdict: &str) -> io::Result<()> {

@@ -1,8 +1,8 @@
-//! What is taken, and which engine is compared with which.
+//! The bursts, and which engine is compared with which.
 
 use crate::plans::{Plan, REFERENCE, URING};
 
-/// Bursts to take one after the other.
+/// Bursts to accept one after the other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Work {
     /// The burst; of a sequence the longest.
@@ -10,7 +10,7 @@ pub(crate) struct Work {
     /// The name of a sequence of different bursts.
     pub(crate) sequence: Option<&'static str>,
     pub(crate) bursts: Vec<usize>,
-    /// Taken before, untimed, so that every block begins in the same state.
+    /// Accepted before, untimed, so that every block begins in the same state.
     pub(crate) before: Vec<usize>,
 }
 
@@ -22,20 +22,20 @@ pub(crate) struct Pair {
     pub(crate) work: Work,
 }
 
-/// The bursts that are measured unless told otherwise.
+/// The bursts that are measured by default.
 pub(crate) const BURSTS: [usize; 5] = [1, 2, 4, 32, 512];
-/// So many lone connections bring an acceptor that guesses to the guess that the next one is alone as well.
-const CALM: usize = 40;
+/// After this many lone connections, an acceptor predicts another lone one.
+const LONE: usize = 40;
 
 impl Work {
-    /// The same burst over and over, about `connections` in all.
+    /// Repeats one burst, for about `connections` in all.
     pub(crate) fn constant(burst: usize, connections: usize) -> Self {
-        let before = [vec![64], vec![burst; CALM.div_ceil(burst)]].concat();
+        let before = [vec![64], vec![burst; LONE.div_ceil(burst)]].concat();
         let rounds = connections.div_ceil(burst);
         Self { burst, sequence: None, bursts: vec![burst; rounds], before }
     }
 
-    /// A pattern over and over. `before` is what came before.
+    /// Repeats a pattern, after `before`.
     fn sequence(name: &'static str, before: &[usize], pattern: &[usize], connections: usize) -> Self {
         let once: usize = pattern.iter().sum();
         let burst = pattern.iter().copied().max().unwrap_or(1);
@@ -49,13 +49,13 @@ impl Work {
 }
 
 impl Pair {
-    /// Whether it stands in the table of everyone against the one reference.
+    /// Returns whether the pair belongs to the table of all engines against the reference.
     pub(crate) fn is_of_the_table(&self) -> bool {
         self.reference == REFERENCE && self.work.sequence.is_none()
     }
 }
 
-/// Everything there is to compare.
+/// Returns every comparison.
 pub(crate) fn pairs(plans: &[Plan], bursts: &[usize], connections: usize) -> Vec<Pair> {
     let mut pairs = Vec::new();
     for &burst in bursts {
@@ -72,12 +72,12 @@ pub(crate) fn pairs(plans: &[Plan], bursts: &[usize], connections: usize) -> Vec
     pairs
 }
 
-/// Our strategies against the same system calls written by hand, and against the peers one by one.
+/// This crate against the same system calls, hand-written, and against each peer.
 fn direct(bursts: &[usize], connections: usize) -> Vec<Pair> {
     let rows: [(&str, &str, &[usize]); 15] = [
         ("crate/level", "libc/level-guess", bursts),
         ("crate/level+gate", "libc/level-guess", bursts),
-        // A lone connection is taken alone, a burst is counted; two may be either.
+        // A lone connection is accepted alone, a burst is counted first; two connections may be either.
         ("crate/level", "libc/level-one", &[1, 2]),
         ("crate/level", "libc/level-depth", &[2, 4, 32, 512]),
         ("crate/level+gate", "libc/level-one", &[1, 2]),
@@ -101,10 +101,10 @@ fn direct(bursts: &[usize], connections: usize) -> Vec<Pair> {
     pairs
 }
 
-/// Sequences that mislead whoever guesses from the past, for the strategy that does against the two that do not. By hand
-/// as well, which shows what the guessing alone costs.
+/// Sequences that mislead a prediction from the past, against the two loops without one. With the hand-written loop that
+/// predicts as well, which shows the cost of the prediction alone.
 fn adversarial(connections: usize) -> Vec<Pair> {
-    let lone = [1; CALM];
+    let lone = [1; LONE];
     let random = random(24, 64);
     let often = [[1; 30].as_slice(), &[64]].concat();
     let sawtooth: Vec<usize> = (1..=12).chain((1..12).rev()).collect();

@@ -1,4 +1,4 @@
-//! The clients, in a process of their own: each connects, sends a byte, waits for one, resets, and begins anew.
+//! The clients, in a process of their own: each connects, sends a byte, waits for one, resets, and starts over.
 
 use std::env;
 use std::io::{self, Read, Write};
@@ -12,9 +12,9 @@ use crate::engines::net;
 /// How many clients there are at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Load {
-    /// One: whoever sleeps is woken for a lone connection.
+    /// One: every connection wakes a sleeping worker.
     Lone,
-    /// Many: the queue is hardly ever empty.
+    /// Many: the queue is rarely empty.
     Busy,
 }
 
@@ -42,7 +42,7 @@ pub(crate) fn is_child() -> bool {
     env::var_os(CHILD).is_some()
 }
 
-/// Nanoseconds from the connect to the byte, of every connection.
+/// Returns the nanoseconds from the connect to the received byte, of every connection.
 pub(crate) fn run(address: SocketAddr, load: Load, time: Duration) -> Vec<u64> {
     let mut child = Command::new(env::current_exe().expect("this program's own path"))
         .env(CHILD, format!("{address} {} {}", load.clients(), time.as_millis()))
@@ -50,16 +50,16 @@ pub(crate) fn run(address: SocketAddr, load: Load, time: Duration) -> Vec<u64> {
         .spawn()
         .expect("a child");
     let mut bytes = Vec::new();
-    child.stdout.take().expect("a pipe").read_to_end(&mut bytes).expect("what the clients measured");
+    child.stdout.take().expect("a pipe").read_to_end(&mut bytes).expect("the clients' figures");
     assert!(child.wait().expect("a child that ends").success(), "the clients failed");
     bytes.chunks_exact(8).map(|chunk| u64::from_le_bytes(chunk.try_into().expect("eight bytes"))).collect()
 }
 
-/// What the child does.
-pub(crate) fn play() {
-    let spec = env::var(CHILD).expect("what to do");
+/// The main function of the child.
+pub(crate) fn run_child() {
+    let spec = env::var(CHILD).expect("a specification");
     let words: Vec<&str> = spec.split(' ').collect();
-    let [address, clients, millis] = words[..] else { panic!("{spec:?} is not what the parent writes") };
+    let [address, clients, millis] = words[..] else { panic!("{spec:?}: not a specification") };
     let address: SocketAddr = address.parse().expect("an address");
     let time = Duration::from_millis(millis.parse().expect("a time"));
     let clients: usize = clients.parse().expect("a number");
@@ -78,7 +78,7 @@ pub(crate) fn play() {
     let mut out = io::stdout().lock();
     for client in running {
         for latency in client.join().expect("a client that ends") {
-            out.write_all(&latency.to_le_bytes()).expect("a parent that listens");
+            out.write_all(&latency.to_le_bytes()).expect("a parent that reads");
         }
     }
 }
@@ -86,10 +86,10 @@ pub(crate) fn play() {
 fn once(address: &SocketAddr) -> u64 {
     let start = Instant::now();
     let mut stream = net::connect(address);
-    // A client that nobody serves fails the bench.
+    // A client that is not served fails the bench.
     stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
     stream.write_all(b"?").expect("a byte sent");
     let mut byte = [0];
-    stream.read_exact(&mut byte).expect("a byte in answer");
+    stream.read_exact(&mut byte).expect("a reply");
     u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX)
 }

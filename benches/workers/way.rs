@@ -3,10 +3,10 @@
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 
-use epoll_acceptor::{EdgeTriggered, Epoll, Exclusive, LevelTriggered};
+use epoll_acceptor::{Epoll, EpollAcceptor, Trigger};
 use socket2::{Domain, Socket, Type};
 
-use crate::worker::{Door, Entrance, LISTENER, Worker};
+use crate::worker::{LISTENER, Source, Worker};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
@@ -36,53 +36,46 @@ impl Way {
         }
     }
 
-    /// So many workers, ready to run.
+    /// Returns the workers, ready to run.
     pub(crate) fn open(self, workers: usize) -> (SocketAddr, Vec<Worker>) {
         match self {
-            Self::SharedLevel => shared(workers, |epoll, listener| {
-                Box::new(LevelTriggered::on(listener).register(epoll, LISTENER).expect("a registration"))
-            }),
-            Self::SharedEdge => shared(workers, |epoll, listener| {
-                Box::new(EdgeTriggered::on(listener).register(epoll, LISTENER).expect("a registration"))
-            }),
-            Self::EachLevel => each(workers, |epoll, listener| {
-                Box::new(LevelTriggered::on(listener).register(epoll, LISTENER).expect("a registration"))
-            }),
-            Self::EachExclusive => each(workers, |epoll, listener| {
-                Box::new(Exclusive::on(listener).register(epoll, LISTENER).expect("a registration"))
-            }),
+            Self::SharedLevel => shared(workers, Trigger::Level),
+            Self::SharedEdge => shared(workers, Trigger::Edge),
+            Self::EachLevel => each(workers, Trigger::Level),
+            Self::EachExclusive => each(workers, Trigger::Exclusive),
             Self::ReusePort => listener_each(workers),
         }
     }
 }
 
-fn shared(workers: usize, door: fn(&Epoll, TcpListener) -> Box<dyn Door>) -> (SocketAddr, Vec<Worker>) {
+fn shared(workers: usize, trigger: Trigger) -> (SocketAddr, Vec<Worker>) {
     let (listener, address) = listen(0);
     let epoll = Arc::new(Epoll::new().expect("an epoll"));
-    let door = Arc::new(Mutex::new(door(&epoll, listener)));
-    let worker = |_| Worker::new(Arc::clone(&epoll), Entrance::Shared(Arc::clone(&door)));
+    let acceptor = Arc::new(Mutex::new(register(trigger, listener, &epoll)));
+    let worker = |_| Worker::new(Arc::clone(&epoll), Source::Shared(Arc::clone(&acceptor)));
     (address, (0..workers).map(worker).collect())
 }
 
-fn each(workers: usize, door: fn(&Epoll, TcpListener) -> Box<dyn Door>) -> (SocketAddr, Vec<Worker>) {
+fn each(workers: usize, trigger: Trigger) -> (SocketAddr, Vec<Worker>) {
     let (listener, address) = listen(0);
-    let worker = |_| {
-        let epoll = Arc::new(Epoll::new().expect("an epoll"));
-        let door = door(&epoll, listener.try_clone().expect("a descriptor"));
-        Worker::new(epoll, Entrance::Own(door))
-    };
+    let worker = |_| own(trigger, listener.try_clone().expect("a descriptor"));
     (address, (0..workers).map(worker).collect())
 }
 
 fn listener_each(workers: usize) -> (SocketAddr, Vec<Worker>) {
     let (first, address) = listen(0);
     let others = (1..workers).map(|_| listen(address.port()).0);
-    let worker = |listener| {
-        let epoll = Arc::new(Epoll::new().expect("an epoll"));
-        let door = LevelTriggered::on(listener).register(&epoll, LISTENER).expect("a registration");
-        Worker::new(epoll, Entrance::Own(Box::new(door)))
-    };
-    (address, std::iter::once(first).chain(others).map(worker).collect())
+    (address, std::iter::once(first).chain(others).map(|listener| own(Trigger::Level, listener)).collect())
+}
+
+fn own(trigger: Trigger, listener: TcpListener) -> Worker {
+    let epoll = Arc::new(Epoll::new().expect("an epoll"));
+    let acceptor = register(trigger, listener, &epoll);
+    Worker::new(epoll, Source::Own(Box::new(acceptor)))
+}
+
+fn register(trigger: Trigger, listener: TcpListener, epoll: &Epoll) -> EpollAcceptor<TcpListener> {
+    trigger.on(listener).register(epoll, LISTENER).expect("a registration")
 }
 
 fn listen(port: u16) -> (TcpListener, SocketAddr) {

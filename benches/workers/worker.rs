@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use epoll_acceptor::{Acceptor, Epoll, EpollAcceptor, Events, Interest, Strategy, Token};
+use epoll_acceptor::{Acceptor, Connection, Epoll, EpollAcceptor, Events, Interest, Token};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 
@@ -15,44 +15,34 @@ use crate::engines::BUDGET;
 
 pub(crate) const LISTENER: Token = Token(u64::MAX);
 
-/// Where connections come in.
-pub(crate) trait Door: Send {
-    /// One pass.
-    fn pass(&mut self, taken: &mut Vec<TcpStream>);
-}
-
-impl<S: Strategy> Door for EpollAcceptor<TcpListener, S> {
-    fn pass(&mut self, taken: &mut Vec<TcpStream>) {
-        self.drain(|connection| taken.push(connection.into_parts().0)).expect("a listener that listens");
-    }
-}
-
-/// A door of one's own, or one for all.
-pub(crate) enum Entrance {
-    Own(Box<dyn Door>),
-    Shared(Arc<Mutex<Box<dyn Door>>>),
+/// Where a worker accepts.
+pub(crate) enum Source {
+    /// Its own acceptor.
+    Own(Box<EpollAcceptor<TcpListener>>),
+    /// One acceptor for all workers.
+    Shared(Arc<Mutex<EpollAcceptor<TcpListener>>>),
 }
 
 /// What one worker did.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Tally {
+pub(crate) struct Stats {
     pub(crate) accepted: u64,
-    /// Passes, that is, events of the listener.
+    /// Passes: events of the listener.
     pub(crate) wakes: u64,
-    /// Those that brought no connection.
+    /// Passes without a connection.
     pub(crate) wasted: u64,
 }
 
 pub(crate) struct Worker {
     epoll: Arc<Epoll>,
-    entrance: Entrance,
+    source: Source,
     taken: Vec<TcpStream>,
-    pub(crate) tally: Tally,
+    pub(crate) stats: Stats,
 }
 
 impl Worker {
-    pub(crate) fn new(epoll: Arc<Epoll>, entrance: Entrance) -> Self {
-        Self { epoll, entrance, taken: Vec::with_capacity(BUDGET), tally: Tally::default() }
+    pub(crate) fn new(epoll: Arc<Epoll>, source: Source) -> Self {
+        Self { epoll, source, taken: Vec::with_capacity(BUDGET), stats: Stats::default() }
     }
 
     pub(crate) fn run(&mut self, table: &Table, stop: &AtomicBool) {
@@ -72,27 +62,29 @@ impl Worker {
     }
 
     fn pass(&mut self, table: &Table) {
-        match &mut self.entrance {
-            Entrance::Own(door) => door.pass(&mut self.taken),
-            // The lock is for accepting alone. Every event is answered by a pass: nobody may turn away from it.
-            Entrance::Shared(door) => door.lock().expect("no worker panics").pass(&mut self.taken),
-        }
-        self.tally.wakes += 1;
-        self.tally.wasted += u64::from(self.taken.is_empty());
-        self.tally.accepted += self.taken.len() as u64;
+        let keep = |connection: Connection<TcpStream>| self.taken.push(connection.into_parts().0);
+        let passed = match &mut self.source {
+            Source::Own(acceptor) => acceptor.drain(keep),
+            // The lock covers accepting alone. It must not be skipped when it is taken: every event needs a pass.
+            Source::Shared(acceptor) => acceptor.lock().expect("no worker panics").drain(keep),
+        };
+        passed.expect("a listener that listens");
+        self.stats.wakes += 1;
+        self.stats.wasted += u64::from(self.taken.is_empty());
+        self.stats.accepted += self.taken.len() as u64;
         for stream in self.taken.drain(..) {
             if let Some(early) = answer(stream) {
-                table.watch(&self.epoll, early);
+                table.register(&self.epoll, early);
             }
         }
     }
 }
 
-/// Answers the byte if it is there; else gives the connection back.
+/// Answers the byte if it has arrived; otherwise returns the connection.
 fn answer(mut stream: TcpStream) -> Option<TcpStream> {
     match stream.read(&mut [0]) {
         Err(error) if error.kind() == ErrorKind::WouldBlock => Some(stream),
-        // A client that is gone needs no answer.
+        // A client that is gone needs no reply.
         _ => {
             let _ = stream.write(b"!");
             None
@@ -100,7 +92,7 @@ fn answer(mut stream: TcpStream) -> Option<TcpStream> {
     }
 }
 
-/// The connections whose byte has not come yet, by the number of their descriptor.
+/// The connections whose byte has not arrived, by descriptor number.
 pub(crate) struct Table(Vec<Mutex<Option<TcpStream>>>);
 
 impl Table {
@@ -108,11 +100,11 @@ impl Table {
         Self((0..descriptors.min(1 << 20)).map(|_| Mutex::new(None)).collect())
     }
 
-    /// One-shot: where several threads wait on one epoll, one of them is told.
-    fn watch(&self, epoll: &Epoll, stream: TcpStream) {
+    /// Registers one-shot: of several threads that wait on one epoll, one gets the event.
+    fn register(&self, epoll: &Epoll, stream: TcpStream) {
         let number = usize::try_from(stream.as_raw_fd()).expect("a descriptor");
-        let mut place = self.0[number].lock().expect("no worker panics");
-        let stream = place.insert(stream);
+        let mut slot = self.0[number].lock().expect("no worker panics");
+        let stream = slot.insert(stream);
         let token = Token(number as u64);
         epoll.add(stream, token, Interest::IN | Interest::ONESHOT).expect("a registration");
     }
@@ -122,7 +114,7 @@ impl Table {
     }
 }
 
-/// What all threads of this process have run, and how often one of them went to sleep.
+/// The CPU time of this process, and how often its threads have blocked.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Usage {
     pub(crate) cpu: Duration,

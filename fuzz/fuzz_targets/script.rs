@@ -1,7 +1,7 @@
-//! See `tests/corpus/bodies.rs`, which replays what this finds.
+//! The body is in `tests/corpus/bodies.rs`; `tests/corpus` runs it on the committed corpus.
 #![no_main]
 
-#[allow(dead_code, reason = "each target runs one of them")]
+#[allow(dead_code, reason = "each target uses one body")]
 #[path = "../../tests/corpus/bodies.rs"]
 mod bodies;
 

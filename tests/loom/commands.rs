@@ -1,54 +1,57 @@
-//! Pause, resume and stop: the notifier, and two ways to get it wrong.
+//! Pause, resume and stop: the notifier, and three faulty ones.
 
-use epoll_acceptor::sim::{Notifier, Wake};
+use epoll_acceptor::sim::{Notifier, Wake as _};
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU32, Ordering};
 use loom::thread;
 
-use crate::owner::{EventFd, Pull};
+use crate::owner::{EventFd, EventFdWaker};
 use crate::scenarios::join;
 
-/// What others ask of an owner.
+/// The commands of other threads to an owner.
 pub(crate) trait Commands: 'static {
-    fn new(waker: Pull) -> Self;
-    fn resume(&self);
+    fn new(waker: EventFdWaker) -> Self;
     fn pause(&self);
+    fn resume(&self);
     fn stop(&self);
-    /// Whether to pause and whether to stop, as the pass sees it that follows the wakeup.
-    fn answer(&self) -> (bool, bool);
+    /// Returns whether to pause and whether to stop, as the pass sees it that answers the wakeup.
+    fn take(&self) -> (bool, bool);
 }
 
 impl Commands for Notifier {
-    fn new(waker: Pull) -> Self {
+    fn new(waker: EventFdWaker) -> Self {
         Self::new(Box::new(waker))
-    }
-
-    fn resume(&self) {
-        Self::resume(self);
     }
 
     fn pause(&self) {
         Self::pause(self);
     }
 
+    fn resume(&self) {
+        Self::resume(self);
+    }
+
     fn stop(&self) {
         Self::stop(self);
     }
 
-    fn answer(&self) -> (bool, bool) {
-        let requests = self.take();
+    fn take(&self) -> (bool, bool) {
+        let requests = Self::take(self);
         (requests.paused(), requests.stop())
     }
 }
 
-/// Reads, changes and writes back: a stop between is lost, and a stopped listener comes back [F10].
-pub(crate) struct ReadThenWrite(AtomicU32, Pull);
+/// Reads, changes and writes back: a stop in between is lost, and a stopped listener listens again [F10].
+pub(crate) struct ReadThenWrite(AtomicU32, EventFdWaker);
 
-/// Wakes, and then says what for [S21].
-pub(crate) struct WakesFirst(AtomicU32, Pull);
+/// Wakes the owner before it sets the request [S21].
+pub(crate) struct WakesFirst(AtomicU32, EventFdWaker);
 
-const PAUSE: u32 = 1;
-const STOP: u32 = 2;
+/// Has one flag for all pauses: one thread ends the pause of another.
+pub(crate) struct OneFlag(AtomicU32, EventFdWaker);
+
+const STOP: u32 = 1;
+const PAUSE: u32 = 2;
 
 impl ReadThenWrite {
     fn change(&self, change: impl Fn(u32) -> u32) {
@@ -58,40 +61,40 @@ impl ReadThenWrite {
 }
 
 impl Commands for ReadThenWrite {
-    fn new(waker: Pull) -> Self {
+    fn new(waker: EventFdWaker) -> Self {
         Self(AtomicU32::new(0), waker)
     }
 
-    fn resume(&self) {
-        self.change(|bits| bits & !PAUSE);
+    fn pause(&self) {
+        self.change(|bits| bits + PAUSE);
     }
 
-    fn pause(&self) {
-        self.change(|bits| bits | PAUSE);
+    fn resume(&self) {
+        self.change(|bits| bits - PAUSE);
     }
 
     fn stop(&self) {
         self.change(|bits| bits | STOP);
     }
 
-    fn answer(&self) -> (bool, bool) {
-        decode(self.0.load(Ordering::Acquire))
+    fn take(&self) -> (bool, bool) {
+        decode(&self.0)
     }
 }
 
 impl Commands for WakesFirst {
-    fn new(waker: Pull) -> Self {
+    fn new(waker: EventFdWaker) -> Self {
         Self(AtomicU32::new(0), waker)
-    }
-
-    fn resume(&self) {
-        self.1.wake();
-        self.0.fetch_and(!PAUSE, Ordering::AcqRel);
     }
 
     fn pause(&self) {
         self.1.wake();
-        self.0.fetch_or(PAUSE, Ordering::AcqRel);
+        self.0.fetch_add(PAUSE, Ordering::AcqRel);
+    }
+
+    fn resume(&self) {
+        self.1.wake();
+        self.0.fetch_sub(PAUSE, Ordering::AcqRel);
     }
 
     fn stop(&self) {
@@ -99,50 +102,75 @@ impl Commands for WakesFirst {
         self.0.fetch_or(STOP, Ordering::AcqRel);
     }
 
-    fn answer(&self) -> (bool, bool) {
-        decode(self.0.load(Ordering::Acquire))
+    fn take(&self) -> (bool, bool) {
+        decode(&self.0)
     }
 }
 
-fn decode(bits: u32) -> (bool, bool) {
-    (bits & PAUSE != 0, bits & STOP != 0)
+impl Commands for OneFlag {
+    fn new(waker: EventFdWaker) -> Self {
+        Self(AtomicU32::new(0), waker)
+    }
+
+    fn pause(&self) {
+        self.0.fetch_or(PAUSE, Ordering::AcqRel);
+        self.1.wake();
+    }
+
+    fn resume(&self) {
+        self.0.fetch_and(!PAUSE, Ordering::AcqRel);
+        self.1.wake();
+    }
+
+    fn stop(&self) {
+        self.0.fetch_or(STOP, Ordering::AcqRel);
+        self.1.wake();
+    }
+
+    fn take(&self) -> (bool, bool) {
+        decode(&self.0)
+    }
 }
 
-/// Stop and resume from two threads, to an owner that sleeps paused: it learns of the stop, and it stays stopped.
+fn decode(bits: &AtomicU32) -> (bool, bool) {
+    let bits = bits.load(Ordering::Acquire);
+    (bits >= PAUSE, bits & STOP != 0)
+}
+
+/// Two threads stop and resume a paused owner that sleeps: it sees the stop, and stays stopped.
 pub(crate) fn stop_against_resume<C: Commands>() {
     let eventfd = Arc::new(EventFd::default());
-    let commands = Arc::new(C::new(Pull(Arc::clone(&eventfd))));
+    let commands = Arc::new(C::new(EventFdWaker(Arc::clone(&eventfd))));
     commands.pause();
     let others: [fn(&C); 2] = [C::stop, C::resume];
     let others = others.map(|command| {
         let commands = Arc::clone(&commands);
         thread::spawn(move || command(&commands))
     });
-    while !commands.answer().1 {
+    while !commands.take().1 {
         eventfd.wait();
     }
     others.into_iter().for_each(join);
-    assert_eq!(commands.answer(), (false, true), "P9: stop beats resume");
+    assert_eq!(commands.take(), (false, true), "P9: stop beats resume");
 }
 
-/// Two threads pause and resume, and one ends the first pause too: no pause is left, and the owner learns of it.
-pub(crate) fn pauses_that_overlap<C: Commands>() {
+/// Pauses of three threads overlap: the owner is paused while one of them holds, and learns of the last one's end.
+pub(crate) fn overlapping_pauses<C: Commands>() {
     let eventfd = Arc::new(EventFd::default());
-    let commands = Arc::new(C::new(Pull(Arc::clone(&eventfd))));
+    let commands = Arc::new(C::new(EventFdWaker(Arc::clone(&eventfd))));
     commands.pause();
-    let others = [true, false].map(|ends_the_first| {
+    let others = [(); 2].map(|()| {
         let commands = Arc::clone(&commands);
         thread::spawn(move || {
             commands.pause();
+            assert!(commands.take().0, "P9: a pause holds");
             commands.resume();
-            if ends_the_first {
-                commands.resume();
-            }
         })
     });
-    while commands.answer().0 {
+    commands.resume();
+    while commands.take().0 {
         eventfd.wait();
     }
     others.into_iter().for_each(join);
-    assert_eq!(commands.answer(), (false, false), "P9: the last word is resume");
+    assert_eq!(commands.take(), (false, false), "P9: no pause holds");
 }

@@ -1,73 +1,138 @@
-//! Each published fault of the capacity family is found by the scenario that is meant for it.
+//! Each published fault of a gate or a notifier is found by the scenario that is meant for it.
 
-use crate::commands::{self, ReadThenWrite, WakesFirst};
-use crate::faulty::{Fault, Faulty};
+use epoll_acceptor::sim::Limited;
+use epoll_acceptor::{Trigger, WhenFull};
+
+use crate::commands::{self, OneFlag, ReadThenWrite};
+use crate::fast_path::{self, FastPath};
+use crate::faulty_gates as known;
 use crate::model::{explore_wide, refute};
-use crate::scenarios as scene;
-use epoll_acceptor::Trigger;
+use crate::test_gate::{GateHooks, Reference, TestGate};
+use crate::{races, scenarios as scene};
 
 /// A scenario, and the limit of its gate.
-type Scene = (&'static str, fn(&Faulty), u32);
+type Scene<H> = (&'static str, fn(&TestGate<H>), u32);
 
-const RELEASE: Scene = ("release", |gate| scene::release_against_falling_asleep(Trigger::Level, gate), 1);
-const FIRST_STOPPED: Scene = ("the first in line is stopped", scene::the_first_in_line_is_stopped, 1);
-const TWO_ACCEPTORS: Scene = ("two acceptors", scene::two_acceptors_on_one_gate, 1);
-const RAISED: Scene = ("limit raised", scene::raising_the_limit_against_falling_asleep, 0);
-const LOWERED: Scene = ("limit lowered", scene::lowering_the_limit_against_releases, 2);
-const ROLLBACK: Scene = ("rollback", scene::rollback_against_falling_asleep, 1);
-const OVER: Scene = ("never over the limit", scene::never_over_the_limit, 1);
-const DROPPED: Scene = ("drop against release", scene::dropping_an_acceptor_against_release, 1);
-const ELSEWHERE: Scene = ("connections end elsewhere", scene::connections_that_end_elsewhere, 1);
+fn release<H: GateHooks>() -> Scene<H> {
+    ("release", |gate| scene::release_against_block(Trigger::Level, gate), 1)
+}
 
-const ALL: [Scene; 9] =
-    [RELEASE, FIRST_STOPPED, TWO_ACCEPTORS, RAISED, LOWERED, ROLLBACK, OVER, DROPPED, ELSEWHERE];
+fn first_stopped<H: GateHooks>() -> Scene<H> {
+    ("the first waiter is stopped", scene::first_waiter_is_stopped, 1)
+}
+
+fn two_acceptors<H: GateHooks>() -> Scene<H> {
+    ("two acceptors", scene::two_acceptors_on_one_gate, 1)
+}
+
+fn raised<H: GateHooks>() -> Scene<H> {
+    ("limit raised", scene::raised_limit_against_block, 0)
+}
+
+fn lowered<H: GateHooks>() -> Scene<H> {
+    ("limit lowered", scene::lowered_limit_against_releases, 2)
+}
+
+fn cancel<H: GateHooks>() -> Scene<H> {
+    ("cancel", scene::cancel_against_block, 1)
+}
+
+fn three_threads<H: GateHooks>() -> Scene<H> {
+    ("three threads acquire", scene::three_threads_acquire, 1)
+}
+
+fn acquire<H: GateHooks>() -> Scene<H> {
+    ("acquire against block", scene::acquire_against_block, 2)
+}
+
+fn dropped<H: GateHooks>() -> Scene<H> {
+    ("drop against release", scene::drop_against_release, 1)
+}
+
+fn elsewhere<H: GateHooks>() -> Scene<H> {
+    ("connections end elsewhere", scene::connections_end_elsewhere, 1)
+}
+
+fn all<H: GateHooks>() -> [Scene<H>; 10] {
+    [
+        release(),
+        first_stopped(),
+        two_acceptors(),
+        raised(),
+        lowered(),
+        cancel(),
+        three_threads(),
+        acquire(),
+        dropped(),
+        elsewhere(),
+    ]
+}
+
+fn run<H: GateHooks>((_, scene, limit): &Scene<H>) {
+    scene(&TestGate::with_limit(*limit, WhenFull::Wait));
+}
 
 /// Or a fault would be found for the wrong reason.
-#[test]
-fn the_gate_without_a_fault_is_sound() {
-    for (name, scene, limit) in ALL {
-        explore_wide(&format!("no fault, {name}"), move || scene(&Faulty::new(Fault::None, limit)));
+fn explore_all<H: GateHooks>(name: &str) {
+    for scene in all::<H>() {
+        explore_wide(&format!("{name}, {}", scene.0), move || run(&scene));
     }
 }
 
+#[test]
+fn reference_gate_keeps_every_promise() {
+    explore_all::<Reference>("reference");
+}
+
+#[test]
+fn copied_fast_path_keeps_every_promise() {
+    explore_all::<FastPath<{ fast_path::SOUND }>>("fast path");
+}
+
 macro_rules! each_is_found {
-    ($($test:ident: $fault:ident by $scene:ident as $how:literal,)*) => {$(
+    ($($test:ident: $hooks:ty, by $scene:ident as $how:literal,)*) => {$(
         #[test]
         fn $test() {
-            let (_, scene, limit) = $scene;
-            refute(concat!("mutants::", stringify!($test)), $how, move || {
-                scene(&Faulty::new(Fault::$fault, limit));
-            });
+            refute(concat!("mutants::", stringify!($test)), $how, || run::<$hooks>(&$scene()));
         }
     )*};
 }
 
 each_is_found! {
-    no_recheck_strands: NoRecheck by RELEASE as "deadlock",
-    a_recheck_before_the_bit_strands: RecheckTooEarly by RELEASE as "deadlock",
-    two_words_without_order_strand: TwoWords by RELEASE as "deadlock",
-    a_latch_that_is_overwritten_strands: Latch by RELEASE as "deadlock",
-    waking_one_strands_the_other: WakeOne by FIRST_STOPPED as "deadlock",
-    a_wake_one_too_late_strands: OffByOne by RELEASE as "deadlock",
-    a_wakeup_before_the_place_strands: WakesFirst by RELEASE as "deadlock",
-    a_bit_cleared_too_late_strands: ClearsTooLate by TWO_ACCEPTORS as "deadlock",
-    a_silent_rollback_strands: SilentRollback by ROLLBACK as "deadlock",
-    a_silent_limit_strands: SilentLimit by RAISED as "deadlock",
-    a_wakeup_from_its_own_thread_alone_strands: OwnThreadOnly by ELSEWHERE as "deadlock",
-    a_leaky_rollback_closes_the_gate: LeakyRollback by ROLLBACK as "deadlock",
-    a_rollback_that_counts_twice_closes_the_gate: DoubleRollback by ROLLBACK as "deadlock",
-    check_then_take_exceeds_the_limit: CheckThenTake by OVER as "P3",
-    leaving_without_leaving_is_woken: LeaveForgets by DROPPED as "a notifier stayed in the line",
+    no_recheck_strands: races::NoRecheck, by release as "deadlock",
+    recheck_before_the_queue_strands: races::ChecksTooEarly, by release as "deadlock",
+    two_unordered_atomics_strand: races::TwoAtomics, by release as "deadlock",
+    late_latch_strands: races::LateLatch, by release as "deadlock",
+    waking_one_strands_the_other: known::WakesOne, by first_stopped as "deadlock",
+    wake_one_release_late_strands: known::StartsAtOne, by release as "deadlock",
+    wake_before_the_release_strands: races::WakesFirst, by release as "deadlock",
+    flag_cleared_late_strands: races::ClearsTooLate, by two_acceptors as "deadlock",
+    silent_cancel_strands: known::CancelsSilently, by cancel as "deadlock",
+    silent_limit_strands: known::RaisesSilently, by raised as "deadlock",
+    wake_from_own_thread_only_strands: races::OwnThreadOnly, by elsewhere as "deadlock",
+    leaked_cancel_closes_the_gate: races::LeaksOnCancel, by cancel as "deadlock",
+    double_cancel_closes_the_gate: races::CancelsTwice, by cancel as "deadlock",
+    check_then_take_exceeds_the_limit: races::ChecksThenTakes, by three_threads as "P3",
+    dequeue_that_forgets_is_woken: races::DequeueForgets, by dropped as "stayed in the wait queue",
+    freezing_in_two_steps_strands: FastPath<{ fast_path::FREEZES_IN_TWO_STEPS }>, by release as "deadlock",
+    thawing_with_waiters_strands: FastPath<{ fast_path::THAWS_WITH_WAITERS }>, by release as "deadlock",
+    thawing_unlocked_loses_a_permit: FastPath<{ fast_path::THAWS_UNLOCKED }>, by lowered as "P4",
+    old_count_loses_a_permit: FastPath<{ fast_path::KEEPS_OLD_COUNT }>, by release as "P4",
+    release_to_a_frozen_word_strands: FastPath<{ fast_path::GIVES_TO_FROZEN }>, by release as "deadlock",
 }
 
 #[test]
-fn a_stop_that_is_written_over_is_lost() {
-    let test = "mutants::a_stop_that_is_written_over_is_lost";
-    refute(test, "P9", commands::stop_against_resume::<ReadThenWrite>);
+fn overwritten_stop_is_lost() {
+    refute("mutants::overwritten_stop_is_lost", "P9", commands::stop_against_resume::<ReadThenWrite>);
 }
 
 #[test]
-fn a_wakeup_before_its_reason_is_lost() {
-    let test = "mutants::a_wakeup_before_its_reason_is_lost";
-    refute(test, "deadlock", commands::stop_against_resume::<WakesFirst>);
+fn wake_before_its_request_is_lost() {
+    let test = "mutants::wake_before_its_request_is_lost";
+    refute(test, "deadlock", commands::stop_against_resume::<commands::WakesFirst>);
+}
+
+#[test]
+fn one_pause_flag_ends_another_pause() {
+    refute("mutants::one_pause_flag_ends_another_pause", "P9", commands::overlapping_pauses::<OneFlag>);
 }

@@ -1,8 +1,8 @@
-//! The owner of an acceptor, on a kernel that is nobody's but its own.
+//! The owner of an acceptor, on a kernel that belongs to it alone.
 
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
-use std::sync::Arc as Plain;
+use std::sync::Arc as StdArc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -16,13 +16,13 @@ use loom::sync::{Arc, Condvar, Mutex};
 /// An acceptor and the loop that drives it.
 pub(crate) struct Owner<G: Semaphore> {
     acceptor: AcceptCore<FakeBackend, G, ()>,
-    kernel: Plain<Kernel>,
+    kernel: StdArc<Kernel>,
     eventfd: Arc<EventFd>,
     /// Connections taken.
     pub(crate) served: u32,
 }
 
-/// One listener on one epoll. Only the owner calls in, so its words are none of loom's business.
+/// One listener on one epoll. Only the owner calls it, so loom need not see its atomics.
 #[derive(Default)]
 struct Kernel {
     queued: AtomicU32,
@@ -34,24 +34,26 @@ struct Kernel {
 }
 
 struct FakeBackend {
-    kernel: Plain<Kernel>,
+    kernel: StdArc<Kernel>,
     eventfd: Arc<EventFd>,
 }
 
-/// What wakes it, from any thread: each write is an edge.
+struct KernelClock(StdArc<Kernel>);
+
+/// What wakes the owner, from any thread: each write is an edge.
 #[derive(Default)]
 pub(crate) struct EventFd {
-    woken: Mutex<bool>,
-    waiter: Condvar,
-    wakeups: AtomicU32,
+    written: Mutex<bool>,
+    changed: Condvar,
+    writes: AtomicU32,
 }
 
-pub(crate) struct Pull(pub(crate) Arc<EventFd>);
+pub(crate) struct EventFdWaker(pub(crate) Arc<EventFd>);
 
 impl<G: Semaphore> Owner<G> {
-    /// An owner with so many connections queued, which take the gate as they find it.
+    /// Creates an owner with `queued` pending connections. The gate is used as it is.
     pub(crate) fn new(trigger: Trigger, gate: G, queued: u32) -> Self {
-        let kernel = Plain::new(Kernel {
+        let kernel = StdArc::new(Kernel {
             queued: AtomicU32::new(queued),
             edge: trigger == Trigger::Edge,
             armed: AtomicBool::new(true),
@@ -59,7 +61,7 @@ impl<G: Semaphore> Owner<G> {
             now: AtomicU64::new(0),
         });
         let eventfd = Arc::new(EventFd::default());
-        let backend = FakeBackend { kernel: Plain::clone(&kernel), eventfd: Arc::clone(&eventfd) };
+        let backend = FakeBackend { kernel: StdArc::clone(&kernel), eventfd: Arc::clone(&eventfd) };
         let acceptor = AcceptCore::new(backend, gate, (), Config::new(trigger, 4));
         Self { acceptor, kernel, eventfd, served: 0 }
     }
@@ -67,9 +69,9 @@ impl<G: Semaphore> Owner<G> {
     /// Blocks until the epoll has an event.
     pub(crate) fn wait(&self) {
         let kernel = &self.kernel;
-        let told = if kernel.edge { kernel.due.swap(false, Ordering::Relaxed) } else { true };
+        let due = if kernel.edge { kernel.due.swap(false, Ordering::Relaxed) } else { true };
         let reported =
-            told && kernel.armed.load(Ordering::Relaxed) && kernel.queued.load(Ordering::Relaxed) > 0;
+            due && kernel.armed.load(Ordering::Relaxed) && kernel.queued.load(Ordering::Relaxed) > 0;
         if !reported {
             self.eventfd.wait();
         }
@@ -77,22 +79,22 @@ impl<G: Semaphore> Owner<G> {
 
     /// One pass.
     pub(crate) fn pass(&mut self) -> Vec<Connection<(), (G::Permit, ())>> {
-        let taken: Vec<_> =
-            self.acceptor.ready().map(|taken| taken.expect("the listener does not die")).collect();
-        self.served += u32::try_from(taken.len()).expect("a few");
-        taken
+        let accepted: Vec<_> =
+            self.acceptor.ready().map(|accepted| accepted.expect("the listener listens")).collect();
+        self.served += u32::try_from(accepted.len()).expect("a few");
+        accepted
     }
 
-    /// Waits and serves until it has served so many; each pass's connections end with it.
-    pub(crate) fn serve(&mut self, most: u32) {
-        while self.served < most {
+    /// Waits and serves until it has served `connections`; those of each pass end with it.
+    pub(crate) fn serve(&mut self, connections: u32) {
+        while self.served < connections {
             self.wait();
             drop(self.pass());
         }
     }
 
     /// The first pass of an acceptor that finds the gate full.
-    pub(crate) fn fall_asleep(&mut self) {
+    pub(crate) fn block(&mut self) {
         assert_eq!(self.pass().len(), 0);
         assert_eq!(self.acceptor.state(), State::Full);
     }
@@ -110,32 +112,42 @@ impl<G: Semaphore> Owner<G> {
         Arc::clone(&self.eventfd)
     }
 
-    pub(crate) fn is_registered(&self) -> bool {
+    pub(crate) fn is_armed(&self) -> bool {
         self.kernel.armed.load(Ordering::Relaxed)
     }
 }
 
 impl EventFd {
-    /// Blocks until somebody has woken it since the last wait.
+    /// Blocks until it was written to since the last wait.
     pub(crate) fn wait(&self) {
-        let mut woken = self.woken.lock().expect("not poisoned");
-        while !*woken {
-            woken = self.waiter.wait(woken).expect("not poisoned");
+        let mut written = self.written.lock().expect("not poisoned");
+        while !*written {
+            written = self.changed.wait(written).expect("not poisoned");
         }
-        *woken = false;
+        *written = false;
     }
 
-    /// How often it was woken. Only for when no other thread is left.
-    pub(crate) fn wakeups(&self) -> u32 {
-        self.wakeups.load(Ordering::Relaxed)
+    /// Returns how often it was written to. Only for when no other thread is left.
+    pub(crate) fn writes(&self) -> u32 {
+        self.writes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn write(&self) {
+        self.writes.fetch_add(1, Ordering::Relaxed);
+        *self.written.lock().expect("not poisoned") = true;
+        self.changed.notify_one();
     }
 }
 
-impl Wake for Pull {
+impl Wake for EventFdWaker {
     fn wake(&self) {
-        self.0.wakeups.fetch_add(1, Ordering::Relaxed);
-        *self.0.woken.lock().expect("not poisoned") = true;
-        self.0.waiter.notify_one();
+        self.0.write();
+    }
+}
+
+impl Clock for KernelClock {
+    fn now(&self) -> Duration {
+        Duration::from_nanos(self.0.now.load(Ordering::Relaxed))
     }
 }
 
@@ -200,12 +212,12 @@ impl Backend for FakeBackend {
         true
     }
 
-    /// Goes off when the owner next waits. Nobody who is queued sets one, and so nobody is saved by it.
+    /// Expires when the owner waits next. An acceptor in the wait queue sets none, so none is saved by it.
     fn set_alarm(&self, after: Option<Duration>) -> Result<(), Errno> {
         if let Some(after) = after {
-            let later = self.kernel.now() + after;
-            self.kernel.now.store(u64::try_from(later.as_nanos()).expect("a while"), Ordering::Relaxed);
-            *self.eventfd.woken.lock().expect("not poisoned") = true;
+            let nanoseconds = u64::try_from(after.as_nanos()).expect("a while");
+            self.kernel.now.fetch_add(nanoseconds, Ordering::Relaxed);
+            *self.eventfd.written.lock().expect("not poisoned") = true;
             loom::thread::yield_now();
         }
         Ok(())
@@ -224,20 +236,14 @@ impl Backend for FakeBackend {
     }
 
     fn close_intake(&self) -> Intake {
-        unreachable!("nobody shuts down here")
+        Intake::Open
     }
 
-    fn clock(&self) -> Plain<dyn Clock> {
-        Plain::<Kernel>::clone(&self.kernel)
+    fn clock(&self) -> StdArc<dyn Clock> {
+        StdArc::new(KernelClock(StdArc::clone(&self.kernel)))
     }
 
     fn waker(&self) -> Box<dyn Wake> {
-        Box::new(Pull(Arc::clone(&self.eventfd)))
-    }
-}
-
-impl Clock for Kernel {
-    fn now(&self) -> Duration {
-        Duration::from_nanos(self.now.load(Ordering::Relaxed))
+        Box::new(EventFdWaker(Arc::clone(&self.eventfd)))
     }
 }

@@ -1,54 +1,54 @@
 //! What happens at once, over any gate. Each scenario ends, or loom reports a deadlock.
 
-use epoll_acceptor::sim::{Enqueued, Notifier, Semaphore, WaitFor};
-use epoll_acceptor::{Connection, Gate, State, Trigger};
+use epoll_acceptor::sim::{Enqueued, Limited, Notifier, Semaphore, WaitFor};
+use epoll_acceptor::{Connection, State, Trigger};
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU32, Ordering};
 use loom::thread;
 
-use crate::owner::{EventFd, Owner, Pull};
+use crate::owner::{EventFd, EventFdWaker, Owner};
 
-/// A gate with a limit.
-pub(crate) trait Limit: Semaphore<Permit: 'static> + Clone + 'static {
-    fn set_limit(&self, limit: u32);
-    fn in_use(&self) -> u32;
+fn permit<G: Semaphore>(gate: &G) -> G::Permit {
+    gate.try_acquire().expect("the gate has a permit")
+}
 
-    /// A place that must be there.
-    fn place(&self) -> Self::Permit {
-        self.try_acquire().expect("room in an empty gate")
+/// Waits for a permit as an acceptor does.
+fn wait_for_permit<G: Semaphore>(gate: &G) -> G::Permit {
+    let eventfd = Arc::new(EventFd::default());
+    let notifier = Arc::new(Notifier::new(Box::new(EventFdWaker(Arc::clone(&eventfd)))));
+    loop {
+        match gate.enqueue(&notifier, WaitFor::Permit) {
+            Enqueued::Acquired(permit) => return permit,
+            Enqueued::Waiting => eventfd.wait(),
+        }
     }
 }
 
-impl Limit for Gate {
-    fn set_limit(&self, limit: u32) {
-        Self::set_limit(self, limit);
-    }
-
-    fn in_use(&self) -> u32 {
-        Self::in_use(self)
-    }
+/// No permit is in use at the end.
+fn assert_idle(gate: &impl Limited) {
+    assert_eq!(gate.in_use(), Some(0), "P4");
 }
 
-/// A place comes back while the acceptor falls asleep for want of it.
-pub(crate) fn release_against_falling_asleep<G: Limit>(trigger: Trigger, gate: &G) {
-    let permit = gate.place();
+/// A permit is released while the acceptor blocks because there is none.
+pub(crate) fn release_against_block<G: Limited>(trigger: Trigger, gate: &G) {
+    let permit = permit(gate);
     let release = thread::spawn(move || drop(permit));
     Owner::new(trigger, gate.clone(), 1).serve(1);
     join(release);
-    assert_eq!(gate.in_use(), 0, "P4");
+    assert_idle(gate);
 }
 
-/// Two places come back from two threads; the acceptor has use for both. Gate: 2.
-pub(crate) fn two_releases_against_falling_asleep<G: Limit>(gate: &G) {
-    let releases = [gate.place(), gate.place()].map(|permit| thread::spawn(move || drop(permit)));
+/// Two threads release two permits; the acceptor uses both. Gate: 2.
+pub(crate) fn two_releases_against_block<G: Limited>(gate: &G) {
+    let releases = [permit(gate), permit(gate)].map(|permit| thread::spawn(move || drop(permit)));
     Owner::new(Trigger::Level, gate.clone(), 2).serve(2);
     releases.into_iter().for_each(join);
-    assert_eq!(gate.in_use(), 0, "P4");
+    assert_idle(gate);
 }
 
-/// Two acceptors sleep for want of one place; each has use for it. Gate: 1.
-pub(crate) fn two_acceptors_on_one_gate<G: Limit>(gate: &G) {
-    let permit = gate.place();
+/// Two acceptors wait for one permit, and both can use it. Gate: 1.
+pub(crate) fn two_acceptors_on_one_gate<G: Limited>(gate: &G) {
+    let permit = permit(gate);
     let other = {
         let gate = gate.clone();
         thread::spawn(move || Owner::new(Trigger::Level, gate, 1).serve(1))
@@ -57,15 +57,15 @@ pub(crate) fn two_acceptors_on_one_gate<G: Limit>(gate: &G) {
     Owner::new(Trigger::Level, gate.clone(), 1).serve(1);
     join(release);
     join(other);
-    assert_eq!(gate.in_use(), 0, "P4");
+    assert_idle(gate);
 }
 
-/// Two acceptors stand in line, and the one that came first is stopped: the place is for the other. Gate: 1.
-pub(crate) fn the_first_in_line_is_stopped<G: Limit>(gate: &G) {
-    let permit = gate.place();
+/// Two acceptors are in the wait queue, and the first is stopped: the permit is for the second. Gate: 1.
+pub(crate) fn first_waiter_is_stopped<G: Limited>(gate: &G) {
+    let permit = permit(gate);
     let [mut first, mut second] = [(); 2].map(|()| Owner::new(Trigger::Level, gate.clone(), 1));
-    first.fall_asleep();
-    second.fall_asleep();
+    first.block();
+    second.block();
     first.control().stop();
     let first = thread::spawn(move || {
         first.wait();
@@ -76,52 +76,81 @@ pub(crate) fn the_first_in_line_is_stopped<G: Limit>(gate: &G) {
     second.serve(1);
     join(first);
     join(release);
-    assert_eq!(gate.in_use(), 0, "P4");
+    assert_idle(gate);
 }
 
-/// The limit is raised while the acceptor falls asleep. Gate: 0.
-pub(crate) fn raising_the_limit_against_falling_asleep<G: Limit>(gate: &G) {
+/// The limit is raised while the acceptor blocks. Gate: 0.
+pub(crate) fn raised_limit_against_block<G: Limited>(gate: &G) {
     let raise = {
         let gate = gate.clone();
-        thread::spawn(move || gate.set_limit(1))
+        thread::spawn(move || gate.change_limit(1))
     };
     Owner::new(Trigger::Level, gate.clone(), 1).serve(1);
     join(raise);
-    assert_eq!(gate.in_use(), 0, "P4");
+    assert_idle(gate);
 }
 
-/// The limit is lowered while places come back: the acceptor wakes when the lower one is crossed. Gate: 2.
-pub(crate) fn lowering_the_limit_against_releases<G: Limit>(gate: &G) {
-    let permits = [gate.place(), gate.place()];
+/// The limit is lowered while permits are released: the acceptor wakes when the use falls below the new limit. Gate: 2.
+pub(crate) fn lowered_limit_against_releases<G: Limited>(gate: &G) {
+    let permits = [permit(gate), permit(gate)];
     let release = thread::spawn(move || drop(permits));
     let lower = {
         let gate = gate.clone();
-        thread::spawn(move || gate.set_limit(1))
+        thread::spawn(move || gate.change_limit(1))
     };
     Owner::new(Trigger::Level, gate.clone(), 1).serve(1);
     join(release);
     join(lower);
-    assert_eq!(gate.in_use(), 0, "P4");
+    assert_idle(gate);
 }
 
-/// A place is reserved and given up, because its accept took nothing. Gate: 1.
-pub(crate) fn rollback_against_falling_asleep<G: Limit>(gate: &G) {
-    let permit = gate.place();
-    let rollback = {
+/// A permit is cancelled, because its accept took no connection. Gate: 1.
+pub(crate) fn cancel_against_block<G: Limited>(gate: &G) {
+    let permit = permit(gate);
+    let cancel = {
         let gate = gate.clone();
         thread::spawn(move || gate.cancel(permit))
     };
     Owner::new(Trigger::Level, gate.clone(), 1).serve(1);
-    join(rollback);
-    assert_eq!(gate.in_use(), 0, "P4");
+    join(cancel);
+    assert_idle(gate);
 }
 
-/// Three threads want a place. Gate: 1.
-pub(crate) fn never_over_the_limit<G: Limit>(gate: &G) {
+/// A permit is released while a waiter enqueues, and nothing else is called. Gate: 1.
+pub(crate) fn release_against_enqueue<G: Limited>(gate: &G) {
+    let permit = permit(gate);
+    let release = thread::spawn(move || drop(permit));
+    drop(wait_for_permit(gate));
+    join(release);
+    assert_idle(gate);
+}
+
+/// As above, with `in_use` permits, while the limit changes to `limit`.
+pub(crate) fn limit_against_release_and_enqueue<G: Limited>(gate: &G, in_use: u32, limit: u32) {
+    let permits: Vec<_> = (0..in_use).map(|_| permit(gate)).collect();
+    let release = thread::spawn(move || drop(permits));
+    let change = {
+        let gate = gate.clone();
+        thread::spawn(move || gate.change_limit(limit))
+    };
+    drop(wait_for_permit(gate));
+    join(release);
+    join(change);
+    assert_idle(gate);
+    let all: Vec<_> = std::iter::from_fn(|| gate.try_acquire()).collect();
+    assert_eq!(all.len(), limit as usize, "P3: the new limit holds");
+}
+
+/// Three threads try to acquire. Gate: 1.
+pub(crate) fn three_threads_acquire<G: Limited>(gate: &G) {
     let inside = Arc::new(AtomicU32::new(0));
     let enter = |gate: &G, inside: &AtomicU32| {
         if let Some(permit) = gate.try_acquire() {
-            assert_eq!(inside.fetch_add(1, Ordering::AcqRel), 0, "P3: two are in, the limit is 1");
+            assert_eq!(
+                inside.fetch_add(1, Ordering::AcqRel),
+                0,
+                "P3: two permits are in use, the limit is 1"
+            );
             inside.fetch_sub(1, Ordering::AcqRel);
             drop(permit);
         }
@@ -132,90 +161,85 @@ pub(crate) fn never_over_the_limit<G: Limit>(gate: &G) {
     });
     enter(gate, &inside);
     others.into_iter().for_each(join);
-    assert_eq!(gate.in_use(), 0, "P4");
+    assert_idle(gate);
 }
 
-/// An acceptor is dropped while it is about to be woken; another one that went is not woken any more. Gate: 1.
-pub(crate) fn dropping_an_acceptor_against_release<G: Limit>(gate: &G) {
-    let asleep = || {
-        let permit = gate.place();
+/// A thread acquires and releases while an acceptor blocks, is served and leaves the wait queue. Gate: 2.
+pub(crate) fn acquire_against_block<G: Limited>(gate: &G) {
+    let held = permit(gate);
+    let other = {
+        let gate = gate.clone();
+        thread::spawn(move || drop(gate.try_acquire()))
+    };
+    Owner::new(Trigger::Level, gate.clone(), 1).serve(1);
+    join(other);
+    assert_eq!(gate.in_use(), Some(1), "P4");
+    let last = gate.try_acquire();
+    assert!(last.is_some() && gate.try_acquire().is_none(), "P3 and P4: one of two permits is in use");
+    drop((held, last));
+    assert_idle(gate);
+}
+
+/// An acceptor that was dropped is not woken; another is dropped while a release is about to wake it. Gate: 1.
+pub(crate) fn drop_against_release<G: Limited>(gate: &G) {
+    let blocked = || {
+        let permit = permit(gate);
         let mut owner = Owner::new(Trigger::Level, gate.clone(), 1);
-        owner.fall_asleep();
+        owner.block();
         (owner, permit)
     };
-    let (owner, permit) = asleep();
-    let release = thread::spawn(move || drop(permit));
-    drop(owner);
-    join(release);
-    let (owner, permit) = asleep();
+    let (owner, permit) = blocked();
     let eventfd = owner.eventfd();
     drop(owner);
     drop(permit);
-    assert_eq!(eventfd.wakeups(), 0, "a notifier stayed in the line when its acceptor went");
-    assert_eq!(gate.in_use(), 0, "P4");
+    assert_eq!(eventfd.writes(), 0, "a dropped acceptor stayed in the wait queue");
+    let (owner, permit) = blocked();
+    let release = thread::spawn(move || drop(permit));
+    drop(owner);
+    join(release);
+    assert_idle(gate);
 }
 
-/// A pause is taken back while a place comes back to the acceptor that it silenced. Gate: 1.
-pub(crate) fn pause_against_release<G: Limit>(trigger: Trigger, gate: &G) {
-    let permit = gate.place();
+/// A pause ends while a permit is released to the acceptor that it disarmed. Gate: 1.
+pub(crate) fn pause_against_release<G: Limited>(trigger: Trigger, gate: &G) {
+    let permit = permit(gate);
     let mut owner = Owner::new(trigger, gate.clone(), 1);
     let control = owner.control();
     let release = thread::spawn(move || drop(permit));
-    let pause = thread::spawn(move || {
-        drop(control.pause());
-    });
+    let pause = thread::spawn(move || drop(control.pause()));
     owner.serve(1);
     join(release);
     join(pause);
-    assert_eq!(gate.in_use(), 0, "P4");
+    assert_idle(gate);
 }
 
-/// A connection is handed to another thread and ends there, while the next one is wanted. Gate: 1.
-pub(crate) fn connections_that_end_elsewhere<G: Limit>(gate: &G) {
+/// A paused acceptor has a permit kept for it or not, as a release falls; its two guards end on two threads. Gate: 1.
+pub(crate) fn guards_against_release<G: Limited>(gate: &G) {
+    let permit = permit(gate);
+    let mut owner = Owner::new(Trigger::Level, gate.clone(), 1);
+    owner.block();
+    let (control, guard) = (owner.control(), owner.control().pause());
+    let release = thread::spawn(move || drop(permit));
+    let other = thread::spawn(move || {
+        let second = control.pause();
+        drop(guard);
+        drop(second);
+    });
+    owner.serve(1);
+    join(release);
+    join(other);
+    assert_idle(gate);
+}
+
+/// A connection is handed to another thread and ends there, while the acceptor waits for its permit. Gate: 1.
+pub(crate) fn connections_end_elsewhere<G: Limited>(gate: &G) {
     let mut owner = Owner::new(Trigger::Edge, gate.clone(), 2);
     owner.wait();
     let first: Vec<Connection<(), _>> = owner.pass();
     let worker = thread::spawn(move || drop(first));
     owner.serve(2);
     join(worker);
-    assert_eq!(gate.in_use(), 0, "P4");
-}
-
-/// Enqueues until a permit is there, and sleeps in between.
-pub(crate) fn wait_for_permit<G: Limit>(gate: &G) -> G::Permit {
-    let eventfd = Arc::new(EventFd::default());
-    let notifier = Arc::new(Notifier::new(Box::new(Pull(Arc::clone(&eventfd)))));
-    loop {
-        if let Enqueued::Acquired(permit) = gate.enqueue(&notifier, WaitFor::Permit) {
-            return permit;
-        }
-        eventfd.wait();
-    }
-}
-
-/// A release on the fast path, while a waiter enqueues. Gate: 1.
-pub(crate) fn fast_release_against_enqueue<G: Limit>(gate: &G) {
-    let permit = gate.place();
-    let release = thread::spawn(move || drop(permit));
-    drop(wait_for_permit(gate));
-    join(release);
-    assert_eq!(gate.in_use(), 0, "P4");
-}
-
-/// As before, while the limit changes too. `before` permits are in use, and the limit is `limit` in the end.
-pub(crate) fn set_limit_against_release_and_enqueue<G: Limit>(gate: &G, before: u32, limit: u32) {
-    let permits: Vec<_> = (0..before).map(|_| gate.place()).collect();
-    let release = thread::spawn(move || drop(permits));
-    let change = {
-        let gate = gate.clone();
-        thread::spawn(move || gate.set_limit(limit))
-    };
-    drop(wait_for_permit(gate));
-    join(release);
-    join(change);
-    assert_eq!(gate.in_use(), 0, "P4");
-    let all: Vec<_> = std::iter::from_fn(|| gate.try_acquire()).collect();
-    assert_eq!(all.len(), limit as usize, "P3: the new limit holds");
+    assert_idle(gate);
 }
 
 pub(crate) fn join(thread: thread::JoinHandle<()>) {

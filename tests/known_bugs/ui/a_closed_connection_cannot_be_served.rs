@@ -1,4 +1,4 @@
-//! Who closes a connection has it no more.
+//! Closing a connection moves it.
 
 use std::io::Write as _;
 use std::net::TcpStream;

@@ -1,4 +1,4 @@
-//! A permit gives its place back once.
+//! A permit is released once.
 
 use epoll_acceptor::Gate;
 

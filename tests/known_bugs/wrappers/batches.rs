@@ -1,5 +1,5 @@
-//! Batches of events: each edge is handed out once, whatever is left unread, interrupted, or waited for
-//! twice; and never to someone else.
+//! Batches of events: each edge is returned once, after partial reads, interrupted waits and repeated waits, and never
+//! for another source.
 
 use std::time::Duration;
 
@@ -22,8 +22,8 @@ pub(crate) fn mutants() -> Vec<Mutant> {
         Mutant::of_part::<ClearedBySignal>(&["M20"], "each edge once", right, || {
             every_edge_once(&|| Box::new(Buffer::<ClearedBySignal>::new()))
         }),
-        Mutant::of_part::<NoRoomLeft>(&["M21"], "each edge once", right, || {
-            every_edge_once(&|| Box::new(Buffer::<NoRoomLeft>::new()))
+        Mutant::of_part::<NoCapacityLeft>(&["M21"], "each edge once", right, || {
+            every_edge_once(&|| Box::new(Buffer::<NoCapacityLeft>::new()))
         }),
         Mutant::of_part::<TokenIsAnIndex>(
             &["M41"],
@@ -34,7 +34,7 @@ pub(crate) fn mutants() -> Vec<Mutant> {
     ]
 }
 
-/// A loop's batch of events, room for two, over three sources.
+/// The batch of events of a loop: capacity two, over three sources.
 trait Batches {
     fn fire(&mut self, source: usize);
     fn signal(&mut self);
@@ -43,7 +43,7 @@ trait Batches {
 }
 
 fn every_edge_once(made: &dyn Fn() -> Box<dyn Batches>) -> Result<(), String> {
-    // A signal ends a wait only where nothing is ready, so there only two fire.
+    // A signal ends a wait only if nothing is ready: so only two fire there.
     let scripts: [(usize, &[Step]); 4] = [
         (3, &[Step::Wait, Step::Wait]),
         (3, &[Step::Wait, Step::Take, Step::Wait]),
@@ -64,10 +64,10 @@ enum Step {
 }
 
 fn play(batches: &mut dyn Batches, fire: usize, script: &[Step]) -> Result<(), String> {
-    let mut came = vec![0; fire];
+    let mut reported = vec![0; fire];
     let mut take = |batches: &mut dyn Batches| match batches.next() {
         Some(source) => {
-            came[usize::try_from(source).unwrap()] += 1;
+            reported[usize::try_from(source).unwrap()] += 1;
             true
         }
         None => false,
@@ -76,7 +76,7 @@ fn play(batches: &mut dyn Batches, fire: usize, script: &[Step]) -> Result<(), S
     for step in script {
         match step {
             Step::Wait => batches.wait()?,
-            Step::Take => assert!(take(batches), "two have come"),
+            Step::Take => assert!(take(batches), "two were reported"),
             Step::Signal => batches.signal(),
         }
     }
@@ -84,58 +84,62 @@ fn play(batches: &mut dyn Batches, fire: usize, script: &[Step]) -> Result<(), S
         while take(batches) {}
         batches.wait()?;
     }
-    if came.iter().all(|times| *times == 1) { Ok(()) } else { Err(format!("reported {came:?} times")) }
+    if reported.iter().all(|times| *times == 1) {
+        Ok(())
+    } else {
+        Err(format!("reported {reported:?} times"))
+    }
 }
 
-/// What to do before and after the system call.
-trait Habit {
-    /// Whether a wait is answered without one.
+/// What a wrapper does before and after the system call.
+trait Buffering {
+    /// Returns whether the wait needs no system call.
     fn skips(buffer: &[Event], next: usize) -> bool;
-    /// Room for the next events; what is already there may be thrown away.
-    fn make_room(buffer: &mut Vec<Event>, next: &mut usize) -> usize;
+    /// Returns the capacity for the next events; may discard what is there.
+    fn make_capacity(buffer: &mut Vec<Event>, next: &mut usize) -> usize;
     fn interrupted(_buffer: &mut Vec<Event>, _next: &mut usize) {}
 }
 
 const CAPACITY: usize = 2;
 
-/// What is unread is handed out first.
+/// Returns unread events first.
 struct Cursor;
 
-impl Habit for Cursor {
+impl Buffering for Cursor {
     fn skips(buffer: &[Event], next: usize) -> bool {
         next < buffer.len()
     }
 
-    fn make_room(buffer: &mut Vec<Event>, next: &mut usize) -> usize {
+    fn make_capacity(buffer: &mut Vec<Event>, next: &mut usize) -> usize {
         buffer.clear();
         *next = 0;
         CAPACITY
     }
 }
 
-/// Appends to what is there, and reads from the beginning.
+/// Appends to the events that are there, and reads from the beginning.
 struct NeverCleared;
 
-impl Habit for NeverCleared {
+impl Buffering for NeverCleared {
     fn skips(_: &[Event], _: usize) -> bool {
         false
     }
 
-    fn make_room(_: &mut Vec<Event>, next: &mut usize) -> usize {
+    fn make_capacity(_: &mut Vec<Event>, next: &mut usize) -> usize {
         *next = 0;
         CAPACITY
     }
 }
 
-/// Appends, and starts anew when a signal has come.
+/// Appends, and clears the buffer after a signal.
 struct ClearedBySignal;
 
-impl Habit for ClearedBySignal {
+impl Buffering for ClearedBySignal {
     fn skips(_: &[Event], _: usize) -> bool {
         false
     }
 
-    fn make_room(_: &mut Vec<Event>, _: &mut usize) -> usize {
+    fn make_capacity(_: &mut Vec<Event>, _: &mut usize) -> usize {
         CAPACITY
     }
 
@@ -145,15 +149,15 @@ impl Habit for ClearedBySignal {
     }
 }
 
-/// Fills up what is left of the buffer, be it nothing.
-struct NoRoomLeft;
+/// Fills the rest of the buffer, even if there is none.
+struct NoCapacityLeft;
 
-impl Habit for NoRoomLeft {
+impl Buffering for NoCapacityLeft {
     fn skips(_: &[Event], _: usize) -> bool {
         false
     }
 
-    fn make_room(buffer: &mut Vec<Event>, next: &mut usize) -> usize {
+    fn make_capacity(buffer: &mut Vec<Event>, next: &mut usize) -> usize {
         buffer.drain(..std::mem::take(next));
         CAPACITY - buffer.len()
     }
@@ -167,7 +171,7 @@ struct Buffer<H> {
     events: Vec<Event>,
     next: usize,
     signalled: bool,
-    habit: std::marker::PhantomData<H>,
+    buffering: std::marker::PhantomData<H>,
 }
 
 const THREAD: Thread = Thread(0);
@@ -180,8 +184,8 @@ impl<H> Buffer<H> {
         for (data, source) in (0..).zip(&sources) {
             kernel.add(epoll, *source, Mask::IN | Mask::ET, data).unwrap();
         }
-        let habit = std::marker::PhantomData;
-        Self { kernel, epoll, sources, events: Vec::new(), next: 0, signalled: false, habit }
+        let buffering = std::marker::PhantomData;
+        Self { kernel, epoll, sources, events: Vec::new(), next: 0, signalled: false, buffering }
     }
 
     fn call(&mut self, max: usize) -> Result<Vec<Event>, Errno> {
@@ -190,12 +194,12 @@ impl<H> Buffer<H> {
         }
         match self.kernel.sleep(self.epoll, THREAD, max, Some(1))? {
             Sleep::Returned(events) => Ok(events),
-            Sleep::Asleep => unreachable!("a signal or an event is there"),
+            Sleep::Asleep => unreachable!("a signal or an event is pending"),
         }
     }
 }
 
-impl<H: Habit> Batches for Buffer<H> {
+impl<H: Buffering> Batches for Buffer<H> {
     fn fire(&mut self, source: usize) {
         self.kernel.write_eventfd(self.sources[source]).unwrap();
     }
@@ -209,8 +213,8 @@ impl<H: Habit> Batches for Buffer<H> {
         if H::skips(&self.events, self.next) {
             return Ok(());
         }
-        let room = H::make_room(&mut self.events, &mut self.next);
-        match self.call(room) {
+        let capacity = H::make_capacity(&mut self.events, &mut self.next);
+        match self.call(capacity) {
             Ok(events) => self.events.extend(events),
             Err(errno) if errno.number() == libc::EINTR => H::interrupted(&mut self.events, &mut self.next),
             Err(errno) => return Err(format!("the wait fails with {errno:?}")),
@@ -225,7 +229,7 @@ impl<H: Habit> Batches for Buffer<H> {
     }
 }
 
-/// The crate's own, on the real kernel.
+/// The crate's own batch, on the real kernel.
 struct Crate {
     epoll: Epoll,
     wakers: Vec<Waker>,
@@ -256,7 +260,7 @@ impl Batches for Crate {
     }
 }
 
-/// A token that is a place in a table and nothing else.
+/// A token that is an index of a table and nothing else.
 struct TokenIsAnIndex;
 
 impl TokenIsAnIndex {
@@ -265,16 +269,16 @@ impl TokenIsAnIndex {
     }
 }
 
-/// Two are ready in one batch; handling the first closes the second, and a third takes its place.
+/// Two sources are ready in one batch; handling the first closes the second, and a third takes its index.
 fn no_event_for_a_successor(bits: fn(u64) -> u64) -> Result<(), String> {
     let mut kernel = Kernel::new();
     let epoll = kernel.epoll().unwrap();
     let mut table = [(0, "the first"), (0, "the second")];
     let token = |index: usize, generation| index as u64 | bits(generation);
     for index in 0..2 {
-        let ring = kernel.eventfd().unwrap();
-        kernel.add(epoll, ring, Mask::IN | Mask::ET, token(index, 0)).unwrap();
-        kernel.write_eventfd(ring).unwrap();
+        let eventfd = kernel.eventfd().unwrap();
+        kernel.add(epoll, eventfd, Mask::IN | Mask::ET, token(index, 0)).unwrap();
+        kernel.write_eventfd(eventfd).unwrap();
     }
     for event in kernel.wait(epoll, 8).unwrap() {
         let index = usize::try_from(event.data & 1).unwrap();

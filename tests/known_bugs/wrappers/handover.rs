@@ -1,4 +1,4 @@
-//! A listener changes hands: whoever is queued before, and whoever comes after, is accepted (P10).
+//! A listener is handed over: connections that are queued before, and those that arrive after, are accepted (P10).
 
 use epoll_acceptor::sim::kernel::{ConnState, Family, Fd, Kernel, Mask};
 
@@ -6,7 +6,7 @@ use crate::search::Mutant;
 
 pub(crate) fn mutants() -> Vec<Mutant> {
     fn mutant<H: HandOver>(rows: &'static [&'static str]) -> Mutant {
-        Mutant::of_part::<H>(rows, "P10", loses_nobody::<Handed>, loses_nobody::<H>)
+        Mutant::of_part::<H>(rows, "P10", loses_no_client::<Handed>, loses_no_client::<H>)
     }
     vec![
         mutant::<ClosesWithAQueue>(&["F22"]),
@@ -24,11 +24,11 @@ struct Old {
 }
 
 trait HandOver: 'static {
-    /// The old owner leaves; what the new one gets.
+    /// The old owner leaves. Returns the descriptor that the new owner gets.
     fn leave(kernel: &mut Kernel, old: &Old) -> Fd;
 }
 
-/// A descriptor of its own for the new owner, deregistered by the old one, closed by the old one.
+/// The new owner gets a descriptor of its own; the old owner deregisters and closes its own.
 struct Handed;
 
 impl HandOver for Handed {
@@ -40,7 +40,7 @@ impl HandOver for Handed {
     }
 }
 
-/// Accepts until nobody is there, closes; and the new owner opens a new one.
+/// The old owner closes its listener with clients queued, and the new owner opens a new one.
 struct ClosesWithAQueue;
 
 impl HandOver for ClosesWithAQueue {
@@ -50,7 +50,7 @@ impl HandOver for ClosesWithAQueue {
     }
 }
 
-/// Accepts no more, and keeps the listener open until its last connection has ended.
+/// Stops accepting, and keeps the listener open until its last connection has ended.
 struct StopsAndStays;
 
 impl HandOver for StopsAndStays {
@@ -60,7 +60,7 @@ impl HandOver for StopsAndStays {
     }
 }
 
-/// Both wrap one descriptor, and the old one closes what it wraps.
+/// Both wrap one descriptor, and the old owner closes it.
 struct SharesTheNumber;
 
 impl HandOver for SharesTheNumber {
@@ -70,7 +70,7 @@ impl HandOver for SharesTheNumber {
     }
 }
 
-/// Hands on the wrong one of several descriptors.
+/// Hands over the wrong one of several descriptors.
 struct PicksTheWrongOne;
 
 impl HandOver for PicksTheWrongOne {
@@ -81,7 +81,7 @@ impl HandOver for PicksTheWrongOne {
     }
 }
 
-fn loses_nobody<H: HandOver>() -> Result<(), String> {
+fn loses_no_client<H: HandOver>() -> Result<(), String> {
     let mut kernel = Kernel::new();
     let listener = kernel.listener(Family::Tcp4, 16).unwrap();
     let old =
@@ -92,16 +92,16 @@ fn loses_nobody<H: HandOver>() -> Result<(), String> {
 
     let handed = H::leave(&mut kernel, &old);
     let epoll = kernel.epoll().unwrap();
-    // Whoever cannot connect any more knows it: no one is lost in silence.
+    // A client that can no longer connect gets an error: it is not lost.
     let _ = kernel.add(epoll, handed, Mask::IN, 0);
     clients.extend(kernel.connect(address));
     while kernel.wait(epoll, 1).is_ok_and(|events| !events.is_empty()) {
         kernel.accept(handed).unwrap();
     }
     let lost = clients.iter().filter(|client| kernel.conn_state(**client) != Some(ConnState::Accepted));
-    let fates: Vec<_> = lost.filter_map(|client| kernel.conn_state(*client)).collect();
-    match fates.is_empty() {
+    let states: Vec<_> = lost.filter_map(|client| kernel.conn_state(*client)).collect();
+    match states.is_empty() {
         true => Ok(()),
-        false => Err(format!("2 queued, handed over, 1 more: {fates:?}")),
+        false => Err(format!("2 queued, handed over, 1 more: {states:?}")),
     }
 }

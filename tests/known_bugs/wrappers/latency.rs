@@ -1,4 +1,4 @@
-//! How many wake-ups a burst costs that fits into the budget.
+//! The number of wakeups for a burst that fits into the budget.
 
 use epoll_acceptor::Gate;
 use epoll_acceptor::sim::{Factory, Real, Script, Setup, run};
@@ -22,7 +22,7 @@ pub(crate) fn mutants() -> Vec<Mutant> {
     })]
 }
 
-/// One accept, and a turn for everything else.
+/// One accept per turn of the event loop.
 #[derive(Default)]
 struct OnePerTurn;
 

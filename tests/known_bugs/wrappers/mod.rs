@@ -1,4 +1,4 @@
-//! Wrappers of epoll with one thing wrong, each with a property of its own.
+//! Wrappers of epoll with one fault each, and the property that each breaks.
 
 pub(crate) mod batches;
 pub(crate) mod gate;

@@ -1,4 +1,4 @@
-//! A runtime's memory of what is ready: what came after the look survives the clearing.
+//! A runtime's record of readiness: an event that arrives after a look survives the clearing.
 
 use crate::search::Mutant;
 
@@ -13,11 +13,11 @@ const IN: u8 = 1;
 const OUT: u8 = 2;
 
 trait Readiness: Default + 'static {
-    /// An event came.
+    /// An event arrived.
     fn event(&mut self, bits: u8);
-    /// A look, before a call that is going to fail with EAGAIN.
+    /// Returns what was seen before a call that fails with EAGAIN.
     fn seen(&self) -> u64;
-    /// It failed: these bits are not ready, as of that look.
+    /// Clears these bits, which were not ready as of `seen`.
     fn clear(&mut self, bits: u8, seen: u64);
     fn ready(&self) -> u8;
 }
@@ -63,26 +63,26 @@ macro_rules! readiness {
 }
 
 readiness! {
-    /// Clears what was looked at, if nothing came since.
+    /// Clears the bits that were seen, unless an event has arrived since.
     Counted: |memory, bits, seen| {
         if memory.events == seen {
             memory.ready &= !bits;
         }
     }
 
-    /// Clears everything that is ready.
+    /// Clears all bits.
     ClearsAll: |memory, _bits, seen| {
         if memory.events == seen {
             memory.ready = 0;
         }
     }
 
-    /// Clears whatever has come since.
+    /// Clears what has arrived since.
     ClearsUnasked: |memory, bits, _seen| {
         memory.ready &= !bits;
     }
 
-    /// Knows the events by eight bits of their number.
+    /// Counts events in eight bits.
     CountsToA256: |memory, bits, seen| {
         if memory.events % 256 == seen % 256 {
             memory.ready &= !bits;

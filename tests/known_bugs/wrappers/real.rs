@@ -1,4 +1,4 @@
-//! What only the real kernel shows: bits without a name, and what a child inherits.
+//! What only the real kernel shows: unknown bits, and what a child process inherits.
 
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, FromRawFd as _, OwnedFd};
@@ -31,7 +31,7 @@ pub(crate) fn mutants() -> Vec<Mutant> {
     ]
 }
 
-/// Knows the bits of the manual page, and expects no others.
+/// Unwraps the bits that the manual page names.
 struct UnwrapsBits;
 
 impl UnwrapsBits {
@@ -48,7 +48,7 @@ fn survives_any_bits(reads: impl Fn(u32) -> bool) -> Result<(), String> {
     }
 }
 
-/// A duplicate made by dup(2), which clears the flag.
+/// Duplicates by dup(2), which clears the flag.
 struct PlainDup;
 
 fn closed_on_exec(fd: &impl AsFd) -> Result<(), String> {
@@ -56,7 +56,7 @@ fn closed_on_exec(fd: &impl AsFd) -> Result<(), String> {
     if flags.contains(FdFlag::FD_CLOEXEC) { Ok(()) } else { Err("duplicated, exec: still open".into()) }
 }
 
-/// Accepted by accept(2), which gives neither flag.
+/// Accepts by accept(2), which sets neither flag.
 struct PlainAccept;
 
 impl PlainAccept {
@@ -64,7 +64,7 @@ impl PlainAccept {
     fn accept() -> OwnedFd {
         let (listener, _client) = connected();
         let fd = nix::sys::socket::accept(std::os::fd::AsRawFd::as_raw_fd(&listener)).unwrap();
-        // SAFETY: accept(2), "RETURN VALUE": a new descriptor; nobody else has it.
+        // SAFETY: accept(2), "RETURN VALUE": a new descriptor, which nothing else owns.
         unsafe { OwnedFd::from_raw_fd(fd) }
     }
 }

@@ -1,5 +1,5 @@
-//! Epolls that are not quite one, and registrations that are not quite what was meant: on the simulated
-//! kernel, with one of its rules told wrongly, or used wrongly.
+//! Emulated epolls that differ from the kernel's in one rule, and registrations that use a rule wrongly, on the simulated
+//! kernel.
 
 use epoll_acceptor::sim::kernel::AfterReport;
 use epoll_acceptor::sim::kernel::{Family, Fd, Kernel, Linux, Mask, Rules, Sleep, Thread};
@@ -23,16 +23,16 @@ pub(crate) fn mutants() -> Vec<Mutant> {
         Mutant::of_part::<AddLooksAway>(
             &["M56"],
             "`ADD` reports readiness",
-            || reports_who_came_before(Linux),
-            || reports_who_came_before(AddLooksAway),
+            || reports_earlier_arrivals(Linux),
+            || reports_earlier_arrivals(AddLooksAway),
         ),
         Mutant::of_part::<ClosesOnly>(
             &["M43"],
             "no event after close",
-            || no_event_of_the_dead(true),
-            || no_event_of_the_dead(false),
+            || no_event_after_close(true),
+            || no_event_after_close(false),
         ),
-        Mutant::of_part::<EverybodyWakes>(
+        Mutant::of_part::<AllWake>(
             &["M54"],
             "one wakeup per client",
             || one_wakes(Mask::IN | Mask::EXCLUSIVE),
@@ -41,7 +41,7 @@ pub(crate) fn mutants() -> Vec<Mutant> {
     ]
 }
 
-/// A registration that has reported an edge hears no other one.
+/// A registration reports the first edge only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct OneEdgeEach;
 
@@ -51,7 +51,7 @@ impl Rules for OneEdgeEach {
     }
 }
 
-/// One-shot and level-triggered together are level-triggered.
+/// A one-shot registration that is level-triggered stays level-triggered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct OneShotStays;
 
@@ -61,7 +61,7 @@ impl Rules for OneShotStays {
     }
 }
 
-/// Registering looks only at what comes later.
+/// Registering ignores connections that are queued already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct AddLooksAway;
 
@@ -71,11 +71,11 @@ impl Rules for AddLooksAway {
     }
 }
 
-/// Closes its descriptor of a listener that has another one, and thinks the registration gone.
+/// Closes one of two descriptors of a listener, and takes its registration for gone.
 struct ClosesOnly;
 
 /// Several epolls on one listener, none of them exclusive.
-struct EverybodyWakes;
+struct AllWake;
 
 fn listening<R: Rules>(rules: R, mask: Mask) -> (Kernel<R>, Fd, Fd) {
     let mut kernel = Kernel::with_rules(rules);
@@ -117,7 +117,7 @@ fn silent_after_one_shot<R: Rules>(rules: R) -> Result<(), String> {
     }
 }
 
-fn reports_who_came_before<R: Rules>(rules: R) -> Result<(), String> {
+fn reports_earlier_arrivals<R: Rules>(rules: R) -> Result<(), String> {
     let mut kernel = Kernel::with_rules(rules);
     let (listener, epoll) = (kernel.listener(Family::Tcp4, 16).unwrap(), kernel.epoll().unwrap());
     connect(&mut kernel, listener);
@@ -125,7 +125,7 @@ fn reports_who_came_before<R: Rules>(rules: R) -> Result<(), String> {
     if events(&mut kernel, epoll) == 1 { Ok(()) } else { Err("Connect, Add, Wait: no event".into()) }
 }
 
-fn no_event_of_the_dead(deletes: bool) -> Result<(), String> {
+fn no_event_after_close(deletes: bool) -> Result<(), String> {
     let (mut kernel, listener, epoll) = listening(Linux, Mask::IN);
     let copy = kernel.dup(listener).unwrap();
     if deletes {
@@ -135,7 +135,7 @@ fn no_event_of_the_dead(deletes: bool) -> Result<(), String> {
     connect(&mut kernel, copy);
     match events(&mut kernel, epoll) {
         0 => Ok(()),
-        _ => Err("Dup, Close, Connect, Wait: an event of what was closed".into()),
+        _ => Err("Dup, Close, Connect, Wait: an event of the closed descriptor".into()),
     }
 }
 

@@ -79,12 +79,14 @@ impl Notifier {
 
     /// Reads the requests and acknowledges the wakeup, at the beginning of a pass.
     #[inline]
+    #[must_use = "a request that is taken and not read is lost"]
     pub fn take(&self) -> Requests {
         Requests(self.bits.fetch_and(!(NOTIFIED | SELF_WAKE | SHUTDOWN), Ordering::AcqRel))
     }
 
     /// Reads the requests, in the middle of a pass.
     #[inline]
+    #[must_use]
     pub fn requests(&self) -> Requests {
         Requests(self.bits.load(Ordering::Acquire))
     }

@@ -1,5 +1,5 @@
-//! Several acceptors on one listener, exclusively: whoever is told and leaves, by whatever way and for whatever
-//! reason, leaves nobody behind.
+//! Several exclusive acceptors on one listener: the one that was woken may stop accepting in any way and for any reason,
+//! and the others serve what is queued.
 
 use epoll_acceptor::sim::{Action, GateMode, Leave, Real, Script, Setup, run};
 use epoll_acceptor::socket::Errno;
@@ -18,19 +18,19 @@ fn every_promise_holds_in_a_crowd_after_one_act_anywhere() {
 #[test]
 fn every_promise_holds_between_exclusive_acceptors_after_two_acts() {
     let setups = pairs().into_iter();
-    explore_all("exclusive, two acts", setups, 2, if thorough() { Action::all } else { parting });
+    explore_all("exclusive, two acts", setups, 2, if thorough() { Action::all } else { ends_and_cures });
 }
 
 #[test]
 fn every_promise_holds_between_exclusive_acceptors_after_three_acts() {
-    // A gate of its own each, and a place: the first to be told is full first.
+    // Each has its own gate, for one connection: the first that is woken is full first.
     let setups = pairs().into_iter().skip(9).take(if thorough() { 3 } else { 1 });
-    explore_all("exclusive, three acts", setups, 3, if thorough() { leaving } else { decisive });
+    explore_all("exclusive, three acts", setups, 3, if thorough() { ends } else { decisive });
 }
 
-/// The ways in which the one that was told can leave, and what brings it back.
-fn parting(setup: &Setup) -> Vec<Action> {
-    let mut acts = leaving(setup);
+/// The ways in which the acceptor that was woken can stop accepting, and what makes it accept again.
+fn ends_and_cures(setup: &Setup) -> Vec<Action> {
+    let mut acts = ends(setup);
     acts.extend([
         Action::Relieve,
         Action::Tick,
@@ -47,7 +47,7 @@ fn decisive(_: &Setup) -> Vec<Action> {
     vec![Action::Pause(0), Action::Drop(0), Action::Free, Action::Insert(0), Action::Tell(0)]
 }
 
-fn leaving(_: &Setup) -> Vec<Action> {
+fn ends(_: &Setup) -> Vec<Action> {
     let acts = [
         Action::Pause(0),
         Action::Stop(0),
@@ -59,7 +59,7 @@ fn leaving(_: &Setup) -> Vec<Action> {
     acts.into_iter().chain([Action::Tell(0), Action::Fail(Errno::new(libc::ENOBUFS))]).collect()
 }
 
-/// Two or three on one listener, with one gate or one each, told before anybody sleeps or after.
+/// Two or three on one listener, with one gate or one each; connections arrive before they sleep or after.
 fn pairs() -> Vec<Setup> {
     let mut setups = Vec::new();
     for (acceptors, own_gates) in [(2, false), (2, true), (3, true)] {
@@ -87,22 +87,22 @@ fn pairs() -> Vec<Setup> {
     setups
 }
 
-/// With all asleep the kernel tells the first that was registered. It takes one place; when it is told of the next
-/// client it is full, and that one is the other's.
+/// With all asleep the kernel wakes the first that was registered. It takes one connection; when it is woken for the next
+/// it is full, and the other acceptor takes that one.
 #[test]
-fn who_is_full_leaves_the_rest_to_the_other() {
+fn full_acceptor_leaves_the_rest_to_the_other() {
     let setup = Setup { gate: GateMode::Wait(1), own_gates: true, ..pair() };
     let script = Script::new().at(ASLEEP, Action::Connect(0)).after(100, Action::Connect(0));
     let report = run::<Gate>(&setup, &script, &Real).unwrap_or_else(|violation| panic!("{violation}"));
-    // The first is told twice, the second once; at the end the first is rung for its place, and once more for a pass
+    // The first is woken twice, the second once; at the end the first is woken for its permit, and once more for a pass
     // that might have been forgotten.
     assert_eq!((report.delivered, report.wakes), (2, 5));
 }
 
-/// Two that cannot accept do not keep each other awake: who leaves tells those who are there, and each of them
-/// leaves once.
+/// Acceptors that cannot accept do not keep each other awake: one that blocks wakes the others, and each of them blocks
+/// once.
 #[test]
-fn two_that_are_exhausted_do_not_wake_each_other_for_ever() {
+fn exhausted_acceptors_do_not_wake_each_other_endlessly() {
     for acceptors in 2..=3 {
         let setup = Setup { acceptors, queued: 1, ..pair() };
         let mut script = Script::new().at(0, Action::Exhaust);
@@ -112,7 +112,7 @@ fn two_that_are_exhausted_do_not_wake_each_other_for_ever() {
         let report = run::<Gate>(&setup, &script, &Real).unwrap_or_else(|violation| panic!("{violation}"));
         say(&format!("{acceptors} exhausted acceptors, 20 ticks: {} wake-ups", report.wakes));
         assert_eq!(report.delivered, 1);
-        // Each tick is the alarm of one at least; each alarm wakes its own acceptor, and whoever is awake then.
+        // Each tick is the alarm of one at least; each alarm wakes its own acceptor, and those that are armed then.
         let most = u64::try_from(acceptors).unwrap() * (20 + 4);
         assert!(report.wakes <= most, "{} wake-ups of {acceptors} in 20 ticks", report.wakes);
     }
@@ -122,5 +122,5 @@ fn pair() -> Setup {
     Setup { trigger: Trigger::Exclusive, acceptors: 2, one_listener: true, ..Setup::plain() }
 }
 
-/// The first point at which everybody has gone to sleep.
+/// The first point at which all acceptors sleep.
 const ASLEEP: u32 = 1;

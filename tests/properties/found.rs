@@ -10,10 +10,10 @@ fn holds(setup: &Setup, script: &Script) {
     }
 }
 
-/// The further pass for which `ready` rings itself was taken for one that had a reason: each of the three tried again, and
-/// by that had the next one stand in line, be handed the place, and ring itself.
+/// The further pass for which `ready` wakes itself was taken for one that had a reason: each of the three tried again, and
+/// so the next one queued, was granted the permit, and woke itself.
 #[test]
-fn three_without_descriptors_do_not_hand_a_place_round_in_circles() {
+fn three_without_descriptors_do_not_pass_a_permit_around() {
     let setup = Setup {
         trigger: Trigger::Edge,
         empty_check: Some(EmptyCheck::Poll),
@@ -33,9 +33,9 @@ fn three_without_descriptors_do_not_hand_a_place_round_in_circles() {
     }
 }
 
-/// A pass that was forgotten while the acceptor was paused kept the place that had been handed to it.
+/// A pass that was forgotten while the acceptor was paused kept the permit that had been granted to it.
 #[test]
-fn a_paused_acceptor_keeps_no_place() {
+fn paused_acceptor_keeps_no_permit() {
     let setup = Setup {
         empty_check: Some(EmptyCheck::Poll),
         budget: 2,
@@ -70,7 +70,7 @@ fn alarm_that_is_due_when_it_is_set_expires() {
 }
 
 /// Each of the three looks at a listener that is shut down and drained, at a gate with fewer permits: its event is not
-/// new, but it ends, because each learns in its turn that the queue is empty.
+/// new, but it ends, because one after the other learns that the queue is empty.
 #[test]
 fn shut_down_unix_listener_counts_as_pending() {
     let setup = Setup {

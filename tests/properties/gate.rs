@@ -80,8 +80,8 @@ fn dequeued_permit_is_handed_on() {
     let permit = acquired(&gate);
     let [first, second] = [(); 2].map(|()| Owner::queued(&gate, WaitFor::Permit));
     drop(permit);
-    let place = gate.dequeue(&first.notifier).expect("a permit was kept");
-    gate.cancel(place);
+    let permit = gate.dequeue(&first.notifier).expect("a permit was kept");
+    gate.cancel(permit);
     assert_eq!([&first, &second].map(Owner::wakes), [1, 1], "P11");
     assert!(gate.dequeue(&first.notifier).is_none(), "P4: once");
     assert!(second.collect(&gate).is_some());

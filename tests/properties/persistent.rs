@@ -1,4 +1,4 @@
-//! Errors that say "go on" and mean nothing: whatever answers every accept so must not keep anyone awake.
+//! Errors that ask for a retry and recur: an environment that answers every accept so must not keep an owner awake.
 
 use epoll_acceptor::sim::{Action, Leave, Real, Script, Setup, run};
 use epoll_acceptor::socket::Errno;

@@ -145,7 +145,7 @@ fn the_real_kernel_plays_the_same_scripts() {
         if !setup.reports_length {
             continue;
         }
-        // Here all peers are this machine, and time is its own: who gets in goes by that.
+        // Here all peers are this machine, and time is its own: policies decide by both.
         let policy = match setup.policy {
             rate @ (Policy::Rate(_) | Policy::ShedRate(_)) => rate,
             _ => Policy::Nothing,
@@ -154,13 +154,13 @@ fn the_real_kernel_plays_the_same_scripts() {
         let model = run::<Gate>(&setup, &script, &Real).expect("the model keeps its promises");
         match run_real(&setup, &script) {
             Ok(real) => {
-                // In two steps a connection can be taken before anyone is told; loopback has no such moment.
+                // In two steps a connection can be taken before any acceptor is woken; loopback has no such moment.
                 let in_steps =
                     script.acts().iter().any(|(_, act)| matches!(act, Action::Insert(_) | Action::Tell(_)));
-                // Whom an exclusive registration tells depends on who sleeps, and here nobody does.
+                // The kernel wakes sleeping exclusive owners, and here none sleeps.
                 let exclusive = [Some(setup.trigger), setup.second].contains(&Some(Trigger::Exclusive));
-                let told_otherwise = setup.one_listener && setup.acceptors > 1 && exclusive;
-                if !in_steps && !told_otherwise {
+                let woken_otherwise = setup.one_listener && setup.acceptors > 1 && exclusive;
+                if !in_steps && !woken_otherwise {
                     assert_eq!(real.delivered, model.delivered, "in {setup:?}\nafter\n{script}");
                 }
                 delivered += real.delivered;

@@ -12,8 +12,8 @@ const TRIGGERS: [(Trigger, Option<Trigger>); 5] = [
     (Trigger::Exclusive, Some(Trigger::Level)),
     (Trigger::Exclusive, Some(Trigger::Edge)),
 ];
-/// With whether the kernel tells the depth: TCP does, Unix does not.
-const PROOFS: [(Option<EmptyCheck>, bool); 5] = [
+/// With whether the kernel reports the queue's length: TCP does, Unix does not.
+const EMPTY_CHECKS: [(Option<EmptyCheck>, bool); 5] = [
     (None, true),
     (None, false),
     (Some(EmptyCheck::UntilEagain), true),
@@ -39,13 +39,20 @@ const BUDGETS: [u32; 4] = [1, 2, 7, 64];
 const QUEUED: [u32; 3] = [3, 1, 0];
 
 /// How many choices each of the seven dimensions has.
-const SIZES: [usize; 7] =
-    [TRIGGERS.len(), PROOFS.len(), GATES.len(), CROWDS.len(), LEAVES.len(), BUDGETS.len(), QUEUED.len()];
+const SIZES: [usize; 7] = [
+    TRIGGERS.len(),
+    EMPTY_CHECKS.len(),
+    GATES.len(),
+    CROWDS.len(),
+    LEAVES.len(),
+    BUDGETS.len(),
+    QUEUED.len(),
+];
 
 /// The setup with these choices.
 pub(crate) fn setup(choice: [usize; 7]) -> Setup {
     let [trigger, empty_check, gate, crowd, leave, budget, queued] = choice;
-    let (empty_check, reports_length) = PROOFS[empty_check];
+    let (empty_check, reports_length) = EMPTY_CHECKS[empty_check];
     let (acceptors, one_listener, own_gates) = CROWDS[crowd];
     let (trigger, second) = TRIGGERS[trigger];
     Setup {
@@ -64,7 +71,7 @@ pub(crate) fn setup(choice: [usize; 7]) -> Setup {
     }
 }
 
-/// What may stand before an acceptor besides its gate: a policy, a rate of refusals, a reserve descriptor.
+/// What an acceptor may have besides its gate: a policy, a rate of refusals, a reserve descriptor.
 const EXTRAS: [(Policy, bool, bool); 14] = [
     (Policy::Rate(1), false, false),
     (Policy::Choosy, false, false),

@@ -8,11 +8,10 @@ use std::path::Path;
 use crate::{files, root};
 
 /// Words and phrases that comments and documents do not use, in lower case.
-const FORBIDDEN: [&str; 22] = [
+const FORBIDDEN: [&str; 21] = [
     "who",
     "whoever",
     "whom",
-    "whose",
     "nobody",
     "everybody",
     "anybody",
@@ -35,10 +34,9 @@ const FORBIDDEN: [&str; 22] = [
 
 /// Phrases about people that are allowed, each with the file that has it. Write the phrase in lower case and without
 /// punctuation, as it stands on one line: `("docs/overload.md", "an operator who")`.
-const ALLOWED: &[(&str, &str)] = &[];
+const ALLOWED: &[(&str, &str)] = &[("acceptq/src/demo/mod.rs", "readers who")];
 
 #[test]
-#[ignore = "until the whole tree is clean"]
 fn prose_uses_plain_words() {
     let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut unused: BTreeSet<_> = ALLOWED.iter().copied().collect();

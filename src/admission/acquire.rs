@@ -71,7 +71,11 @@ impl Future for Acquire<'_> {
         let (gate, waker) = (self.gate, cx.waker().clone());
         let mut capacity = gate.shared().lock();
         let task = *self.task.get_or_insert_with(|| capacity.new_task());
-        if capacity.acquire_or_enqueue(Wakes::Task(task, waker), WaitFor::Permit, gate.is_privileged()) {
+        let wakes = Wakes::Task(task, waker);
+        let (acquired, replaced) = capacity.acquire_or_enqueue(wakes, WaitFor::Permit, gate.is_privileged());
+        drop(capacity);
+        drop(replaced);
+        if acquired {
             self.task = None;
             return Poll::Ready(gate.permit());
         }
@@ -82,8 +86,8 @@ impl Future for Acquire<'_> {
 impl Drop for Acquire<'_> {
     fn drop(&mut self) {
         let Some(task) = self.task else { return };
-        let granted = self.gate.shared().lock().queue.remove_task(task);
-        if granted {
+        let waiter = self.gate.shared().lock().queue.remove_task(task);
+        if waiter.is_some_and(|waiter| waiter.has_permit()) {
             self.gate.cancel(self.gate.permit());
         }
     }
@@ -97,12 +101,17 @@ impl Future for Idle<'_> {
         gate.shared().revoke_declined();
         let mut capacity = gate.shared().lock();
         let task = *self.task.get_or_insert_with(|| capacity.new_task());
-        capacity.idle_tasks.retain(|(other, _)| *other != task);
-        if capacity.in_use == 0 {
+        let replaced = capacity.remove_idle_task(task);
+        let idle = capacity.in_use == 0;
+        if !idle {
+            capacity.idle_tasks.push((task, waker));
+        }
+        drop(capacity);
+        drop(replaced);
+        if idle {
             self.task = None;
             return Poll::Ready(());
         }
-        capacity.idle_tasks.push((task, waker));
         Poll::Pending
     }
 }
@@ -110,7 +119,8 @@ impl Future for Idle<'_> {
 impl Drop for Idle<'_> {
     fn drop(&mut self) {
         if let Some(task) = self.task {
-            self.gate.shared().lock().idle_tasks.retain(|(other, _)| *other != task);
+            let waker = self.gate.shared().lock().remove_idle_task(task);
+            drop(waker);
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::task::Waker;
 
 use super::semaphore::WaitFor;
-use super::wait_queue::{WaitQueue, Wakes};
+use super::wait_queue::{WaitQueue, Waiter, Wakes};
 
 /// The configuration of a gate.
 #[derive(Clone, Copy, Debug)]
@@ -81,14 +81,23 @@ impl Capacity {
     }
 
     /// Takes a permit (one that is kept for the waiter, or an available one), or else queues the waiter, in one step
-    /// (P1).
-    pub(super) fn acquire_or_enqueue(&mut self, wakes: Wakes, wait_for: WaitFor, privileged: bool) -> bool {
-        let acquired = self.queue.collect(&wakes) || (wait_for == WaitFor::Permit && self.take(privileged));
-        match acquired {
-            true => _ = self.queue.remove(&wakes),
-            false => self.queue.push(wakes, wait_for, privileged),
+    /// (P1). Returns whether it has a permit, and the waiter that left the queue.
+    pub(super) fn acquire_or_enqueue(
+        &mut self,
+        wakes: Wakes,
+        wait_for: WaitFor,
+        privileged: bool,
+    ) -> (bool, Option<Waiter>) {
+        if self.queue.has_permit(&wakes) || (wait_for == WaitFor::Permit && self.take(privileged)) {
+            return (true, self.queue.remove(&wakes));
         }
-        acquired
+        (false, self.queue.push(wakes, wait_for, privileged))
+    }
+
+    /// Removes a task that waits until no permit is in use; returns its waker, to be dropped without the lock.
+    pub(super) fn remove_idle_task(&mut self, task: u64) -> Option<Waker> {
+        let at = self.idle_tasks.iter().position(|(other, _)| *other == task)?;
+        Some(self.idle_tasks.remove(at).1)
     }
 
     /// Counts one permit fewer.

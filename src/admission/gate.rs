@@ -326,8 +326,8 @@ impl Semaphore for Gate {
 
     fn enqueue(&self, notifier: &Arc<Notifier>, wait_for: WaitFor) -> Enqueued<Permit> {
         let wakes = Wakes::Acceptor(Arc::clone(notifier));
-        let mut state = self.shared.lock();
-        match state.acquire_or_enqueue(wakes, wait_for, self.privileged) {
+        let (acquired, _replaced) = self.shared.lock().acquire_or_enqueue(wakes, wait_for, self.privileged);
+        match acquired {
             true => Enqueued::Acquired(self.permit()),
             false => Enqueued::Waiting,
         }
@@ -335,7 +335,8 @@ impl Semaphore for Gate {
 
     fn dequeue(&self, notifier: &Arc<Notifier>) -> Option<Permit> {
         let wakes = Wakes::Acceptor(Arc::clone(notifier));
-        self.shared.lock().queue.remove(&wakes).then(|| self.permit())
+        let waiter = self.shared.lock().queue.remove(&wakes)?;
+        waiter.has_permit().then(|| self.permit())
     }
 }
 

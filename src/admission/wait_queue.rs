@@ -1,4 +1,7 @@
 //! The FIFO queue of acceptors and tasks that wait at a gate.
+//!
+//! A waiter that leaves the queue is returned, and dropped without the gate's lock: the drop of a waker may run the code
+//! of a user, which may use the gate.
 
 use std::collections::VecDeque;
 use std::task::Waker;
@@ -15,7 +18,7 @@ pub(super) struct WaitQueue {
 }
 
 #[derive(Debug)]
-struct Waiter {
+pub(super) struct Waiter {
     wakes: Wakes,
     wait_for: WaitFor,
     privileged: bool,
@@ -42,32 +45,32 @@ enum Stage {
 }
 
 impl WaitQueue {
-    /// Appends a waiter. One that is queued already, for the same event, keeps its turn.
-    pub(super) fn push(&mut self, wakes: Wakes, wait_for: WaitFor, privileged: bool) {
+    /// Appends a waiter; returns what it replaces. One that is queued already, for the same event, keeps its turn.
+    pub(super) fn push(&mut self, wakes: Wakes, wait_for: WaitFor, privileged: bool) -> Option<Waiter> {
+        let waiter = Waiter { wakes, wait_for, privileged, stage: Stage::Waiting };
         let mut queued = self.waiters.iter_mut();
-        if let Some(waiter) = queued.find(|waiter| waiter.is(&wakes) && waiter.wait_for == wait_for) {
-            (waiter.wakes, waiter.stage) = (wakes, Stage::Waiting);
-            return;
+        if let Some(same) = queued.find(|other| other.is(&waiter.wakes) && other.wait_for == wait_for) {
+            return Some(std::mem::replace(same, waiter));
         }
-        self.remove(&wakes);
-        self.waiters.push_back(Waiter { wakes, wait_for, privileged, stage: Stage::Waiting });
+        let replaced = self.remove(&waiter.wakes);
+        self.waiters.push_back(waiter);
+        replaced
     }
 
-    /// Removes a waiter; returns whether a permit was kept for it.
-    pub(super) fn remove(&mut self, wakes: &Wakes) -> bool {
-        let at = self.waiters.iter().position(|waiter| waiter.is(wakes));
-        at.and_then(|at| self.waiters.remove(at)).is_some_and(|waiter| waiter.has_permit())
+    /// Removes a waiter, and the permit that is kept for it.
+    pub(super) fn remove(&mut self, wakes: &Wakes) -> Option<Waiter> {
+        let at = self.waiters.iter().position(|waiter| waiter.is(wakes))?;
+        self.waiters.remove(at)
     }
 
     /// As [`remove`](Self::remove), of a task.
-    pub(super) fn remove_task(&mut self, task: u64) -> bool {
+    pub(super) fn remove_task(&mut self, task: u64) -> Option<Waiter> {
         self.remove(&Wakes::Task(task, Waker::noop().clone()))
     }
 
-    /// Removes a waiter for which a permit is kept; returns whether there was one.
-    pub(super) fn collect(&mut self, wakes: &Wakes) -> bool {
-        let at = self.waiters.iter().position(|waiter| waiter.is(wakes) && waiter.has_permit());
-        at.and_then(|at| self.waiters.remove(at)).is_some()
+    /// Returns whether a permit is kept for a waiter.
+    pub(super) fn has_permit(&self, wakes: &Wakes) -> bool {
+        self.waiters.iter().any(|waiter| waiter.is(wakes) && waiter.has_permit())
     }
 
     /// Keeps a permit for each waiter for which `take` has one, in order. `take` gets whether the waiter is
@@ -136,7 +139,7 @@ impl Waiter {
         matches!(&self.wakes, Wakes::Acceptor(notifier) if notifier.requests().declines_permits())
     }
 
-    fn has_permit(&self) -> bool {
+    pub(super) fn has_permit(&self) -> bool {
         self.wait_for == WaitFor::Permit && self.stage != Stage::Waiting
     }
 }

@@ -22,6 +22,7 @@ mod random;
 mod rate;
 mod replay;
 mod shutdown;
+mod wakers;
 
 use std::io::Write;
 

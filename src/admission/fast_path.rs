@@ -1,4 +1,4 @@
-//! The counts of a gate in one atomic word, for as long as nothing but its limit matters.
+//! The free permits of a gate in one atomic word, for as long as nothing but its limit matters.
 //!
 //! A permit is acquired and released by one compare-and-swap while the gate has no waiter and no rule besides its limit.
 //! In every other case the state is under the gate's lock. Two places never hold the count at once: the thread that has
@@ -7,71 +7,66 @@
 use std::ops::{Deref, DerefMut};
 
 use super::capacity::Capacity;
-use super::sync::{AtomicU64, Mutex, MutexGuard, Ordering, lock};
+use super::sync::{AtomicI64, Mutex, MutexGuard, Ordering, lock};
 
-/// Permits in use in the low 31 bits, the limit in the next 31, and whether the word is frozen.
+/// The number of free permits, or [`FROZEN`].
 #[derive(Debug)]
-pub(super) struct FastCounts(AtomicU64);
+pub(super) struct FreePermits(AtomicI64);
 
-const BITS: u32 = 31;
-const MASK: u64 = (1 << BITS) - 1;
-const FROZEN: u64 = 1 << (2 * BITS);
+const FROZEN: i64 = -1;
 
 /// The state of a gate, locked, with the word frozen. It thaws when this is dropped, if it may.
 pub(super) struct LockedCapacity<'a> {
     /// Invariant: present until the drop, or until a condition variable takes it.
     state: Option<MutexGuard<'a, Capacity>>,
-    counts: &'a FastCounts,
+    word: &'a FreePermits,
 }
 
-impl FastCounts {
+impl FreePermits {
     /// Creates a frozen word: the first lock thaws it.
     pub(super) fn new() -> Self {
-        Self(AtomicU64::new(FROZEN))
+        Self(AtomicI64::new(FROZEN))
     }
 
     /// Takes a permit, or returns whether the lock must decide.
     #[inline]
     pub(super) fn try_take(&self) -> Result<bool, NeedsLock> {
-        self.update(|word| ((word & MASK) < (word >> BITS) & MASK).then_some(word + 1))
+        let mut free = self.0.load(Ordering::Acquire);
+        while free > 0 {
+            match self.0.compare_exchange_weak(free, free - 1, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return Ok(true),
+                Err(now) => free = now,
+            }
+        }
+        if free == FROZEN { Err(NeedsLock) } else { Ok(false) }
     }
 
     /// Gives a permit back.
     #[inline]
-    pub(super) fn try_give(&self) -> Result<bool, NeedsLock> {
-        self.update(|word| Some(word - 1))
-    }
-
-    #[inline]
-    fn update(&self, change: impl Fn(u64) -> Option<u64>) -> Result<bool, NeedsLock> {
-        let mut seen = self.0.load(Ordering::Acquire);
-        loop {
-            if seen & FROZEN != 0 {
-                return Err(NeedsLock);
-            }
-            let Some(next) = change(seen) else { return Ok(false) };
-            match self.0.compare_exchange_weak(seen, next, Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => return Ok(true),
-                Err(now) => seen = now,
+    pub(super) fn try_give(&self) -> Result<(), NeedsLock> {
+        let mut free = self.0.load(Ordering::Acquire);
+        while free >= 0 {
+            match self.0.compare_exchange_weak(free, free + 1, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return Ok(()),
+                Err(now) => free = now,
             }
         }
+        Err(NeedsLock)
     }
 
     /// Locks the state, which then has the count.
     pub(super) fn lock<'a>(&'a self, state: &'a Mutex<Capacity>) -> LockedCapacity<'a> {
         let mut state = lock(state);
-        let word = self.0.fetch_or(FROZEN, Ordering::AcqRel);
-        if word & FROZEN == 0 {
-            state.in_use = u32::try_from(word & MASK).unwrap_or(u32::MAX);
+        if let Ok(free) = u32::try_from(self.0.swap(FROZEN, Ordering::AcqRel)) {
+            state.in_use = state.limits.limit - free;
         }
-        LockedCapacity { state: Some(state), counts: self }
+        LockedCapacity { state: Some(state), word: self }
     }
 
     /// Gives the count back to the word, if nothing but the limit matters.
     fn thaw(&self, state: &Capacity) {
-        if state.is_plain() {
-            let limit = u64::from(state.limits.limit).min(MASK);
-            self.0.store(limit << BITS | u64::from(state.in_use), Ordering::Release);
+        if let (true, Some(free)) = (state.is_plain(), state.limits.limit.checked_sub(state.in_use)) {
+            self.0.store(i64::from(free), Ordering::Release);
         }
     }
 }
@@ -108,7 +103,7 @@ impl DerefMut for LockedCapacity<'_> {
 impl Drop for LockedCapacity<'_> {
     fn drop(&mut self) {
         if let Some(state) = &self.state {
-            self.counts.thaw(state);
+            self.word.thaw(state);
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use super::capacity::{Capacity, Limits};
-use super::fast_path::{FastCounts, LockedCapacity, NeedsLock};
+use super::fast_path::{FreePermits, LockedCapacity, NeedsLock};
 use super::notifier::Notifier;
 use super::permit::Permit;
 use super::refusal::Refusal;
@@ -107,7 +107,7 @@ pub struct GateBuilder {
 
 /// What all handles and permits of a gate share: its state under one lock, and a fast path beside it.
 pub(super) struct Shared {
-    counts: FastCounts,
+    free: FreePermits,
     state: Mutex<Capacity>,
     idle: Condvar,
 }
@@ -195,11 +195,16 @@ impl Gate {
     #[inline]
     #[must_use]
     pub fn try_acquire(&self) -> Option<Permit> {
-        let taken = match self.shared.counts.try_take() {
+        let taken = match self.shared.free.try_take() {
             Ok(taken) => taken,
-            Err(NeedsLock) => self.shared.lock().take(self.privileged),
+            Err(NeedsLock) => self.take_locked(),
         };
         taken.then(|| self.permit())
+    }
+
+    #[cold]
+    fn take_locked(&self) -> bool {
+        self.shared.lock().take(self.privileged)
     }
 
     /// Waits until no permit is in use, for at most `timeout` (`None`: without a bound). Returns whether none is.
@@ -292,7 +297,7 @@ impl GateBuilder {
     #[must_use]
     pub fn build(self) -> Gate {
         let shared = Shared {
-            counts: FastCounts::new(),
+            free: FreePermits::new(),
             state: Mutex::new(Capacity::new(self.limits)),
             idle: Condvar::new(),
         };
@@ -319,7 +324,7 @@ impl Semaphore for Gate {
 
     fn cancel(&self, mut permit: Permit) {
         let Some((shared, handshaking)) = permit.take() else { return };
-        if shared.counts.try_give().is_err() {
+        if shared.free.try_give().is_err() {
             shared.change(WaitFor::Permit, |capacity| capacity.give_unused(handshaking, self.privileged));
         }
     }
@@ -342,15 +347,20 @@ impl Semaphore for Gate {
 
 impl Shared {
     pub(super) fn lock(&self) -> LockedCapacity<'_> {
-        self.counts.lock(&self.state)
+        self.free.lock(&self.state)
     }
 
     /// Releases a permit; `handshaking` is asked for where that matters.
     #[inline]
     pub(super) fn release(&self, handshaking: impl FnOnce() -> bool) {
-        if self.counts.try_give().is_err() {
-            self.change(WaitFor::Release, |capacity| capacity.give(handshaking()));
+        if self.free.try_give().is_err() {
+            self.release_locked(handshaking());
         }
+    }
+
+    #[cold]
+    fn release_locked(&self, handshaking: bool) {
+        self.change(WaitFor::Release, |capacity| capacity.give(handshaking));
     }
 
     /// Changes the state, grants what that makes available to the waiters in the same step, and then wakes them.

@@ -77,7 +77,7 @@ pub trait Acceptor: Sized {
     fn begin(&mut self, forgettable: bool, sealed: Sealed);
 
     #[doc(hidden)]
-    fn advance(&mut self, sealed: Sealed) -> Step<Self::Stream, Self::Permit>;
+    fn advance(&mut self, sealed: Sealed) -> Step<Connection<Self::Stream, Self::Permit>>;
 
     /// Returns a handle to pause, stop, shut down and observe the acceptor from any thread, and from inside a pass.
     #[must_use]
@@ -158,8 +158,9 @@ impl<B: Backend, G: Semaphore, F: Filter> Acceptor for AcceptCore<B, G, F> {
     }
 
     #[inline]
-    fn advance(&mut self, _: Sealed) -> Step<B::Stream, Self::Permit> {
-        Self::advance(self)
+    fn advance(&mut self, _: Sealed) -> Step<Connection<B::Stream, Self::Permit>> {
+        let taken = Self::advance(self)?;
+        Some(taken.map(|(stream, gate, filter)| Connection::new(stream, (gate, filter)).with_peer(self.peer)))
     }
 
     fn control(&self) -> Control {

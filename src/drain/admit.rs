@@ -4,13 +4,12 @@ use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-use super::attempt::Attempt;
+use super::attempt::Missed;
 use super::backend::{Backend, Peek};
-use super::core::{AcceptCore, PassEnd, PermitsOf};
+use super::core::{AcceptCore, Parts, PassEnd};
 use super::counters::AtomicCounters;
 use super::errno::Errno;
 use super::phase::BlockReason;
-use crate::admission::connection::Connection;
 use crate::admission::connection_info::{ConnectionInfo, ConnectionSource, Credentials};
 use crate::admission::filter::{Filter, Reserved};
 use crate::admission::refusal::{Cause, Refusal, Rejection};
@@ -19,51 +18,50 @@ use crate::admission::semaphore::Semaphore;
 impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
     /// Admits a connection, or refuses it (P5). Whatever panics here, the connection is closed first, and what was
     /// reserved for it is cancelled after that (P4).
-    #[inline]
-    pub(super) fn admit_or_refuse(
-        &mut self,
-        stream: B::Stream,
-        peer: Option<SocketAddr>,
-        reserved: Result<F::Permit, Rejection>,
-    ) -> Option<Connection<B::Stream, PermitsOf<G, F>>> {
-        let admitted = self.admit(stream, peer, reserved);
-        if admitted.is_none() {
-            self.cancel_permit();
-            self.has_refused();
-        }
-        admitted
-    }
-
-    #[inline]
-    fn admit(
-        &mut self,
-        stream: B::Stream,
-        peer: Option<SocketAddr>,
-        reserved: Result<F::Permit, Rejection>,
-    ) -> Option<Connection<B::Stream, PermitsOf<G, F>>> {
-        let mut reserved = reserved.map(|permit| Reserved::new(&self.filter, permit));
-        // Declared last, so that it is closed first.
-        let mut arrival =
-            Arrival { backend: &self.backend, counters: &self.shared.counters, stream: Some(stream), peer };
-        if self.pass.permit.is_none() && reserved.is_ok() {
+    #[inline(always)]
+    pub(super) fn admit(&mut self, stream: B::Stream, reserved: F::Permit) -> Result<Parts<B, G, F>, Missed> {
+        let mut reserved = Reserved::new(&self.filter, reserved);
+        if self.permit.is_none() {
             // At a gate that sheds.
-            self.pass.permit = self.gate.try_acquire();
+            self.permit = self.gate.try_acquire();
         }
-        let rejection = match (&mut reserved, &self.pass.permit) {
-            (Err(rejection), _) => rejection.clone(),
-            (Ok(_), None) => {
-                Rejection::new(Cause::Full, self.gate.sheds().cloned().unwrap_or(Refusal::Close))
-            }
-            (Ok(reserved), Some(_)) => match reserved.admit(&ConnectionInfo::new(&arrival)) {
+        // Declared last, so that it is closed first.
+        let arrival = Arrival {
+            backend: &self.backend,
+            counters: &self.shared.counters,
+            stream: Some(stream),
+            peer: &self.peer,
+        };
+        let rejection = match self.permit {
+            None => Rejection::new(Cause::Full, self.gate.sheds().cloned().unwrap_or(Refusal::Close)),
+            Some(_) => match reserved.admit(&ConnectionInfo::new(&arrival)) {
                 Err(rejection) => rejection,
-                Ok(permit) => {
-                    let stream = arrival.deliver()?;
-                    return Some(Connection::new(stream, (self.pass.permit.take()?, permit)).with_peer(peer));
+                Ok(filters) => {
+                    let stream =
+                        arrival.deliver().expect("a connection that is neither refused nor delivered");
+                    let permit = self.permit.take().expect("it was checked above");
+                    return Ok((stream, permit, filters));
                 }
             },
         };
         arrival.refuse(&rejection);
-        None
+        drop(reserved);
+        self.cancel_permit();
+        self.has_refused();
+        Err(Missed::Retry)
+    }
+
+    /// Accepts one connection, and refuses it.
+    #[cold]
+    pub(super) fn accept_to_refuse(&mut self, rejection: &Rejection) -> Missed {
+        match self.attempt() {
+            Ok(stream) => {
+                self.refuse_arrival(stream, rejection);
+                self.cancel_permit();
+                Missed::Retry
+            }
+            Err(missed) => missed,
+        }
     }
 
     /// Counts one more refusal. If it was the last for now, nothing is accepted until the next may be refused.
@@ -112,36 +110,28 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
             && self.may_refuse().is_ok()
             && matches!(self.backend.peek(), Peek::Pending | Peek::ClosedPending)
         {
-            match self.refuse_with_reserve(&rejection)? {
-                Attempt::Taken(()) | Attempt::Retry => {}
-                Attempt::Stop(end) => return matches!(end, PassEnd::ListenerClosed(_)).then_some(end),
+            if let Missed::End(end) = self.refuse_with_reserve(&rejection)? {
+                return matches!(end, PassEnd::ListenerClosed(_)).then_some(end);
             }
         }
         None
     }
 
-    /// Accepts one connection with the reserve descriptor and refuses it; `None` without a reserve.
-    pub(super) fn refuse_with_reserve(&mut self, rejection: &Rejection) -> Option<Attempt<()>> {
-        if !self.backend.release_reserve() {
+    /// Accepts one connection with the reserve descriptor and refuses it; `None` without a reserve, or beyond the budget.
+    pub(super) fn refuse_with_reserve(&mut self, rejection: &Rejection) -> Option<Missed> {
+        if self.pass.left == 0 || !self.backend.release_reserve() {
             return None;
         }
-        let attempt = match self.attempt() {
-            Attempt::Taken((stream, _)) => {
-                self.refuse_arrival(stream, rejection);
-                Attempt::Taken(())
-            }
-            Attempt::Retry => Attempt::Retry,
-            Attempt::Stop(end) => Attempt::Stop(end),
-        };
+        let missed = self.accept_to_refuse(rejection);
         // Another thread may have taken the descriptor: then the end of a later pass opens the reserve.
         self.reserve_fd_missing = !self.backend.make_reserve();
-        Some(attempt)
+        Some(missed)
     }
 
     /// Refuses a connection for which nothing was reserved.
     pub(super) fn refuse_arrival(&mut self, stream: B::Stream, rejection: &Rejection) {
         let (backend, counters) = (&self.backend, &self.shared.counters);
-        Arrival { backend, counters, stream: Some(stream), peer: None }.refuse(rejection);
+        Arrival { backend, counters, stream: Some(stream), peer: &None }.refuse(rejection);
         self.has_refused();
     }
 }
@@ -151,18 +141,18 @@ struct Arrival<'a, B: Backend> {
     backend: &'a B,
     counters: &'a AtomicCounters,
     stream: Option<B::Stream>,
-    peer: Option<SocketAddr>,
+    peer: &'a Option<SocketAddr>,
 }
 
 impl<B: Backend> Arrival<'_, B> {
     #[inline]
-    fn deliver(&mut self) -> Option<B::Stream> {
+    fn deliver(mut self) -> Option<B::Stream> {
         self.counters.delivered.add();
         self.stream.take()
     }
 
     #[cold]
-    fn refuse(&mut self, rejection: &Rejection) {
+    fn refuse(mut self, rejection: &Rejection) {
         if let Some(stream) = self.stream.take() {
             self.counters.refused(rejection.cause);
             self.backend.refuse(stream, &rejection.refusal);
@@ -195,8 +185,9 @@ impl<B: Backend> ConnectionSource for Arrival<'_, B> {
 impl<B: Backend> Drop for Arrival<'_, B> {
     #[inline]
     fn drop(&mut self) {
+        let Self { backend, counters, peer, .. } = *self;
         if self.stream.is_some() {
-            self.refuse(&Rejection::close());
+            Arrival { backend, counters, stream: self.stream.take(), peer }.refuse(&Rejection::close());
         }
     }
 }

@@ -41,8 +41,8 @@ pub trait Backend: Send + Sync {
     /// A connection: owned, non-blocking, close-on-exec.
     type Stream;
 
-    /// Accepts the oldest connection, with its peer's address if `with_peer` is set and its family has one.
-    fn accept(&self, with_peer: bool) -> Result<(Self::Stream, Option<SocketAddr>), Errno>;
+    /// Accepts the oldest connection. Writes its peer's address to `peer`, or `None` if its family has none.
+    fn accept(&self, peer: Option<&mut Option<SocketAddr>>) -> Result<Self::Stream, Errno>;
 
     /// Closes a connection as asked. Never blocks.
     fn refuse(&self, stream: Self::Stream, refusal: &Refusal);

@@ -6,23 +6,26 @@
 //! settles with the kernel *when it begins* ([`AcceptCore::begin`]), before user code runs: edge-triggered, or blocked
 //! until now, it arms. Whatever happens after that (the loop is left, the iterator forgotten, the body panics) needs no
 //! clean-up.
+//!
+//! Four functions are inlined by force: without that the compiler leaves calls and copies in the path of each connection,
+//! and `cargo bench --bench instructions` exceeds its bound.
 #![cfg_attr(not(feature = "sim"), allow(unreachable_pub, reason = "public behind `sim`"))]
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::attempt::Attempt;
+use super::attempt::Missed;
 use super::backend::{Backend, Peek};
 use super::backoff::Backoff;
 use super::config::Config;
 use super::control::{Control, SharedState};
 use super::errno::Errno;
-use super::pass::{Pass, QueueLength};
+use super::pass::{Pass, Then};
 use super::phase::{BlockReason, Blocked, Closed, Phase};
 use super::predict::BurstPredictor;
 use super::shutdown::Ending;
 use super::state::ListenerClosed;
 use super::trigger::EmptyCheck;
-use crate::admission::connection::Connection;
 use crate::admission::filter::{Filter, Reservation, Reserved};
 use crate::admission::gcra::Gcra;
 use crate::admission::notifier::Notifier;
@@ -43,9 +46,13 @@ pub struct AcceptCore<B: Backend, G: Semaphore, F: Filter> {
     pub(super) phase: Phase,
     /// The graceful shutdown, from the command to its end.
     pub(super) ending: Option<Ending>,
-    pub(super) pass: Pass<G::Permit>,
+    pub(super) pass: Pass,
+    /// The gate's permit that this pass has reserved, and no connection has used yet.
+    pub(super) permit: Option<G::Permit>,
+    /// The peer of the last connection, if the accepts read it.
+    pub(super) peer: Option<SocketAddr>,
     /// The configured check, or the next best that the listener supports.
-    empty_check: EmptyCheck,
+    pub(super) empty_check: EmptyCheck,
     predictor: BurstPredictor,
     /// Whether the last pass found that the owner had been notified: then its event may say nothing of the queue.
     notified_last_pass: bool,
@@ -66,11 +73,10 @@ pub struct AcceptCore<B: Backend, G: Semaphore, F: Filter> {
     pub(super) refusal_log: super::tracing::RefusalLog,
 }
 
-/// The permits of a connection, before they are put together.
-pub(super) type PermitsOf<G, F> = (<G as Semaphore>::Permit, <F as Filter>::Permit);
+/// A connection and its permits, before they are put together.
+pub(crate) type Parts<B, G, F> = (<B as Backend>::Stream, <G as Semaphore>::Permit, <F as Filter>::Permit);
 /// One step of a pass: a connection, the news that the listener is closed, or the end.
-pub type Step<S, P> = Option<Result<Connection<S, P>, ListenerClosed>>;
-type StepOf<B, G, F> = Step<<B as Backend>::Stream, PermitsOf<G, F>>;
+pub type Step<C> = Option<Result<C, ListenerClosed>>;
 
 /// The reason why a pass takes no further connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +112,8 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
             phase: Phase::Listening,
             ending: None,
             pass: Pass::ended(),
+            permit: None,
+            peer: None,
             empty_check,
             predictor: BurstPredictor::default(),
             // A connection that was queued before the first wait has no event yet, and a first pass without one is
@@ -137,6 +145,12 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
         &mut self.backend
     }
 
+    /// Returns the peer of the last connection, if the accepts read it.
+    #[inline]
+    pub(crate) const fn peer(&self) -> Option<SocketAddr> {
+        if self.config.with_peer { self.peer } else { None }
+    }
+
     /// Returns a handle for other threads.
     pub fn control(&self) -> Control {
         Control { notifier: Arc::clone(&self.notifier), shared: Arc::clone(&self.shared) }
@@ -146,7 +160,7 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
     ///
     /// `forgettable`: the first step may never follow.
     #[inline]
-    pub(super) fn begin(&mut self, forgettable: bool) {
+    pub(crate) fn begin(&mut self, forgettable: bool) {
         self.close_pass();
         self.shared.counters.passes.add();
         let listening = matches!(self.phase, Phase::Listening) && self.ending.is_none();
@@ -183,7 +197,7 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
             Phase::Blocked { on: Blocked::Full, .. } => {
                 // It keeps its turn in the wait queue (P11).
                 if let Enqueued::Acquired(permit) = self.gate.enqueue(&self.notifier, WaitFor::Permit) {
-                    self.pass.permit = Some(permit);
+                    self.permit = Some(permit);
                     self.listen();
                     // If this pass is forgotten before its first step, another must hand the permit on. A look at the
                     // queue would not do: another process may take what it shows.
@@ -201,40 +215,41 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
 
     /// Returns the next connection of the pass, or ends it.
     #[inline]
-    pub(super) fn advance(&mut self) -> StepOf<B, G, F> {
+    pub(crate) fn advance(&mut self) -> Step<Parts<B, G, F>> {
         // The last step of most passes.
         if self.pass.has_all() && !self.notifier.requests().interrupts() && self.ending.is_none() {
             self.close_pass();
             return None;
         }
-        self.step()
-    }
-
-    fn step(&mut self) -> StepOf<B, G, F> {
-        /// A filter, a subscriber or a stream may panic: then another pass settles what this one could not (P13).
-        struct WakeOnPanic<'a, B: Backend, G: Semaphore, F: Filter>(&'a mut AcceptCore<B, G, F>);
-        impl<B: Backend, G: Semaphore, F: Filter> Drop for WakeOnPanic<'_, B, G, F> {
-            fn drop(&mut self) {
-                self.0.cancel_permit();
-                self.0.notifier.self_wake();
-            }
-        }
         let pass = WakeOnPanic(self);
-        let step = pass.0.take_next();
+        let step = loop {
+            match pass.0.accept_one() {
+                Ok(connection) => break Some(Ok(connection)),
+                Err(Missed::Retry) => {}
+                Err(Missed::End(end)) => break pass.0.end(end).map(Err),
+            }
+        };
         std::mem::forget(pass);
         step
     }
 
-    fn take_next(&mut self) -> StepOf<B, G, F> {
-        loop {
-            let accepted = match self.may_accept().and_then(|()| self.reserve()) {
-                Ok(reserved) => self.accept_one(reserved),
-                Err(end) => Attempt::Stop(end),
-            };
-            match accepted {
-                Attempt::Taken(connection) => return Some(Ok(connection)),
-                Attempt::Retry => {}
-                Attempt::Stop(end) => return self.end(end),
+    /// Accepts one connection, and admits or refuses it.
+    #[inline(always)]
+    fn accept_one(&mut self) -> Result<Parts<B, G, F>, Missed> {
+        self.may_accept()?;
+        let reserved = match self.reserve()? {
+            Reservation::Granted(permit) => permit,
+            Reservation::RetryAfter(wait) => return Err(PassEnd::Block(BlockReason::Throttled(wait)).into()),
+            Reservation::Rejected(rejection) => return Err(self.accept_to_refuse(&rejection)),
+        };
+        match self.attempt() {
+            Ok(stream) => self.admit(stream, reserved),
+            Err(missed) => {
+                if matches!(missed, Missed::End(_)) {
+                    self.cancel_permit();
+                }
+                drop(Reserved::new(&self.filter, reserved));
+                Err(missed)
             }
         }
     }
@@ -242,7 +257,7 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
     /// Checks everything but the gate and the filter: whether the pass may take another connection.
     #[inline]
     fn may_accept(&mut self) -> Result<(), PassEnd> {
-        if self.pass.over {
+        if self.pass.left == 0 {
             return Err(PassEnd::Done);
         }
         let requests = self.notifier.requests();
@@ -265,38 +280,33 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
         if self.refusals_resume_at.is_some() {
             self.may_refuse()?;
         }
-        if self.pass.left == 0 {
-            return Err(PassEnd::Done);
-        }
         self.look()
     }
 
     /// Checks that a connection is pending; asks the kernel only where that is unknown (P14).
     #[inline]
     fn look(&mut self) -> Result<(), PassEnd> {
-        match self.pass.queue {
-            QueueLength::Exactly(0) => Err(PassEnd::Done),
-            QueueLength::Exactly(_) | QueueLength::NotEmpty | QueueLength::UntilEagain => Ok(()),
-            QueueLength::Count => match self.backend.queue_length() {
-                // Zero alone proves nothing: another kernel may not report it.
-                None | Some(0) => self.peek(),
-                Some(length) => {
-                    self.predictor.learn(length);
-                    self.pass.queue = QueueLength::Exactly(length);
-                    Ok(())
-                }
-            },
-            QueueLength::Peek => self.peek(),
-        }
+        if self.pass.pending > 0 { Ok(()) } else { self.look_at_queue() }
     }
 
-    fn peek(&mut self) -> Result<(), PassEnd> {
+    fn look_at_queue(&mut self) -> Result<(), PassEnd> {
+        let length = match self.pass.then {
+            Then::End => return Err(PassEnd::Done),
+            Then::ReadLength => self.backend.queue_length(),
+            Then::Peek => None,
+        };
+        // Zero alone proves nothing: another kernel may not report it.
+        if let Some(length @ 1..) = length {
+            self.predictor.learn(length);
+            self.pass.saw_length(length);
+            return Ok(());
+        }
         match self.backend.peek() {
-            Peek::Pending => self.pass.queue = QueueLength::NotEmpty,
+            Peek::Pending => self.pass.saw_one(),
             Peek::ClosedPending => self.drain_closed_listener(),
             Peek::Closed => return Err(PassEnd::ListenerClosed(None)),
             Peek::Empty => {
-                if self.pass.counts() {
+                if self.pass.counts {
                     self.predictor.learn(self.pass.taken);
                 }
                 return Err(PassEnd::Done);
@@ -307,52 +317,24 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
 
     /// Reserves the permits of the next connection: the gate's (P3), which stays with the pass until it is delivered, and
     /// the filter's.
-    #[inline]
-    fn reserve(&mut self) -> Result<Result<F::Permit, Rejection>, PassEnd> {
+    #[inline(always)]
+    fn reserve(&mut self) -> Result<Reservation<F::Permit>, PassEnd> {
         if let Some(refusal) = self.ending.as_ref().and_then(Ending::refuses) {
-            return Ok(Err(Rejection::new(Cause::Shutdown, refusal.clone())));
+            return Ok(Reservation::Rejected(Rejection::new(Cause::Shutdown, refusal.clone())));
         }
         // A gate that sheds is asked after the accept.
-        if self.pass.permit.is_none() && self.gate.sheds().is_none() {
-            self.pass.permit = match self.gate.try_acquire() {
+        if self.permit.is_none() && self.gate.sheds().is_none() {
+            self.permit = match self.gate.try_acquire() {
                 None => Some(self.block_on_gate()?),
                 permit => permit,
             };
         }
-        match self.filter.reserve() {
-            Reservation::Granted(granted) => Ok(Ok(granted)),
-            Reservation::Rejected(rejection) => Ok(Err(rejection)),
-            Reservation::RetryAfter(wait) => Err(PassEnd::Block(BlockReason::Throttled(wait))),
-        }
-    }
-
-    /// Accepts one connection, and admits or refuses it.
-    #[inline]
-    #[allow(clippy::type_complexity, reason = "the step's connection")]
-    fn accept_one(
-        &mut self,
-        reserved: Result<F::Permit, Rejection>,
-    ) -> Attempt<Connection<B::Stream, PermitsOf<G, F>>> {
-        match self.attempt() {
-            Attempt::Taken((stream, peer)) => match self.admit_or_refuse(stream, peer, reserved) {
-                Some(connection) => Attempt::Taken(connection),
-                None => Attempt::Retry,
-            },
-            Attempt::Retry => {
-                self.cancel_filter(reserved);
-                Attempt::Retry
-            }
-            Attempt::Stop(end) => {
-                // Before it blocks: a waiter must not be woken by its own permit.
-                self.cancel_permit();
-                self.cancel_filter(reserved);
-                Attempt::Stop(end)
-            }
-        }
+        Ok(self.filter.reserve())
     }
 
     /// The one exit of every pass.
-    fn end(&mut self, end: PassEnd) -> StepOf<B, G, F> {
+    #[inline(never)]
+    fn end(&mut self, end: PassEnd) -> Option<ListenerClosed> {
         self.cancel_permit();
         match end {
             PassEnd::Done => self.close_pass(),
@@ -372,13 +354,8 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
         if self.ending.is_some() {
             self.check_shutdown();
         }
-        self.news()
-    }
-
-    /// The news that the listener is closed, once.
-    fn news(&mut self) -> StepOf<B, G, F> {
         match &mut self.phase {
-            Phase::Closed(Closed::Listener { owed }) => owed.take().map(Err),
+            Phase::Closed(Closed::Listener { owed }) => owed.take(),
             _ => None,
         }
     }
@@ -386,22 +363,14 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
     /// Cancels the permit that no connection of this pass has used.
     #[inline]
     pub(super) fn cancel_permit(&mut self) {
-        if let Some(permit) = self.pass.permit.take() {
+        if let Some(permit) = self.permit.take() {
             self.gate.cancel(permit);
         }
     }
 
-    fn cancel_filter(&self, reserved: Result<F::Permit, Rejection>) {
-        if let Ok(permit) = reserved {
-            drop(Reserved::new(&self.filter, permit));
-        }
-    }
-
-    fn new_pass(&mut self, doubt: bool) -> Pass<G::Permit> {
+    fn new_pass(&mut self, doubt: bool) -> Pass {
         let budget = self.config.budget;
-        if self.draining_closed_listener {
-            Pass::all(budget, doubt, EmptyCheck::UntilEagain)
-        } else if self.empty_check != EmptyCheck::UntilEagain && !self.predictor.counts() {
+        if self.empty_check != EmptyCheck::UntilEagain && !self.predictor.counts() {
             Pass::one(budget, doubt)
         } else {
             Pass::all(budget, doubt, self.empty_check)
@@ -417,8 +386,18 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
             if self.reserve_fd_missing {
                 self.reserve_fd_missing = !self.backend.make_reserve();
             }
+            self.cancel_permit();
         }
-        self.cancel_permit();
+    }
+}
+
+/// A filter, a subscriber or a stream may panic: then another pass settles what this one could not (P13).
+struct WakeOnPanic<'a, B: Backend, G: Semaphore, F: Filter>(&'a mut AcceptCore<B, G, F>);
+
+impl<B: Backend, G: Semaphore, F: Filter> Drop for WakeOnPanic<'_, B, G, F> {
+    fn drop(&mut self) {
+        self.0.cancel_permit();
+        self.0.notifier.self_wake();
     }
 }
 

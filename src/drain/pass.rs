@@ -2,84 +2,85 @@
 
 use super::trigger::EmptyCheck;
 
-/// From one call of `ready` or `drain` to its end. `P` is the gate's permit.
+/// From one call of `ready` or `drain` to its end.
 #[derive(Clone, Debug)]
-pub(super) struct Pass<P> {
-    /// Attempts left of the budget.
+pub(super) struct Pass {
+    /// Attempts left of the budget; 0 once the pass has ended.
     pub(super) left: u32,
     /// Connections taken from the queue.
     pub(super) taken: u32,
-    pub(super) queue: QueueLength,
-    /// The knowledge of the queue after the connection that the event reported is taken.
-    after_reported: QueueLength,
-    /// A permit that no connection has used yet.
-    pub(super) permit: Option<P>,
+    /// Connections that are pending for certain: those that the event reported, or a look at the queue.
+    pub(super) pending: u32,
+    pub(super) then: Then,
+    /// It looks for the end of the queue, and so learns how long the queue was.
+    pub(super) counts: bool,
     /// The pass has ended and is counted.
     pub(super) over: bool,
 }
 
-/// The knowledge that a pass has of the queue.
+/// What a pass does when it has taken all connections that it knows of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum QueueLength {
-    /// At least one: the event says so, or a look.
-    NotEmpty,
-    /// Unknown: look at the queue.
+pub(super) enum Then {
+    /// It ends. Later arrivals have an event of their own.
+    End,
+    /// It looks at the queue.
     Peek,
-    /// Unknown: read the length.
-    Count,
-    /// The length when it was read. Later arrivals have an event of their own.
-    Exactly(u32),
-    /// Unknown, and not asked for: accept until EAGAIN.
-    UntilEagain,
+    /// It reads the length of the queue.
+    ReadLength,
 }
 
-impl<P> Pass<P> {
+impl Pass {
     /// A pass that has ended.
     pub(super) const fn ended() -> Self {
-        let queue = QueueLength::Exactly(0);
-        Self { left: 0, taken: 0, queue, after_reported: QueueLength::Peek, permit: None, over: true }
+        Self { left: 0, taken: 0, pending: 0, then: Then::End, counts: false, over: true }
     }
 
     /// A pass that takes one connection. In doubt of the event, it looks first.
     #[inline]
     pub(super) const fn one(budget: u32, doubt: bool) -> Self {
-        let queue = if doubt { QueueLength::Peek } else { QueueLength::NotEmpty };
-        let after_reported = QueueLength::Exactly(0);
-        Self { left: budget, taken: 0, queue, after_reported, permit: None, over: false }
+        let (pending, then) = if doubt { (0, Then::Peek) } else { (1, Then::End) };
+        Self { left: budget, taken: 0, pending, then, counts: false, over: false }
     }
 
     /// A pass that takes all that is pending, within the budget.
     #[inline]
     pub(super) const fn all(budget: u32, doubt: bool, check: EmptyCheck) -> Self {
-        let queue = match check {
-            EmptyCheck::UntilEagain => QueueLength::UntilEagain,
-            EmptyCheck::QueueLength => QueueLength::Count,
-            EmptyCheck::Poll if doubt => QueueLength::Peek,
-            EmptyCheck::Poll => QueueLength::NotEmpty,
+        let (pending, then) = match check {
+            // Until EAGAIN says otherwise.
+            EmptyCheck::UntilEagain => (u32::MAX, Then::End),
+            EmptyCheck::QueueLength => (0, Then::ReadLength),
+            EmptyCheck::Poll if doubt => (0, Then::Peek),
+            EmptyCheck::Poll => (1, Then::Peek),
         };
-        Self { left: budget, taken: 0, queue, after_reported: QueueLength::Peek, permit: None, over: false }
+        Self { left: budget, taken: 0, pending, then, counts: true, over: false }
+    }
+
+    /// A look has shown that a connection is pending.
+    pub(super) const fn saw_one(&mut self) {
+        self.pending = 1;
+        self.then = if self.counts { Then::Peek } else { Then::End };
+    }
+
+    /// The length of the queue was read.
+    pub(super) const fn saw_length(&mut self, length: u32) {
+        (self.pending, self.then) = (length, Then::End);
+    }
+
+    /// The queue is emptied until EAGAIN.
+    pub(super) const fn until_eagain(&mut self) {
+        self.saw_length(u32::MAX);
     }
 
     /// One connection has left the queue.
     #[inline]
-    pub(super) fn took(&mut self) {
+    pub(super) const fn took(&mut self) {
         self.taken += 1;
-        self.queue = match self.queue {
-            QueueLength::NotEmpty => self.after_reported,
-            QueueLength::Exactly(left) => QueueLength::Exactly(left.saturating_sub(1)),
-            other => other,
-        };
+        self.pending = self.pending.saturating_sub(1);
     }
 
     /// Returns whether it has taken everything that it began for.
     #[inline]
     pub(super) fn has_all(&self) -> bool {
-        self.left == 0 || matches!(self.queue, QueueLength::Exactly(0))
-    }
-
-    /// Returns whether it looks for the end of the queue, and so learns how long the queue was.
-    #[inline]
-    pub(super) fn counts(&self) -> bool {
-        matches!(self.after_reported, QueueLength::Peek)
+        self.pending == 0 && self.then == Then::End
     }
 }

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::attempt::Attempt;
+use super::attempt::Missed;
 use super::backend::{Backend, Peek};
 use super::core::{AcceptCore, PassEnd};
 use super::counters::Counters;
@@ -197,28 +197,24 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
                 emptied = true;
                 break;
             }
-            let attempt = match self.attempt() {
-                Attempt::Taken((stream, _)) => {
-                    self.refuse_arrival(stream, rejection);
-                    let _ = self.backend.make_reserve();
-                    Attempt::Taken(())
-                }
-                Attempt::Stop(PassEnd::Block(reason @ BlockReason::Exhausted(errno)))
+            let missed = match self.accept_to_refuse(rejection) {
+                missed @ Missed::End(PassEnd::Block(BlockReason::Exhausted(errno)))
                     if errno.is_descriptors() =>
                 {
-                    self.refuse_with_reserve(rejection).unwrap_or(Attempt::Stop(PassEnd::Block(reason)))
+                    self.refuse_with_reserve(rejection).unwrap_or(missed)
                 }
-                Attempt::Retry => Attempt::Retry,
-                Attempt::Stop(end) => Attempt::Stop(end),
+                missed => missed,
             };
-            match attempt {
-                Attempt::Taken(()) | Attempt::Retry => {}
+            match missed {
+                Missed::Retry => {
+                    let _ = self.backend.make_reserve();
+                }
                 // EAGAIN or a fatal error: a Unix listener that is shut down is reported as not empty forever.
-                Attempt::Stop(PassEnd::Done | PassEnd::ListenerClosed(_)) => {
+                Missed::End(PassEnd::Done | PassEnd::ListenerClosed(_)) => {
                     emptied = true;
                     break;
                 }
-                Attempt::Stop(_) => break,
+                Missed::End(_) => break,
             }
         }
         self.close_pass();

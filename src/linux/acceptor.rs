@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::backend::EpollBackend;
 use super::listener::Listener;
+use crate::admission::connection::Connection;
 use crate::admission::filter::Filter;
 use crate::admission::gate::Gate;
 use crate::admission::permit::Permit;
@@ -69,18 +70,20 @@ impl<L: Listener, F: Filter> Acceptor for EpollAcceptor<L, F> {
     type Permit = Permit<F::Permit>;
 
     #[inline]
-    fn begin(&mut self, forgettable: bool, sealed: Sealed) {
-        self.core.begin(forgettable, sealed);
+    fn begin(&mut self, forgettable: bool, _: Sealed) {
+        self.core.begin(forgettable);
     }
 
     #[inline]
-    fn advance(&mut self, sealed: Sealed) -> Step<L::Stream, Permit<F::Permit>> {
-        let permit = |(gate, filters): (Option<Permit>, F::Permit)| {
-            gate.unwrap_or_else(Permit::unlimited).with_filters(filters)
-        };
-        // Converted after it is counted and has its permit: a conversion that panics loses neither (P13).
-        let taken = self.core.advance(sealed)?;
-        Some(taken.map(|connection| connection.map_permit(permit).map(L::Stream::from)))
+    fn advance(&mut self, _: Sealed) -> Step<Connection<L::Stream, Permit<F::Permit>>> {
+        match self.core.advance()? {
+            // Converted after it is counted and has its permit: a conversion that panics loses neither (P13).
+            Ok((stream, gate, filters)) => {
+                let permit = gate.unwrap_or_else(Permit::unlimited).with_filters(filters);
+                Some(Ok(Connection::new(L::Stream::from(stream), permit).with_peer(self.core.peer())))
+            }
+            Err(closed) => Some(Err(closed)),
+        }
     }
 
     fn control(&self) -> Control {

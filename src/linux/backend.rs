@@ -189,17 +189,18 @@ impl<L: Listener> Backend for EpollBackend<L> {
     type Stream = OwnedFd;
 
     #[inline]
-    fn accept(&self, with_peer: bool) -> Result<(OwnedFd, Option<SocketAddr>), Errno> {
+    fn accept(&self, peer: Option<&mut Option<SocketAddr>>) -> Result<OwnedFd, Errno> {
         const FLAGS: i32 = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
-        let (stream, peer) = match with_peer {
-            false => (sys::accept4(self.fd(), FLAGS)?, None),
-            true => {
+        let stream = match peer {
+            None => sys::accept4(self.fd(), FLAGS)?,
+            Some(peer) => {
                 let (stream, address) = sys::accept4_with_peer(self.fd(), FLAGS)?;
-                (stream, PeerAddr::from_bytes(address.as_bytes()).canonical().socket_addr())
+                *peer = PeerAddr::from_bytes(address.as_bytes()).canonical().socket_addr();
+                stream
             }
         };
         self.restore_min_ttl(stream.as_fd());
-        Ok((stream, peer))
+        Ok(stream)
     }
 
     fn refuse(&self, stream: OwnedFd, refusal: &Refusal) {
@@ -267,14 +268,14 @@ impl<L: Listener> Backend for EpollBackend<L> {
 
     #[inline]
     fn arm(&self) -> Result<(), Errno> {
-        if !self.modifiable.load(Ordering::Relaxed) {
-            return self.replace(self.armed);
+        if self.modifiable.load(Ordering::Relaxed) {
+            match self.modify(self.armed) {
+                // Another owner of the epoll has deleted it.
+                Err(errno) if errno.number() == libc::ENOENT => {}
+                result => return result,
+            }
         }
-        match self.modify(self.armed) {
-            // Another owner of the epoll has deleted it.
-            Err(errno) if errno.number() == libc::ENOENT => self.replace(self.armed),
-            result => result,
-        }
+        self.replace(self.armed)
     }
 
     fn disarm(&self) -> Result<(), Errno> {

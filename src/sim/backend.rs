@@ -302,13 +302,15 @@ fn credentials(id: ConnId) -> Credentials {
 impl Backend for SimBackend {
     type Stream = SimStream;
 
-    fn accept(&self, with_peer: bool) -> Result<(SimStream, Option<SocketAddr>), Errno> {
+    fn accept(&self, peer: Option<&mut Option<SocketAddr>>) -> Result<SimStream, Errno> {
         let id = self.kernel(|kernel| kernel.accept(self.listener))?;
         if !self.keeps_min_ttl {
             self.kernel(|kernel| kernel.clear_min_ttl(id));
         }
-        let peer = (with_peer && self.has_addresses()).then(|| address(id));
-        Ok((SimStream { world: Arc::clone(&self.world), id }, peer))
+        if let Some(peer) = peer {
+            *peer = self.has_addresses().then(|| address(id));
+        }
+        Ok(SimStream { world: Arc::clone(&self.world), id })
     }
 
     fn peer(&self, stream: &SimStream) -> Option<SocketAddr> {

@@ -98,23 +98,27 @@ impl<S> Tracked<S> {
 impl<B: Backend> Backend for InstrumentedBackend<B> {
     type Stream = Tracked<B::Stream>;
 
-    fn accept(&self, with_peer: bool) -> Result<(Self::Stream, Option<SocketAddr>), Errno> {
+    fn accept(&self, peer: Option<&mut Option<SocketAddr>>) -> Result<Self::Stream, Errno> {
+        let mut address = None;
         self.world.yield_point();
         self.world.lock().checker.on_attempt(self.acceptor);
         let accepted = match self.world.fails_before_accept() {
             Some(errno) => Err(errno),
-            None => self.backend.accept(with_peer),
+            None => self.backend.accept(peer.is_some().then_some(&mut address)),
         };
         let accepted = match accepted {
-            Ok((stream, peer)) => match self.world.fails_after_accept() {
+            Ok(stream) => match self.world.fails_after_accept() {
                 Some(errno) => {
                     drop(stream);
                     Err(errno)
                 }
-                None => Ok((self.track(stream, peer), peer)),
+                None => Ok(self.track(stream, address)),
             },
             Err(errno) => Err(errno),
         };
+        if let Some(peer) = peer {
+            *peer = address;
+        }
         if let Err(errno) = &accepted {
             let mut inner = self.world.lock();
             let queued = inner.queued_at(self.acceptor);

@@ -1,7 +1,6 @@
 //! The calls that an accept loop makes, with the types erased, so that a hook of a loop is a plain function.
 
 use std::any::Any;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -65,8 +64,7 @@ where
     G: Semaphore<Permit: Send> + 'static,
 {
     fn accept(&self) -> Result<Stream, Errno> {
-        let accepted: Result<(_, Option<SocketAddr>), _> = self.backend.accept(false);
-        accepted.map(|(stream, _)| Box::new(stream) as Stream)
+        self.backend.accept(None).map(|stream| Box::new(stream) as Stream)
     }
 
     fn refuse(&self, stream: Stream) {

@@ -154,11 +154,11 @@ impl Clock for KernelClock {
 impl Backend for FakeBackend {
     type Stream = ();
 
-    fn accept(&self, _: bool) -> Result<((), Option<SocketAddr>), Errno> {
+    fn accept(&self, _: Option<&mut Option<SocketAddr>>) -> Result<(), Errno> {
         let queued = self.kernel.queued.load(Ordering::Relaxed);
         let left = queued.checked_sub(1).ok_or(Errno::new(libc::EAGAIN))?;
         self.kernel.queued.store(left, Ordering::Relaxed);
-        Ok(((), None))
+        Ok(())
     }
 
     fn refuse(&self, (): (), _: &Refusal) {}

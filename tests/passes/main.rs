@@ -62,14 +62,14 @@ impl Queue {
 impl Backend for Recorder {
     type Stream = ();
 
-    fn accept(&self, with_peer: bool) -> Result<((), Option<SocketAddr>), Errno> {
-        let pending = self.0.note(if with_peer { "accept-with-peer" } else { "accept" });
+    fn accept(&self, peer: Option<&mut Option<SocketAddr>>) -> Result<(), Errno> {
+        let pending = self.0.note(if peer.is_some() { "accept-with-peer" } else { "accept" });
         let errno = self.0.errno.load(Ordering::Relaxed);
         if errno != 0 {
             return Err(Errno::new(errno));
         }
         self.0.pending.store(pending.saturating_sub(1), Ordering::Relaxed);
-        if pending > 0 { Ok(((), None)) } else { Err(Errno::new(libc::EAGAIN)) }
+        if pending > 0 { Ok(()) } else { Err(Errno::new(libc::EAGAIN)) }
     }
 
     fn refuse(&self, (): (), _: &Refusal) {

@@ -70,8 +70,8 @@ struct Faulty {
 impl Backend for Faulty {
     type Stream = SimStream;
 
-    fn accept(&self, with_peer: bool) -> Result<(SimStream, Option<SocketAddr>), Errno> {
-        self.backend.accept(with_peer)
+    fn accept(&self, peer: Option<&mut Option<SocketAddr>>) -> Result<SimStream, Errno> {
+        self.backend.accept(peer)
     }
     fn refuse(&self, stream: SimStream, refusal: &Refusal) {
         self.backend.refuse(stream, refusal);

@@ -1,4 +1,4 @@
-//! The crate's fast path, copied: the count in an atomic word for as long as the gate has no waiter, and under the lock
+//! The crate's fast path, copied: the free permits in an atomic word for as long as the gate has no waiter, and under the lock
 //! otherwise. Without a fault it keeps every promise; each fault makes one step wrong.
 
 use std::ops::{Deref, DerefMut};
@@ -16,7 +16,7 @@ pub(crate) const FREEZES_IN_TWO_STEPS: u8 = 1;
 pub(crate) const THAWS_WITH_WAITERS: u8 = 2;
 /// Thaws the word after it has unlocked the state, by a count that is out of date.
 pub(crate) const THAWS_UNLOCKED: u8 = 3;
-/// Does not read the count from the word when it freezes it.
+/// Does not read the free permits from the word when it freezes it.
 pub(crate) const KEEPS_OLD_COUNT: u8 = 4;
 /// Releases a permit to the word although it is frozen.
 pub(crate) const GIVES_TO_FROZEN: u8 = 5;
@@ -24,10 +24,8 @@ pub(crate) const GIVES_TO_FROZEN: u8 = 5;
 /// The gate with one of the faults above.
 pub(crate) struct FastPath<const FAULT: u8>;
 
-/// The word: whether it is thawed, the limit, and the permits in use. At first it is frozen.
-const THAWED: u64 = 1 << 62;
-const BITS: u32 = 31;
-const MASK: u64 = (1 << BITS) - 1;
+/// The word: the free permits and one, or 0 while it is frozen, as at first.
+const FROZEN: u64 = 0;
 
 /// The state, locked, with the word frozen.
 struct Frozen<'a, const FAULT: u8> {
@@ -36,41 +34,51 @@ struct Frozen<'a, const FAULT: u8> {
 }
 
 impl<const FAULT: u8> FastPath<FAULT> {
-    /// Changes the word, unless it is frozen.
-    fn update(gate: &Shared, change: impl Fn(u64) -> Option<u64>) -> Option<bool> {
-        let mut seen = gate.word.load(Ordering::Acquire);
-        while seen & THAWED != 0 {
-            let Some(next) = change(seen) else { return Some(false) };
-            match gate.word.compare_exchange(seen, next, Ordering::AcqRel, Ordering::Acquire) {
+    /// Takes a permit, unless the word is frozen.
+    fn try_take(gate: &Shared) -> Option<bool> {
+        let mut word = gate.word.load(Ordering::Acquire);
+        while word > 1 {
+            match gate.word.compare_exchange(word, word - 1, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => return Some(true),
-                Err(now) => seen = now,
+                Err(now) => word = now,
             }
         }
-        None
+        (word != FROZEN).then_some(false)
+    }
+
+    /// Gives a permit back, unless the word is frozen. Returns whether it did.
+    fn try_give(gate: &Shared) -> bool {
+        let mut word = gate.word.load(Ordering::Acquire);
+        while word != FROZEN {
+            match gate.word.compare_exchange(word, word + 1, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return true,
+                Err(now) => word = now,
+            }
+        }
+        false
     }
 
     fn lock(gate: &Shared) -> Frozen<'_, FAULT> {
         let mut state = gate.lock();
         let word = if FAULT == FREEZES_IN_TWO_STEPS {
             let word = gate.word.load(Ordering::Acquire);
-            gate.word.store(word & !THAWED, Ordering::Release);
+            gate.word.store(FROZEN, Ordering::Release);
             word
         } else {
-            gate.word.fetch_and(!THAWED, Ordering::AcqRel)
+            gate.word.swap(FROZEN, Ordering::AcqRel)
         };
-        if word & THAWED != 0 && FAULT != KEEPS_OLD_COUNT {
-            state.in_use = u32::try_from(word & MASK).expect("31 bits");
+        if word != FROZEN && FAULT != KEEPS_OLD_COUNT {
+            state.in_use = state.limit - u32::try_from(word - 1).expect("at most the limit");
         }
         Frozen { state: Some(state), gate }
     }
 
     fn give(gate: &Shared, freed: WaitFor) {
-        if FAULT == GIVES_TO_FROZEN {
-            let word = gate.word.fetch_sub(1, Ordering::AcqRel);
-            if word & THAWED != 0 {
-                return;
-            }
-        } else if Self::update(gate, |word| Some(word - 1)).is_some() {
+        let given = match FAULT {
+            GIVES_TO_FROZEN => gate.word.fetch_add(1, Ordering::AcqRel) != FROZEN,
+            _ => Self::try_give(gate),
+        };
+        if given {
             return;
         }
         let wakes = match FAULT {
@@ -89,7 +97,8 @@ impl<const FAULT: u8> Drop for Frozen<'_, FAULT> {
         if has_waiters && FAULT != THAWS_WITH_WAITERS {
             return;
         }
-        let word = THAWED | u64::from(state.limit) << BITS | u64::from(state.in_use);
+        let Some(free) = state.limit.checked_sub(state.in_use) else { return };
+        let word = u64::from(free) + 1;
         let state = (FAULT != THAWS_UNLOCKED).then_some(state);
         self.gate.word.store(word, Ordering::Release);
         drop(state);
@@ -112,8 +121,7 @@ impl<const FAULT: u8> DerefMut for Frozen<'_, FAULT> {
 
 impl<const FAULT: u8> GateHooks for FastPath<FAULT> {
     fn try_acquire(gate: &Shared, acceptor: u32) -> bool {
-        let take = |word| ((word & MASK) < (word >> BITS) & MASK).then_some(word + 1);
-        Self::update(gate, take).unwrap_or_else(|| Self::take(&mut Self::lock(gate), acceptor))
+        Self::try_take(gate).unwrap_or_else(|| Self::take(&mut Self::lock(gate), acceptor))
     }
 
     fn acquire_or_enqueue(gate: &Shared, waiter: Waiter) -> bool {

@@ -4,16 +4,6 @@ use super::connection_info::ConnectionInfo;
 use super::filter::{Filter, Reservation, Reserved};
 use super::refusal::Rejection;
 
-/// No filter: admits every connection.
-impl Filter for () {
-    type Permit = ();
-
-    #[inline]
-    fn reserve(&self) -> Reservation<()> {
-        Reservation::Granted(())
-    }
-}
-
 /// `None` admits every connection.
 impl<F: Filter> Filter for Option<F> {
     type Permit = Option<F::Permit>;

@@ -85,6 +85,16 @@ pub trait Filter: Send + Sync {
     }
 }
 
+/// No filter: admits every connection.
+impl Filter for () {
+    type Permit = ();
+
+    #[inline]
+    fn reserve(&self) -> Reservation<()> {
+        Reservation::Granted(())
+    }
+}
+
 /// The answer of [`Filter::reserve`].
 #[derive(Debug)]
 #[must_use = "a permit that is dropped is released, or used up"]

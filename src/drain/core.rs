@@ -6,15 +6,12 @@
 //! settles with the kernel *when it begins* ([`AcceptCore::begin`]), before user code runs: edge-triggered, or blocked
 //! until now, it arms. Whatever happens after that (the loop is left, the iterator forgotten, the body panics) needs no
 //! clean-up.
-//!
-//! Four functions are inlined by force: without that the compiler leaves calls and copies in the path of each connection,
-//! and `cargo bench --bench instructions` exceeds its bound.
 #![cfg_attr(not(feature = "sim"), allow(unreachable_pub, reason = "public behind `sim`"))]
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::attempt::Missed;
+use super::accept::Missed;
 use super::backend::{Backend, Peek};
 use super::backoff::Backoff;
 use super::config::Config;
@@ -26,10 +23,9 @@ use super::predict::BurstPredictor;
 use super::shutdown::Ending;
 use super::state::ListenerClosed;
 use super::trigger::EmptyCheck;
-use crate::admission::filter::{Filter, Reservation, Reserved};
+use crate::admission::filter::Filter;
 use crate::admission::gcra::Gcra;
 use crate::admission::notifier::Notifier;
-use crate::admission::refusal::{Cause, Rejection};
 use crate::admission::semaphore::{Enqueued, Semaphore, WaitFor};
 use crate::admission::sync::Arc;
 
@@ -233,30 +229,9 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
         step
     }
 
-    /// Accepts one connection, and admits or refuses it.
-    #[inline(always)]
-    fn accept_one(&mut self) -> Result<Parts<B, G, F>, Missed> {
-        self.may_accept()?;
-        let reserved = match self.reserve()? {
-            Reservation::Granted(permit) => permit,
-            Reservation::RetryAfter(wait) => return Err(PassEnd::Block(BlockReason::Throttled(wait)).into()),
-            Reservation::Rejected(rejection) => return Err(self.accept_to_refuse(&rejection)),
-        };
-        match self.attempt() {
-            Ok(stream) => self.admit(stream, reserved),
-            Err(missed) => {
-                if matches!(missed, Missed::End(_)) {
-                    self.cancel_permit();
-                }
-                drop(Reserved::new(&self.filter, reserved));
-                Err(missed)
-            }
-        }
-    }
-
     /// Checks everything but the gate and the filter: whether the pass may take another connection.
     #[inline]
-    fn may_accept(&mut self) -> Result<(), PassEnd> {
+    pub(super) fn may_accept(&mut self) -> Result<(), PassEnd> {
         if self.pass.left == 0 {
             return Err(PassEnd::Done);
         }
@@ -313,23 +288,6 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
             }
         }
         Ok(())
-    }
-
-    /// Reserves the permits of the next connection: the gate's (P3), which stays with the pass until it is delivered, and
-    /// the filter's.
-    #[inline(always)]
-    fn reserve(&mut self) -> Result<Reservation<F::Permit>, PassEnd> {
-        if let Some(refusal) = self.ending.as_ref().and_then(Ending::refuses) {
-            return Ok(Reservation::Rejected(Rejection::new(Cause::Shutdown, refusal.clone())));
-        }
-        // A gate that sheds is asked after the accept.
-        if self.permit.is_none() && self.gate.sheds().is_none() {
-            self.permit = match self.gate.try_acquire() {
-                None => Some(self.block_on_gate()?),
-                permit => permit,
-            };
-        }
-        Ok(self.filter.reserve())
     }
 
     /// The one exit of every pass.

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::attempt::Missed;
+use super::accept::Missed;
 use super::backend::{Backend, Peek};
 use super::core::{AcceptCore, PassEnd};
 use super::counters::Counters;

@@ -1,56 +1,17 @@
-//! After the accept: a connection is admitted or refused, and refusals have a rate.
+//! Connections that are refused: at which rate, and also when the process is out of descriptors.
 
-use std::net::SocketAddr;
-use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-use super::attempt::Missed;
+use super::accept::{Arrival, Missed};
 use super::backend::{Backend, Peek};
-use super::core::{AcceptCore, Parts, PassEnd};
-use super::counters::AtomicCounters;
+use super::core::{AcceptCore, PassEnd};
 use super::errno::Errno;
 use super::phase::BlockReason;
-use crate::admission::connection_info::{ConnectionInfo, ConnectionSource, Credentials};
-use crate::admission::filter::{Filter, Reserved};
-use crate::admission::refusal::{Cause, Refusal, Rejection};
+use crate::admission::filter::Filter;
+use crate::admission::refusal::{Cause, Rejection};
 use crate::admission::semaphore::Semaphore;
 
 impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
-    /// Admits a connection, or refuses it (P5). Whatever panics here, the connection is closed first, and what was
-    /// reserved for it is cancelled after that (P4).
-    #[inline(always)]
-    pub(super) fn admit(&mut self, stream: B::Stream, reserved: F::Permit) -> Result<Parts<B, G, F>, Missed> {
-        let mut reserved = Reserved::new(&self.filter, reserved);
-        if self.permit.is_none() {
-            // At a gate that sheds.
-            self.permit = self.gate.try_acquire();
-        }
-        // Declared last, so that it is closed first.
-        let arrival = Arrival {
-            backend: &self.backend,
-            counters: &self.shared.counters,
-            stream: Some(stream),
-            peer: &self.peer,
-        };
-        let rejection = match self.permit {
-            None => Rejection::new(Cause::Full, self.gate.sheds().cloned().unwrap_or(Refusal::Close)),
-            Some(_) => match reserved.admit(&ConnectionInfo::new(&arrival)) {
-                Err(rejection) => rejection,
-                Ok(filters) => {
-                    let stream =
-                        arrival.deliver().expect("a connection that is neither refused nor delivered");
-                    let permit = self.permit.take().expect("it was checked above");
-                    return Ok((stream, permit, filters));
-                }
-            },
-        };
-        arrival.refuse(&rejection);
-        drop(reserved);
-        self.cancel_permit();
-        self.has_refused();
-        Err(Missed::Retry)
-    }
-
     /// Accepts one connection, and refuses it.
     #[cold]
     pub(super) fn accept_to_refuse(&mut self, rejection: &Rejection) -> Missed {
@@ -66,7 +27,7 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
 
     /// Counts one more refusal. If it was the last for now, nothing is accepted until the next may be refused.
     #[cold]
-    fn has_refused(&mut self) {
+    pub(super) fn has_refused(&mut self) {
         if let Some(rate) = &self.refusal_rate {
             let now = self.shared.now();
             // Always granted: otherwise the refusal before would have stopped the pass.
@@ -133,61 +94,5 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
         let (backend, counters) = (&self.backend, &self.shared.counters);
         Arrival { backend, counters, stream: Some(stream), peer: &None }.refuse(rejection);
         self.has_refused();
-    }
-}
-
-/// A connection that was accepted, until it is counted. Refused when dropped, if a filter panics.
-struct Arrival<'a, B: Backend> {
-    backend: &'a B,
-    counters: &'a AtomicCounters,
-    stream: Option<B::Stream>,
-    peer: &'a Option<SocketAddr>,
-}
-
-impl<B: Backend> Arrival<'_, B> {
-    #[inline]
-    fn deliver(mut self) -> Option<B::Stream> {
-        self.counters.delivered.add();
-        self.stream.take()
-    }
-
-    #[cold]
-    fn refuse(mut self, rejection: &Rejection) {
-        if let Some(stream) = self.stream.take() {
-            self.counters.refused(rejection.cause);
-            self.backend.refuse(stream, &rejection.refusal);
-        }
-    }
-}
-
-impl<B: Backend> ConnectionSource for Arrival<'_, B> {
-    fn peer(&self) -> Option<SocketAddr> {
-        self.peer.or_else(|| self.backend.peer(self.stream.as_ref()?))
-    }
-
-    fn queue_time(&self) -> Option<Duration> {
-        self.backend.queue_time(self.stream.as_ref()?)
-    }
-
-    fn credentials(&self) -> Option<Credentials> {
-        self.backend.credentials(self.stream.as_ref()?)
-    }
-
-    fn is_in_group(&self, gid: u32) -> Option<bool> {
-        self.backend.is_in_group(self.stream.as_ref()?, gid)
-    }
-
-    fn fd(&self) -> Option<BorrowedFd<'_>> {
-        self.backend.stream_fd(self.stream.as_ref()?)
-    }
-}
-
-impl<B: Backend> Drop for Arrival<'_, B> {
-    #[inline]
-    fn drop(&mut self) {
-        let Self { backend, counters, peer, .. } = *self;
-        if self.stream.is_some() {
-            Arrival { backend, counters, stream: self.stream.take(), peer }.refuse(&Rejection::close());
-        }
     }
 }

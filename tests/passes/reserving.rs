@@ -1,5 +1,6 @@
 //! The order in which the gate and the filters are asked.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -154,6 +155,16 @@ fn filters_by_address_have_it_read_with_the_accept() {
     let config = Config { with_peer: true, ..Config::new(Trigger::Level, 64) };
     let mut passes = Passes::with(Arc::new(Queue::default()), None::<Gate>, (), config);
     assert_eq!(passes.pass(1), "length accept-with-peer");
+}
+
+#[test]
+fn panic_of_a_filter_gives_the_permit_back_at_once() {
+    let gate = Gate::new(1);
+    let mut passes = noted(&gate, |_| filter_fn(|_| std::panic::resume_unwind(Box::new("a filter"))));
+    assert!(catch_unwind(AssertUnwindSafe(|| passes.pass(1))).is_err());
+    assert_eq!(gate.in_use(), 0, "P4: although no pass has followed");
+    assert_eq!(passes.queue.calls(), "acquire accept-with-peer refuse give-back");
+    assert_eq!(passes.queue.wakes.load(Ordering::Relaxed), 1, "P13");
 }
 
 /// Grants every n-th reservation, and asks to retry at once in between.

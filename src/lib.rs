@@ -129,6 +129,8 @@ pub mod epoll {
     pub use crate::linux::epoll_ctl_error::EpollCtlError;
     pub use crate::linux::interest::ExclusiveInterest;
     pub use crate::linux::registration::{AddError, Registration};
+    #[cfg(feature = "signals")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "signals")))]
     pub use crate::linux::signal::SignalMask;
     pub use crate::linux::waker::Waker;
 }

@@ -10,6 +10,7 @@ use super::epoll_ctl_error::{EpollCtlError, Operation};
 use super::events::Events;
 use super::interest::{ExclusiveInterest, Interest};
 use super::registration::{AddError, Registration};
+#[cfg(feature = "signals")]
 use super::signal::SignalMask;
 use super::sys;
 use super::token::Token;
@@ -298,6 +299,8 @@ impl Epoll {
     ///
     /// [epoll_wait(2)](https://man7.org/linux/man-pages/man2/epoll_wait.2.html); K18 of [the kernel's rules](crate::guide::kernel).
     #[doc(alias = "epoll_pwait")]
+    #[cfg(feature = "signals")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "signals")))]
     pub fn wait_masked(
         &self,
         events: &mut Events,

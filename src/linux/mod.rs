@@ -7,6 +7,7 @@ mod sys;
 pub(crate) mod token;
 pub(crate) mod interest;
 pub(crate) mod epoll_ctl_error;
+#[cfg(feature = "signals")]
 pub(crate) mod signal;
 pub(crate) mod events;
 mod wait;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 
-use super::sys;
+use super::sys::sigset;
 
 /// A set of blocked signals. A blocked signal stays pending until it is unblocked.
 ///
@@ -35,13 +35,13 @@ impl SignalMask {
     /// Returns a mask that blocks no signal.
     #[must_use]
     pub fn empty() -> Self {
-        Self(sys::sigset_empty())
+        Self(sigset::empty())
     }
 
     /// Returns a mask that blocks all signals that can be blocked.
     #[must_use]
     pub fn full() -> Self {
-        Self(sys::sigset_full())
+        Self(sigset::full())
     }
 
     /// Returns the mask of the calling thread.
@@ -50,7 +50,7 @@ impl SignalMask {
     ///
     /// pthread_sigmask(3) documents none for this call.
     pub fn of_thread() -> io::Result<Self> {
-        Ok(Self(sys::thread_sigmask(None)?))
+        Ok(Self(sigset::thread_sigmask(None)?))
     }
 
     /// Sets the mask of the calling thread and returns the previous one.
@@ -62,7 +62,7 @@ impl SignalMask {
     /// pthread_sigmask(3) documents none for this call.
     #[doc(alias = "pthread_sigmask")]
     pub fn set_for_thread(&self) -> io::Result<Self> {
-        Ok(Self(sys::thread_sigmask(Some(&self.0))?))
+        Ok(Self(sigset::thread_sigmask(Some(&self.0))?))
     }
 
     /// Adds a signal to the mask.
@@ -72,7 +72,7 @@ impl SignalMask {
     /// [`InvalidInput`](io::ErrorKind::InvalidInput) if the number is not a signal.
     #[doc(alias = "sigaddset")]
     pub fn block(mut self, signal: i32) -> io::Result<Self> {
-        sys::sigset_put(&mut self.0, signal, true)?;
+        sigset::put(&mut self.0, signal, true)?;
         Ok(self)
     }
 
@@ -83,7 +83,7 @@ impl SignalMask {
     /// [`InvalidInput`](io::ErrorKind::InvalidInput) if the number is not a signal.
     #[doc(alias = "sigdelset")]
     pub fn unblock(mut self, signal: i32) -> io::Result<Self> {
-        sys::sigset_put(&mut self.0, signal, false)?;
+        sigset::put(&mut self.0, signal, false)?;
         Ok(self)
     }
 
@@ -91,7 +91,7 @@ impl SignalMask {
     #[doc(alias = "sigismember")]
     #[must_use]
     pub fn contains(&self, signal: i32) -> bool {
-        sys::sigset_has(&self.0, signal)
+        sigset::has(&self.0, signal)
     }
 
     pub(crate) const fn as_raw(&self) -> &libc::sigset_t {

@@ -17,8 +17,9 @@ use super::sync::{Arc, AtomicBool, Ordering};
 /// ```
 #[must_use = "a permit that is dropped is released at once"]
 pub struct Permit<F = ()> {
-    slot: Slot,
+    // Dropped in this order: whoever gets the gate's permit next finds those of the filters released.
     filters: F,
+    slot: Slot,
 }
 
 /// A permit's share of its gate.

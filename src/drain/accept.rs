@@ -70,7 +70,7 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
         // A gate that sheds is asked after the accept.
         if self.permit.is_none() && self.gate.sheds().is_none() {
             self.permit = match self.gate.try_acquire() {
-                None => Some(self.block_on_gate()?),
+                None => self.block_on_gate()?,
                 permit => permit,
             };
         }
@@ -173,7 +173,7 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
                     let stream =
                         arrival.deliver().expect("a connection that is neither refused nor delivered");
                     let permit = self.permit.take().expect("it was checked above");
-                    return Ok((stream, permit, filters));
+                    return Ok((stream, filters, permit));
                 }
             },
         };

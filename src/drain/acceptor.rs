@@ -150,7 +150,7 @@ impl<A: Acceptor> std::iter::FusedIterator for Ready<'_, A> {}
 
 impl<B: Backend, G: Semaphore, F: Filter> Acceptor for AcceptCore<B, G, F> {
     type Stream = B::Stream;
-    type Permit = (G::Permit, F::Permit);
+    type Permit = (F::Permit, G::Permit);
 
     #[inline]
     fn begin(&mut self, forgettable: bool, _: Sealed) {
@@ -160,7 +160,7 @@ impl<B: Backend, G: Semaphore, F: Filter> Acceptor for AcceptCore<B, G, F> {
     #[inline]
     fn advance(&mut self, _: Sealed) -> Step<Connection<B::Stream, Self::Permit>> {
         let taken = Self::advance(self)?;
-        Some(taken.map(|(stream, gate, filter)| Connection::new(stream, (gate, filter)).with_peer(self.peer)))
+        Some(taken.map(|(stream, filter, gate)| Connection::new(stream, (filter, gate)).with_peer(self.peer)))
     }
 
     fn control(&self) -> Control {

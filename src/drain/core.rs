@@ -69,8 +69,8 @@ pub struct AcceptCore<B: Backend, G: Semaphore, F: Filter> {
     pub(super) refusal_log: super::tracing::RefusalLog,
 }
 
-/// A connection and its permits, before they are put together.
-pub(crate) type Parts<B, G, F> = (<B as Backend>::Stream, <G as Semaphore>::Permit, <F as Filter>::Permit);
+/// A connection and its permits, before they are put together: dropped in this order.
+pub(crate) type Parts<B, G, F> = (<B as Backend>::Stream, <F as Filter>::Permit, <G as Semaphore>::Permit);
 /// One step of a pass: a connection, the news that the listener is closed, or the end.
 pub type Step<C> = Option<Result<C, ListenerClosed>>;
 
@@ -157,15 +157,18 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
     /// `forgettable`: the first step may never follow.
     #[inline]
     pub(crate) fn begin(&mut self, forgettable: bool) {
-        self.close_pass();
-        self.shared.counters.passes.add();
-        let listening = matches!(self.phase, Phase::Listening) && self.ending.is_none();
-        if listening && !self.notified_last_pass && self.notifier.requests().is_empty() {
-            self.pass = self.new_pass(false);
-            self.arm();
+        let guard = WakeOnPanic(self);
+        let core = &mut *guard.0;
+        core.close_pass();
+        core.shared.counters.passes.add();
+        let listening = matches!(core.phase, Phase::Listening) && core.ending.is_none();
+        if listening && !core.notified_last_pass && core.notifier.requests().is_empty() {
+            core.pass = core.new_pass(false);
+            core.arm();
         } else {
-            self.begin_slowly(forgettable);
+            core.begin_slowly(forgettable);
         }
+        std::mem::forget(guard);
     }
 
     /// As [`begin`](Self::begin), when anything but an arrival has happened.
@@ -212,20 +215,21 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
     /// Returns the next connection of the pass, or ends it.
     #[inline]
     pub(crate) fn advance(&mut self) -> Step<Parts<B, G, F>> {
-        // The last step of most passes.
-        if self.pass.has_all() && !self.notifier.requests().interrupts() && self.ending.is_none() {
-            self.close_pass();
-            return None;
-        }
-        let pass = WakeOnPanic(self);
+        let guard = WakeOnPanic(self);
+        let core = &mut *guard.0;
         let step = loop {
-            match pass.0.accept_one() {
+            // The last step of most passes.
+            if core.pass.has_all() && !core.notifier.requests().interrupts() && core.ending.is_none() {
+                core.close_pass();
+                break None;
+            }
+            match core.accept_one() {
                 Ok(connection) => break Some(Ok(connection)),
                 Err(Missed::Retry) => {}
-                Err(Missed::End(end)) => break pass.0.end(end).map(Err),
+                Err(Missed::End(end)) => break core.end(end).map(Err),
             }
         };
-        std::mem::forget(pass);
+        std::mem::forget(guard);
         step
     }
 
@@ -349,7 +353,7 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
     }
 }
 
-/// A filter, a subscriber or a stream may panic: then another pass settles what this one could not (P13).
+/// A filter, a subscriber or a waker may panic: then another pass settles what this one could not (P13).
 struct WakeOnPanic<'a, B: Backend, G: Semaphore, F: Filter>(&'a mut AcceptCore<B, G, F>);
 
 impl<B: Backend, G: Semaphore, F: Filter> Drop for WakeOnPanic<'_, B, G, F> {

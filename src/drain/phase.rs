@@ -61,12 +61,12 @@ pub(super) enum BlockReason {
 }
 
 /// The outcome of an attempt to block.
-enum BlockOutcome<P> {
+enum BlockOutcome {
     Blocked,
     /// Nothing is pending, or the listener is closed.
     NoReason,
-    /// A permit was available after all: it listens again.
-    Acquired(P),
+    /// The pass has a permit after all, and listens again.
+    Acquired,
 }
 
 /// No acceptor sleeps for less: the wakeup costs more than it would save.
@@ -109,30 +109,25 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
         self.close_pass();
     }
 
-    /// Blocks until the gate has a permit, unless it has one now.
+    /// Blocks until the gate has a permit, unless the pass has one now.
     #[cold]
-    pub(super) fn block_on_gate(&mut self) -> Result<G::Permit, PassEnd> {
+    pub(super) fn block_on_gate(&mut self) -> Result<Option<G::Permit>, PassEnd> {
         match self.try_block(BlockReason::Full) {
-            BlockOutcome::Acquired(permit) if self.phase == Phase::Listening => Ok(permit),
-            BlockOutcome::Acquired(permit) => {
-                self.gate.cancel(permit);
-                Err(PassEnd::Done)
-            }
-            BlockOutcome::Blocked | BlockOutcome::NoReason => Err(PassEnd::Done),
+            BlockOutcome::Acquired if self.phase == Phase::Listening => Ok(self.permit.take()),
+            _ => Err(PassEnd::Done),
         }
     }
 
     /// Blocks, if there is a reason to. Ends the pass.
     #[cold]
     pub(super) fn block(&mut self, reason: BlockReason) {
-        if let BlockOutcome::Acquired(permit) = self.try_block(reason) {
-            self.gate.cancel(permit);
-        }
+        self.try_block(reason);
+        self.cancel_permit();
         self.close_pass();
     }
 
     /// The only place that disarms the listener for a time.
-    fn try_block(&mut self, reason: BlockReason) -> BlockOutcome<G::Permit> {
+    fn try_block(&mut self, reason: BlockReason) -> BlockOutcome {
         let registered = match self.backend.peek() {
             Peek::Closed => {
                 self.close_for(None);
@@ -162,15 +157,16 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
     }
 
     /// Enters the phase, joins or leaves the wait queue, and sets the alarm.
-    fn enter_blocked(&mut self, on: Blocked, registered: bool) -> BlockOutcome<G::Permit> {
+    fn enter_blocked(&mut self, on: Blocked, registered: bool) -> BlockOutcome {
         self.leave_wait_queue();
         self.phase = Phase::Blocked { on, registered };
         self.set_alarm();
         match on {
             Blocked::Full => {
                 if let Enqueued::Acquired(permit) = self.gate.enqueue(&self.notifier, WaitFor::Permit) {
+                    self.permit = Some(permit);
                     self.listen();
-                    return BlockOutcome::Acquired(permit);
+                    return BlockOutcome::Acquired;
                 }
                 self.shared.counters.full.add();
                 self.set_state(State::Full);

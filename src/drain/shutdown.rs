@@ -169,8 +169,11 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
     /// Refuses what is pending, leaves the listener, and publishes the report.
     #[cold]
     fn finish_shutdown(&mut self) {
+        let Some(ending) = &self.ending else { return };
+        let rejection = Rejection::new(Cause::Shutdown, ending.refusal().clone());
+        // A subscriber may panic: then the next pass finishes.
+        let refused_all = self.refuse_pending(&rejection);
         let Some(ending) = self.ending.take() else { return };
-        let refused_all = self.refuse_pending(&Rejection::new(Cause::Shutdown, ending.refusal().clone()));
         let abandoned = if refused_all { Some(0) } else { self.backend.queue_length() };
         let (before, now) = (ending.before, self.shared.read());
         self.shared.publish_report(ShutdownReport {

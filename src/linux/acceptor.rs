@@ -78,7 +78,7 @@ impl<L: Listener, F: Filter> Acceptor for EpollAcceptor<L, F> {
     fn advance(&mut self, _: Sealed) -> Step<Connection<L::Stream, Permit<F::Permit>>> {
         match self.core.advance()? {
             // Converted after it is counted and has its permit: a conversion that panics loses neither (P13).
-            Ok((stream, gate, filters)) => {
+            Ok((stream, filters, gate)) => {
                 let permit = gate.unwrap_or_else(Permit::unlimited).with_filters(filters);
                 Some(Ok(Connection::new(L::Stream::from(stream), permit).with_peer(self.core.peer())))
             }

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use epoll_acceptor::{Acceptor, Gate, State, Trigger};
+use epoll_acceptor::filter::Reservation;
+use epoll_acceptor::{Acceptor, Filter, Gate, State, Trigger};
 use socket2::Socket;
 
 use crate::support::{
@@ -35,6 +36,44 @@ fn each(limit: u32, test: impl Fn(&mut Owner, &mut Any, &Endpoint, &Gate)) {
 fn assert_full(owner: &mut Owner, acceptor: &mut Any) {
     owner.settle(acceptor);
     assert_eq!(acceptor.state(), State::Full);
+}
+
+/// Its permits note, when they are dropped, how many of the gate's are in use.
+struct Observer(Gate, Arc<AtomicUsize>);
+
+impl Filter for Observer {
+    type Permit = Observed;
+
+    fn reserve(&self) -> Reservation<Observed> {
+        Reservation::Granted(Observed(self.0.clone(), Arc::clone(&self.1)))
+    }
+}
+
+struct Observed(Gate, Arc<AtomicUsize>);
+
+impl Drop for Observed {
+    fn drop(&mut self) {
+        self.1.store(self.0.in_use() as usize, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn filters_permits_are_released_before_the_gates() {
+    let (listener, endpoint) = Kind::Tcp4.listen();
+    let mut owner = Owner::new();
+    let (gate, seen) = (Gate::new(1), Arc::new(AtomicUsize::new(9)));
+    let mut acceptor = Trigger::Level
+        .on(AnySocket(listener))
+        .gate(&gate)
+        .filter(Observer(gate.clone(), Arc::clone(&seen)))
+        .register(&owner.epoll, LISTENER)
+        .unwrap();
+    let _client = endpoint.connect();
+    assert_eq!(owner.wait(LONG), 1);
+    let connection = acceptor.ready().next().unwrap().unwrap();
+    drop(connection);
+    assert_eq!(seen.load(Ordering::Relaxed), 1, "who gets the gate's permit finds the filters' released");
+    assert_eq!(gate.in_use(), 0);
 }
 
 #[test]

@@ -3,10 +3,14 @@
 use std::fmt::Debug;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use epoll_acceptor::{Acceptor, Connection, Epoll, Events, Gate, LevelTriggered, Refusal, Token, WhenFull};
+use epoll_acceptor::{
+    Acceptor, Connection, Epoll, Events, Gate, LevelTriggered, Pending, Refusal, Token, WhenFull,
+};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
@@ -46,6 +50,9 @@ impl Visit for Fields {
     }
 }
 
+/// A subscriber that panics at the first event with this message.
+struct Panicking(&'static str, AtomicBool);
+
 impl Subscriber for Log {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         metadata.target() == "epoll_acceptor"
@@ -68,6 +75,37 @@ impl Subscriber for Log {
     fn enter(&self, _: &Id) {}
 
     fn exit(&self, _: &Id) {}
+}
+
+impl Subscriber for Panicking {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target() == "epoll_acceptor"
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        if fields.message == self.0 && !self.1.swap(true, Ordering::Relaxed) {
+            resume_unwind(Box::new("a subscriber"));
+        }
+    }
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}
+
+/// Sets a subscriber for this thread that panics at the first event with this message.
+fn panic_at(message: &'static str) -> tracing::subscriber::DefaultGuard {
+    tracing::subscriber::set_default(Panicking(message, AtomicBool::new(false)))
 }
 
 struct Server {
@@ -152,6 +190,52 @@ fn refusals_are_reported_once_per_second() {
     assert!((1..=most).contains(&events.len()), "{events:?}");
     assert_eq!((events[0].0, events[0].1.as_str(), events[0].2), (Level::WARN, "refused", 1));
     drop(clients);
+}
+
+#[test]
+fn panic_of_a_subscriber_delays_a_shutdown_by_a_pass() {
+    let _guard = panic_at("refused");
+    let mut server = Server::new();
+    let mut acceptor =
+        LevelTriggered::on(server.listener.try_clone().unwrap()).register(&server.epoll, Token(1)).unwrap();
+    let clients: Vec<_> = (0..3).map(|_| server.connect()).collect();
+    acceptor.control().shutdown_gracefully(Pending::Refuse(Refusal::Close), Duration::ZERO);
+    let panicked = catch_unwind(AssertUnwindSafe(|| server.run_passes(&mut acceptor)));
+    assert!(panicked.is_err() && acceptor.shutdown_report().is_none());
+    while !acceptor.state().is_terminal() {
+        assert!(server.run_passes(&mut acceptor).is_empty(), "P13: each wait of ten seconds has an event");
+    }
+    let report = acceptor.shutdown_report().expect("a report");
+    assert_eq!((report.refused, report.abandoned), (3, Some(0)), "{report:?}");
+    drop(clients);
+}
+
+#[test]
+fn panic_of_a_subscriber_gives_the_permit_back() {
+    for drains in [false, true] {
+        let _guard = panic_at("listening again");
+        let mut server = Server::new();
+        let gate = Gate::new(1);
+        let mut acceptor = LevelTriggered::on(server.listener.try_clone().unwrap())
+            .gate(&gate)
+            .register(&server.epoll, Token(1))
+            .unwrap();
+        let clients = [server.connect(), server.connect()];
+        drop(server.run_passes(&mut acceptor));
+        let panicked = catch_unwind(AssertUnwindSafe(|| {
+            server.epoll.wait(&mut server.events, Some(Duration::from_secs(10))).unwrap();
+            server.events.clear();
+            if drains {
+                acceptor.drain(drop).map(drop)
+            } else {
+                acceptor.ready().next().map_or(Ok(()), |c| c.map(drop))
+            }
+        }));
+        assert!(panicked.is_err());
+        assert_eq!(gate.in_use(), 0, "P4: although no pass has followed");
+        assert_eq!(server.run_passes(&mut acceptor).len(), 1, "P13");
+        drop(clients);
+    }
 }
 
 #[test]

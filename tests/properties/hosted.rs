@@ -106,7 +106,7 @@ struct Task<B: Backend, G: Semaphore, F: Filter> {
     leave: Leave,
 }
 
-type PermitsOf<G, F> = (<G as Semaphore>::Permit, <F as Filter>::Permit);
+type PermitsOf<G, F> = (<F as Filter>::Permit, <G as Semaphore>::Permit);
 
 impl<B: Backend, G: Semaphore, F: Filter> Task<B, G, F> {
     fn poll(&mut self) -> Progress<Tracked<B::Stream>, PermitsOf<G, F>> {

@@ -143,7 +143,7 @@ impl Backend for Faulty {
 }
 
 type Core = AcceptCore<Faulty, Gate, ()>;
-type Served = Connection<SimStream, (Permit, ())>;
+type Served = Connection<SimStream, ((), Permit)>;
 
 #[derive(Clone, Debug)]
 struct Scene {

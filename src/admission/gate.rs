@@ -185,7 +185,7 @@ impl Gate {
         self.shared.lock().handshaking
     }
 
-    /// Returns whether an acceptor or a task waits for a permit.
+    /// Returns whether an acceptor or a task waits for a permit. One that was handed a permit waits no more.
     #[must_use]
     pub fn has_waiters(&self) -> bool {
         self.shared.lock().queue.waits_for_permit()

@@ -50,8 +50,8 @@ pub struct AcceptCore<B: Backend, G: Semaphore, F: Filter> {
     /// The configured check, or the next best that the listener supports.
     pub(super) empty_check: EmptyCheck,
     predictor: BurstPredictor,
-    /// Whether the last pass found that the owner had been notified: then its event may say nothing of the queue.
-    notified_last_pass: bool,
+    /// Whether the last pass found that the owner had been woken: then the next event may say nothing of the queue.
+    woken_last_pass: bool,
     /// The listener was shut down with connections pending: accept them all, then it is closed. Never taken back, since
     /// no listener in this state listens again.
     pub(super) draining_closed_listener: bool,
@@ -114,7 +114,7 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
             predictor: BurstPredictor::default(),
             // A connection that was queued before the first wait has no event yet, and a first pass without one is
             // legal.
-            notified_last_pass: true,
+            woken_last_pass: true,
             draining_closed_listener: false,
             backoff: Backoff::new(),
             futile_accepts: 0,
@@ -162,7 +162,7 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
         core.close_pass();
         core.shared.counters.passes.add();
         let listening = matches!(core.phase, Phase::Listening) && core.ending.is_none();
-        if listening && !core.notified_last_pass && core.notifier.requests().is_empty() {
+        if listening && !core.woken_last_pass && core.notifier.requests().is_empty() {
             core.pass = core.new_pass(false);
             core.arm();
         } else {
@@ -171,12 +171,12 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
         std::mem::forget(guard);
     }
 
-    /// As [`begin`](Self::begin), when anything but an arrival has happened.
+    /// As [`begin`](Self::begin), when anything but an arrival may have happened.
     #[cold]
     fn begin_slowly(&mut self, forgettable: bool) {
         let requests = self.notifier.take();
-        let doubt = requests.woken() || self.notified_last_pass || !matches!(self.phase, Phase::Listening);
-        self.notified_last_pass = requests.woken();
+        let doubt = requests.woken() || self.woken_last_pass || !matches!(self.phase, Phase::Listening);
+        self.woken_last_pass = requests.woken();
         self.pass = self.new_pass(doubt);
         if requests.shutdown() {
             self.begin_shutdown();
@@ -294,7 +294,7 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
         Ok(())
     }
 
-    /// The one exit of every pass.
+    /// Ends the pass for a reason.
     #[inline(never)]
     fn end(&mut self, end: PassEnd) -> Option<ListenerClosed> {
         self.cancel_permit();

@@ -1,8 +1,8 @@
-//! The phases of an acceptor, and every transition between them: the only calls that arm and disarm the listener, join
-//! and leave the wait queue, and set the alarm.
+//! The phases of an acceptor, and every transition between them: the only calls that arm and disarm the listener, leave
+//! the wait queue, and set the alarm. A pass that begins may join the queue as well, when it looks for its permit.
 //!
 //! An acceptor that cannot accept disarms its listener, because one that is reported and not served is a spin (P2). The
-//! order keeps P1: look whether anything is pending (there is no reason to block on an empty queue), disarm, and only
+//! order keeps P1: look whether anything is pending (only a pause blocks on an empty queue), disarm, and only
 //! then join the wait queue or set the alarm; joining checks for a permit in the same step.
 
 use std::time::Duration;

@@ -7,7 +7,8 @@ use super::errno::Errno;
 
 /// The state of an acceptor.
 ///
-/// If several conditions hold, the last in this table wins; when it clears, the others are evaluated again.
+/// Throttled, exhausted and full are conditions of an accept: the state is the one that was met first, and when it ends
+/// the others are met in turn. A pause and the end come before them.
 ///
 /// | state | condition | ends by |
 /// |---|---|---|

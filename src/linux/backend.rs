@@ -46,7 +46,7 @@ pub struct EpollBackend<L: Listener> {
     /// The mask while armed.
     armed: u32,
     registered: AtomicBool,
-    /// Registered, and not exclusively.
+    /// The armed mask can be set by `EPOLL_CTL_MOD`.
     modifiable: AtomicBool,
     /// A forked child shares the epoll: if it deregistered, the parent would get no more events.
     process: u32,

@@ -29,7 +29,7 @@ page!(
     "../docs/multi-core.md"
 );
 page!(
-    #[cfg(any(not(doctest), feature = "tokio"))]
+    #[cfg(any(not(doctest), feature = "tonic014"))]
     event_loops,
     "../docs/event-loops.md"
 );

@@ -2,7 +2,7 @@
 #![cfg_attr(any(doc, doctest), doc = include_str!("guide/links.md"))]
 #![cfg_attr(any(doc, doctest), doc = include_str!("guide/pictures.md"))]
 // Its examples ask for the feature.
-#![cfg_attr(any(not(doctest), feature = "tokio"), doc = include_str!("../README.md"))]
+#![cfg_attr(any(not(doctest), feature = "axum08"), doc = include_str!("../README.md"))]
 //!
 //! # Modules
 //!
@@ -92,6 +92,7 @@ pub use drain::poller::Progress;
 pub use drain::shutdown::{Pending, ShutdownReport};
 pub use drain::state::{ListenerClosed, State};
 pub use drain::trigger::{EdgeTriggered, Exclusive, LevelTriggered, Trigger};
+pub use hosted::blocking::BlockingAcceptor;
 #[cfg(feature = "tokio")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
 pub use hosted::future::AsyncAcceptor;
@@ -154,9 +155,13 @@ pub mod acceptor {
     pub use crate::drain::control::PauseGuard;
     pub use crate::drain::shutdown::Intake;
     pub use crate::drain::trigger::{EmptyCheck, UnknownTrigger};
+    pub use crate::hosted::blocking::Incoming;
     #[cfg(feature = "tokio")]
     #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
     pub use crate::hosted::future::IntoTokio;
+    #[cfg(feature = "tokio")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
+    pub use crate::hosted::graceful::GracefulConnection;
     pub use crate::linux::builder::{BuildError, BuildErrorKind, NoGate};
 }
 

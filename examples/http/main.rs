@@ -3,11 +3,9 @@
 //! without a reset.
 //!
 //! ```text
-//! cargo run --release --features tokio --example http -- --listen 127.0.0.1:8080 --limit 100
+//! cargo run --release --features axum08 --example http -- --listen 127.0.0.1:8080 --limit 100
 //! ```
 
-mod listener;
-mod stream;
 mod successor;
 
 use std::error::Error;
@@ -21,8 +19,6 @@ use axum::routing::get;
 use epoll_acceptor::{Control, Gate, LevelTriggered, Pending, Refusal, State, WhenFull};
 use lexopt::prelude::*;
 use tokio::signal::unix::{SignalKind, signal};
-
-use crate::listener::AcceptorListener;
 
 const HELP: &str = "\
 Usage: http --listen ADDR [--limit N]
@@ -43,7 +39,7 @@ process serves and the last request here has been answered.
 const BUSY: &str = "HTTP/1.1 503 Service Unavailable\r\n\
                     retry-after: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
-/// How long serving the queue may take when the service ends.
+/// How long serving the queue, and hearing of silent clients, may take when the service ends.
 const WITHIN: Duration = Duration::from_secs(5);
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -59,9 +55,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 async fn serve(address: SocketAddr, limit: u32) -> Result<(), Box<dyn Error>> {
-    // A connection is in the handshake stage until its client sends something: see `AcceptorListener`.
-    let busy = WhenFull::Shed(Refusal::message(BUSY));
-    let gate = Gate::builder(limit).handshakes(limit).when_full(busy).build();
+    let gate = Gate::builder(limit).when_full(WhenFull::Shed(Refusal::message(BUSY))).build();
     let (listener, inherited) = match successor::from_env()? {
         Some(listener) => (listener, true),
         None => (TcpListener::bind(address)?, false),
@@ -71,8 +65,8 @@ async fn serve(address: SocketAddr, limit: u32) -> Result<(), Box<dyn Error>> {
     let duplicate = listener.try_clone()?;
     let acceptor = LevelTriggered::on(listener).gate(&gate).build_tokio()?;
     let control = acceptor.control();
-    let (listener, ended) = AcceptorListener::new(acceptor, gate);
-    tokio::spawn(obey_signals(control.clone(), duplicate)?);
+    let signal = obey_signals(control.clone(), duplicate)?;
+    let ended = acceptor.end_on(signal, Pending::Serve(Refusal::message(BUSY)), WITHIN);
     if inherited {
         // An error means that the predecessor has ended, or that there is none. This process serves in any case.
         let _ = successor::confirm();
@@ -80,7 +74,7 @@ async fn serve(address: SocketAddr, limit: u32) -> Result<(), Box<dyn Error>> {
     println!("listening on {address}");
 
     let app = Router::new().route("/", get(async || "hello\n").post(async |body: Bytes| body));
-    axum::serve(listener, app).with_graceful_shutdown(async { drop(ended.await) }).await?;
+    axum::serve(acceptor, app).with_graceful_shutdown(ended).await?;
     println!("http: {}", control.counters());
     if let Some(report) = control.shutdown_report() {
         eprintln!("http: {report:?}");
@@ -91,7 +85,8 @@ async fn serve(address: SocketAddr, limit: u32) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Returns a future that ends the service at a signal, in one of two ways.
+/// Returns a future that ends at a signal to end the service. A successor is started meanwhile, and takes over by stopping
+/// the acceptor.
 fn obey_signals(control: Control, listener: TcpListener) -> io::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -105,13 +100,12 @@ fn obey_signals(control: Control, listener: TcpListener) -> io::Result<impl Futu
                     Ok(pid) => {
                         println!("replaced by {pid}");
                         // The queue stays with the socket, which the other process has.
-                        return control.stop();
+                        control.stop();
                     }
                     Err(error) => eprintln!("http: no successor: {error}; this process goes on serving"),
                 },
             }
         }
-        control.shutdown_gracefully(Pending::Serve(Refusal::message(BUSY)), WITHIN);
     })
 }
 

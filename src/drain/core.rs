@@ -136,8 +136,8 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
         &self.backend
     }
 
-    /// Returns the backend, to take it apart. Nothing may be accepted after that.
-    pub fn backend_mut(&mut self) -> &mut B {
+    /// Returns the backend. After it was taken apart nothing may be accepted.
+    pub const fn backend_mut(&mut self) -> &mut B {
         &mut self.backend
     }
 

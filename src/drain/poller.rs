@@ -97,7 +97,6 @@ impl<A: Acceptor> Poller<A> {
     }
 
     /// Returns the acceptor, between two calls.
-    #[cfg(feature = "sim")]
     pub const fn acceptor_mut(&mut self) -> &mut A {
         &mut self.acceptor
     }

@@ -1,17 +1,20 @@
 //! An acceptor as a future, on tokio.
 
 use std::fmt;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
+use futures_core::Stream;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::runtime::Handle;
 
+use super::graceful::{GracefulConnection, ServiceOwner};
 use super::host::Hosted;
 use crate::admission::connection::Connection;
 use crate::admission::filter::Filter;
@@ -20,7 +23,7 @@ use crate::admission::permit::Permit;
 use crate::drain::control::Control;
 use crate::drain::counters::Counters;
 use crate::drain::poller::Progress;
-use crate::drain::shutdown::ShutdownReport;
+use crate::drain::shutdown::{Pending, ShutdownReport};
 use crate::drain::state::State;
 use crate::linux::builder::{BuildError, Builder};
 use crate::linux::listener::Listener;
@@ -62,9 +65,15 @@ use crate::linux::listener::Listener;
 /// }
 /// ```
 ///
+/// ## Stream
+///
+/// It is a `futures_core::Stream` of connections, which ends where `accept` returns `None`: what tonic's
+/// `serve_with_incoming` takes (feature `tonic014`). With the feature `axum08` it is a listener for `axum::serve`.
+///
 /// ## Graceful shutdown
 ///
-/// After [`Control::shutdown_gracefully`] go on accepting until `None`; then [`shutdown_report`](Self::shutdown_report)
+/// [`end_on`](Self::end_on) ties the end of a service to a signal. In a loop of your own:
+/// after [`Control::shutdown_gracefully`] go on accepting until `None`; then [`shutdown_report`](Self::shutdown_report)
 /// counts the pending connections that were served, refused and lost.
 ///
 /// ## Cancel safety
@@ -88,7 +97,11 @@ use crate::linux::listener::Listener;
 pub struct AsyncAcceptor<L: Listener, F: Filter = ()> {
     fd: AsyncFd<Hosted<L, F>>,
     unregistered: u64,
+    service: ServiceOwner,
 }
+
+/// Nothing in it is pinned.
+impl<L: Listener, F: Filter> Unpin for AsyncAcceptor<L, F> {}
 
 /// The number of passes without a connection, or of connections that tokio cannot watch, after which a poll yields.
 const FUTILE_MAX: u32 = 16;
@@ -159,6 +172,8 @@ impl IntoTokio for UnixStream {
 /// A connection of a listener as tokio's stream.
 type TokioConnection<L, F> =
     Connection<<<L as Listener>::Stream as IntoTokio>::Stream, Permit<<F as Filter>::Permit>>;
+type TokioGraceful<L, F> =
+    GracefulConnection<<<L as Listener>::Stream as IntoTokio>::Stream, Permit<<F as Filter>::Permit>>;
 /// A connection as the listener gives it.
 type StdConnection<L, F> = Connection<<L as Listener>::Stream, Permit<<F as Filter>::Permit>>;
 
@@ -181,7 +196,7 @@ impl<L: Listener, F: Filter, G: Into<Option<Gate>>> Builder<L, F, G> {
         // Its successor is unsafe: what is watched must own its descriptor and keep it. `Hosted` does.
         #[allow(deprecated, reason = "the same call, without unsafe code")]
         match AsyncFd::try_with_interest(self.with_peer().build_hosted()?, Interest::READABLE) {
-            Ok(fd) => Ok(AsyncAcceptor { fd, unregistered: 0 }),
+            Ok(fd) => Ok(AsyncAcceptor { fd, unregistered: 0, service: ServiceOwner::default() }),
             Err(failed) => {
                 let (hosted, error) = failed.into_parts();
                 Err(BuildError::system(error, hosted.into_listener()))
@@ -269,13 +284,81 @@ impl<L: Listener, F: Filter> AsyncAcceptor<L, F> {
                 Progress::Yield => {}
                 // Clears what was seen before the call; what has been seen since stays.
                 Progress::Idle => readiness.clear_ready(),
-                Progress::Stopped => return Poll::Ready(Ok(None)),
-                Progress::ListenerClosed(closed) => return Poll::Ready(Err(closed.into())),
+                Progress::Stopped => {
+                    self.service.end();
+                    return Poll::Ready(Ok(None));
+                }
+                Progress::ListenerClosed(closed) => {
+                    self.service.end();
+                    return Poll::Ready(Err(closed.into()));
+                }
             }
         }
         // All are refused. Not every executor has a budget, as tokio does.
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// As [`poll_accept`](Self::poll_accept), for servers that are shut down by [`end_on`](Self::end_on).
+    #[allow(clippy::type_complexity, reason = "as `poll_accept` returns it")]
+    pub(super) fn poll_graceful(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<Option<TokioGraceful<L, F>>>>
+    where
+        L::Stream: IntoTokio,
+    {
+        let accepted = ready!(self.poll_accept(cx))?;
+        Poll::Ready(Ok(accepted.map(|connection| self.service.track(connection))))
+    }
+
+    /// Returns a future that ends the service at `signal`, for the graceful shutdown of axum, tonic or a loop of your
+    /// own. It ends when the server may close the connections that are idle:
+    ///
+    /// 1. At the signal it calls [`shutdown_gracefully`](Control::shutdown_gracefully): new connects are kept out, and
+    ///    those that are pending are served or refused. An acceptor that is [stopped](Control::stop) otherwise keeps its
+    ///    queue.
+    /// 2. It waits until the acceptor has ended, and until each connection that the server got from this acceptor (as a
+    ///    `Stream`, or as axum's listener) has sent something: a request that is on its way is answered, not reset.
+    /// 3. Clients that stay silent are not waited for longer than `within`, counted from the signal.
+    ///
+    /// A client of HTTP/2 that has sent its preface, and no request yet, reads GOAWAY, and asks elsewhere.
+    ///
+    /// The server must go on accepting meanwhile, as axum and tonic do. What became of the pending connections is in
+    /// [`Control::shutdown_report`].
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use epoll_acceptor::{LevelTriggered, Pending, Refusal};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> std::io::Result<()> {
+    /// let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// let mut acceptor = LevelTriggered::on(listener).build_tokio()?;
+    /// let control = acceptor.control();
+    /// let ended = acceptor.end_on(async {}, Pending::Serve(Refusal::Close), Duration::from_secs(5));
+    ///
+    /// let server = tokio::spawn(async move { while let Ok(Some(_)) = acceptor.accept().await {} });
+    /// ended.await;
+    /// assert_eq!(control.shutdown_report().unwrap().served, 0);
+    /// server.await.unwrap();
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// The future panics in a runtime that was built without `enable_time`.
+    pub fn end_on<S>(
+        &self,
+        signal: S,
+        pending: Pending,
+        within: Duration,
+    ) -> impl Future<Output = ()> + use<S, L, F>
+    where
+        S: Future<Output = ()>,
+    {
+        self.service.end_on(signal, self.control(), pending, within)
     }
 
     /// Returns how many connections were closed because tokio could not watch them.
@@ -324,6 +407,20 @@ impl<L: Listener, F: Filter> AsyncAcceptor<L, F> {
     #[must_use = "dropping the listener closes it and resets the connections that are pending"]
     pub fn into_listener(self) -> L {
         self.fd.into_inner().into_listener()
+    }
+}
+
+/// Yields the connections. Ends when [`accept`](AsyncAcceptor::accept) returns `None` and the futures of
+/// [`end_on`](AsyncAcceptor::end_on) are over or dropped: at the end of the stream, tonic closes idle connections.
+impl<L: Listener<Stream: IntoTokio>, F: Filter> Stream for AsyncAcceptor<L, F> {
+    type Item = io::Result<TokioGraceful<L, F>>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let acceptor = self.get_mut();
+        match ready!(acceptor.poll_graceful(cx)).transpose() {
+            None => acceptor.service.poll_over(cx).map(|()| None),
+            connection => Poll::Ready(connection),
+        }
     }
 }
 

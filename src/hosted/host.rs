@@ -118,10 +118,18 @@ impl<L: Listener, F: Filter> Hosted<L, F> {
     ///
     /// Those of [`Epoll::wait`], which a correct program does not meet.
     pub fn poll_accept(&mut self) -> io::Result<Progress<L::Stream, Permit<F::Permit>>> {
+        self.poll(Some(Duration::ZERO))
+    }
+
+    /// As [`poll_accept`](Self::poll_accept), but waits for the next pass.
+    pub(super) fn poll(
+        &mut self,
+        timeout: Option<Duration>,
+    ) -> io::Result<Progress<L::Stream, Permit<F::Permit>>> {
         let Self { poller, epoll, events } = self;
         poller.poll_accept(|| {
             loop {
-                let waited = epoll.wait(events, Some(Duration::ZERO))?;
+                let waited = epoll.wait(events, timeout)?;
                 // One pass answers them all.
                 events.clear();
                 if !waited.interrupted() {
@@ -129,6 +137,11 @@ impl<L: Listener, F: Filter> Hosted<L, F> {
                 }
             }
         })
+    }
+
+    /// Accepts streams in blocking mode from now on.
+    pub(super) const fn accept_blocking(&mut self) {
+        self.poller.acceptor_mut().accept_blocking();
     }
 
     /// Returns how often it polled its epoll: a wait with timeout zero each.

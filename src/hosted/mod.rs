@@ -6,5 +6,12 @@
 #![forbid(unsafe_code)]
 
 pub(crate) mod host;
+pub(crate) mod blocking;
+#[cfg(feature = "tokio")]
+pub(crate) mod graceful;
 #[cfg(feature = "tokio")]
 pub(crate) mod future;
+#[cfg(feature = "axum08")]
+mod axum08;
+#[cfg(feature = "tonic014")]
+mod tonic014;

@@ -42,6 +42,11 @@ impl<L: Listener, F: Filter> EpollAcceptor<L, F> {
         self.core.backend().listener()
     }
 
+    /// Accepts streams in blocking mode from now on.
+    pub(crate) const fn accept_blocking(&mut self) {
+        self.core.backend_mut().accept_blocking();
+    }
+
     /// Takes the acceptor apart and returns the listener: not registered, non-blocking, and its queue intact (P10).
     ///
     /// ```

@@ -42,6 +42,8 @@ pub struct EpollBackend<L: Listener> {
     reserve: Mutex<Option<OwnedFd>>,
     /// The listener's options before its intake was closed; accepted connections get them back.
     min_ttl_before: OnceLock<MinTtl>,
+    /// Those of accept4.
+    accept_flags: i32,
     token: Token,
     /// The mask while armed.
     armed: u32,
@@ -97,6 +99,7 @@ impl<L: Listener> EpollBackend<L> {
             timer,
             reserve: Mutex::new(None),
             min_ttl_before: OnceLock::new(),
+            accept_flags: libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC,
             token,
             armed: mask(trigger),
             registered: AtomicBool::new(false),
@@ -119,6 +122,11 @@ impl<L: Listener> EpollBackend<L> {
     /// Takes the listener out, its queue intact. Only the destructor may run after that.
     pub(super) fn take_listener(&mut self) -> Option<L> {
         self.listener.take()
+    }
+
+    /// Accepts streams in blocking mode from now on.
+    pub(crate) const fn accept_blocking(&mut self) {
+        self.accept_flags = libc::SOCK_CLOEXEC;
     }
 
     pub(super) fn listener(&self) -> &L {
@@ -190,11 +198,10 @@ impl<L: Listener> Backend for EpollBackend<L> {
 
     #[inline]
     fn accept(&self, peer: Option<&mut Option<SocketAddr>>) -> Result<OwnedFd, Errno> {
-        const FLAGS: i32 = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
         let stream = match peer {
-            None => sys::accept4(self.fd(), FLAGS)?,
+            None => sys::accept4(self.fd(), self.accept_flags)?,
             Some(peer) => {
-                let (stream, address) = sys::accept4_with_peer(self.fd(), FLAGS)?;
+                let (stream, address) = sys::accept4_with_peer(self.fd(), self.accept_flags)?;
                 *peer = PeerAddr::from_bytes(address.as_bytes()).canonical().socket_addr();
                 stream
             }

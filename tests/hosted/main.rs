@@ -4,8 +4,10 @@
 
 mod support;
 
+mod blocking;
 mod dropped;
 mod edges;
+mod end_on;
 mod ends;
 mod gate;
 mod serving;

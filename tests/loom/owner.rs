@@ -78,7 +78,7 @@ impl<G: Semaphore> Owner<G> {
     }
 
     /// One pass.
-    pub(crate) fn pass(&mut self) -> Vec<Connection<(), (G::Permit, ())>> {
+    pub(crate) fn pass(&mut self) -> Vec<Connection<(), ((), G::Permit)>> {
         let accepted: Vec<_> =
             self.acceptor.ready().map(|accepted| accepted.expect("the listener listens")).collect();
         self.served += u32::try_from(accepted.len()).expect("a few");

@@ -1,0 +1,243 @@
+//! The end of a service: its acceptor ends, and the clients that it has accepted may still send their first request.
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::ops::{Deref, DerefMut};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::Notify;
+use tokio::time::timeout;
+
+use crate::admission::connection::Connection;
+use crate::admission::permit::Permit;
+use crate::drain::control::Control;
+use crate::drain::shutdown::Pending;
+
+/// A connection whose first bytes the end of the service waits for: what the
+/// [`Stream`](crate::AsyncAcceptor#stream) of an acceptor yields, and what axum gets.
+///
+/// Servers close a connection on which they have read nothing when they shut down, also one whose request is on its
+/// way. So [`AsyncAcceptor::end_on`](crate::AsyncAcceptor::end_on) lets them shut down only when each of these
+/// connections has been read from once, or is gone. It dereferences to the [`Connection`].
+#[must_use = "a connection that is dropped is closed"]
+pub struct GracefulConnection<S, P = Permit> {
+    // Dropped in this order.
+    connection: Connection<S, P>,
+    silent: Option<Silent>,
+}
+
+/// What an acceptor shares with its connections and with the futures of its end.
+#[derive(Debug, Default)]
+pub(super) struct Service {
+    /// The connections from which nothing was read yet.
+    silent: AtomicUsize,
+    /// The acceptor accepts no more.
+    ended: AtomicBool,
+    changed: Notify,
+    /// The futures of `end_on` that are not over.
+    ends: AtomicUsize,
+    /// The task whose stream ends when they are.
+    stream: Mutex<Option<Waker>>,
+}
+
+/// The end of a service, until it is over or no longer waited for.
+#[derive(Debug)]
+struct Ending(Arc<Service>);
+
+/// A connection from which nothing was read yet.
+#[derive(Debug)]
+struct Silent(Arc<Service>);
+
+/// Marks the service as ended when the acceptor is dropped.
+#[derive(Debug, Default)]
+pub(super) struct ServiceOwner(Arc<Service>);
+
+impl Service {
+    async fn until(&self, condition: impl Fn(&Self) -> bool) {
+        loop {
+            // Made before the look, so that no change after it is missed.
+            let changed = self.changed.notified();
+            if condition(self) {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    async fn end(
+        &self,
+        signal: impl Future<Output = ()>,
+        control: Control,
+        pending: Pending,
+        within: Duration,
+    ) {
+        let mut signal = pin!(signal);
+        let mut ended = pin!(self.until(Self::has_ended));
+        let signalled = poll_fn(|cx| match ended.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(false),
+            Poll::Pending => signal.as_mut().poll(cx).map(|()| true),
+        });
+        // An acceptor that was stopped keeps its queue, for the next owner of the listener.
+        if signalled.await {
+            control.shutdown_gracefully(pending, within);
+        }
+        let all_heard = async {
+            self.until(Self::has_ended).await;
+            self.until(|service| service.silent.load(Ordering::Acquire) == 0).await;
+        };
+        let _ = timeout(within, all_heard).await;
+    }
+
+    fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    fn stream(&self) -> MutexGuard<'_, Option<Waker>> {
+        self.stream.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ServiceOwner {
+    /// See [`AsyncAcceptor::end_on`](crate::AsyncAcceptor::end_on).
+    pub(super) fn end_on<S: Future<Output = ()>>(
+        &self,
+        signal: S,
+        control: Control,
+        pending: Pending,
+        within: Duration,
+    ) -> impl Future<Output = ()> + use<S> {
+        self.0.ends.fetch_add(1, Ordering::AcqRel);
+        let ending = Ending(Arc::clone(&self.0));
+        async move { ending.0.end(signal, control, pending, within).await }
+    }
+
+    /// Waits until no future of `end_on` is left that is not over.
+    pub(super) fn poll_over(&self, cx: &Context<'_>) -> Poll<()> {
+        // Left before the look, so that no end after it is missed.
+        *self.0.stream() = Some(cx.waker().clone());
+        if self.0.ends.load(Ordering::Acquire) == 0 { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// The acceptor accepts no more.
+    pub(super) fn end(&self) {
+        self.0.ended.store(true, Ordering::Release);
+        self.0.changed.notify_waiters();
+    }
+
+    pub(super) fn track<S, P>(&self, connection: Connection<S, P>) -> GracefulConnection<S, P> {
+        self.0.silent.fetch_add(1, Ordering::AcqRel);
+        GracefulConnection { connection, silent: Some(Silent(Arc::clone(&self.0))) }
+    }
+}
+
+impl Drop for ServiceOwner {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.ends.fetch_sub(1, Ordering::AcqRel);
+        let waker = self.0.stream().take();
+        waker.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl Drop for Silent {
+    fn drop(&mut self) {
+        if self.0.silent.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.changed.notify_waiters();
+        }
+    }
+}
+
+impl<S, P> GracefulConnection<S, P> {
+    /// Returns the connection. The end of the service no longer waits for it.
+    pub fn into_inner(self) -> Connection<S, P> {
+        self.connection
+    }
+
+    fn stream(self: Pin<&mut Self>) -> Pin<&mut Connection<S, P>>
+    where
+        S: Unpin,
+        P: Unpin,
+    {
+        Pin::new(&mut self.get_mut().connection)
+    }
+}
+
+impl<S, P> Deref for GracefulConnection<S, P> {
+    type Target = Connection<S, P>;
+
+    fn deref(&self) -> &Connection<S, P> {
+        &self.connection
+    }
+}
+
+impl<S, P> DerefMut for GracefulConnection<S, P> {
+    fn deref_mut(&mut self) -> &mut Connection<S, P> {
+        &mut self.connection
+    }
+}
+
+impl<S: AsFd, P> AsFd for GracefulConnection<S, P> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.connection.as_fd()
+    }
+}
+
+impl<S: fmt::Debug, P> fmt::Debug for GracefulConnection<S, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.connection.fmt(f)
+    }
+}
+
+/// Reads as the stream does.
+impl<S: AsyncRead + Unpin, P: Unpin> AsyncRead for GracefulConnection<S, P> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = self.as_mut().stream().poll_read(cx, buf);
+        if read.is_ready() {
+            self.silent = None;
+        }
+        read
+    }
+}
+
+/// Writes as the stream does.
+impl<S: AsyncWrite + Unpin, P: Unpin> AsyncWrite for GracefulConnection<S, P> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.stream().poll_write(cx, buf)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream().poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream().poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.stream().poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.connection.is_write_vectored()
+    }
+}

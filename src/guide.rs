@@ -24,7 +24,7 @@ page!(
     "../docs/handover.md"
 );
 page!(
-    #[cfg(any(not(doctest), feature = "group"))]
+    #[cfg(any(not(doctest), all(feature = "group", feature = "axum08")))]
     multi_core,
     "../docs/multi-core.md"
 );

@@ -155,6 +155,9 @@ pub mod acceptor {
     pub use crate::drain::control::PauseGuard;
     pub use crate::drain::shutdown::Intake;
     pub use crate::drain::trigger::{EmptyCheck, UnknownTrigger};
+    #[cfg(feature = "tokio")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
+    pub use crate::hosted::any_stream::AsyncAnyStream;
     pub use crate::hosted::blocking::Incoming;
     #[cfg(feature = "tokio")]
     #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]

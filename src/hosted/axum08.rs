@@ -12,57 +12,69 @@ use super::graceful::GracefulConnection;
 use crate::admission::filter::Filter;
 use crate::admission::permit::Permit;
 
-/// For `axum::serve`. Each connection has its permit, which is released when axum drops it.
-///
-/// axum's trait has no end: after the acceptor was stopped or its listener was closed, `axum::serve` waits forever,
-/// unless it is told to shut down: give it [`end_on`](AsyncAcceptor::end_on). For the peer's address as
-/// `ConnectInfo<SocketAddr>`, call `tap_io` on the acceptor, and `into_make_service_with_connect_info` on the router.
-///
-/// ```
-/// use std::time::Duration;
-/// use axum::extract::ConnectInfo;
-/// use axum::routing::get;
-/// use axum::serve::ListenerExt;
-/// use axum::Router;
-/// use epoll_acceptor::{Gate, LevelTriggered, Pending, Refusal};
-///
-/// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> std::io::Result<()> {
-/// let gate = Gate::new(10_000);
-/// let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
-/// let acceptor = LevelTriggered::on(listener).gate(&gate).build_tokio()?;
-///
-/// # let (terminate, terminated) = tokio::sync::oneshot::channel::<()>();
-/// # let shutdown_signal = async { drop(terminated.await) };
-/// # drop(terminate);
-/// let ended = acceptor.end_on(shutdown_signal, Pending::Serve(Refusal::Close), Duration::from_secs(5));
-/// let hello = |ConnectInfo(peer): ConnectInfo<std::net::SocketAddr>| async move { format!("hello {peer}\n") };
-/// let app = Router::new().route("/", get(hello)).into_make_service_with_connect_info::<std::net::SocketAddr>();
-/// axum::serve(acceptor.tap_io(|stream| drop(stream.set_nodelay(true))), app).with_graceful_shutdown(ended).await
-/// # }
-/// ```
-impl<F> Listener for AsyncAcceptor<TcpListener, F>
-where
-    F: Filter<Permit: Unpin + Send + 'static> + 'static,
-{
-    type Io = GracefulConnection<tokio::net::TcpStream, Permit<F::Permit>>;
-    type Addr = SocketAddr;
+macro_rules! tcp {
+    ($($(#[$attribute:meta])* $listener:ty),*) => {$(
+        $(#[$attribute])*
+        impl<F> Listener for AsyncAcceptor<$listener, F>
+        where
+            F: Filter<Permit: Unpin + Send + 'static> + 'static,
+        {
+            type Io = GracefulConnection<tokio::net::TcpStream, Permit<F::Permit>>;
+            type Addr = SocketAddr;
 
-    async fn accept(&mut self) -> (Self::Io, SocketAddr) {
-        match poll_fn(|cx| self.poll_graceful(cx)).await {
-            Ok(Some(connection)) => {
-                // Every TCP connection has one.
-                let peer = connection.peer().unwrap_or(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
-                (connection, peer)
+            async fn accept(&mut self) -> (Self::Io, SocketAddr) {
+                match poll_fn(|cx| self.poll_graceful(cx)).await {
+                    Ok(Some(connection)) => {
+                        // Every TCP connection has one.
+                        let peer = connection.peer().unwrap_or(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
+                        (connection, peer)
+                    }
+                    _ => pending().await,
+                }
             }
-            _ => pending().await,
-        }
-    }
 
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener().local_addr()
-    }
+            fn local_addr(&self) -> io::Result<SocketAddr> {
+                self.listener().local_addr()
+            }
+        }
+    )*};
 }
+
+tcp!(
+    /// For `axum::serve`. Each connection has its permit, which is released when axum drops it.
+    ///
+    /// axum's trait has no end: after the acceptor was stopped or its listener was closed, `axum::serve` waits forever,
+    /// unless it is told to shut down: give it [`end_on`](AsyncAcceptor::end_on). For the peer's address as
+    /// `ConnectInfo<SocketAddr>`, call `tap_io` on the acceptor, and `into_make_service_with_connect_info` on the router.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use axum::extract::ConnectInfo;
+    /// use axum::routing::get;
+    /// use axum::serve::ListenerExt;
+    /// use axum::Router;
+    /// use epoll_acceptor::{Gate, LevelTriggered, Pending, Refusal};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> std::io::Result<()> {
+    /// let gate = Gate::new(10_000);
+    /// let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// let acceptor = LevelTriggered::on(listener).gate(&gate).build_tokio()?;
+    ///
+    /// # let (terminate, terminated) = tokio::sync::oneshot::channel::<()>();
+    /// # let shutdown_signal = async { drop(terminated.await) };
+    /// # drop(terminate);
+    /// let ended = acceptor.end_on(shutdown_signal, Pending::Serve(Refusal::Close), Duration::from_secs(5));
+    /// let hello = |ConnectInfo(peer): ConnectInfo<std::net::SocketAddr>| async move { format!("hello {peer}\n") };
+    /// let app = Router::new().route("/", get(hello)).into_make_service_with_connect_info::<std::net::SocketAddr>();
+    /// axum::serve(acceptor.tap_io(|stream| drop(stream.set_nodelay(true))), app).with_graceful_shutdown(ended).await
+    /// # }
+    /// ```
+    TcpListener,
+    /// A member of a group: one runtime for each core, and one gate for all.
+    #[cfg(feature = "group")]
+    crate::linux::group::Member
+);
 
 /// As for TCP. The address is mostly unnamed.
 impl<F> Listener for AsyncAcceptor<UnixListener, F>

@@ -11,6 +11,8 @@ pub(crate) mod blocking;
 pub(crate) mod graceful;
 #[cfg(feature = "tokio")]
 pub(crate) mod future;
+#[cfg(feature = "tokio")]
+pub(crate) mod any_stream;
 #[cfg(feature = "axum08")]
 mod axum08;
 #[cfg(feature = "tonic014")]

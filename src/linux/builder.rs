@@ -271,7 +271,11 @@ impl<L: Listener, F: Filter, G: Into<Option<Gate>>> Builder<L, F, G> {
             return Err(BuildError { kind, listener });
         }
         match EpollBackend::register(epoll.as_fd(), listener, token, config.trigger) {
-            Ok(backend) => Ok(EpollAcceptor { core: AcceptCore::new(backend, gate.into(), filter, config) }),
+            Ok(backend) => {
+                let core = AcceptCore::new(backend, gate.into(), filter, config);
+                core.backend().listener().is_served_by(core.control());
+                Ok(EpollAcceptor { core })
+            }
             Err((error, listener)) => Err(BuildError { kind: BuildErrorKind::of(error), listener }),
         }
     }

@@ -4,6 +4,8 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 
+use crate::drain::control::Control;
+
 /// A listening socket for an acceptor.
 ///
 /// Implemented for the listeners of std, for [`AnyListener`](super::any::AnyListener) and for `OwnedFd`: sockets of
@@ -12,6 +14,12 @@ use std::os::unix::net::{UnixListener, UnixStream};
 pub trait Listener: AsFd + Send + Sync {
     /// The type of an accepted connection.
     type Stream: From<OwnedFd> + AsFd;
+
+    /// Called once by the acceptor that owns the listener.
+    #[doc(hidden)]
+    fn is_served_by(&self, control: Control) {
+        drop(control);
+    }
 }
 
 impl Listener for TcpListener {

@@ -54,14 +54,13 @@ fn by_hash_assigns_connections_to_every_member() {
 #[test]
 fn report_shows_unserved_members() {
     let mut group = Group::builder(local("127.0.0.1:0")).bind(3).unwrap();
-    let (mut one, two) = (Worker::on(group.take().unwrap()), Worker::on(group.take().unwrap()));
-    group.set_control(one.acceptor.listener(), one.acceptor.control());
+    let (mut one, two) = (Worker::on(group.take().unwrap()), group.take().unwrap());
     let health =
         |group: &Group| -> Vec<_> { group.report().into_iter().map(|member| member.health).collect() };
-    // The group has no control of the second member, and the third was not taken.
+    // The second member has no acceptor yet, and the third was not taken.
     let unserved: Vec<_> = group.unserved().iter().map(|member| member.index).collect();
     assert_eq!(unserved, [1, 2]);
-    group.set_control(two.acceptor.listener(), two.acceptor.control());
+    let two = Worker::on(two);
     assert_eq!(health(&group)[1], MemberHealth::Served, "its queue is empty");
     drop(group.take());
     assert_eq!(health(&group)[2], MemberHealth::Closed);
@@ -126,12 +125,4 @@ fn by_cpu_assigns_to_the_member_of_the_cpu() {
         }
         drop(clients);
     }
-}
-
-#[test]
-#[should_panic(expected = "another group")]
-fn set_control_panics_for_another_group() {
-    let (group, _workers) = served_group(1);
-    let (_other, others) = served_group(1);
-    group.set_control(others[0].acceptor.listener(), others[0].acceptor.control());
 }

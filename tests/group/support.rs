@@ -62,9 +62,6 @@ impl Worker {
 pub(crate) fn served_group(members: usize) -> (Group, Vec<Worker>) {
     let mut group = Group::builder(local("127.0.0.1:0")).bind(members).unwrap();
     let workers: Vec<_> = std::iter::from_fn(|| group.take()).map(Worker::on).collect();
-    workers
-        .iter()
-        .for_each(|worker| group.set_control(worker.acceptor.listener(), worker.acceptor.control()));
     (group, workers)
 }
 

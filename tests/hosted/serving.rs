@@ -1,13 +1,13 @@
 //! What `accept` returns, and what wakes it: streams of each kind, gates, permits released on other threads.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
-use epoll_acceptor::acceptor::IntoTokio;
-use epoll_acceptor::socket::{Listener, accept_queue};
+use epoll_acceptor::acceptor::{AsyncAnyStream, IntoTokio};
+use epoll_acceptor::socket::{AnyListener, Listener, accept_queue};
 use epoll_acceptor::{Connection, Gate, LevelTriggered, Refusal, Trigger, WhenFull};
 use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -63,6 +63,33 @@ fn unix_streams_and_descriptors_are_accepted() {
         let _client = connect();
         let connection: Connection<OwnedFd> = acceptor.accept_std().await.unwrap().unwrap();
         drop(connection);
+    });
+}
+
+#[test]
+fn streams_of_either_kind_are_accepted() {
+    on_each(|| async {
+        let (unix, unix_address) = listen_unix("either");
+        let (tcp, tcp_address) = listen();
+        let listeners = [AnyListener::from(tcp), AnyListener::from(UnixListener::from(OwnedFd::from(unix)))];
+        for listener in listeners {
+            let is_tcp = matches!(listener, AnyListener::Tcp(_));
+            let mut acceptor = LevelTriggered::on(listener).build_tokio().unwrap();
+            let domain = if is_tcp { Domain::IPV4 } else { Domain::UNIX };
+            let mut client = Socket::new(domain, Type::STREAM, None).unwrap();
+            let address = if is_tcp { tcp_address.into() } else { unix_address.clone() };
+            client.connect(&address).unwrap();
+            client.write_all(HELLO).unwrap();
+            let mut connection = acceptor.accept().await.unwrap().unwrap();
+            assert_eq!(matches!(*connection, AsyncAnyStream::Tcp(_)), is_tcp);
+            let mut received = [0; HELLO.len()];
+            connection.read_exact(&mut received).await.unwrap();
+            connection.write_all(&received).await.unwrap();
+            connection.shutdown().await.unwrap();
+            let mut echoed = Vec::new();
+            client.read_to_end(&mut echoed).unwrap();
+            assert_eq!(echoed, HELLO);
+        }
     });
 }
 

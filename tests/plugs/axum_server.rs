@@ -8,6 +8,7 @@ use axum::Router;
 use axum::extract::ConnectInfo;
 use axum::routing::get;
 use axum::serve::ListenerExt;
+use epoll_acceptor::group::Group;
 use epoll_acceptor::socket::accept_queue;
 use epoll_acceptor::{AsyncAcceptor, Control, Gate, LevelTriggered, Pending, Refusal, WhenFull};
 use tokio::runtime::Runtime;
@@ -171,6 +172,36 @@ fn stop_ends_the_service_and_keeps_the_queue() {
     let accepted = u32::try_from(control.counters().delivered).unwrap();
     assert_eq!(accept_queue(&copy).unwrap().depth + accepted, 2, "the intake is open");
     assert_eq!(control.counters().refused, 0);
+}
+
+/// A runtime for each member of a group, and one gate for all.
+#[test]
+fn members_of_a_group_share_a_limit() {
+    let gate = Gate::new(8);
+    let mut group = Group::builder("127.0.0.1:0".parse().unwrap()).bind(2).unwrap();
+    let mut workers = Vec::new();
+    while let Some(member) = group.take() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let acceptor =
+            runtime.block_on(async { LevelTriggered::on(member).gate(&gate).build_tokio() }).unwrap();
+        let control = acceptor.control();
+        let ended = acceptor.end_on(std::future::pending(), Pending::Serve(Refusal::Close), LONG);
+        let server = axum::serve(acceptor.tap_io(|_| {}), app()).with_graceful_shutdown(ended);
+        let thread = thread::spawn(move || runtime.block_on(async { server.await }));
+        workers.push((control, thread));
+    }
+    assert_eq!(group.unserved(), [], "each member has an acceptor");
+    let clients: Vec<_> = (0..100).map(|_| connect(group.local_addr())).collect();
+    clients.iter().for_each(request);
+    for client in &clients {
+        assert!(response(client).unwrap().starts_with("HTTP/1.1 200 "));
+    }
+    for (control, thread) in workers {
+        assert!(control.counters().delivered > 0, "the kernel balances");
+        control.stop();
+        thread.join().unwrap().unwrap();
+    }
+    assert!(gate.wait_idle(Some(LONG)));
 }
 
 #[test]

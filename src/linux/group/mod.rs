@@ -68,7 +68,6 @@ pub use self::steering::Steering;
 /// while let Some(member) = group.take() {
 ///     let epoll = Epoll::new()?; // one thread and one epoll per member
 ///     let acceptor = LevelTriggered::on(member).register(&epoll, Token(0))?;
-///     group.set_control(acceptor.listener(), acceptor.control());
 ///     workers.push((epoll, acceptor));
 /// }
 /// assert_eq!(group.unserved(), [], "each member has an acceptor");
@@ -191,17 +190,6 @@ impl Group {
         self.untaken.pop_front()
     }
 
-    /// Sets the [`Control`] of the acceptor that serves `member`, for [`report`](Self::report).
-    ///
-    /// # Panics
-    ///
-    /// Panics if `member` belongs to another group.
-    pub fn set_control(&self, member: &Member, control: Control) {
-        assert!(Arc::ptr_eq(&member.shared, &self.shared), "the member belongs to another group");
-        let slot = &mut self.shared.lock().slots[member.index];
-        (slot.control, slot.last) = (Some(control), None);
-    }
-
     /// Returns a snapshot of each member, in the order of opening. One system call per member; no privileges.
     ///
     /// A member is [`Stalled`](MemberHealth::Stalled) if connections were queued at the previous call and at this one,
@@ -213,8 +201,8 @@ impl Group {
         (0..).zip(&mut state.slots).map(|(index, slot)| slot.report(index)).collect()
     }
 
-    /// Returns the members that no acceptor serves: without a control, abandoned by their acceptor, or stalled since the
-    /// previous call of `unserved` or [`report`](Self::report).
+    /// Returns the members that no acceptor serves: without one, abandoned by theirs, or stalled since the previous call of
+    /// `unserved` or [`report`](Self::report).
     #[must_use]
     pub fn unserved(&self) -> Vec<MemberReport> {
         self.report().into_iter().filter(|member| member.health.is_unserved()).collect()
@@ -295,6 +283,15 @@ impl Member {
     #[must_use]
     pub const fn index(&self) -> usize {
         self.index
+    }
+
+    /// Returns the address of the group.
+    ///
+    /// # Errors
+    ///
+    /// Those of getsockname(2).
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener().local_addr()
     }
 
     /// Releases the listener from the group, to hand it over to another process.
@@ -463,6 +460,12 @@ impl AsFd for Member {
 
 impl Listener for Member {
     type Stream = TcpStream;
+
+    /// The group looks at its acceptor in [`Group::report`].
+    fn is_served_by(&self, control: Control) {
+        let slot = &mut self.shared.lock().slots[self.index];
+        (slot.control, slot.last) = (Some(control), None);
+    }
 }
 
 impl Drop for Member {

@@ -9,6 +9,7 @@
 mod successor;
 
 use std::error::Error;
+use std::future::pending;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
@@ -101,6 +102,8 @@ fn obey_signals(control: Control, listener: TcpListener) -> io::Result<impl Futu
                         println!("replaced by {pid}");
                         // The queue stays with the socket, which the other process has.
                         control.stop();
+                        // A signal to end this process would refuse the queue of the other.
+                        return pending().await;
                     }
                     Err(error) => eprintln!("http: no successor: {error}; this process goes on serving"),
                 },

@@ -161,10 +161,10 @@ pub mod acceptor {
     pub use crate::hosted::blocking::Incoming;
     #[cfg(feature = "tokio")]
     #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
-    pub use crate::hosted::future::IntoTokio;
+    pub use crate::hosted::graceful::GracefulConnection;
     #[cfg(feature = "tokio")]
     #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
-    pub use crate::hosted::graceful::GracefulConnection;
+    pub use crate::hosted::into_tokio::IntoTokio;
     pub use crate::linux::builder::{BuildError, BuildErrorKind, NoGate};
 }
 

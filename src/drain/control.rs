@@ -208,6 +208,12 @@ impl Control {
         self.shared.shutdown_report()
     }
 
+    /// Returns whether [`stop`](Self::stop) was called, also if the owner has not stopped yet.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn is_told_to_stop(&self) -> bool {
+        self.notifier.requests().stop()
+    }
+
     /// What pauses without a guard, for the scripts of the simulated kernel.
     #[cfg(feature = "sim")]
     pub(crate) fn notifier(&self) -> &Notifier {

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-use super::future::IntoTokio;
+use super::into_tokio::IntoTokio;
 use crate::linux::any::AnyStream;
 
 /// A stream of tokio, of TCP or Unix: what a connection of an [`AnyListener`](crate::socket::AnyListener) becomes.

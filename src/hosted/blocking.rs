@@ -57,6 +57,11 @@ use crate::linux::listener::Listener;
 /// `ulimit -n`, less what else is open. A server that duplicates each stream (`try_clone`) needs two descriptors for
 /// each.
 ///
+/// ## Keep one `accept` pending
+///
+/// A permit that was handed to this acceptor waits with it until the next `accept`: do other work that blocks on other
+/// threads.
+///
 /// ## Graceful shutdown
 ///
 /// After [`Control::shutdown_gracefully`] go on accepting until `None`; then [`shutdown_report`](Self::shutdown_report)

@@ -3,8 +3,6 @@
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::TcpStream;
-use std::os::unix::net::UnixStream;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -16,6 +14,7 @@ use tokio::runtime::Handle;
 
 use super::graceful::{GracefulConnection, ServiceOwner};
 use super::host::Hosted;
+use super::into_tokio::IntoTokio;
 use crate::admission::connection::Connection;
 use crate::admission::filter::Filter;
 use crate::admission::gate::Gate;
@@ -98,6 +97,8 @@ pub struct AsyncAcceptor<L: Listener, F: Filter = ()> {
     fd: AsyncFd<Hosted<L, F>>,
     unregistered: u64,
     service: ServiceOwner,
+    /// The runtime has ended, and was reported.
+    out_of_runtime: bool,
 }
 
 /// Nothing in it is pinned.
@@ -105,69 +106,6 @@ impl<L: Listener, F: Filter> Unpin for AsyncAcceptor<L, F> {}
 
 /// The number of passes without a connection, or of connections that tokio cannot watch, after which a poll yields.
 const FUTILE_MAX: u32 = 16;
-
-/// A stream that becomes one of tokio's. Implemented for std's.
-///
-/// For the stream of a [`Listener`] of your own:
-///
-/// ```
-/// use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-/// use epoll_acceptor::acceptor::IntoTokio;
-///
-/// struct Stream(std::net::TcpStream);
-///
-/// impl From<OwnedFd> for Stream {
-///     fn from(fd: OwnedFd) -> Self {
-///         Self(fd.into())
-///     }
-/// }
-///
-/// impl AsFd for Stream {
-///     fn as_fd(&self) -> BorrowedFd<'_> {
-///         self.0.as_fd()
-///     }
-/// }
-///
-/// impl IntoTokio for Stream {
-///     type Stream = tokio::net::TcpStream;
-///
-///     fn into_tokio(self) -> std::io::Result<Self::Stream> {
-///         self.0.set_nodelay(true)?;
-///         self.0.into_tokio()
-///     }
-/// }
-/// ```
-pub trait IntoTokio {
-    /// The stream of tokio.
-    type Stream;
-
-    /// Registers it with the runtime. It is non-blocking already.
-    ///
-    /// # Errors
-    ///
-    /// Those of the registration with the runtime's epoll; then the stream is closed.
-    ///
-    /// # Panics
-    ///
-    /// Outside a tokio runtime with I/O enabled.
-    fn into_tokio(self) -> io::Result<Self::Stream>;
-}
-
-impl IntoTokio for TcpStream {
-    type Stream = tokio::net::TcpStream;
-
-    fn into_tokio(self) -> io::Result<Self::Stream> {
-        Self::Stream::from_std(self)
-    }
-}
-
-impl IntoTokio for UnixStream {
-    type Stream = tokio::net::UnixStream;
-
-    fn into_tokio(self) -> io::Result<Self::Stream> {
-        Self::Stream::from_std(self)
-    }
-}
 
 /// A connection of a listener as tokio's stream.
 type TokioConnection<L, F> =
@@ -196,7 +134,12 @@ impl<L: Listener, F: Filter, G: Into<Option<Gate>>> Builder<L, F, G> {
         // Its successor is unsafe: what is watched must own its descriptor and keep it. `Hosted` does.
         #[allow(deprecated, reason = "the same call, without unsafe code")]
         match AsyncFd::try_with_interest(self.with_peer().build_hosted()?, Interest::READABLE) {
-            Ok(fd) => Ok(AsyncAcceptor { fd, unregistered: 0, service: ServiceOwner::default() }),
+            Ok(fd) => Ok(AsyncAcceptor {
+                fd,
+                unregistered: 0,
+                service: ServiceOwner::default(),
+                out_of_runtime: false,
+            }),
             Err(failed) => {
                 let (hosted, error) = failed.into_parts();
                 Err(BuildError::system(error, hosted.into_listener()))
@@ -276,9 +219,19 @@ impl<L: Listener, F: Filter> AsyncAcceptor<L, F> {
     ///
     /// As [`accept`](Self::accept).
     pub fn poll_accept_std(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<StdConnection<L, F>>>> {
+        if self.out_of_runtime {
+            return Poll::Ready(Ok(None));
+        }
         for _ in 0..FUTILE_MAX {
             // Before every call, although the answer is mostly known: tokio counts it against the budget of the task.
-            let mut readiness = ready!(self.fd.poll_read_ready_mut(cx))?;
+            let mut readiness = match ready!(self.fd.poll_read_ready_mut(cx)) {
+                Ok(readiness) => readiness,
+                Err(error) => {
+                    self.service.end();
+                    self.out_of_runtime = true;
+                    return Poll::Ready(Err(error));
+                }
+            };
             match readiness.get_inner_mut().poll_accept()? {
                 Progress::Connection(connection) => return Poll::Ready(Ok(Some(connection))),
                 Progress::Yield => {}
@@ -299,7 +252,18 @@ impl<L: Listener, F: Filter> AsyncAcceptor<L, F> {
         Poll::Pending
     }
 
-    /// As [`poll_accept`](Self::poll_accept), for servers that are shut down by [`end_on`](Self::end_on).
+    /// As [`accept`](Self::accept), for a loop that shuts down by [`end_on`](Self::end_on). Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// As [`accept`](Self::accept).
+    pub async fn accept_graceful(&mut self) -> io::Result<Option<TokioGraceful<L, F>>>
+    where
+        L::Stream: IntoTokio,
+    {
+        poll_fn(|cx| self.poll_graceful(cx)).await
+    }
+
     #[allow(clippy::type_complexity, reason = "as `poll_accept` returns it")]
     pub(super) fn poll_graceful(
         &mut self,
@@ -318,14 +282,23 @@ impl<L: Listener, F: Filter> AsyncAcceptor<L, F> {
     /// 1. At the signal it calls [`shutdown_gracefully`](Control::shutdown_gracefully): new connects are kept out, and
     ///    those that are pending are served or refused. An acceptor that is [stopped](Control::stop) otherwise keeps its
     ///    queue.
-    /// 2. It waits until the acceptor has ended, and until each connection that the server got from this acceptor (as a
-    ///    `Stream`, or as axum's listener) has sent something: a request that is on its way is answered, not reset.
-    /// 3. Clients that stay silent are not waited for longer than `within`, counted from the signal.
-    ///
-    /// A client of HTTP/2 that has sent its preface, and no request yet, reads GOAWAY, and asks elsewhere.
+    /// 2. It waits until the acceptor has ended, and until each connection that the server got from this acceptor (by
+    ///    axum's listener, the `Stream`, or [`accept_graceful`](Self::accept_graceful)) has sent something: a first
+    ///    request that is on its way is answered, not reset.
+    /// 3. Clients that stay silent are not waited for longer than `within`.
     ///
     /// The server must go on accepting meanwhile, as axum and tonic do. What became of the pending connections is in
     /// [`Control::shutdown_report`].
+    ///
+    /// ## What it does not cover
+    ///
+    /// * `within` is not the time for requests in service: put a timeout around the server. tonic also waits for a
+    ///   client that never sends its HTTP/2 preface.
+    /// * A further request on a connection that is kept alive may cross with its close, as at any time. A client of
+    ///   HTTP/2 that has sent its preface, and no request yet, reads GOAWAY, and asks elsewhere.
+    /// * With TLS, the handshake counts as the first bytes.
+    /// * At a full gate that waits, pending clients need permits of connections in service: idle ones give theirs back
+    ///   when the server is told to shut down, which is after `within`, and by then the pending are refused.
     ///
     /// ```
     /// use std::time::Duration;
@@ -348,7 +321,7 @@ impl<L: Listener, F: Filter> AsyncAcceptor<L, F> {
     ///
     /// # Panics
     ///
-    /// The future panics in a runtime that was built without `enable_time`.
+    /// The future panics outside a tokio runtime with `enable_time`, at the signal.
     pub fn end_on<S>(
         &self,
         signal: S,

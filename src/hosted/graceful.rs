@@ -4,12 +4,12 @@ use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::ops::{Deref, DerefMut};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
@@ -23,9 +23,11 @@ use crate::drain::shutdown::Pending;
 /// A connection whose first bytes the end of the service waits for: what the
 /// [`Stream`](crate::AsyncAcceptor#stream) of an acceptor yields, and what axum gets.
 ///
-/// Servers close a connection on which they have read nothing when they shut down, also one whose request is on its
-/// way. So [`AsyncAcceptor::end_on`](crate::AsyncAcceptor::end_on) lets them shut down only when each of these
-/// connections has been read from once, or is gone. It dereferences to the [`Connection`].
+/// HTTP servers close a connection on which they have read nothing when they shut down, also one whose first request is
+/// on its way. So [`AsyncAcceptor::end_on`](crate::AsyncAcceptor::end_on) lets them shut down only when each of these
+/// connections has been read from once, by its `AsyncRead`, or is gone. It dereferences to the [`Connection`].
+///
+/// With TLS above it, the first bytes are those of the handshake, and the request comes later.
 #[must_use = "a connection that is dropped is closed"]
 pub struct GracefulConnection<S, P = Permit> {
     // Dropped in this order.
@@ -59,6 +61,9 @@ struct Silent(Arc<Service>);
 #[derive(Debug, Default)]
 pub(super) struct ServiceOwner(Arc<Service>);
 
+/// What an acceptor may take longer than its deadline, because its time runs from a pass.
+const SLACK: Duration = Duration::from_secs(1);
+
 impl Service {
     async fn until(&self, condition: impl Fn(&Self) -> bool) {
         loop {
@@ -85,14 +90,14 @@ impl Service {
             Poll::Pending => signal.as_mut().poll(cx).map(|()| true),
         });
         // An acceptor that was stopped keeps its queue, for the next owner of the listener.
-        if signalled.await {
+        if signalled.await && !control.is_told_to_stop() {
             control.shutdown_gracefully(pending, within);
         }
-        let all_heard = async {
-            self.until(Self::has_ended).await;
-            self.until(|service| service.silent.load(Ordering::Acquire) == 0).await;
-        };
-        let _ = timeout(within, all_heard).await;
+        let begin = Instant::now();
+        // The acceptor's own time runs from its next pass: what it refuses at the end, it refuses before it is dropped.
+        let _ = timeout(within.saturating_add(SLACK), self.until(Self::has_ended)).await;
+        let all_heard = self.until(|service| service.silent.load(Ordering::Acquire) == 0);
+        let _ = timeout(within.saturating_sub(begin.elapsed()), all_heard).await;
     }
 
     fn has_ended(&self) -> bool {
@@ -120,8 +125,9 @@ impl ServiceOwner {
 
     /// Waits until no future of `end_on` is left that is not over.
     pub(super) fn poll_over(&self, cx: &Context<'_>) -> Poll<()> {
-        // Left before the look, so that no end after it is missed.
-        *self.0.stream() = Some(cx.waker().clone());
+        // Left before the look, so that no end after it is missed. The waker before is dropped without the lock.
+        let before = self.0.stream().replace(cx.waker().clone());
+        drop(before);
         if self.0.ends.load(Ordering::Acquire) == 0 { Poll::Ready(()) } else { Poll::Pending }
     }
 
@@ -191,6 +197,19 @@ impl<S, P> DerefMut for GracefulConnection<S, P> {
 impl<S: AsFd, P> AsFd for GracefulConnection<S, P> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.connection.as_fd()
+    }
+}
+
+impl<S: AsRawFd, P> AsRawFd for GracefulConnection<S, P> {
+    fn as_raw_fd(&self) -> RawFd {
+        self.connection.as_raw_fd()
+    }
+}
+
+/// Releases the permit and keeps the descriptor open.
+impl<S: Into<Self>, P> From<GracefulConnection<S, P>> for OwnedFd {
+    fn from(connection: GracefulConnection<S, P>) -> Self {
+        connection.connection.into()
     }
 }
 

@@ -8,6 +8,8 @@
 pub(crate) mod host;
 pub(crate) mod blocking;
 #[cfg(feature = "tokio")]
+pub(crate) mod into_tokio;
+#[cfg(feature = "tokio")]
 pub(crate) mod graceful;
 #[cfg(feature = "tokio")]
 pub(crate) mod future;

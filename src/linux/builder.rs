@@ -46,7 +46,7 @@ use crate::drain::trigger::{EdgeTriggered, EmptyCheck, Exclusive, LevelTriggered
 /// let builder = epoll_acceptor::LevelTriggered::on(listener).gate(&gate).gate(&gate);
 /// ```
 #[derive(Debug)]
-#[must_use = "call `register`, `build_hosted` or `build_tokio`"]
+#[must_use = "call `register`, `build_hosted`, `build_blocking` or `build_tokio`"]
 pub struct Builder<L, F = (), G = NoGate> {
     listener: L,
     filter: F,

@@ -8,6 +8,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use epoll_acceptor::acceptor::GracefulConnection;
+use epoll_acceptor::socket::accept_queue;
 use epoll_acceptor::{AsyncAcceptor, LevelTriggered, Pending, Refusal};
 use futures_core::Stream;
 use tokio::io::AsyncReadExt;
@@ -108,6 +109,25 @@ fn stream_ends_when_the_end_is_not_waited_for() {
         assert!(tokio::select! { biased; _ = next(&mut acceptor) => false, () = async {} => true });
         drop(ended);
         assert!(next(&mut acceptor).await.is_none());
+    });
+}
+
+#[test]
+fn signal_after_a_stop_refuses_nothing() {
+    on_each(|| async {
+        let (listener, address) = listen();
+        let copy = listener.try_clone().unwrap();
+        let mut acceptor = LevelTriggered::on(listener).build_tokio().unwrap();
+        let control = acceptor.control();
+        let _clients = connect_many(address, 2);
+        let mut ended = pin!(acceptor.end_on(async {}, SERVE, LONG));
+        control.stop();
+        assert!(!is_over(ended.as_mut()).await, "the acceptor has not ended");
+        let (next, ()) = tokio::join!(next(&mut acceptor), ended);
+        assert!(next.is_none());
+        assert_eq!((control.counters().refused, accept_queue(&copy).unwrap().depth), (0, 2));
+        let _late = TcpStream::connect(address).unwrap();
+        assert_eq!(accept_queue(&copy).unwrap().depth, 3, "the intake is open");
     });
 }
 

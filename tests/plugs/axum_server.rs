@@ -33,6 +33,11 @@ fn app() -> axum::extract::connect_info::IntoMakeServiceWithConnectInfo<Router, 
 
 impl Server {
     fn start(gate: &Gate, within: Duration) -> Self {
+        Self::start_with(gate, Refusal::Close, within)
+    }
+
+    /// Starts one that refuses in this way what is pending at its end, after `within`.
+    fn start_with(gate: &Gate, refusal: Refusal, within: Duration) -> Self {
         let runtime = runtime();
         let (listener, address) = listen();
         let acceptor: AsyncAcceptor<TcpListener> =
@@ -40,7 +45,7 @@ impl Server {
         let control = acceptor.control();
         let (terminate, terminated) = oneshot::channel::<()>();
         let signal = async { drop(terminated.await) };
-        let ended = acceptor.end_on(signal, Pending::Serve(Refusal::Close), within);
+        let ended = acceptor.end_on(signal, Pending::Serve(refusal), within);
         let server = axum::serve(acceptor.tap_io(|_| {}), app()).with_graceful_shutdown(ended);
         let ended = runtime.spawn(async move { server.await });
         Self { address, gate: gate.clone(), control, terminate: Some(terminate), ended, runtime }
@@ -143,6 +148,28 @@ fn end_resets_no_client() {
     let report = server.control.shutdown_report().unwrap();
     assert_eq!((report.refused, report.abandoned), (0, Some(0)), "{report:?}");
     server.join();
+}
+
+/// The acceptor refuses at its deadline, which is later than the signal, and before the server drops it.
+#[test]
+fn pending_clients_are_refused_before_the_server_ends() {
+    const BYE: &str = "HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+    for within in [Duration::ZERO, Duration::from_millis(50)] {
+        let mut server = Server::start_with(&Gate::new(1), Refusal::message(BYE), within);
+        let held = connect(server.address);
+        wait_until(&server.control, |control| control.counters().delivered == 1);
+        let pending: Vec<_> = (0..20).map(|_| connect(server.address)).collect();
+        wait_until(&server.control, |control| control.state() == epoll_acceptor::State::Full);
+        server.terminate();
+        for client in &pending {
+            assert_eq!(response(client).unwrap(), BYE);
+        }
+        wait_until_stopped(&server.control);
+        let report = server.control.shutdown_report().unwrap();
+        assert_eq!((report.refused, report.abandoned), (20, Some(0)), "{report:?}");
+        drop(held);
+        server.join();
+    }
 }
 
 #[test]

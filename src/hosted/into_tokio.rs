@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 
 /// A stream that becomes one of tokio's. Implemented for std's.
 ///
-/// For the stream of a [`Listener`] of your own:
+/// For the stream of a [`Listener`](crate::socket::Listener) of your own:
 ///
 /// ```
 /// use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

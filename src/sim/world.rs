@@ -258,14 +258,8 @@ impl World {
                 drop(ended);
             }
             Action::Limit(limit) => {
-                let (set, gates) = (inner.set_limit.clone(), inner.checker.gates.len());
                 drop(inner);
-                // One by one: an acceptor that is woken may change them all in between.
-                for gate in 0..gates {
-                    self.lock().checker.on_limit_changed(gate, limit);
-                    set.iter().for_each(|set| set(gate, limit));
-                    self.lock().check_latch(gate, false);
-                }
+                self.limit(limit);
             }
             Action::Drop(acceptor) => {
                 inner.leaving.insert(acceptor);
@@ -280,6 +274,19 @@ impl World {
                 drop(inner);
                 self.turn(acceptor);
             }
+        }
+    }
+
+    /// Changes the limit of every gate.
+    fn limit(&self, limit: u32) {
+        let inner = self.lock();
+        let (set, gates) = (inner.set_limit.clone(), inner.checker.gates.len());
+        drop(inner);
+        // One by one: an acceptor that is woken may change them all in between.
+        for gate in 0..gates {
+            self.lock().checker.on_limit_changed(gate, limit);
+            set.iter().for_each(|set| set(gate, limit));
+            self.lock().check_latch(gate, false);
         }
     }
 

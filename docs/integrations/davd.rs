@@ -1,4 +1,4 @@
-//! dav-server on axum: `davd tokio`, or `davd acceptor LIMIT`. `AxumListener` is the one of docs/event-loops.md.
+//! dav-server on axum: `davd tokio`, or `davd acceptor LIMIT`.
 //!
 //! ```toml
 //! [package]
@@ -9,7 +9,7 @@
 //! [dependencies]
 //! axum = { version = "0.8", default-features = false, features = ["http1", "tokio"] }
 //! dav-server = { version = "0.12", default-features = false, features = ["memfs", "proppatch"] }
-//! epoll-acceptor = { path = "../epoll-acceptor", features = ["tokio"] }
+//! epoll-acceptor = { path = "../epoll-acceptor", features = ["axum08"] }
 //! tokio = { version = "1", features = ["rt-multi-thread", "macros", "net", "sync"] }
 //! ```
 
@@ -31,8 +31,7 @@ async fn main() -> std::io::Result<()> {
         return axum::serve(tokio::net::TcpListener::from_std(listener)?, app).await;
     }
     let gate = Gate::new(arguments[2].parse().expect("a limit"));
-    let listener = AxumListener(LevelTriggered::on(listener).gate(&gate).build_tokio()?);
-    axum::serve(listener, app).await
+    axum::serve(LevelTriggered::on(listener).gate(&gate).build_tokio()?, app).await
 }
 
 async fn serve(Extension(dav): Extension<DavHandler>, request: Request) -> impl IntoResponse {

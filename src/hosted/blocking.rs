@@ -1,4 +1,4 @@
-//! An acceptor whose accept blocks.
+//! A blocking acceptor.
 
 use std::io;
 use std::iter::FusedIterator;

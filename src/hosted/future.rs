@@ -67,13 +67,13 @@ use crate::linux::listener::Listener;
 /// ## Stream
 ///
 /// It is a `futures_core::Stream` of connections, which ends where `accept` returns `None`: what tonic's
-/// `serve_with_incoming` takes (feature `tonic014`). With the feature `axum08` it is a listener for `axum::serve`.
+/// `serve_with_incoming_shutdown` takes (feature `tonic014`). With the feature `axum08` it is a listener for `axum::serve`.
 ///
 /// ## Graceful shutdown
 ///
-/// [`end_on`](Self::end_on) ties the end of a service to a signal. In a loop of your own:
-/// after [`Control::shutdown_gracefully`] go on accepting until `None`; then [`shutdown_report`](Self::shutdown_report)
-/// counts the pending connections that were served, refused and lost.
+/// [`end_on`](Self::end_on) ties the end of a service to a signal. Without it: after [`Control::shutdown_gracefully`] go on
+/// accepting until `None`; then [`shutdown_report`](Self::shutdown_report) counts the pending connections that were
+/// served, refused and lost.
 ///
 /// ## Cancel safety
 ///
@@ -83,9 +83,8 @@ use crate::linux::listener::Listener;
 /// ## Keep one `accept` pending
 ///
 /// While no `accept` is polled, a gate that sheds refuses no connection, and a permit that was handed to this acceptor
-/// waits with it. When the task does not accept for long,
-/// drop the acceptor, or [stop](Control::stop) it and poll `accept` once more, which returns `None` and hands the
-/// permit on.
+/// waits with it. When the task does not accept for long, drop the acceptor, or [stop](Control::stop) it and poll
+/// `accept` once more, which returns `None` and hands the permit on.
 ///
 /// ## Connections that tokio cannot watch
 ///
@@ -297,8 +296,8 @@ impl<L: Listener, F: Filter> AsyncAcceptor<L, F> {
     /// * A further request on a connection that is kept alive may cross with its close, as at any time. A client of
     ///   HTTP/2 that has sent its preface, and no request yet, reads GOAWAY, and asks elsewhere.
     /// * With TLS, the handshake counts as the first bytes.
-    /// * At a full gate that waits, pending clients need permits of connections in service: idle ones give theirs back
-    ///   when the server is told to shut down, which is after `within`, and by then the pending are refused.
+    /// * At a gate that waits and is full of idle connections, pending clients are refused after `within`: the server
+    ///   closes idle connections, and so frees their permits, only when it is told to shut down.
     ///
     /// ```
     /// use std::time::Duration;

@@ -20,12 +20,12 @@ use crate::admission::permit::Permit;
 use crate::drain::control::Control;
 use crate::drain::shutdown::Pending;
 
-/// A connection whose first bytes the end of the service waits for: what the
+/// A connection that holds up the end of its service until it was read from: what the
 /// [`Stream`](crate::AsyncAcceptor#stream) of an acceptor yields, and what axum gets.
 ///
-/// HTTP servers close a connection on which they have read nothing when they shut down, also one whose first request is
-/// on its way. So [`AsyncAcceptor::end_on`](crate::AsyncAcceptor::end_on) lets them shut down only when each of these
-/// connections has been read from once, by its `AsyncRead`, or is gone. It dereferences to the [`Connection`].
+/// An HTTP server that shuts down closes each connection from which it has read nothing, although a first request may be
+/// on its way. So [`AsyncAcceptor::end_on`](crate::AsyncAcceptor::end_on) lets it shut down only when each of these
+/// connections was read from once, by its `AsyncRead`, or was dropped. It dereferences to the [`Connection`].
 ///
 /// With TLS above it, the first bytes are those of the handshake, and the request comes later.
 #[must_use = "a connection that is dropped is closed"]
@@ -45,7 +45,7 @@ pub(super) struct Service {
     changed: Notify,
     /// The futures of `end_on` that are not over.
     ends: AtomicUsize,
-    /// The task whose stream ends when they are.
+    /// The task that waits for the end of the stream, which comes when they are over.
     stream: Mutex<Option<Waker>>,
 }
 

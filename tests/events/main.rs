@@ -4,7 +4,6 @@ use std::fmt::Debug;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -17,11 +16,15 @@ use tracing::{Event, Level, Metadata, Subscriber};
 
 /// A subscriber that keeps the level, the message and the field `refused` of each event of this crate.
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<(Level, String, u64)>>>);
+struct Log {
+    events: Arc<Mutex<Vec<(Level, String, u64)>>>,
+    /// It panics at the first event with this message.
+    panics_at: Option<&'static str>,
+}
 
 impl Log {
     fn take(&self) -> Vec<(Level, String, u64)> {
-        std::mem::take(&mut *self.0.lock().unwrap())
+        std::mem::take(&mut *self.events.lock().unwrap())
     }
 
     /// Takes the messages alone.
@@ -50,9 +53,6 @@ impl Visit for Fields {
     }
 }
 
-/// A subscriber that panics at the first event with this message.
-struct Panicking(&'static str, AtomicBool);
-
 impl Subscriber for Log {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         metadata.target() == "epoll_acceptor"
@@ -69,31 +69,12 @@ impl Subscriber for Log {
     fn event(&self, event: &Event<'_>) {
         let mut fields = Fields::default();
         event.record(&mut fields);
-        self.0.lock().unwrap().push((*event.metadata().level(), fields.message, fields.refused));
-    }
-
-    fn enter(&self, _: &Id) {}
-
-    fn exit(&self, _: &Id) {}
-}
-
-impl Subscriber for Panicking {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.target() == "epoll_acceptor"
-    }
-
-    fn new_span(&self, _: &Attributes<'_>) -> Id {
-        Id::from_u64(1)
-    }
-
-    fn record(&self, _: &Id, _: &Record<'_>) {}
-
-    fn record_follows_from(&self, _: &Id, _: &Id) {}
-
-    fn event(&self, event: &Event<'_>) {
-        let mut fields = Fields::default();
-        event.record(&mut fields);
-        if fields.message == self.0 && !self.1.swap(true, Ordering::Relaxed) {
+        let mut events = self.events.lock().unwrap();
+        let panics = self.panics_at == Some(&*fields.message)
+            && events.iter().all(|(_, message, _)| *message != fields.message);
+        events.push((*event.metadata().level(), fields.message, fields.refused));
+        drop(events);
+        if panics {
             resume_unwind(Box::new("a subscriber"));
         }
     }
@@ -105,7 +86,7 @@ impl Subscriber for Panicking {
 
 /// Sets a subscriber for this thread that panics at the first event with this message.
 fn panic_at(message: &'static str) -> tracing::subscriber::DefaultGuard {
-    tracing::subscriber::set_default(Panicking(message, AtomicBool::new(false)))
+    tracing::subscriber::set_default(Log { panics_at: Some(message), ..Log::default() })
 }
 
 struct Server {

@@ -4,7 +4,8 @@ use std::future::{Future, poll_fn};
 use std::io::Write;
 use std::net::TcpStream;
 use std::pin::{Pin, pin};
-use std::task::Poll;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use epoll_acceptor::acceptor::GracefulConnection;
@@ -95,6 +96,29 @@ fn silence_has_a_deadline() {
         let accepting = tokio::spawn(async move { while next(&mut acceptor).await.is_some() {} });
         ended.await;
         accepting.await.unwrap();
+    });
+}
+
+/// A waker that owns a future of `end_on`.
+struct Owning(#[allow(dead_code, reason = "it is dropped with the waker")] Box<dyn Send + Sync>);
+
+impl Wake for Owning {
+    fn wake(self: Arc<Self>) {}
+}
+
+#[test]
+fn waker_is_dropped_without_the_lock() {
+    on_each(|| async {
+        let (mut acceptor, _) = acceptor();
+        let _other = acceptor.end_on(std::future::pending(), SERVE, LONG);
+        let owned = Mutex::new(Box::pin(acceptor.end_on(std::future::pending(), SERVE, LONG)));
+        acceptor.control().stop();
+        assert!(acceptor.accept().await.unwrap().is_none());
+        let mut poll =
+            |waker: &Waker| Pin::new(&mut acceptor).poll_next(&mut Context::from_waker(waker)).is_pending();
+        assert!(poll(&Waker::from(Arc::new(Owning(Box::new(owned))))));
+        // The stream holds the last handle of the waker before, and with it the future.
+        assert!(poll(Waker::noop()));
     });
 }
 

@@ -88,6 +88,7 @@ fn ended_runtime_is_an_error() {
     drop(runtime);
     let other = Builder::new_current_thread().build().unwrap();
     assert!(other.block_on(acceptor.accept_std()).is_err());
+    assert!(other.block_on(acceptor.accept_std()).unwrap().is_none(), "reported once");
 }
 
 #[test]

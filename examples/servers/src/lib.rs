@@ -26,7 +26,7 @@ pub const WITHIN: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 ///
-/// For an option that is unknown, or whose value is wrong.
+/// For an unknown option, or a wrong value.
 pub fn options() -> Result<Options, Box<dyn Error>> {
     let mut options = Options {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),

@@ -79,7 +79,7 @@ fn request(mut client: &TcpStream) {
     client.write_all(REQUEST).unwrap();
 }
 
-/// Reads one answer, whose body is `hello`.
+/// Reads one answer with the body `hello`.
 fn assert_answered(mut client: &TcpStream) {
     let (mut text, mut buffer) = (Vec::new(), [0; 512]);
     while !text.ends_with(b"hello\n") {

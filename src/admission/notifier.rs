@@ -81,7 +81,7 @@ impl Notifier {
     #[inline]
     #[must_use = "a request that is taken and not read is lost"]
     pub fn take(&self) -> Requests {
-        Requests(self.bits.fetch_and(!(NOTIFIED | SELF_WAKE | SHUTDOWN), Ordering::AcqRel))
+        Requests(self.bits.fetch_and(!(NOTIFIED | SELF_WAKE), Ordering::AcqRel))
     }
 
     /// Reads the requests, in the middle of a pass.
@@ -124,13 +124,13 @@ impl Requests {
         self.0 & STOP != 0
     }
 
-    /// Returns whether a graceful shutdown was requested.
+    /// Returns whether a graceful shutdown was requested; it is never taken back.
     #[must_use]
     pub const fn shutdown(self) -> bool {
         self.0 & SHUTDOWN != 0
     }
 
-    /// Returns whether the pass must re-evaluate before it takes another connection.
+    /// Returns whether there is a command, which a pass obeys before it takes another connection.
     #[inline]
     #[must_use]
     pub const fn interrupts(self) -> bool {

@@ -74,6 +74,9 @@ pub trait Acceptor: Sized {
     type Permit;
 
     #[doc(hidden)]
+    fn expects_arrival(&self, sealed: Sealed) -> bool;
+
+    #[doc(hidden)]
     fn begin(&mut self, forgettable: bool, sealed: Sealed);
 
     #[doc(hidden)]
@@ -151,6 +154,10 @@ impl<A: Acceptor> std::iter::FusedIterator for Ready<'_, A> {}
 impl<B: Backend, G: Semaphore, F: Filter> Acceptor for AcceptCore<B, G, F> {
     type Stream = B::Stream;
     type Permit = (F::Permit, G::Permit);
+
+    fn expects_arrival(&self, _: Sealed) -> bool {
+        Self::expects_arrival(self)
+    }
 
     #[inline]
     fn begin(&mut self, forgettable: bool, _: Sealed) {

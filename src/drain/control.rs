@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::counters::{AtomicCounters, Counters};
 use super::errno::Errno;
-use super::shutdown::{Pending, ShutdownReport};
+use super::shutdown::{Pending, ShutdownCommand, ShutdownReport};
 use super::state::State;
 use crate::admission::clock::Clock;
 use crate::admission::notifier::Notifier;
@@ -22,7 +22,7 @@ pub(crate) struct SharedState {
 /// The graceful shutdown, as other threads see it.
 #[derive(Debug, Default)]
 struct Shutdown {
-    command: Option<(Pending, Duration)>,
+    command: Option<ShutdownCommand>,
     report: Option<ShutdownReport>,
 }
 
@@ -60,7 +60,7 @@ impl SharedState {
         self.counters.read(self.now())
     }
 
-    pub(super) fn take_shutdown(&self) -> Option<(Pending, Duration)> {
+    pub(super) fn take_shutdown(&self) -> Option<ShutdownCommand> {
         self.lock().command.take()
     }
 
@@ -188,8 +188,8 @@ impl Control {
     /// ## Other holders of the socket
     ///
     /// The intake is closed for every duplicate of the descriptor, in other acceptors and processes too, and stays
-    /// closed: the last acceptor of a listener shuts it down. A listener that is handed to another process goes by
-    /// [`EpollAcceptor::into_listener`](crate::EpollAcceptor::into_listener), after [`stop`](Self::stop).
+    /// closed: the last acceptor of a listener shuts it down. A socket that another process has, or a service manager,
+    /// is left to it with [`Pending::Keep`].
     ///
     /// ## What TCP's intake lets through
     ///
@@ -198,7 +198,12 @@ impl Control {
     #[doc(alias = "graceful shutdown")]
     #[doc(alias = "connection draining")]
     pub fn shutdown_gracefully(&self, pending: Pending, within: Duration) {
-        self.shared.lock().command.get_or_insert((pending, within));
+        let (serves, refusal) = match pending {
+            Pending::Serve(refusal) => (true, refusal),
+            Pending::Refuse(refusal) => (false, refusal),
+            Pending::Keep => return self.stop(),
+        };
+        self.shared.lock().command.get_or_insert(ShutdownCommand { serves, refusal, within });
         self.notifier.shut_down();
     }
 

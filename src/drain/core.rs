@@ -25,7 +25,7 @@ use super::state::ListenerClosed;
 use super::trigger::EmptyCheck;
 use crate::admission::filter::Filter;
 use crate::admission::gcra::Gcra;
-use crate::admission::notifier::Notifier;
+use crate::admission::notifier::{Notifier, Requests};
 use crate::admission::semaphore::{Enqueued, Semaphore, WaitFor};
 use crate::admission::sync::Arc;
 
@@ -162,14 +162,20 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
         let core = &mut *guard.0;
         core.close_pass();
         core.shared.counters.passes.add();
-        let listening = matches!(core.phase, Phase::Listening) && core.ending.is_none();
-        if listening && !core.woken_last_pass && core.notifier.requests().is_empty() {
+        if core.expects_arrival() {
             core.pass = core.new_pass(false);
             core.arm();
         } else {
             core.begin_slowly(forgettable);
         }
         std::mem::forget(guard);
+    }
+
+    /// Returns whether an arrival is all that can have ended the owner's wait, or nothing has.
+    #[inline]
+    pub(crate) fn expects_arrival(&self) -> bool {
+        let listening = matches!(self.phase, Phase::Listening);
+        listening && !self.woken_last_pass && self.notifier.requests().is_empty()
     }
 
     /// As [`begin`](Self::begin), when anything but an arrival may have happened.
@@ -220,7 +226,7 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
         let core = &mut *guard.0;
         let step = loop {
             // The last step of most passes.
-            if core.pass.has_all() && !core.notifier.requests().interrupts() && core.ending.is_none() {
+            if core.pass.has_all() && !core.notifier.requests().interrupts() {
                 core.close_pass();
                 break None;
             }
@@ -242,25 +248,31 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
         }
         let requests = self.notifier.requests();
         if requests.interrupts() {
-            match (requests.stop(), requests.paused() && !self.refuses_pending(), requests.shutdown()) {
-                (true, ..) => return Err(PassEnd::Stop),
-                (_, true, _) => return Err(PassEnd::Block(BlockReason::Paused)),
-                (.., true) => return Err(PassEnd::Done),
-                _ => {}
-            }
+            self.obey(requests)?;
         }
         match self.phase {
             Phase::Listening => {}
             Phase::Blocked { .. } => return Err(PassEnd::Block(BlockReason::StillBlocked)),
             Phase::Closed(_) => return Err(PassEnd::Done),
         }
-        if self.ending.is_some() {
-            self.may_go_on()?;
-        }
         if self.refusals_resume_at.is_some() {
             self.may_refuse()?;
         }
         self.look()
+    }
+
+    /// Obeys the commands of other threads, among them a graceful shutdown until its end. Asked before each accept: the
+    /// owner may serve the connections of a pass for long.
+    #[cold]
+    pub(super) fn obey(&self, requests: Requests) -> Result<(), PassEnd> {
+        match &self.ending {
+            _ if requests.stop() => Err(PassEnd::Stop),
+            _ if requests.paused() && !self.refuses_pending() => Err(PassEnd::Block(BlockReason::Paused)),
+            // The next pass begins it.
+            None if requests.shutdown() => Err(PassEnd::Done),
+            Some(ending) if self.now() >= ending.deadline => Err(PassEnd::Done),
+            _ => Ok(()),
+        }
     }
 
     /// Checks that a connection is pending; asks the kernel only where that is unknown (P14).

@@ -30,16 +30,29 @@ pub enum Progress<S, P = Permit> {
 #[derive(Debug)]
 pub struct Poller<A> {
     acceptor: A,
-    in_pass: bool,
-    stopped: bool,
+    next: Next,
     polls: u64,
     idle_polls: u64,
+}
+
+/// What the next call does.
+#[derive(Clone, Copy, Debug)]
+enum Next {
+    /// Polls the inner epoll, and begins a pass if there is an event.
+    Poll,
+    /// As [`Poll`](Self::Poll); but the owner has slept. What has woken it is most probably an arrival: the pass begins
+    /// at once, and the poll that follows each pass finds everything else.
+    Wake,
+    /// Goes on with the open pass.
+    Advance,
+    /// Nothing: it will never accept again.
+    Stopped,
 }
 
 impl<A: Acceptor> Poller<A> {
     /// Wraps an acceptor, before its first pass.
     pub const fn new(acceptor: A) -> Self {
-        Self { acceptor, in_pass: false, stopped: false, polls: 0, idle_polls: 0 }
+        Self { acceptor, next: Next::Poll, polls: 0, idle_polls: 0 }
     }
 
     /// Returns the next connection, or the reason why there is none. `poll` waits on the inner epoll with timeout zero,
@@ -52,33 +65,34 @@ impl<A: Acceptor> Poller<A> {
         &mut self,
         poll: impl FnOnce() -> Result<bool, E>,
     ) -> Result<Progress<A::Stream, A::Permit>, E> {
-        if self.stopped {
-            return Ok(Progress::Stopped);
-        }
-        if !std::mem::take(&mut self.in_pass) {
-            self.polls += 1;
-            if !poll()? {
-                self.idle_polls += 1;
-                return Ok(Progress::Idle);
-            }
-            self.acceptor.begin(false, Sealed::HOST);
-        }
         // Outside the pass while this runs: if a filter panics, the next call polls and begins another.
-        Ok(match self.acceptor.advance(Sealed::HOST) {
-            Some(Ok(connection)) => {
-                self.in_pass = true;
-                Progress::Connection(connection)
+        match std::mem::replace(&mut self.next, Next::Poll) {
+            Next::Advance => {}
+            Next::Stopped => {
+                self.next = Next::Stopped;
+                return Ok(Progress::Stopped);
             }
-            Some(Err(closed)) => {
-                self.stopped = true;
-                Progress::ListenerClosed(closed)
+            Next::Wake if self.acceptor.expects_arrival(Sealed::HOST) => {
+                self.acceptor.begin(false, Sealed::HOST);
             }
-            None if self.acceptor.state().is_terminal() => {
-                self.stopped = true;
-                Progress::Stopped
+            Next::Poll | Next::Wake => {
+                self.polls += 1;
+                if !poll()? {
+                    self.idle_polls += 1;
+                    self.next = Next::Wake;
+                    return Ok(Progress::Idle);
+                }
+                self.acceptor.begin(false, Sealed::HOST);
             }
-            None => Progress::Yield,
-        })
+        }
+        let (next, progress) = match self.acceptor.advance(Sealed::HOST) {
+            Some(Ok(connection)) => (Next::Advance, Progress::Connection(connection)),
+            Some(Err(closed)) => (Next::Stopped, Progress::ListenerClosed(closed)),
+            None if self.acceptor.state().is_terminal() => (Next::Stopped, Progress::Stopped),
+            None => (Next::Poll, Progress::Yield),
+        };
+        self.next = next;
+        Ok(progress)
     }
 
     /// Returns how often the inner epoll was polled.

@@ -7,6 +7,7 @@ use super::backend::{Backend, Peek};
 use super::core::{AcceptCore, PassEnd};
 use super::errno::Errno;
 use super::phase::BlockReason;
+use super::shutdown::Ending;
 use crate::admission::filter::Filter;
 use crate::admission::refusal::{Cause, Rejection};
 use crate::admission::semaphore::Semaphore;
@@ -56,8 +57,9 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
     /// Returns whether that has shown that the listener is closed, and its queue empty.
     #[cold]
     pub(super) fn refuse_when_exhausted(&mut self, errno: Errno) -> Option<PassEnd> {
-        let (cause, refusal) = match (&self.ending, &self.config.when_exhausted) {
-            (Some(ending), _) if ending.refuses().is_some() => (Cause::Shutdown, ending.refusal().clone()),
+        let by_shutdown = self.ending.as_ref().and_then(Ending::refuses);
+        let (cause, refusal) = match (by_shutdown, &self.config.when_exhausted) {
+            (Some(refusal), _) => (Cause::Shutdown, refusal.clone()),
             (_, Some(refusal)) => (Cause::OutOfDescriptors, refusal.clone()),
             _ => return None,
         };
@@ -67,7 +69,7 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
         let rejection = Rejection::new(cause, refusal);
         // The errno says nothing about the queue, and an accept on an empty one costs more than a look (K51).
         while self.pass.left > 0
-            && !self.notifier.requests().interrupts()
+            && self.obey(self.notifier.requests()).is_ok()
             && self.may_refuse().is_ok()
             && matches!(self.backend.peek(), Peek::Pending | Peek::ClosedPending)
         {

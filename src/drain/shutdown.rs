@@ -26,6 +26,9 @@ pub enum Pending {
     Serve(Refusal),
     /// They are refused in this way.
     Refuse(Refusal),
+    /// They stay in the queue, and new ones join it, for the socket's next owner: a new process, or the service manager
+    /// that holds the socket. As [`Control::stop`](crate::Control::stop): there is no report.
+    Keep,
 }
 
 /// The extent to which the kernel keeps new connections out of an accept queue that stays acceptable.
@@ -61,12 +64,23 @@ pub struct ShutdownReport {
     pub intake: Intake,
 }
 
+/// The command to shut down gracefully.
+#[derive(Debug)]
+pub(super) struct ShutdownCommand {
+    /// Whether pending connections are served until the deadline.
+    pub(super) serves: bool,
+    /// How the rest is refused.
+    pub(super) refusal: Refusal,
+    pub(super) within: Duration,
+}
+
 /// A graceful shutdown that is going on.
 #[derive(Debug)]
 pub(super) struct Ending {
-    pending: Pending,
+    serves: bool,
+    refusal: Refusal,
     intake: Intake,
-    deadline: Duration,
+    pub(super) deadline: Duration,
     before: Counters,
     /// When the queue was first seen empty with nothing taken since, and how much had been taken by then.
     quiet: Option<(Duration, u64)>,
@@ -83,15 +97,7 @@ const REFUSED_MAX: u32 = 1 << 16;
 impl Ending {
     /// Returns how pending connections are refused, if they are not served.
     pub(super) const fn refuses(&self) -> Option<&Refusal> {
-        match &self.pending {
-            Pending::Refuse(refusal) => Some(refusal),
-            Pending::Serve(_) => None,
-        }
-    }
-
-    pub(super) const fn refusal(&self) -> &Refusal {
-        let (Pending::Serve(refusal) | Pending::Refuse(refusal)) = &self.pending;
-        refusal
+        if self.serves { None } else { Some(&self.refusal) }
     }
 }
 
@@ -104,7 +110,7 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
     /// Carries out the command: closes the intake. From then on every pass checks whether any connection is left.
     #[cold]
     pub(super) fn begin_shutdown(&mut self) {
-        let Some((pending, within)) = self.shared.take_shutdown() else { return };
+        let Some(ShutdownCommand { serves, refusal, within }) = self.shared.take_shutdown() else { return };
         if self.ending.is_some() || self.shared.shutdown_report().is_some() {
             return;
         }
@@ -114,22 +120,12 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
         // Pending connections must not be reset because descriptors run out, if one is available now.
         let _ = self.backend.make_reserve();
         let before = self.shared.read();
-        self.ending = Some(Ending { pending, intake, deadline, before, quiet: None, check_at: now });
+        self.ending = Some(Ending { serves, refusal, intake, deadline, before, quiet: None, check_at: now });
         match self.phase {
             // It serves no more: what is pending is refused.
             Phase::Closed(_) => self.finish_shutdown(),
             Phase::Blocked { .. } if self.refuses_pending() => self.listen(),
             _ => {}
-        }
-    }
-
-    /// Whether the deadline is still to come. Asked before each accept: the owner may serve the connections of a pass for
-    /// long.
-    #[cold]
-    pub(super) fn may_go_on(&self) -> Result<(), PassEnd> {
-        match &self.ending {
-            Some(ending) if self.now() >= ending.deadline => Err(PassEnd::Done),
-            _ => Ok(()),
         }
     }
 
@@ -170,7 +166,7 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
     #[cold]
     fn finish_shutdown(&mut self) {
         let Some(ending) = &self.ending else { return };
-        let rejection = Rejection::new(Cause::Shutdown, ending.refusal().clone());
+        let rejection = Rejection::new(Cause::Shutdown, ending.refusal.clone());
         // A subscriber may panic: then the next pass finishes.
         let refused_all = self.refuse_pending(&rejection);
         let Some(ending) = self.ending.take() else { return };

@@ -74,6 +74,10 @@ impl<L: Listener, F: Filter> Acceptor for EpollAcceptor<L, F> {
     type Stream = L::Stream;
     type Permit = Permit<F::Permit>;
 
+    fn expects_arrival(&self, _: Sealed) -> bool {
+        self.core.expects_arrival()
+    }
+
     #[inline]
     fn begin(&mut self, forgettable: bool, _: Sealed) {
         self.core.begin(forgettable);

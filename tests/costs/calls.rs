@@ -12,19 +12,19 @@ use crate::trace::{self, Call, Marks};
 
 /// The system calls of a steady state, from the wait to the close of the accepted connections.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Calls {
+pub(crate) struct Calls {
     /// `epoll_wait`
-    wait: usize,
+    pub(crate) wait: usize,
     /// `epoll_ctl`
-    ctl: usize,
+    pub(crate) ctl: usize,
     /// `getsockopt(TCP_INFO)`, for the queue length
-    queue_length: usize,
+    pub(crate) queue_length: usize,
     /// `poll`, for an empty queue
-    poll: usize,
-    accept: usize,
+    pub(crate) poll: usize,
+    pub(crate) accept: usize,
     /// `accept4` from an empty queue; also counted in `accept`
-    empty: usize,
-    close: usize,
+    pub(crate) empty: usize,
+    pub(crate) close: usize,
 }
 
 impl Calls {
@@ -154,7 +154,7 @@ fn tcp(variant: Variant, trigger: Trigger, burst: usize, rounds: usize) -> Optio
     })
 }
 
-fn traced(work: impl FnOnce(Marks)) -> Option<Vec<Call>> {
+pub(crate) fn traced(work: impl FnOnce(Marks)) -> Option<Vec<Call>> {
     trace::child_calls(work)
         .inspect_err(|error| eprintln!("SKIPPED: system calls cannot be traced: {error}"))
         .ok()
@@ -188,7 +188,7 @@ fn unix() -> (UnixListener, impl Fn() -> UnixStream) {
 }
 
 impl Calls {
-    fn of(calls: &[Call]) -> Self {
+    pub(crate) fn of(calls: &[Call]) -> Self {
         let mut counts = BTreeMap::new();
         for call in calls {
             *counts.entry(name(call.number)).or_insert(0) += 1;

@@ -8,4 +8,6 @@ mod engines;
 
 mod allocations;
 mod calls;
+#[cfg(feature = "tokio")]
+mod lone_in_tokio;
 mod trace;

@@ -155,6 +155,39 @@ fn signal_after_a_stop_refuses_nothing() {
     });
 }
 
+/// What a socket-activated service does at a restart.
+#[test]
+fn kept_queue_waits_for_the_next_owner() {
+    on_each(|| async {
+        let (listener, address) = listen();
+        let held = listener.try_clone().unwrap();
+        let mut acceptor = LevelTriggered::on(listener).build_tokio().unwrap();
+        let control = acceptor.control();
+        let mut first = TcpStream::connect(address).unwrap();
+        let mut connection = next(&mut acceptor).await.unwrap();
+        let _clients = connect_many(address, 2);
+        let mut ended = pin!(acceptor.end_on(async {}, Pending::Keep, LONG));
+        assert!(!is_over(ended.as_mut()).await);
+        let accepting = tokio::spawn(async move { next(&mut acceptor).await.is_none() });
+        while !control.state().is_terminal() {
+            assert!(!is_over(ended.as_mut()).await, "the first is silent");
+            tokio::task::yield_now().await;
+        }
+        first.write_all(b"request").unwrap();
+        assert_eq!(connection.read(&mut [0; 9]).await.unwrap(), 7);
+        ended.await;
+        assert!(accepting.await.unwrap());
+        assert_eq!((control.counters().refused, control.shutdown_report()), (0, None));
+        assert_eq!(accept_queue(&held).unwrap().depth, 2);
+
+        let mut successor = LevelTriggered::on(held).build_tokio().unwrap();
+        let _late = TcpStream::connect(address).unwrap();
+        for _ in 0..3 {
+            let _connection = next(&mut successor).await.unwrap();
+        }
+    });
+}
+
 #[test]
 fn acceptor_that_ends_otherwise_ends_the_service() {
     on_each(|| async {

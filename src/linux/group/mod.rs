@@ -328,6 +328,8 @@ impl<F: Filter> EpollAcceptor<Member, F> {
     /// [`shutdown_gracefully`](Control::shutdown_gracefully) does. The last member of a group is always
     /// shut down this way.
     ///
+    /// With [`Pending::Keep`] it is stopped instead: its queue is reset when it is dropped.
+    ///
     /// ## Migration exceeds the backlog
     ///
     /// The kernel adds migrated connections to the queues of the other members beyond their backlog.

@@ -1,9 +1,11 @@
-//! What the servers share: their command line.
+//! What the servers share: their command line, and where their listener comes from.
 
 use std::error::Error;
-use std::net::SocketAddr;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
+use epoll_acceptor::{Pending, Refusal, handover};
 use lexopt::prelude::*;
 
 /// The options of a server.
@@ -47,4 +49,21 @@ pub fn options() -> Result<Options, Box<dyn Error>> {
         }
     }
     Ok(options)
+}
+
+/// Returns the listener, and what becomes of its queue when the service ends.
+///
+/// A service manager that holds the socket (systemd, by `LISTEN_FDS`) passes it to the next process, and the queue with it.
+///
+/// # Errors
+///
+/// If the address cannot be bound, or what was passed is no TCP listener.
+pub fn listener(options: &Options) -> io::Result<(TcpListener, Pending)> {
+    #[allow(unsafe_code, reason = "descriptors by number")]
+    // SAFETY: called once, at the beginning; nothing else here takes descriptors that it has not opened.
+    let mut inherited = unsafe { handover::from_env() }?;
+    let Some(name) = inherited.names().next().map(str::to_owned) else {
+        return Ok((TcpListener::bind(options.listen)?, Pending::Serve(Refusal::Close)));
+    };
+    Ok((inherited.take_tcp(&name)?, Pending::Keep))
 }

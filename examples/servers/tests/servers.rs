@@ -1,11 +1,13 @@
 //! The servers as processes, with real clients: sockets, curl, openssl and tonic.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
-use std::thread;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
+use epoll_acceptor::handover;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tonic::transport::Endpoint;
@@ -36,7 +38,11 @@ impl Server {
     }
 
     fn run(command: &mut Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).spawn().expect("the server runs");
+        Self::of(command.stdout(Stdio::piped()).spawn().expect("the server runs"))
+    }
+
+    /// Waits until it listens. Its output is piped.
+    fn of(mut child: Child) -> Self {
         let mut stdout = BufReader::new(child.stdout.take().expect("it is piped"));
         let mut line = String::new();
         stdout.read_line(&mut line).expect("its first line");
@@ -45,9 +51,7 @@ impl Server {
     }
 
     fn connect(&self) -> TcpStream {
-        let client = TcpStream::connect(self.address).unwrap();
-        client.set_read_timeout(Some(LONG)).unwrap();
-        client
+        connect(self.address)
     }
 
     fn terminate(&self) {
@@ -75,6 +79,20 @@ impl Drop for Server {
     }
 }
 
+fn connect(address: SocketAddr) -> TcpStream {
+    let client = TcpStream::connect(address).unwrap();
+    client.set_read_timeout(Some(LONG)).unwrap();
+    client
+}
+
+/// Opens a listener with a long backlog.
+fn listen() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    socket2::SockRef::from(&listener).listen(4096).unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
 fn request(mut client: &TcpStream) {
     client.write_all(REQUEST).unwrap();
 }
@@ -88,6 +106,15 @@ fn assert_answered(mut client: &TcpStream) {
         text.extend_from_slice(&buffer[..read]);
     }
     assert!(text.starts_with(b"HTTP/1.1 200 "));
+}
+
+/// Asks once. Returns whether the answer is 200, and not 503.
+fn is_served(mut client: &TcpStream) -> bool {
+    let mut text = [0; 12];
+    // The server may refuse it before it asks.
+    let _ = client.write_all(REQUEST);
+    client.read_exact(&mut text).unwrap();
+    text == *b"HTTP/1.1 200"
 }
 
 /// Each client asks, reads its answer, and leaves.
@@ -118,12 +145,17 @@ fn run(program: &str, arguments: &[&str], input: &[u8]) -> Option<Output> {
     Some(child.wait_with_output().unwrap())
 }
 
-const HTTP_SERVERS: [&str; 2] = [env!("CARGO_BIN_EXE_threads"), env!("CARGO_BIN_EXE_per_core")];
+const AXUM: &str = env!("CARGO_BIN_EXE_axum");
+const RUSTLS: &str = env!("CARGO_BIN_EXE_hyper_rustls");
+const THREADS: &str = env!("CARGO_BIN_EXE_threads");
+/// They let clients wait at the limit.
+const WAITING: [&str; 2] = [THREADS, env!("CARGO_BIN_EXE_per_core")];
+const HTTP_SERVERS: [&str; 3] = [AXUM, WAITING[0], WAITING[1]];
 
 /// The outage: clients at the limit, a crowd in the queue, half of which leaves, and a permit that is released.
 #[test]
 fn flood_leaves_no_client_stranded() {
-    for program in HTTP_SERVERS {
+    for program in WAITING {
         let server = Server::start(program, &["--limit", "4"]);
         let held: Vec<_> = (0..4).map(|_| server.connect()).collect();
         held.iter().for_each(request);
@@ -136,6 +168,32 @@ fn flood_leaves_no_client_stranded() {
         server.terminate();
         server.join();
     }
+}
+
+/// The same before a server that refuses at the limit.
+#[test]
+fn flood_is_refused_and_newcomers_are_served() {
+    let server = Server::start(AXUM, &["--limit", "4"]);
+    let held: Vec<_> = (0..4).map(|_| server.connect()).collect();
+    held.iter().for_each(request);
+    held.iter().for_each(assert_answered);
+    let mut crowd: Vec<_> = (0..200).map(|_| server.connect()).collect();
+    crowd.truncate(100);
+    for mut client in crowd {
+        let mut text = String::new();
+        client.read_to_string(&mut text).unwrap();
+        assert!(text.starts_with("HTTP/1.1 503 "), "{text}");
+    }
+    drop(held);
+    let begin = Instant::now();
+    while !is_served(&server.connect()) {
+        assert!(begin.elapsed() < LONG, "the permits are not released");
+        thread::sleep(Duration::from_millis(5));
+    }
+    // One at a time: the permit of the last may still be on its way back.
+    (0..5).for_each(|_| assert!(is_served(&server.connect())));
+    server.terminate();
+    server.join();
 }
 
 #[test]
@@ -161,9 +219,83 @@ fn end_resets_no_client() {
     }
 }
 
+/// A service manager holds the socket, ends the server by SIGTERM and then starts the next, all under load.
+#[test]
+fn restart_loses_no_client() {
+    for program in [AXUM, THREADS] {
+        let (listener, address) = listen();
+        let start = || {
+            let mut command = Command::new(program);
+            command.stdout(Stdio::piped());
+            Server::of(handover::spawn(command, &[("http", &listener)]).unwrap())
+        };
+        let (served, ended) = (AtomicU32::new(0), AtomicBool::new(false));
+        let ask = || {
+            while !ended.load(Ordering::Relaxed) {
+                let client = connect(address);
+                request(&client);
+                assert_answered(&client);
+                served.fetch_add(1, Ordering::Relaxed);
+            }
+        };
+        thread::scope(|scope| {
+            let clients: Vec<_> = (0..8).map(|_| scope.spawn(ask)).collect();
+            for generation in 1..=4 {
+                let server = start();
+                let begin = Instant::now();
+                while served.load(Ordering::Relaxed) < 100 * generation {
+                    let failed = clients.iter().any(ScopedJoinHandle::is_finished);
+                    assert!(!failed && begin.elapsed() < LONG, "{program}, generation {generation}");
+                    thread::sleep(Duration::from_millis(1));
+                }
+                // The last one serves until the clients have ended.
+                if generation == 4 {
+                    ended.store(true, Ordering::Relaxed);
+                    while !clients.iter().all(ScopedJoinHandle::is_finished) {
+                        thread::sleep(Duration::from_millis(1));
+                    }
+                }
+                server.terminate();
+                server.join();
+            }
+        });
+    }
+}
+
+/// wrk and h2load, as their users run them: no request fails.
+#[test]
+fn load_generators_see_no_failure() {
+    for program in HTTP_SERVERS {
+        let server = Server::start(program, &[]);
+        let url = format!("http://{}/", server.address);
+        for header in ["connection: close", "connection: keep-alive"] {
+            let arguments =
+                ["--threads", "1", "--connections", "32", "--duration", "1", "--header", header, &url];
+            if let Some(output) = run("wrk", &arguments, b"") {
+                let text = String::from_utf8_lossy(&output.stdout).into_owned();
+                assert!(output.status.success() && text.contains("requests in"), "{program}: {text}");
+                assert!(!text.contains("Socket errors") && !text.contains("Non-2xx"), "{program}: {text}");
+            }
+        }
+        server.terminate();
+        server.join();
+    }
+    let server = Server::start(RUSTLS, &["--handshakes", "8"]);
+    let url = format!("https://{}/", server.address);
+    for version in ["--h1", "--npn-list=h2"] {
+        let arguments = ["--requests", "2000", "--clients", "50", version, &url];
+        if let Some(output) = run("h2load", &arguments, b"") {
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            assert!(text.contains("2000 succeeded, 0 failed, 0 errored, 0 timeout"), "{version}: {text}");
+        }
+    }
+    server.terminate();
+    server.join();
+}
+
 #[test]
 fn curl_and_openssl_are_served_by_rustls() {
-    let server = Server::start(env!("CARGO_BIN_EXE_hyper_rustls"), &[]);
+    let server = Server::start(RUSTLS, &[]);
     let url = format!("https://{}/", server.address);
     for version in ["--http1.1", "--http2"] {
         let Some(output) = run("curl", &["--silent", "--show-error", "--insecure", version, &url], b"")
@@ -189,7 +321,7 @@ fn curl_and_openssl_are_served_by_rustls() {
 #[test]
 fn silent_clients_do_not_keep_others_out() {
     let arguments = ["--limit", "1000", "--handshakes", "8", "--handshake-ms", "100"];
-    let server = Server::start(env!("CARGO_BIN_EXE_hyper_rustls"), &arguments);
+    let server = Server::start(RUSTLS, &arguments);
     let silent: Vec<_> = (0..40).map(|_| server.connect()).collect();
     let url = format!("https://{}/", server.address);
     for _ in 0..5 {

@@ -8,11 +8,10 @@
 
 use std::convert::Infallible;
 use std::error::Error;
-use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
-use epoll_acceptor::{Connection, Gate, LevelTriggered, Pending, Refusal};
+use epoll_acceptor::{Connection, Gate, LevelTriggered};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
@@ -20,7 +19,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
-use servers::{WITHIN, options};
+use servers::{WITHIN, listener, options};
 use tokio::net::TcpStream;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{sleep, timeout};
@@ -72,14 +71,13 @@ fn tls() -> Result<TlsAcceptor, Box<dyn Error>> {
 async fn main() -> Result<(), Box<dyn Error>> {
     let options = options()?;
     let gate = Gate::builder(options.limit).handshakes(options.handshakes).build();
-    let listener = TcpListener::bind(options.listen)?;
+    let (listener, pending) = listener(&options)?;
     let mut acceptor = LevelTriggered::on(listener).backlog(4_096).gate(&gate).build_tokio()?;
-    println!("listening on {}", acceptor.listener().local_addr()?);
-
     let (control, mut terminate) = (acceptor.control(), signal(SignalKind::terminate())?);
+    println!("listening on {}", acceptor.listener().local_addr()?);
     tokio::spawn(async move {
         terminate.recv().await;
-        control.shutdown_gracefully(Pending::Serve(Refusal::Close), WITHIN);
+        control.shutdown_gracefully(pending, WITHIN);
     });
     let server = Server { tls: tls()?, handshake_timeout: options.handshake_timeout };
     let graceful = GracefulShutdown::new();

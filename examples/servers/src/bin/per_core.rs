@@ -10,23 +10,19 @@ use std::thread;
 
 use axum::{Router, routing::get};
 use epoll_acceptor::group::{Group, Member};
-use epoll_acceptor::{Gate, LevelTriggered, Pending, Refusal};
+use epoll_acceptor::{AsyncAcceptor, Gate, LevelTriggered, Pending, Refusal};
 use servers::{WITHIN, options};
 use tokio::runtime::Builder;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Serves one member, on a runtime of its own.
-fn serve(member: Member, gate: &Gate) -> io::Result<()> {
-    Builder::new_current_thread().enable_all().build()?.block_on(async {
-        let acceptor = LevelTriggered::on(member).gate(gate).build_tokio()?;
-        let mut terminate = signal(SignalKind::terminate())?;
-        let signal = async move {
-            let _ = terminate.recv().await;
-        };
-        let ended = acceptor.end_on(signal, Pending::Serve(Refusal::Close), WITHIN);
-        let app = Router::new().route("/", get(async || "hello\n"));
-        axum::serve(acceptor, app).with_graceful_shutdown(ended).await
-    })
+/// Serves one member, until the signal.
+async fn serve(acceptor: AsyncAcceptor<Member>, mut terminate: Signal) -> io::Result<()> {
+    let signal = async move {
+        let _ = terminate.recv().await;
+    };
+    let ended = acceptor.end_on(signal, Pending::Serve(Refusal::Close), WITHIN);
+    let app = Router::new().route("/", get(async || "hello\n"));
+    axum::serve(acceptor, app).with_graceful_shutdown(ended).await
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -35,8 +31,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (gate, mut group) = (Gate::new(options.limit), Group::builder(options.listen).bind(cores)?);
     let mut workers = Vec::new();
     while let Some(member) = group.take() {
-        let gate = gate.clone();
-        workers.push(thread::spawn(move || serve(member, &gate)));
+        // Here, so that every listener is served and every signal heeded before the first client comes.
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let inside = runtime.enter();
+        let acceptor = LevelTriggered::on(member).gate(&gate).build_tokio()?;
+        let terminate = signal(SignalKind::terminate())?;
+        drop(inside);
+        workers.push(thread::spawn(move || runtime.block_on(serve(acceptor, terminate))));
     }
     println!("listening on {}", group.local_addr());
     for worker in workers {

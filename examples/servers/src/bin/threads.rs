@@ -6,12 +6,12 @@
 
 use std::error::Error;
 use std::io::{self, BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::thread;
 use std::time::Duration;
 
-use epoll_acceptor::{Connection, Gate, LevelTriggered, Pending, Refusal};
-use servers::{WITHIN, options};
+use epoll_acceptor::{Connection, Gate, LevelTriggered};
+use servers::{WITHIN, listener, options};
 use signal_hook::consts::SIGTERM;
 use signal_hook::iterator::Signals;
 
@@ -39,14 +39,13 @@ fn serve(connection: Connection<TcpStream>) -> io::Result<()> {
 fn main() -> Result<(), Box<dyn Error>> {
     let options = options()?;
     let gate = Gate::new(options.limit);
-    let listener = TcpListener::bind(options.listen)?;
+    let (listener, pending) = listener(&options)?;
     let mut acceptor = LevelTriggered::on(listener).backlog(4_096).gate(&gate).build_blocking()?;
-    println!("listening on {}", acceptor.listener().local_addr()?);
-
     let (control, mut signals) = (acceptor.control(), Signals::new([SIGTERM])?);
+    println!("listening on {}", acceptor.listener().local_addr()?);
     thread::spawn(move || {
         signals.forever().next();
-        control.shutdown_gracefully(Pending::Serve(Refusal::Close), WITHIN);
+        control.shutdown_gracefully(pending, WITHIN);
     });
     for connection in acceptor.incoming() {
         let connection = connection?;

@@ -5,10 +5,9 @@
 //! ```
 
 use std::error::Error;
-use std::net::TcpListener;
 
-use epoll_acceptor::{Gate, LevelTriggered, Pending, Refusal};
-use servers::{WITHIN, options};
+use epoll_acceptor::{Gate, LevelTriggered};
+use servers::{WITHIN, listener, options};
 use tokio::signal::unix::{SignalKind, signal};
 use tonic::transport::Server;
 
@@ -16,15 +15,14 @@ use tonic::transport::Server;
 async fn main() -> Result<(), Box<dyn Error>> {
     let options = options()?;
     let gate = Gate::new(options.limit);
-    let listener = TcpListener::bind(options.listen)?;
+    let (listener, pending) = listener(&options)?;
     let acceptor = LevelTriggered::on(listener).backlog(4_096).gate(&gate).build_tokio()?;
-    println!("listening on {}", acceptor.listener().local_addr()?);
-
     let (control, mut terminate) = (acceptor.control(), signal(SignalKind::terminate())?);
+    println!("listening on {}", acceptor.listener().local_addr()?);
     let signal = async move {
         let _ = terminate.recv().await;
     };
-    let ended = acceptor.end_on(signal, Pending::Serve(Refusal::Close), WITHIN);
+    let ended = acceptor.end_on(signal, pending, WITHIN);
     let (_reporter, health) = tonic_health::server::health_reporter();
     Server::builder().add_service(health).serve_with_incoming_shutdown(acceptor, ended).await?;
     println!("{:?}", control.shutdown_report());

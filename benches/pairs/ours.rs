@@ -3,11 +3,14 @@
 //! With a gate, permits are held until the whole burst is delivered, and released inside the timed part: acquiring and
 //! releasing are both in the figures. (Closing the connection is not, as for every engine.)
 
+use std::future::poll_fn;
 use std::io;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::task::{Context, Poll};
 
-use epoll_acceptor::{Builder, Gate, Permit, Trigger};
+use epoll_acceptor::{AsyncAcceptor, Builder, Gate, Permit, Trigger};
+use tokio::runtime::{self, Runtime};
 
 use crate::engines::calls::{self, bits};
 use crate::engines::{Engine, Ours};
@@ -34,6 +37,20 @@ pub(crate) fn gated(trigger: Trigger, listener: TcpListener) -> io::Result<Box<d
 /// Registers the connections as well, edge-triggered and for everything, as tokio's accept does.
 pub(crate) fn registered(trigger: Trigger, listener: TcpListener) -> io::Result<Box<dyn Engine>> {
     start(trigger.on(listener), true)
+}
+
+/// In tokio, with each stream registered, as tokio's own accept does.
+pub(crate) fn in_tokio(trigger: Trigger, listener: TcpListener) -> io::Result<Box<dyn Engine>> {
+    InTokio::boxed(trigger, listener, |acceptor, context| {
+        acceptor.poll_accept(context).map(|accepted| Ok(accepted?.expect("not stopped").into_parts().0))
+    })
+}
+
+/// In tokio, with the standard library's streams, which are not registered.
+pub(crate) fn in_tokio_std(trigger: Trigger, listener: TcpListener) -> io::Result<Box<dyn Engine>> {
+    InTokio::boxed(trigger, listener, |acceptor, context| {
+        acceptor.poll_accept_std(context).map(|accepted| Ok(accepted?.expect("not stopped").into_parts().0))
+    })
 }
 
 fn start(
@@ -66,5 +83,51 @@ impl Engine for Ours<TcpListener, (), Delivered> {
 
     fn close(&mut self) {
         self.served.taken.clear();
+    }
+}
+
+/// `AsyncAcceptor` on a current-thread runtime.
+struct InTokio<S> {
+    runtime: Runtime,
+    acceptor: AsyncAcceptor<TcpListener>,
+    poll: PollAccept<S>,
+    taken: Vec<S>,
+}
+
+type PollAccept<S> = fn(&mut AsyncAcceptor<TcpListener>, &mut Context<'_>) -> Poll<io::Result<S>>;
+
+impl<S: AsFd + 'static> InTokio<S> {
+    fn boxed(trigger: Trigger, listener: TcpListener, poll: PollAccept<S>) -> io::Result<Box<dyn Engine>> {
+        let runtime = runtime::Builder::new_current_thread().enable_io().build()?;
+        let acceptor = {
+            let _inside = runtime.enter();
+            trigger.on(listener).build_tokio()?
+        };
+        Ok(Box::new(Self { runtime, acceptor, poll, taken: Vec::with_capacity(LONGEST) }))
+    }
+}
+
+impl<S: AsFd> Engine for InTokio<S> {
+    fn take(&mut self, count: usize) {
+        let Self { runtime, acceptor, poll, taken } = self;
+        runtime.block_on(async {
+            for _ in 0..count {
+                taken.push(poll_fn(|context| poll(acceptor, context)).await.expect("a connection"));
+            }
+            // Only a look that finds nothing clears tokio's readiness.
+            poll_fn(|context| {
+                assert!(poll(acceptor, context).is_pending(), "the queue is empty");
+                Poll::Ready(())
+            })
+            .await;
+        });
+    }
+
+    fn taken(&self) -> Vec<BorrowedFd<'_>> {
+        self.taken.iter().map(AsFd::as_fd).collect()
+    }
+
+    fn close(&mut self) {
+        self.taken.clear();
     }
 }

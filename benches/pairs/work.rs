@@ -74,7 +74,7 @@ pub(crate) fn pairs(plans: &[Plan], bursts: &[usize], connections: usize) -> Vec
 
 /// This crate against the same system calls, hand-written, and against each peer.
 fn direct(bursts: &[usize], connections: usize) -> Vec<Pair> {
-    let rows: [(&str, &str, &[usize]); 15] = [
+    let rows: [(&str, &str, &[usize]); 18] = [
         ("crate/level", "libc/level-guess", bursts),
         ("crate/level+gate", "libc/level-guess", bursts),
         // A lone connection is accepted alone, a burst is counted first; two connections may be either.
@@ -87,6 +87,9 @@ fn direct(bursts: &[usize], connections: usize) -> Vec<Pair> {
         ("crate/edge+gate", "libc/edge-mod-one", &[1, 2]),
         ("crate/edge+gate", "libc/edge-mod-depth", &[2, 4, 32, 512]),
         ("crate/level", "tokio", &[1, 4, 32]),
+        ("crate/level/tokio", "tokio", &[1, 4, 32]),
+        ("crate/edge/tokio", "tokio", &[1, 4, 32]),
+        ("crate/level/tokio/std", "tokio/async-fd", &[1, 4, 32]),
         ("crate/level", "mio", &[1]),
         ("crate/level", "polling", &[1]),
         ("crate/level", "polling/until-would-block", &[1]),

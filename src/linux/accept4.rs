@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use thiserror::Error;
 
 use super::peer::PeerAddr;
-use super::sys;
+use super::sys::{self, RawAddress};
 use crate::drain::errno::{Errno, ErrnoClass};
 
 /// The flags of the accepted socket: by default non-blocking and close-on-exec.
@@ -140,7 +140,8 @@ pub fn accept_with_peer(
     listener: &(impl AsFd + ?Sized),
     flags: AcceptFlags,
 ) -> Result<(OwnedFd, PeerAddr), AcceptError> {
-    let (socket, address) = sys::accept4_with_peer(listener.as_fd(), flags.bits()).map_err(AcceptError)?;
+    let mut address = RawAddress::new();
+    let socket = sys::accept4_with_peer(listener.as_fd(), flags.bits(), &mut address).map_err(AcceptError)?;
     Ok((socket, PeerAddr::from_bytes(address.as_bytes())))
 }
 

@@ -12,7 +12,7 @@ use super::listener::Listener;
 use super::min_ttl::MinTtl;
 use super::peer::PeerAddr;
 use super::sys::listen::timerfd_is_pending;
-use super::sys::options;
+use super::sys::{RawAddress, options};
 use super::token::Token;
 use super::{peer_info, sys};
 use crate::admission::clock::{Clock, Monotonic};
@@ -201,7 +201,8 @@ impl<L: Listener> Backend for EpollBackend<L> {
         let stream = match peer {
             None => sys::accept4(self.fd(), self.accept_flags)?,
             Some(peer) => {
-                let (stream, address) = sys::accept4_with_peer(self.fd(), self.accept_flags)?;
+                let mut address = RawAddress::new();
+                let stream = sys::accept4_with_peer(self.fd(), self.accept_flags, &mut address)?;
                 *peer = PeerAddr::from_bytes(address.as_bytes()).canonical().socket_addr();
                 stream
             }

@@ -41,6 +41,7 @@ impl PeerAddr {
     /// assert_eq!(address, "127.0.0.1:8080".parse().unwrap());
     /// ```
     #[doc(alias = "sockaddr")]
+    #[inline]
     pub fn from_bytes(bytes: &[u8]) -> Self {
         let family = array(bytes, 0).map_or(0, u16::from_ne_bytes);
         let known = match i32::from(family) {
@@ -67,6 +68,7 @@ impl PeerAddr {
     /// let peer = PeerAddr::V6(SocketAddrV6::new(v4.to_ipv6_mapped(), 80, 0, 0));
     /// assert_eq!(peer.canonical().ip(), Some(v4.into()));
     /// ```
+    #[inline]
     #[must_use]
     pub fn canonical(self) -> Self {
         match &self {
@@ -79,6 +81,7 @@ impl PeerAddr {
     }
 
     /// Returns address and port; `None` for other families than IPv4 and IPv6.
+    #[inline]
     #[must_use]
     pub const fn socket_addr(&self) -> Option<SocketAddr> {
         match self {

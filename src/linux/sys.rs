@@ -174,7 +174,7 @@ pub(crate) fn accept4(fd: BorrowedFd<'_>, flags: c_int) -> Result<OwnedFd, Errno
     unsafe { ret_owned_fd(libc::accept4(fd.as_raw_fd(), ptr::null_mut(), ptr::null_mut(), flags)) }
 }
 
-/// A socket address as the kernel wrote it.
+/// Room for a socket address, and what the kernel wrote of it.
 #[repr(C, align(8))]
 pub(crate) struct RawAddress {
     bytes: [u8; ADDRESS_SIZE],
@@ -184,20 +184,28 @@ pub(crate) struct RawAddress {
 const ADDRESS_SIZE: usize = size_of::<libc::sockaddr_storage>();
 
 impl RawAddress {
+    pub(crate) const fn new() -> Self {
+        Self { bytes: [0; ADDRESS_SIZE], length: 0 }
+    }
+
     /// Returns the bytes that the kernel wrote.
     pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.bytes[..self.length]
     }
 }
 
-/// `accept4` with the peer's address.
+/// `accept4`, which writes the peer's address to `address`.
 ///
-/// If the kernel cannot write the address it closes the connection, which has left the queue: hence a whole
-/// `sockaddr_storage` on the stack, with its true length.
-pub(crate) fn accept4_with_peer(fd: BorrowedFd<'_>, flags: c_int) -> Result<(OwnedFd, RawAddress), Errno> {
+/// If the kernel cannot write it, it closes the connection, which has left the queue: hence a whole `sockaddr_storage`, with
+/// its true length.
+#[inline]
+pub(crate) fn accept4_with_peer(
+    fd: BorrowedFd<'_>,
+    flags: c_int,
+    address: &mut RawAddress,
+) -> Result<OwnedFd, Errno> {
     #[allow(clippy::cast_possible_truncation, reason = "a sockaddr_storage has 128 bytes")]
     let mut length = ADDRESS_SIZE as libc::socklen_t;
-    let mut address = RawAddress { bytes: [0; ADDRESS_SIZE], length: 0 };
     // SAFETY: accept(2): "the caller must initialize [addrlen] to contain the size (in bytes) of the
     // structure pointed to by addr", and "The returned address is truncated if the buffer provided is too
     // small". `length` is the size of `bytes`; both are writable for the whole call. The returned descriptor
@@ -212,7 +220,7 @@ pub(crate) fn accept4_with_peer(fd: BorrowedFd<'_>, flags: c_int) -> Result<(Own
     }?;
     // "in this case, addrlen will return a value greater than was supplied to the call"
     address.length = usize::try_from(length).unwrap_or(ADDRESS_SIZE).min(ADDRESS_SIZE);
-    Ok((socket, address))
+    Ok(socket)
 }
 
 /// `poll` with timeout 0: returns the `revents` of one descriptor.
@@ -300,7 +308,7 @@ pub(crate) fn peer_groups(fd: BorrowedFd<'_>, groups: &mut [libc::gid_t]) -> Res
 pub(crate) fn peer_name(fd: BorrowedFd<'_>) -> Result<RawAddress, Errno> {
     #[allow(clippy::cast_possible_truncation, reason = "a sockaddr_storage has 128 bytes")]
     let mut length = ADDRESS_SIZE as libc::socklen_t;
-    let mut address = RawAddress { bytes: [0; ADDRESS_SIZE], length: 0 };
+    let mut address = RawAddress::new();
     // SAFETY: getpeername(2): "The addrlen argument should be initialized to indicate the amount of space
     // pointed to by addr"; `length` is the size of `bytes`, and both are writable for the whole call.
     ret(unsafe {

@@ -161,7 +161,7 @@ pub mod acceptor {
     pub use crate::hosted::blocking::Incoming;
     #[cfg(feature = "tokio")]
     #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
-    pub use crate::hosted::graceful::GracefulConnection;
+    pub use crate::hosted::graceful::{GracefulConnection, SilentGuard};
     #[cfg(feature = "tokio")]
     #[cfg_attr(docsrs, doc(cfg(feature = "tokio")))]
     pub use crate::hosted::into_tokio::IntoTokio;

@@ -284,7 +284,8 @@ impl<L: Listener, F: Filter> AsyncAcceptor<L, F> {
     /// 2. It waits until the acceptor has ended, and until each connection that the server got from this acceptor (by
     ///    axum's listener, the `Stream`, or [`accept_graceful`](Self::accept_graceful)) has sent something: a first
     ///    request that is on its way is answered, not reset.
-    /// 3. Clients that stay silent are not waited for longer than `within`.
+    /// 3. Clients that stay silent are not waited for longer than `within`. Browsers connect before they have a request: with
+    ///    them, expect the end to take all of it.
     ///
     /// The server must go on accepting meanwhile, as axum and tonic do. What became of the pending connections is in
     /// [`Control::shutdown_report`].
@@ -299,24 +300,31 @@ impl<L: Listener, F: Filter> AsyncAcceptor<L, F> {
     /// * At a gate that waits and is full of idle connections, pending clients are refused after `within`: the server
     ///   closes idle connections, and so frees their permits, only when it is told to shut down.
     ///
+    /// In a loop of your own; [axum and tonic][loops] take the future:
+    ///
     /// ```
     /// use std::time::Duration;
     /// use epoll_acceptor::{LevelTriggered, Pending, Refusal};
+    /// use tokio::io::AsyncReadExt;
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> std::io::Result<()> {
     /// let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
     /// let mut acceptor = LevelTriggered::on(listener).build_tokio()?;
-    /// let control = acceptor.control();
-    /// let ended = acceptor.end_on(async {}, Pending::Serve(Refusal::Close), Duration::from_secs(5));
+    /// # let signal = async {};
+    /// let ended = acceptor.end_on(signal, Pending::Serve(Refusal::Close), Duration::from_secs(5));
+    /// let ended = tokio::spawn(ended);
     ///
-    /// let server = tokio::spawn(async move { while let Ok(Some(_)) = acceptor.accept().await {} });
-    /// ended.await;
-    /// assert_eq!(control.shutdown_report().unwrap().served, 0);
-    /// server.await.unwrap();
+    /// while let Some(mut connection) = acceptor.accept_graceful().await? {
+    ///     tokio::spawn(async move { connection.read(&mut [0; 1024]).await });
+    /// }
+    /// ended.await?; // now close the connections that are idle
+    /// println!("{:?}", acceptor.shutdown_report());
     /// # Ok(())
     /// # }
     /// ```
+    ///
+    /// [loops]: crate::guide::event_loops
     ///
     /// # Panics
     ///

@@ -27,13 +27,19 @@ use crate::drain::shutdown::Pending;
 /// on its way. So [`AsyncAcceptor::end_on`](crate::AsyncAcceptor::end_on) lets it shut down only when each of these
 /// connections was read from once, by its `AsyncRead`, or was dropped. It dereferences to the [`Connection`].
 ///
-/// With TLS above it, the first bytes are those of the handshake, and the request comes later.
+/// With TLS above it, the first bytes are those of the handshake, and the request comes later. Where the server speaks
+/// first, or reads by `try_read`, [take it apart](Self::into_parts) and drop the guard when the client has spoken.
 #[must_use = "a connection that is dropped is closed"]
 pub struct GracefulConnection<S, P = Permit> {
     // Dropped in this order.
     connection: Connection<S, P>,
-    silent: Option<Silent>,
+    silent: Option<SilentGuard>,
 }
+
+/// Holds up the end of a service while its client has not spoken; see [`GracefulConnection::into_parts`].
+#[derive(Debug)]
+#[must_use = "once it is dropped, the service may end before the client has spoken"]
+pub struct SilentGuard(Arc<Service>);
 
 /// What an acceptor shares with its connections and with the futures of its end.
 #[derive(Debug, Default)]
@@ -52,10 +58,6 @@ pub(super) struct Service {
 /// The end of a service, until it is over or no longer waited for.
 #[derive(Debug)]
 struct Ending(Arc<Service>);
-
-/// A connection from which nothing was read yet.
-#[derive(Debug)]
-struct Silent(Arc<Service>);
 
 /// Marks the service as ended when the acceptor is dropped.
 #[derive(Debug, Default)]
@@ -139,7 +141,7 @@ impl ServiceOwner {
 
     pub(super) fn track<S, P>(&self, connection: Connection<S, P>) -> GracefulConnection<S, P> {
         self.0.silent.fetch_add(1, Ordering::AcqRel);
-        GracefulConnection { connection, silent: Some(Silent(Arc::clone(&self.0))) }
+        GracefulConnection { connection, silent: Some(SilentGuard(Arc::clone(&self.0))) }
     }
 }
 
@@ -157,7 +159,7 @@ impl Drop for Ending {
     }
 }
 
-impl Drop for Silent {
+impl Drop for SilentGuard {
     fn drop(&mut self) {
         if self.0.silent.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.0.changed.notify_waiters();
@@ -166,9 +168,21 @@ impl Drop for Silent {
 }
 
 impl<S, P> GracefulConnection<S, P> {
-    /// Returns the connection. The end of the service no longer waits for it.
-    pub fn into_inner(self) -> Connection<S, P> {
-        self.connection
+    /// Takes it apart, for a server whose own types name the stream. The end of the service waits until the guard is
+    /// dropped: keep it until the first bytes are read. `None` if they were.
+    ///
+    /// ```
+    /// # async fn serve(connection: epoll_acceptor::acceptor::GracefulConnection<tokio::net::TcpStream>) -> std::io::Result<()> {
+    /// let (connection, silent) = connection.into_parts();
+    /// let (stream, _permit) = connection.into_parts();
+    /// stream.readable().await?;
+    /// drop(silent);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use = "a connection that is dropped is closed"]
+    pub fn into_parts(self) -> (Connection<S, P>, Option<SilentGuard>) {
+        (self.connection, self.silent)
     }
 
     fn stream(self: Pin<&mut Self>) -> Pin<&mut Connection<S, P>>

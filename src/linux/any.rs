@@ -62,6 +62,18 @@ impl AnyStream {
         }
     }
 
+    /// Returns a second descriptor of the socket, to read and write on two threads for example.
+    ///
+    /// # Errors
+    ///
+    /// Those of fcntl(2): no descriptor is free.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(match self {
+            Self::Tcp(stream) => Self::Tcp(stream.try_clone()?),
+            Self::Unix(stream) => Self::Unix(stream.try_clone()?),
+        })
+    }
+
     /// Shuts down reading, writing, or both.
     ///
     /// # Errors

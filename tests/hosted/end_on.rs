@@ -65,7 +65,9 @@ fn silent_clients_are_waited_for() {
         assert!(!is_over(ended.as_mut()).await, "two are silent");
         drop(second);
         assert!(!is_over(ended.as_mut()).await && !stream.is_finished(), "one is silent");
-        let _third = third.into_inner();
+        let (_third, guard) = third.into_parts();
+        assert!(!is_over(ended.as_mut()).await && !stream.is_finished(), "its guard is there");
+        drop(guard);
         ended.await;
         stream.await.unwrap();
     });

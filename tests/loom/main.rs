@@ -1,6 +1,6 @@
 //! The gate and the notifier across threads, in every interleaving that loom can tell apart.
 //!
-//! `RUSTFLAGS="--cfg loom" cargo test --release --features sim --test loom`. `LOOM_MAX_PREEMPTIONS=3` bounds how often a
+//! `RUSTFLAGS="--cfg loom" cargo test --release --features sim,_loom --test loom`. `LOOM_MAX_PREEMPTIONS=3` bounds how often a
 //! thread is interrupted where it does not yield; without it the search is exhaustive. `LOOM_MAX_DURATION=60` ends each
 //! scenario after 60 seconds. Each prints to stderr what it covered (`-- --nocapture` shows it).
 //!

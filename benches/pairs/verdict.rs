@@ -26,6 +26,8 @@ const PEERS: [(&str, usize, f64); 9] = [
     (URING, 4, 1.18),
     (URING, 32, 1.12),
 ];
+/// `AsyncAcceptor` against tokio's listener, both with the registration of each stream.
+const IN_TOKIO: [(usize, f64); 3] = [(1, 0.70), (4, 0.85), (32, 0.90)];
 /// The engines that the best is chosen from.
 const OURS: [&str; 3] = ["crate/level", "crate/edge", "crate/exclusive"];
 
@@ -41,10 +43,12 @@ pub(crate) fn bound(pair: &Pair) -> Option<f64> {
         ("crate/edge", REFERENCE) => at(&EDGE),
         (_, REFERENCE) => None,
         (_, reference) if reference.starts_with("libc/") => Some(BY_HAND),
-        (_, reference) => PEERS
+        ("crate/level/tokio", "tokio") => at(&IN_TOKIO),
+        ("crate/level", reference) => PEERS
             .iter()
             .find(|(peer, burst, _)| *peer == reference && *burst == pair.work.burst)
             .map(|(_, _, bound)| *bound),
+        _ => None,
     }
 }
 

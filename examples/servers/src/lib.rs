@@ -19,6 +19,8 @@ pub struct Options {
     pub handshakes: u32,
     /// The time for a TLS handshake.
     pub handshake_timeout: Duration,
+    /// The most connections of one peer.
+    pub per_peer: Option<u32>,
 }
 
 /// How long a service may take to end.
@@ -35,6 +37,7 @@ pub fn options() -> Result<Options, Box<dyn Error>> {
         limit: 10_000,
         handshakes: 200,
         handshake_timeout: Duration::from_secs(10),
+        per_peer: None,
     };
     let mut arguments = lexopt::Parser::from_env();
     while let Some(argument) = arguments.next()? {
@@ -45,6 +48,7 @@ pub fn options() -> Result<Options, Box<dyn Error>> {
             Long("handshake-ms") => {
                 options.handshake_timeout = Duration::from_millis(arguments.value()?.parse()?);
             }
+            Long("per-peer") => options.per_peer = Some(arguments.value()?.parse()?),
             _ => return Err(argument.unexpected().into()),
         }
     }

@@ -11,7 +11,7 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use epoll_acceptor::{Connection, Gate, LevelTriggered};
+use epoll_acceptor::{Connection, Gate, LevelTriggered, PeerLimit, Permit};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
@@ -35,9 +35,9 @@ struct Server {
 }
 
 impl Server {
-    async fn serve(
+    async fn serve<F>(
         self,
-        connection: Connection<TcpStream>,
+        connection: Connection<TcpStream, Permit<F>>,
         watcher: Watcher,
     ) -> Result<(), Box<dyn Error + Send + Sync>> {
         // The permit is dropped after the stream, on every way out.
@@ -72,7 +72,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let options = options()?;
     let gate = Gate::builder(options.limit).handshakes(options.handshakes).build();
     let (listener, pending) = listener(&options)?;
-    let mut acceptor = LevelTriggered::on(listener).backlog(4_096).gate(&gate).build_tokio()?;
+    let builder = LevelTriggered::on(listener).backlog(4_096).gate(&gate);
+    let mut acceptor = builder.filter(options.per_peer.map(PeerLimit::new)).build_tokio()?;
     let (control, mut terminate) = (acceptor.control(), signal(SignalKind::terminate())?);
     println!("listening on {}", acceptor.listener().local_addr()?);
     tokio::spawn(async move {

@@ -1,13 +1,13 @@
 //! The one place that chooses between the real atomics and loom's.
 
-#[cfg(loom)]
+#[cfg(all(loom, feature = "_loom"))]
 pub(crate) use loom::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
-#[cfg(loom)]
+#[cfg(all(loom, feature = "_loom"))]
 pub(crate) use loom::sync::{Arc, Condvar, Mutex, MutexGuard};
 
-#[cfg(not(loom))]
+#[cfg(not(all(loom, feature = "_loom")))]
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
-#[cfg(not(loom))]
+#[cfg(not(all(loom, feature = "_loom")))]
 pub(crate) use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 /// Locks, also after another thread panicked: nothing in this crate panics with one of its locks held.

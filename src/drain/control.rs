@@ -21,9 +21,14 @@ pub(crate) struct SharedState {
 
 /// The graceful shutdown, as other threads see it.
 #[derive(Debug, Default)]
-struct Shutdown {
-    command: Option<ShutdownCommand>,
-    report: Option<ShutdownReport>,
+enum Shutdown {
+    #[default]
+    None,
+    /// The owner has not seen the command yet.
+    Commanded(ShutdownCommand),
+    /// The owner carries it out; or the queue is kept, and nothing is.
+    Begun,
+    Ended(ShutdownReport),
 }
 
 impl SharedState {
@@ -60,16 +65,27 @@ impl SharedState {
         self.counters.read(self.now())
     }
 
+    /// Returns the command, once.
     pub(super) fn take_shutdown(&self) -> Option<ShutdownCommand> {
-        self.lock().command.take()
+        let mut shutdown = self.lock();
+        match std::mem::replace(&mut *shutdown, Shutdown::Begun) {
+            Shutdown::Commanded(command) => Some(command),
+            other => {
+                *shutdown = other;
+                None
+            }
+        }
     }
 
     pub(super) fn publish_report(&self, report: ShutdownReport) {
-        self.lock().report = Some(report);
+        *self.lock() = Shutdown::Ended(report);
     }
 
     pub(super) fn shutdown_report(&self) -> Option<ShutdownReport> {
-        self.lock().report.clone()
+        match &*self.lock() {
+            Shutdown::Ended(report) => Some(report.clone()),
+            _ => None,
+        }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Shutdown> {
@@ -142,12 +158,13 @@ impl Control {
         self.notifier.stop();
     }
 
-    /// Ends the service without resetting the connections that are pending.
+    /// Ends the service without resetting the connections that are pending. With [`Pending::Keep`] it only
+    /// [stops](Self::stop).
     ///
     /// The acceptor closes its intake and delivers or refuses what is pending; the owner waits and begins passes as
     /// before. When none is pending, or `within` has passed and the rest was refused, the acceptor's state is
-    /// [`State::Stopped`], and [`shutdown_report`](Self::shutdown_report) counts them. Then drop it. A
-    /// second call has no effect.
+    /// [`State::Stopped`], and [`shutdown_report`](Self::shutdown_report) counts them. Then drop it. Only the
+    /// first call has an effect.
     ///
     /// * Unix: `shutdown(SHUT_RD)`. New connects are refused (ECONNREFUSED), the queue stays acceptable (K23).
     /// * TCP: `IP_MINTTL` and `IPV6_MINHOPCOUNT` = 255 (K79). A SYN is not answered, and its client retries after a
@@ -198,12 +215,21 @@ impl Control {
     #[doc(alias = "graceful shutdown")]
     #[doc(alias = "connection draining")]
     pub fn shutdown_gracefully(&self, pending: Pending, within: Duration) {
+        let mut shutdown = self.shared.lock();
+        if !matches!(*shutdown, Shutdown::None) {
+            return;
+        }
         let (serves, refusal) = match pending {
             Pending::Serve(refusal) => (true, refusal),
             Pending::Refuse(refusal) => (false, refusal),
-            Pending::Keep => return self.stop(),
+            Pending::Keep => {
+                *shutdown = Shutdown::Begun;
+                drop(shutdown);
+                return self.stop();
+            }
         };
-        self.shared.lock().command.get_or_insert(ShutdownCommand { serves, refusal, within });
+        *shutdown = Shutdown::Commanded(ShutdownCommand { serves, refusal, within });
+        drop(shutdown);
         self.notifier.shut_down();
     }
 

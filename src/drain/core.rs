@@ -193,7 +193,7 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
             Phase::Closed(_) => self.close_pass(),
             _ if requests.stop() => self.close(Closed::Stopped),
             // The first step of the pass blocks. A permit is not kept until then.
-            _ if requests.paused() && !self.refuses_pending() => self.leave_wait_queue(),
+            _ if requests.paused() && !self.refuses_pending() => self.hand_on(self.leave_wait_queue()),
             // A needless pass neither uses the alarm up nor runs ahead of it. The first step looks for a closed
             // listener, which may be the reason of the event.
             Phase::Blocked {
@@ -248,7 +248,7 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
         }
         let requests = self.notifier.requests();
         if requests.interrupts() {
-            self.obey(requests)?;
+            self.check_commands(requests)?;
         }
         match self.phase {
             Phase::Listening => {}
@@ -261,10 +261,10 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
         self.look()
     }
 
-    /// Obeys the commands of other threads, among them a graceful shutdown until its end. Asked before each accept: the
-    /// owner may serve the connections of a pass for long.
+    /// Returns whether the commands of other threads let the pass go on; a graceful shutdown is one until its end. Called before
+    /// each accept: the owner may serve the connections of a pass for long.
     #[cold]
-    pub(super) fn obey(&self, requests: Requests) -> Result<(), PassEnd> {
+    pub(super) fn check_commands(&self, requests: Requests) -> Result<(), PassEnd> {
         match &self.ending {
             _ if requests.stop() => Err(PassEnd::Stop),
             _ if requests.paused() && !self.refuses_pending() => Err(PassEnd::Block(BlockReason::Paused)),
@@ -380,6 +380,6 @@ impl<B: Backend, G: Semaphore, F: Filter> Drop for AcceptCore<B, G, F> {
     fn drop(&mut self) {
         self.deregister();
         self.cancel_permit();
-        self.leave_wait_queue();
+        self.hand_on(self.leave_wait_queue());
     }
 }

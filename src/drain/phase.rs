@@ -78,10 +78,11 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
         if !self.arm() || self.phase == Phase::Listening {
             return;
         }
-        self.leave_wait_queue();
+        let kept = self.leave_wait_queue();
         self.phase = Phase::Listening;
         self.set_alarm();
         self.set_state(State::Listening);
+        self.hand_on(kept);
     }
 
     /// Has the kernel report the listener, unless it is bound to. Returns whether it will.
@@ -158,9 +159,10 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
 
     /// Enters the phase, joins or leaves the wait queue, and sets the alarm.
     fn enter_blocked(&mut self, on: Blocked, registered: bool) -> BlockOutcome {
-        self.leave_wait_queue();
+        let kept = self.leave_wait_queue();
         self.phase = Phase::Blocked { on, registered };
         self.set_alarm();
+        self.hand_on(kept);
         match on {
             Blocked::Full => {
                 if let Enqueued::Acquired(permit) = self.gate.enqueue(&self.notifier, WaitFor::Permit) {
@@ -203,7 +205,7 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
     /// Stops the acceptor, or ends it because its listener is closed (P9).
     pub(super) fn close(&mut self, closed: Closed) {
         self.remove();
-        self.leave_wait_queue();
+        let kept = self.leave_wait_queue();
         self.phase = Phase::Closed(closed);
         self.set_alarm();
         self.set_state(match closed {
@@ -211,6 +213,7 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
             Closed::Listener { .. } => State::Closed,
         });
         self.close_pass();
+        self.hand_on(kept);
     }
 
     /// The listener is closed: the owner is owed the news, unless a graceful shutdown has closed it.
@@ -271,13 +274,21 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
         }
     }
 
-    /// Leaves the wait queue, and hands on a permit that was kept there (P4).
-    pub(super) fn leave_wait_queue(&mut self) {
-        let Phase::Blocked { on: Blocked::Full | Blocked::Exhausted { enqueued: true, .. }, .. } = self.phase
-        else {
-            return;
-        };
-        if let Some(permit) = self.gate.dequeue(&self.notifier) {
+    /// Leaves the wait queue. Returns the permit that was kept there.
+    #[must_use = "it is handed on"]
+    pub(super) fn leave_wait_queue(&self) -> Option<G::Permit> {
+        match self.phase {
+            Phase::Blocked { on: Blocked::Full | Blocked::Exhausted { enqueued: true, .. }, .. } => {
+                self.gate.dequeue(&self.notifier)
+            }
+            _ => None,
+        }
+    }
+
+    /// Hands on a permit that was kept in the wait queue (P4). It wakes a task, whose waker may panic: so the phase of the
+    /// acceptor, and what the kernel was told, agree by then.
+    pub(super) fn hand_on(&self, kept: Option<G::Permit>) {
+        if let Some(permit) = kept {
             self.gate.cancel(permit);
         }
     }

@@ -40,9 +40,9 @@ pub struct Poller<A> {
 enum Next {
     /// Polls the inner epoll, and begins a pass if there is an event.
     Poll,
-    /// As [`Poll`](Self::Poll); but the owner has slept. What has woken it is most probably an arrival: the pass begins
-    /// at once, and the poll that follows each pass finds everything else.
-    Wake,
+    /// As [`Poll`](Self::Poll); but the owner has slept, and most probably an arrival woke it. So the pass begins at once,
+    /// and the poll that follows each pass finds everything else.
+    AfterSleep,
     /// Goes on with the open pass.
     Advance,
     /// Nothing: it will never accept again.
@@ -72,14 +72,14 @@ impl<A: Acceptor> Poller<A> {
                 self.next = Next::Stopped;
                 return Ok(Progress::Stopped);
             }
-            Next::Wake if self.acceptor.expects_arrival(Sealed::HOST) => {
+            Next::AfterSleep if self.acceptor.expects_arrival(Sealed::HOST) => {
                 self.acceptor.begin(false, Sealed::HOST);
             }
-            Next::Poll | Next::Wake => {
+            Next::Poll | Next::AfterSleep => {
                 self.polls += 1;
                 if !poll()? {
                     self.idle_polls += 1;
-                    self.next = Next::Wake;
+                    self.next = Next::AfterSleep;
                     return Ok(Progress::Idle);
                 }
                 self.acceptor.begin(false, Sealed::HOST);

@@ -69,7 +69,7 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
         let rejection = Rejection::new(cause, refusal);
         // The errno says nothing about the queue, and an accept on an empty one costs more than a look (K51).
         while self.pass.left > 0
-            && self.obey(self.notifier.requests()).is_ok()
+            && self.check_commands(self.notifier.requests()).is_ok()
             && self.may_refuse().is_ok()
             && matches!(self.backend.peek(), Peek::Pending | Peek::ClosedPending)
         {

@@ -111,9 +111,6 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
     #[cold]
     pub(super) fn begin_shutdown(&mut self) {
         let Some(ShutdownCommand { serves, refusal, within }) = self.shared.take_shutdown() else { return };
-        if self.ending.is_some() || self.shared.shutdown_report().is_some() {
-            return;
-        }
         let now = self.now();
         let deadline = now.saturating_add(within);
         let intake = self.backend.close_intake();

@@ -279,8 +279,8 @@ impl<L: Listener, F: Filter> AsyncAcceptor<L, F> {
     /// own. It ends when the server may close the connections that are idle:
     ///
     /// 1. At the signal it calls [`shutdown_gracefully`](Control::shutdown_gracefully): new connects are kept out, and
-    ///    those that are pending are served or refused. An acceptor that is [stopped](Control::stop) otherwise keeps its
-    ///    queue.
+    ///    those that are pending are served or refused. With [`Pending::Keep`] it only stops, and the queue stays; so it does if
+    ///    it was [stopped](Control::stop) before.
     /// 2. It waits until the acceptor has ended, and until each connection that the server got from this acceptor (by
     ///    axum's listener, the `Stream`, or [`accept_graceful`](Self::accept_graceful)) has sent something: a first
     ///    request that is on its way is answered, not reset.

@@ -28,7 +28,7 @@ use crate::drain::shutdown::Pending;
 /// connections was read from once, by its `AsyncRead`, or was dropped. It dereferences to the [`Connection`].
 ///
 /// With TLS above it, the first bytes are those of the handshake, and the request comes later. Where the server speaks
-/// first, or reads by `try_read`, [take it apart](Self::into_parts) and drop the guard when the client has spoken.
+/// first, or reads by `try_read`, [take it apart](Self::into_parts) and drop the guard when the client has sent something.
 #[must_use = "a connection that is dropped is closed"]
 pub struct GracefulConnection<S, P = Permit> {
     // Dropped in this order.
@@ -36,9 +36,9 @@ pub struct GracefulConnection<S, P = Permit> {
     silent: Option<SilentGuard>,
 }
 
-/// Holds up the end of a service while its client has not spoken; see [`GracefulConnection::into_parts`].
+/// Delays the end of a service until the client has sent something; see [`GracefulConnection::into_parts`].
 #[derive(Debug)]
-#[must_use = "once it is dropped, the service may end before the client has spoken"]
+#[must_use = "once it is dropped, the service may end before the client has sent anything"]
 pub struct SilentGuard(Arc<Service>);
 
 /// What an acceptor shares with its connections and with the futures of its end.
@@ -130,7 +130,12 @@ impl ServiceOwner {
         // Left before the look, so that no end after it is missed. The waker before is dropped without the lock.
         let before = self.0.stream().replace(cx.waker().clone());
         drop(before);
-        if self.0.ends.load(Ordering::Acquire) == 0 { Poll::Ready(()) } else { Poll::Pending }
+        if self.0.ends.load(Ordering::Acquire) > 0 {
+            return Poll::Pending;
+        }
+        let unused = self.0.stream().take();
+        drop(unused);
+        Poll::Ready(())
     }
 
     /// The acceptor accepts no more.
@@ -174,8 +179,7 @@ impl<S, P> GracefulConnection<S, P> {
     /// ```
     /// # async fn serve(connection: epoll_acceptor::acceptor::GracefulConnection<tokio::net::TcpStream>) -> std::io::Result<()> {
     /// let (connection, silent) = connection.into_parts();
-    /// let (stream, _permit) = connection.into_parts();
-    /// stream.readable().await?;
+    /// connection.readable().await?;
     /// drop(silent);
     /// # Ok(())
     /// # }

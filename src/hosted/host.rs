@@ -112,7 +112,8 @@ impl<L: Listener, F: Filter, G: Into<Option<Gate>>> Builder<L, F, G> {
 impl<L: Listener, F: Filter> Hosted<L, F> {
     /// Returns the next connection, or the reason why there is none now.
     ///
-    /// Never blocks. Between two connections of one pass it makes no system call but the acceptor's own.
+    /// Never blocks. Between two connections of one pass it makes no system call but the acceptor's own. After
+    /// [`Progress::Idle`] call it only when the descriptor is readable: a needless call costs an accept that fails.
     ///
     /// # Errors
     ///

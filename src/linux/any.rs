@@ -66,7 +66,7 @@ impl AnyStream {
     ///
     /// # Errors
     ///
-    /// Those of fcntl(2): no descriptor is free.
+    /// `EMFILE` if no descriptor is free.
     pub fn try_clone(&self) -> io::Result<Self> {
         Ok(match self {
             Self::Tcp(stream) => Self::Tcp(stream.try_clone()?),

@@ -174,7 +174,7 @@ pub(crate) fn accept4(fd: BorrowedFd<'_>, flags: c_int) -> Result<OwnedFd, Errno
     unsafe { ret_owned_fd(libc::accept4(fd.as_raw_fd(), ptr::null_mut(), ptr::null_mut(), flags)) }
 }
 
-/// Room for a socket address, and what the kernel wrote of it.
+/// A buffer for a socket address.
 #[repr(C, align(8))]
 pub(crate) struct RawAddress {
     bytes: [u8; ADDRESS_SIZE],

@@ -1,13 +1,15 @@
 //! Filters that panic: the owner catches the panic, no connection is stranded and no permit is lost.
 
+use std::future::Future;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::{Context, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use epoll_acceptor::filter::{ConnectionInfo, Rejection, Reservation};
-use epoll_acceptor::{Acceptor, Connection, Filter, Gate, State, Trigger, filter_fn};
+use epoll_acceptor::{Acceptor, Connection, Filter, Gate, Pending, Refusal, State, Trigger, filter_fn};
 
 use crate::support::{
     AnySocket, Client, Endpoint, Kind, LISTENER, LONG, NoDescriptors, Owner, Read, SHORT, TRIGGERS,
@@ -301,4 +303,48 @@ fn panic_in_the_drop_of_a_permit_releases_it() {
     owner.serve(&mut acceptor, 1);
     assert_all_served(&clients);
     assert_eq!(gate.in_use(), 0);
+}
+
+struct PanickingWaker;
+
+impl Wake for PanickingWaker {
+    fn wake(self: Arc<Self>) {
+        resume_unwind(Box::new("injected panic"));
+    }
+}
+
+/// A permit that is kept for the acceptor goes on to a task whose waker panics, while the acceptor begins to refuse what is
+/// pending: it does not spin then (P2), and ends as it should.
+#[test]
+fn panicking_waker_of_the_next_in_the_queue_does_no_harm() {
+    for trigger in TRIGGERS {
+        let (listener, endpoint) = Kind::Tcp4.listen();
+        let mut owner = Owner::new();
+        let gate = Gate::new(1);
+        let held = gate.try_acquire().unwrap();
+        let mut acceptor =
+            trigger.on(AnySocket(listener)).gate(&gate).register(&owner.epoll, LISTENER).unwrap();
+        let clients = endpoint.connect_many(3);
+        owner.settle(&mut acceptor);
+        assert_eq!(acceptor.state(), State::Full);
+        let mut task = Box::pin(gate.acquire());
+        let waker = Waker::from(Arc::new(PanickingWaker));
+        assert!(task.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+
+        acceptor.control().shutdown_gracefully(Pending::Refuse(Refusal::Close), SHORT);
+        drop(held);
+        let (begin, mut passes) = (Instant::now(), 0);
+        while !acceptor.state().is_terminal() {
+            assert!(begin.elapsed() < LONG, "{trigger:?}: {}", acceptor.counters());
+            for _ in 0..owner.wait(Duration::from_millis(5)) {
+                passes += 1;
+                let _ = catch_unwind(AssertUnwindSafe(|| acceptor.ready().count()));
+            }
+        }
+        assert!(passes < 50, "{trigger:?}: {passes} passes");
+        assert_eq!(acceptor.shutdown_report().map(|report| report.refused), Some(3), "{trigger:?}");
+        assert_eq!(reads(&clients, Read::End), 3, "{trigger:?}");
+        drop(task);
+        assert!(gate.wait_idle(Some(LONG)), "P4");
+    }
 }

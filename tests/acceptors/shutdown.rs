@@ -176,6 +176,43 @@ fn second_shutdown_has_no_effect() {
     assert_eq!(control.shutdown_report(), Some(report));
 }
 
+/// Of two commands the first one holds, also when one of them keeps the queue.
+#[test]
+fn kept_queue_is_not_refused_by_a_second_command() {
+    const SERVE: Pending = Pending::Serve(Refusal::Reset);
+    for kind in [Kind::Tcp4, Kind::UnixStream] {
+        for pass_between in [false, true] {
+            let (listener, endpoint) = kind.listen();
+            let held = listener.try_clone().unwrap();
+            let mut owner = Owner::new();
+            let mut acceptor = accept_on(&owner, listener, TRIGGERS[0], None);
+            let mut clients = endpoint.connect_many(3);
+            acceptor.control().shutdown_gracefully(Pending::Keep, LONG);
+            if pass_between {
+                owner.settle(&mut acceptor);
+            }
+            acceptor.control().shutdown_gracefully(SERVE, LONG);
+            owner.settle(&mut acceptor);
+            assert_eq!((acceptor.state(), acceptor.shutdown_report()), (State::Stopped, None));
+            clients.push(endpoint.connect());
+            let mut next = accept_on(&owner, held, TRIGGERS[0], None);
+            owner.serve(&mut next, 4);
+            assert_all_served(&clients);
+
+            let (listener, endpoint) = kind.listen();
+            let mut acceptor = accept_on(&owner, listener, TRIGGERS[0], None);
+            let clients = endpoint.connect_many(3);
+            acceptor.control().shutdown_gracefully(SERVE, LONG);
+            if pass_between {
+                assert_eq!(first_pass(&mut owner, &mut acceptor), 3);
+            }
+            acceptor.control().shutdown_gracefully(Pending::Keep, LONG);
+            assert_eq!(outcome(&serve_to_the_end(&mut owner, &mut acceptor)), (3, 0, Some(0)));
+            assert_all_served(&clients);
+        }
+    }
+}
+
 /// A stop, and the drop of the acceptor's pause, during the shutdown.
 #[test]
 fn stop_and_pause_hold_during_a_shutdown() {

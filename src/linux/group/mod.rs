@@ -328,7 +328,8 @@ impl<F: Filter> EpollAcceptor<Member, F> {
     /// [`shutdown_gracefully`](Control::shutdown_gracefully) does. The last member of a group is always
     /// shut down this way.
     ///
-    /// With [`Pending::Keep`] it is stopped instead: its queue is reset when it is dropped.
+    /// Where queues do not migrate, [`Pending::Keep`] only stops it, and its queue is reset when it is dropped: use `Serve` or
+    /// `Refuse`.
     ///
     /// ## Migration exceeds the backlog
     ///

@@ -12,7 +12,7 @@ import socket
 import sys
 import time
 
-FLOOD, NEWCOMERS, ROUNDS = 100, 5, 12
+FLOOD, NEW, ROUNDS = 100, 5, 12
 scene, port, pid = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 REQUEST = {"http": b"OPTIONS / HTTP/1.1\r\nhost: x\r\n\r\n", "redis": b"*2\r\n$3\r\nget\r\n$1\r\nk\r\n"}[sys.argv[-1]]
 
@@ -69,12 +69,12 @@ def outage(limit):
             flood.remove(client)
         time.sleep(0.002)
     print(f"  the places are free: {served} of {FLOOD // 2} answered within {time.time() - begun:.2f} s")
-    newcomers = [ask() for _ in range(NEWCOMERS)]
+    late = [ask() for _ in range(NEW)]
     served = 0
-    for client in newcomers:
+    for client in late:
         served += answered(client, 3)
         client.close()
-    print(f"  newcomers: {served} of {NEWCOMERS} answered")
+    print(f"  new connections: {served} of {NEW} answered")
 
 
 def emfile():
@@ -105,7 +105,7 @@ def emfile():
     if given_up:
         for client in held:
             client.close()
-        print(f"  round {len(waited) + 1}: not served within 20 s; with the limit restored, a newcomer is", end=" ")
+        print(f"  round {len(waited) + 1}: not served within 20 s; with the limit restored, a new connection is", end=" ")
         try:
             print("served" if answered(ask(), 5) else "not served either")
         except OSError as error:

@@ -29,7 +29,7 @@ pub(crate) struct Calls {
 
 impl Calls {
     /// Returns the calls of the acceptor. Its owner makes the close.
-    fn sum(self) -> usize {
+    pub(crate) fn sum(self) -> usize {
         self.wait + self.ctl + self.queue_length + self.poll + self.accept
     }
 }

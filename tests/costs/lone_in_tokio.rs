@@ -1,4 +1,5 @@
-//! The system calls of a lone connection in tokio: no more than those of tokio's own listener.
+//! The system calls of a lone connection in tokio: no more than those of tokio's own listener, but for the re-arm of an
+//! edge-triggered acceptor and a look at each 31st connection.
 
 use std::future::poll_fn;
 use std::net::TcpListener;
@@ -17,7 +18,7 @@ const WARM_UP: usize = 120;
 const ROUNDS: usize = 310;
 
 #[test]
-fn lone_connection_costs_as_many_calls_as_from_tokios_listener() {
+fn lone_connection_costs_no_more_calls_than_tokio() {
     let runtime = || Builder::new_current_thread().enable_io().build().unwrap();
     let by_tokio = |marks: Marks| {
         let (runtime, listener) = (runtime(), net::listen());
@@ -31,7 +32,7 @@ fn lone_connection_costs_as_many_calls_as_from_tokios_listener() {
     };
     let Some(theirs) = traced(by_tokio) else { return };
     let theirs = Calls::of(&theirs);
-    assert_eq!(theirs.accept, 2 * ROUNDS, "{theirs:?}");
+    assert_eq!((theirs.accept, theirs.wait), (2 * ROUNDS, ROUNDS), "{theirs:?}");
     for trigger in [Trigger::Level, Trigger::Edge, Trigger::Exclusive] {
         let by_us = |marks: Marks| {
             let (runtime, listener) = (runtime(), net::listen());
@@ -47,7 +48,7 @@ fn lone_connection_costs_as_many_calls_as_from_tokios_listener() {
         assert_eq!(ours.wait, 2 * ROUNDS, "{trigger}: the runtime's wait, and one look: {ours:?}");
         let arms = if trigger == Trigger::Edge { ROUNDS } else { 0 };
         assert_eq!(ours.ctl, theirs.ctl + arms, "{trigger}: {ours:?}, tokio {theirs:?}");
-        assert!(ours.queue_length + ours.poll <= ROUNDS / 31, "{trigger}: {ours:?}");
+        assert!(ours.sum() <= theirs.sum() + arms + ROUNDS / 31, "{trigger}: {ours:?}, tokio {theirs:?}");
     }
 }
 

@@ -4,8 +4,8 @@
 //! cargo bench -p servers --bench whole
 //! ```
 //!
-//! A client connects, asks, reads the answer to its end, and leaves; so many at once. Timed is the CPU time of the server's
-//! thread per connection (`/proc/self/task/TID/schedstat`), and the time of the wall, which the clients share. Both servers
+//! Clients connect, ask, read the answer to its end, and leave. Measured are the CPU time of the server's thread per
+//! connection (`/proc/self/task/TID/schedstat`) and the wall-clock time, which the clients share. Both servers
 //! run in this process, each on a thread and a runtime of its own; the other one sleeps meanwhile. Blocks of four (tokio,
 //! ours, ours, tokio: a drift cancels out); the figure is the median of their ratios with its 95 % confidence interval.
 
@@ -67,7 +67,7 @@ impl Server {
         Self { address, thread: thread.recv().expect("the server starts") }
     }
 
-    /// Serves so many clients, `at_once` at a time. Returns the CPU time and the wall's.
+    /// Serves clients, `at_once` at a time. Returns the CPU time and the wall-clock time.
     fn serve(&self, connections: usize, at_once: usize) -> (Duration, Duration) {
         let (cpu, begin) = (self.cpu(), Instant::now());
         for _ in 0..connections / at_once {
@@ -107,7 +107,7 @@ fn main() {
         server.serve(64, 32);
     }
     println!("axum on this crate against axum on tokio's listener, per connection, {blocks} blocks");
-    println!("{:>9} {:>27} {:>27}", "at once", "CPU time of the server", "time of the wall");
+    println!("{:>9} {:>27} {:>27}", "at once", "CPU time of the server", "wall-clock time");
     for at_once in CLIENTS {
         let (mut cpu, mut wall) = (Vec::new(), Vec::new());
         for _ in 0..blocks {

@@ -61,11 +61,14 @@ pub fn options() -> Result<Options, Box<dyn Error>> {
 ///
 /// # Errors
 ///
-/// If the address cannot be bound, or what was passed is no TCP listener.
+/// If the address cannot be bound, or what was passed is not one TCP listener.
 pub fn listener(options: &Options) -> io::Result<(TcpListener, Pending)> {
     #[allow(unsafe_code, reason = "descriptors by number")]
     // SAFETY: called once, at the beginning; nothing else here takes descriptors that it has not opened.
     let mut inherited = unsafe { handover::from_env() }?;
+    if inherited.len() > 1 {
+        return Err(io::Error::other("several listeners were passed; this server accepts from one"));
+    }
     let Some(name) = inherited.names().next().map(str::to_owned) else {
         return Ok((TcpListener::bind(options.listen)?, Pending::Serve(Refusal::Close)));
     };

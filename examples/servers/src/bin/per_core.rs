@@ -31,7 +31,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (gate, mut group) = (Gate::new(options.limit), Group::builder(options.listen).bind(cores)?);
     let mut workers = Vec::new();
     while let Some(member) = group.take() {
-        // Here, so that every listener is served and every signal heeded before the first client comes.
+        // Here, so that every listener is served and every signal handled before the first client comes.
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let inside = runtime.enter();
         let acceptor = LevelTriggered::on(member).gate(&gate).build_tokio()?;

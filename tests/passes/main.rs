@@ -3,6 +3,7 @@
 mod blocking;
 mod counters;
 mod reserving;
+mod shutdown;
 
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
@@ -30,6 +31,8 @@ struct Queue {
     calls: Mutex<Vec<&'static str>>,
     /// It is a copy of another process's.
     foreign: AtomicBool,
+    /// A handshake that is under way may still end when the intake is closed.
+    handshakes: AtomicBool,
 }
 
 /// A backend on a [`Queue`], its clock and its waker.
@@ -154,7 +157,7 @@ impl Backend for Recorder {
 
     fn close_intake(&self) -> Intake {
         self.0.note("close-intake");
-        Intake::Closed
+        if self.0.handshakes.load(Ordering::Relaxed) { Intake::HandshakesOnly } else { Intake::Closed }
     }
 
     fn clock(&self) -> Arc<dyn Clock> {

@@ -118,11 +118,8 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
         let _ = self.backend.make_reserve();
         let before = self.shared.read();
         self.ending = Some(Ending { serves, refusal, intake, deadline, before, quiet: None, check_at: now });
-        match self.phase {
-            // It serves no more: what is pending is refused.
-            Phase::Closed(_) => self.finish_shutdown(),
-            Phase::Blocked { .. } if self.refuses_pending() => self.listen(),
-            _ => {}
+        if matches!(self.phase, Phase::Blocked { .. }) && self.refuses_pending() {
+            self.listen();
         }
     }
 
@@ -135,6 +132,7 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
         if now >= deadline || (check_at == deadline && self.is_due(deadline)) {
             return self.finish_shutdown();
         }
+        // It serves no more: what is pending is refused.
         if matches!(self.phase, Phase::Closed(_)) {
             return self.finish_shutdown();
         }

@@ -171,7 +171,7 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
         std::mem::forget(guard);
     }
 
-    /// Returns whether an arrival is all that can have ended the owner's wait, or nothing has.
+    /// Returns whether nothing but an arrival can have woken the owner.
     #[inline]
     pub(crate) fn expects_arrival(&self) -> bool {
         let listening = matches!(self.phase, Phase::Listening);
@@ -261,8 +261,8 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
         self.look()
     }
 
-    /// Returns whether the commands of other threads let the pass go on; a graceful shutdown is one until its end. Called before
-    /// each accept: the owner may serve the connections of a pass for long.
+    /// Checks whether the commands of other threads let the pass go on. A graceful shutdown is a command until its end. Called
+    /// before each accept: the owner may serve the connections of a pass for long.
     #[cold]
     pub(super) fn check_commands(&self, requests: Requests) -> Result<(), PassEnd> {
         match &self.ending {

@@ -285,8 +285,8 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
         }
     }
 
-    /// Hands on a permit that was kept in the wait queue (P4). It wakes a task, whose waker may panic: so the phase of the
-    /// acceptor, and what the kernel was told, agree by then.
+    /// Hands on a permit that was kept in the wait queue (P4). Called when the kernel's registration agrees with the phase:
+    /// the task that is woken may panic in its waker.
     pub(super) fn hand_on(&self, kept: Option<G::Permit>) {
         if let Some(permit) = kept {
             self.gate.cancel(permit);

@@ -173,8 +173,8 @@ impl Drop for SilentGuard {
 }
 
 impl<S, P> GracefulConnection<S, P> {
-    /// Takes it apart, for a server whose own types name the stream. The end of the service waits until the guard is
-    /// dropped: keep it until the first bytes are read. `None` if they were.
+    /// Takes it apart, for a server with types of its own around the stream. Keep the guard until the first bytes are read: the
+    /// end of the service waits for its drop. `None` if they were read already.
     ///
     /// ```
     /// # async fn serve(connection: epoll_acceptor::acceptor::GracefulConnection<tokio::net::TcpStream>) -> std::io::Result<()> {

@@ -313,8 +313,8 @@ impl Wake for PanickingWaker {
     }
 }
 
-/// A permit that is kept for the acceptor goes on to a task whose waker panics, while the acceptor begins to refuse what is
-/// pending: it does not spin then (P2), and ends as it should.
+/// The acceptor begins to refuse what is pending, and hands its kept permit on to a task with a waker that panics: it does not
+/// spin then (P2), and its shutdown ends.
 #[test]
 fn panicking_waker_of_the_next_in_the_queue_does_no_harm() {
     for trigger in TRIGGERS {

@@ -1,4 +1,4 @@
-//! Accept throughput on real sockets, connections per second: `cargo bench --bench throughput`.
+//! Accept throughput on real sockets, connections per second: `cargo bench -p benches --bench throughput`.
 //!
 //! A number: that many connections are queued; then one thread wakes, accepts them all, and is ready to wait again. Only
 //! this is timed, not the connects and closes. `storm`: a second thread connects as fast as it can. `one-at-a-time`: a

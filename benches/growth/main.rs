@@ -1,4 +1,4 @@
-//! How the cost of a connection scales: `cargo bench --bench growth [-- --json] [--quick]`.
+//! How the cost of a connection scales: `cargo bench -p benches --bench growth [-- --json] [--quick]`.
 //!
 //! The cost of a connection (from the wait until the next wait) against five numbers: of queued connections, of attempts per
 //! pass, of other descriptors on the epoll, of acceptors that share a gate, and of threads that release permits. Every
@@ -6,6 +6,8 @@
 //! and the median of several. The base is also compared with itself, which shows the noise. docs/benchmarks.md discusses the
 //! figures.
 
+#[path = "../args.rs"]
+mod args;
 #[path = "../engines/mod.rs"]
 mod engines;
 
@@ -16,7 +18,7 @@ mod queue;
 mod registered;
 mod report;
 
-use engines::args::{Args, all_descriptors};
+use args::{Args, all_descriptors};
 use report::Report;
 
 fn main() {

@@ -1,7 +1,7 @@
 //! The output: one line per point.
 
+use crate::args::Args;
 use crate::engines::abba::Ratio;
-use crate::engines::args::Args;
 use crate::engines::machine;
 
 pub(crate) struct Report {

@@ -1,4 +1,4 @@
-//! Accepting, as ratios inside one process: `cargo bench --bench pairs`.
+//! Accepting, as ratios inside one process: `cargo bench -p benches --bench pairs`.
 //!
 //! # What is timed
 //!

@@ -9,7 +9,7 @@ use crate::work::BURSTS;
 pub(crate) const HELP: &str = "\
 Compares ways to accept, as ratios inside one process.
 
-Usage: cargo bench --bench pairs -- [options]
+Usage: cargo bench -p benches --bench pairs -- [options]
 
       --seconds N     run for N seconds [180]; longer runs give narrower intervals
       --burst K,..    measure only these bursts [1,2,4,32,512]

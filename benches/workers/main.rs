@@ -1,9 +1,11 @@
-//! Several workers on one address: `cargo bench --bench workers [-- --json] [--quick] [--workers N]`.
+//! Several workers on one address: `cargo bench -p benches --bench workers [-- --json] [--quick] [--workers N]`.
 //!
 //! Clients in another process connect, send one byte, wait for one, and reset. Each way of sharing the address runs in short
 //! rounds, all ways in turn. docs/benchmarks.md discusses the figures, and which way to choose. Workers and clients share
 //! the cores of this machine; compare the rows of one run.
 
+#[path = "../args.rs"]
+mod args;
 #[path = "../engines/mod.rs"]
 mod engines;
 
@@ -16,8 +18,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use args::{Args, all_descriptors};
 use clients::Load;
-use engines::args::{Args, all_descriptors};
 use report::Row;
 use way::Way;
 use worker::{Stats, Table, Usage};

@@ -1,14 +1,13 @@
 //! What can be observed of a server from its port and its thread alone.
 #![allow(unsafe_code)]
 
-use std::error::Error;
+use std::fs;
 use std::io;
 use std::os::unix::thread::JoinHandleExt;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
-use procfs::net::TcpState;
 
 /// The sockets of one port in `/proc/net/tcp`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,16 +20,39 @@ pub(crate) struct Sockets {
 }
 
 /// Reads `/proc/net/tcp`.
-pub(crate) fn sockets(port: u16) -> Result<Sockets, Box<dyn Error>> {
+pub(crate) fn sockets(port: u16) -> io::Result<Sockets> {
+    const LISTEN: u8 = 10;
+    const CLOSE_WAIT: u8 = 8;
     let mut sockets = Sockets { queued: 0, close_wait_unowned: 0 };
-    for row in procfs::net::tcp()?.into_iter().filter(|row| row.local_address.port() == port) {
+    for row in fs::read_to_string("/proc/net/tcp")?.lines().filter_map(parse_row) {
         match row.state {
-            TcpState::Listen => sockets.queued = row.rx_queue,
-            TcpState::CloseWait if row.inode == 0 => sockets.close_wait_unowned += 1,
+            _ if row.local_port != port => {}
+            LISTEN => sockets.queued = row.rx_queue,
+            CLOSE_WAIT if row.inode == 0 => sockets.close_wait_unowned += 1,
             _ => {}
         }
     }
     Ok(sockets)
+}
+
+struct Row {
+    local_port: u16,
+    state: u8,
+    rx_queue: u32,
+    inode: u64,
+}
+
+/// `sl: local_address rem_address st tx_queue:rx_queue tr:tm->when retrnsmt uid timeout inode`: proc_net_tcp in the
+/// kernel's documentation. `None` for the heading.
+fn parse_row(line: &str) -> Option<Row> {
+    let fields: Vec<&str> = line.split_whitespace().collect();
+    let after_colon = |n: usize| Some(fields.get(n)?.split_once(':')?.1);
+    Some(Row {
+        local_port: u16::from_str_radix(after_colon(1)?, 16).ok()?,
+        state: u8::from_str_radix(fields.get(3)?, 16).ok()?,
+        rx_queue: u32::from_str_radix(after_colon(4)?, 16).ok()?,
+        inode: fields.get(9)?.parse().ok()?,
+    })
 }
 
 /// Returns the processor time that a thread has used so far.

@@ -122,7 +122,7 @@ impl Server {
         Ok(Self { address, thread, stop, task_begun, task_done })
     }
 
-    fn sockets(&self) -> Result<Sockets, Box<dyn Error>> {
+    fn sockets(&self) -> io::Result<Sockets> {
         observer::sockets(self.address.port())
     }
 

@@ -1,7 +1,7 @@
 //! One accept: its permits are reserved, accept4 is called, and the connection is admitted or refused.
 //!
 //! `inline(always)`: otherwise the compiler leaves calls and copies in the path of each connection, and
-//! `cargo bench --bench instructions` exceeds its bound.
+//! `cargo bench -p benches --bench instructions` exceeds its bound.
 
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;

@@ -1,6 +1,7 @@
 //! Acceptors in a tokio runtime, on the real kernel.
 //!
 //! A test that asserts that no event comes first does everything that could cause one; it does not wait for time to pass.
+#![cfg(feature = "tokio")]
 
 mod support;
 

@@ -1,5 +1,6 @@
 //! The conventions of the tree.
 
+mod api;
 mod guide;
 mod prose;
 mod tree;

@@ -1,0 +1,4 @@
+//! The tools, run for as short as possible.
+
+mod handover;
+mod soak;

@@ -1,0 +1,171 @@
+//! A member leaves its group, and it or the other members serve its queue.
+
+use std::env;
+use std::fs;
+use std::io::Read;
+use std::process::{Command, Stdio};
+use std::sync::Barrier;
+use std::thread;
+
+use epoll_acceptor::group::{Group, LeaveOutcome, MemberHealth};
+use epoll_acceptor::{Acceptor, Pending, Refusal};
+
+use crate::group::support::{LONG, Worker, connect_many, retransmissions, serve, serve_all, served_group};
+
+const MIGRATE: &str = "/proc/sys/net/ipv4/tcp_migrate_req";
+
+#[test]
+fn leaving_member_serves_its_queue() {
+    if fs::read_to_string(MIGRATE).is_ok_and(|value| value.trim() == "1") {
+        eprintln!("SKIPPED leaving_member_serves_its_queue: {MIGRATE} is 1");
+        return;
+    }
+    // Two members leave, in every order, so that the kernel's array changes in every way.
+    for (first, second) in (0..4).flat_map(|first| (0..3).map(move |second| (first, second))) {
+        let (group, mut workers) = served_group(4);
+        for leaves in [first, second] {
+            let worker = workers.remove(leaves);
+            one_leaves(&group, worker, &mut workers);
+        }
+    }
+}
+
+/// Leaves the group; returns the worker if its acceptor shuts down.
+fn leave(worker: Worker, pending: Pending) -> Option<Worker> {
+    let Worker { epoll, events, acceptor } = worker;
+    match acceptor.leave_group(pending, LONG) {
+        LeaveOutcome::ShuttingDown(acceptor) => Some(Worker { epoll, events, acceptor }),
+        LeaveOutcome::Migrated(_) => None,
+    }
+}
+
+fn one_leaves(group: &Group, worker: Worker, others: &mut [Worker]) {
+    let early = connect_many(group.local_addr(), 60);
+    let own = worker.depth();
+    let index = worker.acceptor.listener().index();
+    let Some(mut leaving) = leave(worker, Pending::Serve(Refusal::Reset)) else {
+        panic!("the queue must not migrate");
+    };
+    let late = connect_many(group.local_addr(), 60);
+    assert_eq!(late.iter().map(retransmissions).sum::<u32>(), 0, "no SYN was dropped");
+    let served = leaving.serve_to_the_end();
+    let report = leaving.acceptor.shutdown_report().unwrap();
+    assert_eq!((report.served, report.refused, report.abandoned), (own.into(), 0, Some(0)));
+    drop(leaving);
+    assert_eq!(group.report()[index].health, MemberHealth::Closed);
+    serve(others, 120 - served);
+    for mut client in early.into_iter().chain(late) {
+        client.read_exact(&mut [0]).unwrap();
+    }
+    // The program is detached: the remaining members get even shares again. A share below the bound has a probability
+    // of less than one in a million.
+    let clients = connect_many(group.local_addr(), 400);
+    let shares: Vec<u32> = others.iter().map(Worker::depth).collect();
+    let bound = if others.len() == 3 { 85 } else { 150 };
+    assert!(shares.iter().all(|share| *share > bound), "after {index} left: {shares:?}");
+    serve_all(others, clients);
+}
+
+#[test]
+fn last_leaving_member_refuses_its_queue() {
+    let (group, mut workers) = served_group(3);
+    let clients = connect_many(group.local_addr(), 30);
+    let mut refused = 0;
+    while let Some(worker) = workers.pop() {
+        refused += leave(worker, Pending::Refuse(Refusal::Close)).map_or(0, |mut leaving| {
+            leaving.serve_to_the_end();
+            leaving.acceptor.shutdown_report().unwrap().refused
+        });
+    }
+    assert_eq!(refused, 30);
+    for mut client in clients {
+        assert_eq!(client.read(&mut [0]).unwrap(), 0, "FIN, not RST");
+    }
+    assert!(group.report().iter().all(|member| member.health == MemberHealth::Closed));
+}
+
+/// Runs the test in a network namespace of its own with `tcp_migrate_req` = 1, a setting of the namespace. Returns
+/// `true` in the parent, also if that is not possible, and `false` in the child.
+fn done_where_queues_migrate(test: &str) -> bool {
+    const CHILD: &str = "EPOLL_ACCEPTOR_GROUP_CHILD";
+    if env::var_os(CHILD).is_some() {
+        return false;
+    }
+    let unshare = || {
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-root-user", "--net"]).stdin(Stdio::null());
+        command
+    };
+    let setup = format!("ip link set lo up && echo 1 > {MIGRATE}");
+    let available = unshare().args(["sh", "-c", &setup]).stderr(Stdio::null()).status();
+    if !available.is_ok_and(|status| status.success()) {
+        eprintln!("SKIPPED {test}: requires a network namespace, the command ip, and {MIGRATE}");
+        return true;
+    }
+    let run = format!("{setup} && exec \"$0\" --exact {test} --nocapture --test-threads=1");
+    let mut command = unshare();
+    command.args(["sh", "-c", &run]).arg(env::current_exe().unwrap()).env(CHILD, "1");
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+    true
+}
+
+#[test]
+fn concurrent_leaves_lose_no_connection() {
+    if done_where_queues_migrate("group::leaving::concurrent_leaves_lose_no_connection") {
+        return;
+    }
+    for round in 0..200 {
+        let (group, workers) = served_group(2);
+        let clients = connect_many(group.local_addr(), 16);
+        let start = Barrier::new(2);
+        thread::scope(|scope| {
+            for worker in workers {
+                scope.spawn(|| {
+                    start.wait();
+                    if let Some(mut leaving) = leave(worker, Pending::Refuse(Refusal::message("!"))) {
+                        leaving.serve_to_the_end();
+                        assert_eq!(leaving.acceptor.shutdown_report().unwrap().abandoned, Some(0));
+                    }
+                });
+            }
+        });
+        for mut client in clients {
+            let length = client.read(&mut [0; 2]);
+            assert_eq!(length.expect("no connection is reset"), 1, "in round {round}");
+        }
+    }
+}
+
+#[test]
+fn migrated_queue_is_served_by_the_others() {
+    if done_where_queues_migrate("group::leaving::migrated_queue_is_served_by_the_others") {
+        return;
+    }
+    for leaves in 0..3 {
+        let (group, mut workers) = served_group(3);
+        let clients = connect_many(group.local_addr(), 90);
+        let left = workers.remove(leaves);
+        let own = left.depth();
+        match left.acceptor.leave_group(Pending::Serve(Refusal::Reset), LONG) {
+            LeaveOutcome::Migrated(count) => assert_eq!(count, own),
+            LeaveOutcome::ShuttingDown(_) => panic!("the queue must migrate"),
+        }
+        assert_eq!(workers.iter().map(Worker::depth).sum::<u32>(), 90, "no connection is lost");
+        serve_all(&mut workers, clients);
+        let clients = connect_many(group.local_addr(), 100);
+        assert!(workers.iter().all(|worker| worker.depth() > 0), "after {leaves} left");
+        serve_all(&mut workers, clients);
+        // The last member has no other one to migrate its queue to.
+        let last = workers.pop().unwrap();
+        drop(workers);
+        let clients = connect_many(group.local_addr(), 10);
+        let Some(mut leaving) = leave(last, Pending::Refuse(Refusal::Close)) else {
+            panic!("the last member must shut down");
+        };
+        leaving.serve_to_the_end();
+        assert_eq!(leaving.acceptor.shutdown_report().unwrap().refused, 10);
+        drop(clients);
+    }
+}

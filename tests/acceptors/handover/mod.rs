@@ -1,0 +1,5 @@
+//! Handover of listeners between processes, tested on the real kernel.
+
+mod from_env;
+mod rights;
+mod support;

@@ -3,7 +3,6 @@
 mod support;
 
 mod accept;
-mod compile;
 mod epoll_ctl;
 mod events;
 mod fallback;

@@ -1,8 +1,7 @@
-//! Programs that must not compile.
+//! Programs that must not compile: misuse of the API, and known bugs that a type forbids.
 
 /// The expected messages are those of the stable compiler; with another one, run with `TRYBUILD=overwrite`.
 #[test]
 fn misuse_does_not_compile() {
-    let tests = trybuild::TestCases::new();
-    tests.compile_fail("tests/kernel/wrappers/ui/*.rs");
+    trybuild::TestCases::new().compile_fail("cases/*.rs");
 }

@@ -130,7 +130,6 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
             // Another consumer took it, and the next has arrived. If that goes on, the calls of this process are
             // filtered, and the kernel will report the listener forever (P2).
             Peek::Pending if self.futile_accepts >= FUTILE_ACCEPTS_MAX => {
-                self.futile_accepts = 0;
                 Missed::End(PassEnd::Block(BlockReason::Exhausted(errno)))
             }
             Peek::Pending => {

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use epoll_acceptor::acceptor::EmptyCheck;
-use epoll_acceptor::sim::Semaphore;
+use epoll_acceptor::sim::{Config, Semaphore};
 use epoll_acceptor::socket::Errno;
-use epoll_acceptor::{Acceptor, Filter, Gate, State, Trigger};
+use epoll_acceptor::{Acceptor, Filter, Gate, Pending, Refusal, State, Trigger, WhenFull};
 
 use crate::passes::{Passes, Queue};
 
@@ -85,6 +86,27 @@ fn emfile_disarms_and_sets_the_alarm() {
     passes.wait(1);
     assert_eq!(passes.pass(0), "arm no-alarm peek accept peek");
     assert_eq!((passes.acceptor.state(), passes.acceptor.counters().exhausted), (State::Listening, 2));
+}
+
+/// A descriptor that is closed helps if descriptors ran out, and not if memory did.
+#[test]
+fn reserve_is_for_descriptors() {
+    for (errno, helps) in [
+        (libc::EMFILE, true),
+        (libc::ENFILE, true),
+        (libc::ENOBUFS, false),
+        (libc::ENOMEM, false),
+        (libc::EPERM, false),
+    ] {
+        let config = Config { when_exhausted: Some(Refusal::Close), ..Config::new(Trigger::Level, 64) };
+        let mut passes: Passes = Passes::with(Arc::default(), None, (), config);
+        passes.fail(errno);
+        let reserve = if helps { "peek release-reserve accept make-reserve " } else { "" };
+        assert_eq!(passes.pass(1), format!("length accept {reserve}peek disarm alarm"), "{errno}");
+        let shutdown = Pending::Serve(Refusal::Close);
+        passes.acceptor.control().shutdown_gracefully(shutdown, Duration::ZERO);
+        assert_eq!(passes.pass(0).matches("release-reserve").count(), usize::from(helps), "{errno}");
+    }
 }
 
 #[test]
@@ -174,6 +196,41 @@ fn listening_acceptor_is_not_enqueued() {
     }
 }
 
+/// A permit that is handed on unused frees no descriptor.
+#[test]
+fn permit_handed_on_wakes_no_exhausted_acceptor() {
+    for how in ["paused", "stopped", "dropped", "left"] {
+        let gate = Gate::new(1);
+        let permit = gate.try_acquire();
+        let mut full = behind(gate.clone(), ());
+        full.pass(1);
+        assert_eq!(full.acceptor.state(), State::Full);
+        drop(permit);
+        // It is granted the permit, and does not begin the pass that would use it.
+        let mut exhausted = behind(Gate::clone(&gate).with_when_full(WhenFull::Shed(Refusal::Close)), ());
+        exhausted.fail(libc::EMFILE);
+        exhausted.pass(1);
+        assert_eq!((exhausted.acceptor.state(), exhausted.wakes()), (State::Exhausted, 0));
+        let control = full.acceptor.control();
+        let pause = (how == "paused").then(|| control.pause());
+        match how {
+            "paused" => assert_eq!(full.pass(0), "peek"),
+            "stopped" => {
+                control.stop();
+                full.pass(0);
+            }
+            "dropped" => drop(full),
+            _ => {
+                // The pass has the permit.
+                let _ = full.acceptor.ready();
+                drop(full);
+            }
+        }
+        assert_eq!((gate.in_use(), exhausted.wakes()), (0, 0), "P2: {how}");
+        drop(pause);
+    }
+}
+
 #[test]
 fn dropped_acceptor_leaves_the_wait_queue() {
     let gate = Gate::new(1);
@@ -204,6 +261,32 @@ fn sixty_four_futile_accepts_back_off() {
         assert_eq!(passes.pass(1), "arm no-alarm accept accept accept");
         passes.fail(errno);
         assert_eq!(passes.pass(1), "accept ".repeat(64) + "peek disarm alarm", "as many after a success");
+    }
+}
+
+#[test]
+fn aborted_connection_counts_as_taken() {
+    for (errno, attempts, per_pass) in [(libc::ECONNABORTED, 3, "2+: 1"), (libc::EINTR, 64, "0: 1")] {
+        let mut passes = Passes::new(Trigger::Level, EmptyCheck::QueueLength, 64);
+        passes.fail(errno);
+        passes.pass(3);
+        let counters = passes.acceptor.counters();
+        assert_eq!((counters.attempts, counters.per_pass.to_string().as_str()), (attempts, per_pass));
+    }
+}
+
+/// Clients that abort now and then are no reason to back off.
+#[test]
+fn success_resets_the_futile_accepts() {
+    for errno in [libc::EINTR, libc::ECONNABORTED] {
+        let mut passes = Passes::new(Trigger::Level, EmptyCheck::UntilEagain, 63);
+        for round in 0..3 {
+            passes.fail(errno);
+            assert_eq!(passes.pass(1), ["accept"; 63].join(" "), "round {round}");
+            passes.fail(0);
+            assert_eq!(passes.pass(0), "accept accept", "P11: round {round}");
+        }
+        assert_eq!(passes.acceptor.state(), State::Listening);
     }
 }
 
@@ -240,4 +323,16 @@ fn fatal_errno_is_reported_once() {
         assert_eq!(passes.pass(1), "", "P7: reported once, and left alone");
         assert_eq!((passes.acceptor.state(), passes.acceptor.counters().fatal), (State::Closed, 1));
     }
+}
+
+/// A Unix listener that was shut down is reported as not empty forever: only EAGAIN ends its queue.
+#[test]
+fn closed_listener_is_drained_until_eagain() {
+    let mut passes = polling();
+    passes.queue.closed.store(true, Ordering::Relaxed);
+    passes.queue.pending.store(3, Ordering::Relaxed);
+    passes.queue.calls();
+    let served: Vec<_> = passes.acceptor.ready().map(|connection| connection.is_ok()).collect();
+    assert_eq!(served, [true, true, true, false], "P7");
+    assert_eq!(passes.queue.calls(), "peek accept accept accept accept remove");
 }

@@ -28,7 +28,11 @@ struct Queue {
     /// When the alarm expires, in milliseconds; 0 if it is not set.
     alarm_at: AtomicU32,
     wakes: AtomicU32,
+    /// The kernel is out of memory when the listener is armed.
+    arm_fails: AtomicBool,
     calls: Mutex<Vec<&'static str>>,
+    /// The listener was shut down, as a Unix one, which is reported forever.
+    closed: AtomicBool,
     /// It is a copy of another process's.
     foreign: AtomicBool,
     /// A handshake that is under way may still end when the intake is closed.
@@ -84,7 +88,11 @@ impl Backend for Recorder {
     }
 
     fn peek(&self) -> Peek {
-        if self.0.note("peek") > 0 { Peek::Pending } else { Peek::Empty }
+        match self.0.note("peek") {
+            _ if self.0.closed.load(Ordering::Relaxed) => Peek::ClosedPending,
+            0 => Peek::Empty,
+            _ => Peek::Pending,
+        }
     }
 
     fn peer(&self, (): &()) -> Option<SocketAddr> {
@@ -113,7 +121,7 @@ impl Backend for Recorder {
 
     fn arm(&self) -> Result<(), Errno> {
         self.0.note("arm");
-        Ok(())
+        if self.0.arm_fails.load(Ordering::Relaxed) { Err(Errno::new(libc::ENOMEM)) } else { Ok(()) }
     }
 
     fn disarm(&self) -> Result<(), Errno> {

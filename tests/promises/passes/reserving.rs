@@ -139,6 +139,47 @@ fn full_gate_is_enqueued_at_once() {
     assert_eq!(passes.end(), "remove");
 }
 
+/// A gate that is full until an acceptor is about to wait.
+struct LateGate(NotedGate);
+
+impl Semaphore for LateGate {
+    type Permit = Permit;
+
+    fn sheds(&self) -> Option<&Refusal> {
+        None
+    }
+
+    fn try_acquire(&self) -> Option<Permit> {
+        None
+    }
+
+    fn cancel(&self, permit: Permit) {
+        self.0.cancel(permit);
+    }
+
+    fn enqueue(&self, _: &Arc<Notifier>, _: WaitFor) -> Enqueued<Permit> {
+        self.0.try_acquire().map_or(Enqueued::Waiting, Enqueued::Acquired)
+    }
+
+    fn dequeue(&self, notifier: &Arc<Notifier>) -> Option<Permit> {
+        self.0.dequeue(notifier)
+    }
+}
+
+#[test]
+fn permit_is_given_back_if_arming_fails() {
+    let (gate, queue) = (Gate::new(2), Arc::new(Queue::default()));
+    queue.arm_fails.store(true, Ordering::Relaxed);
+    let late = LateGate(NotedGate(gate.clone(), Arc::clone(&queue)));
+    let mut passes = Passes::on(queue, late, (), Trigger::Level, EmptyCheck::UntilEagain, 64);
+    // One permit for the connection, and one when it waits for a release.
+    assert_eq!(passes.pass(1), "peek disarm acquire arm dequeue alarm acquire give-back give-back");
+    assert_eq!((passes.acceptor.state(), gate.in_use()), (State::Exhausted, 0), "P4");
+    passes.queue.arm_fails.store(false, Ordering::Relaxed);
+    passes.wait(10);
+    assert!(passes.pass(0).contains("accept"), "P11");
+}
+
 #[test]
 fn filters_by_address_have_it_read_with_the_accept() {
     let mut passes = behind(

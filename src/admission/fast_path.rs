@@ -107,3 +107,60 @@ impl Drop for LockedCapacity<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+    use std::time::Duration;
+
+    use super::super::gate::{Gate, GateBuilder};
+    use super::*;
+
+    fn is_frozen(gate: &Gate) -> bool {
+        let free = &gate.shared().free;
+        match free.try_take() {
+            Ok(true) => free.try_give().is_err(),
+            Ok(false) => false,
+            Err(NeedsLock) => true,
+        }
+    }
+
+    #[test]
+    fn word_thaws_when_no_waiter_is_left() {
+        let mut cx = Context::from_waker(Waker::noop());
+        let gate = Gate::new(1);
+        let permit = gate.try_acquire();
+        assert!(!is_frozen(&gate), "the gate is full");
+        let mut waiting = pin!(gate.acquire());
+        assert!(waiting.as_mut().poll(&mut cx).is_pending());
+        assert!(is_frozen(&gate), "a task waits for a permit");
+        drop(permit);
+        let granted = waiting.as_mut().poll(&mut cx);
+        assert!(granted.is_ready() && !is_frozen(&gate));
+        assert!(!gate.wait_idle(Some(Duration::ZERO)));
+        assert!(!is_frozen(&gate), "the thread waits no more");
+        {
+            let mut idle = pin!(gate.idle());
+            assert!(idle.as_mut().poll(&mut cx).is_pending());
+            assert!(is_frozen(&gate), "a task waits for idleness");
+        }
+        assert!(!is_frozen(&gate));
+    }
+
+    #[test]
+    fn rules_besides_the_limit_freeze_the_word() {
+        let rules: [(fn(GateBuilder) -> GateBuilder, bool); 5] = [
+            (|gate| gate, false),
+            (|gate| gate.low_water(1), false),
+            (|gate| gate.low_water(2), true),
+            (|gate| gate.reserved(1), true),
+            (|gate| gate.handshakes(1), true),
+        ];
+        for (rule, frozen) in rules {
+            let gate = rule(Gate::builder(3)).build();
+            assert_eq!(is_frozen(&gate), frozen, "{gate:?}");
+        }
+    }
+}

@@ -107,7 +107,7 @@ pub struct GateBuilder {
 
 /// What all handles and permits of a gate share: its state under one lock, and a fast path beside it.
 pub(super) struct Shared {
-    free: FreePermits,
+    pub(super) free: FreePermits,
     state: Mutex<Capacity>,
     idle: Condvar,
 }

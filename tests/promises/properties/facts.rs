@@ -5,11 +5,12 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
+use epoll_acceptor::filter::TestConnection;
 use epoll_acceptor::sim::{Notifier, Wake};
 use epoll_acceptor::socket::{Errno, ErrnoClass};
 use epoll_acceptor::{
     Acceptor, Builder, Connection, Counters, EdgeTriggered, Epoll, Events, Exclusive, Gate, LevelTriggered,
-    ListenerClosed, State, Token, Trigger,
+    ListenerClosed, PeerLimit, QueueDelay, RateLimit, Refusal, State, Token, Trigger, filter_fn,
 };
 
 #[test]
@@ -146,6 +147,7 @@ fn handles_print_their_contents() {
     let gate = Gate::new(2);
     let acceptor = LevelTriggered::on(listener).gate(&gate).register(&epoll, Token(1)).unwrap();
     assert_eq!(format!("{:?}", acceptor.control()), "Control { state: Listening, .. }");
+    assert_eq!(format!("{:?}", acceptor.control().pause()), "PauseGuard");
     let permit = gate.try_acquire().unwrap();
     assert_eq!(format!("{permit:?}"), "Permit { .. }");
     assert_eq!(format!("{gate:?}"), "Gate { in_use: 1, limit: 2, when_full: Wait, .. }");
@@ -154,6 +156,30 @@ fn handles_print_their_contents() {
     notifier.pause();
     let requests = "Requests { notified: true, woken: true, paused: true, stop: false, shutdown: false }";
     assert_eq!(format!("{notifier:?}"), format!("Notifier {{ requests: {requests}, .. }}"));
+}
+
+#[test]
+fn filters_print_their_rules() {
+    let gate = Gate::new(2);
+    let peers = PeerLimit::new(3);
+    let connection = TestConnection::default();
+    let texts = [
+        (format!("{:?}", gate.acquire()), "Acquire { gate: Gate { in_use: 0, limit: 2,"),
+        (format!("{:?}", gate.idle()), "Idle { gate: Gate { in_use: 0, limit: 2,"),
+        (format!("{:?}", RateLimit::per_second(4)), "RateLimit { per_second: 4, when_exceeded: Wait, .. }"),
+        (
+            format!("{:?}", QueueDelay::new(Duration::from_millis(50))),
+            "QueueDelay { rules: Rules { target: 50ms,",
+        ),
+        (format!("{peers:?}"), "PeerLimit { limit: 3, rules: Rules { v4_prefix: 32, v6_prefix: 64,"),
+        (format!("{:?}", peers.try_acquire([127, 0, 0, 1].into())), "Some(PeerPermit(Some(V4("),
+        (format!("{:?}", filter_fn(|_| Ok(()))), "FilterFn"),
+        (format!("{:?}", connection.info()), "ConnectionInfo { fd: None, .. }"),
+        (format!("{:?}", Refusal::message("busy")), "Message(\"busy\")"),
+    ];
+    for (text, begin) in texts {
+        assert!(text.starts_with(begin), "{text}");
+    }
 }
 
 #[test]

@@ -142,6 +142,24 @@ fn one_spike_is_not_overload() {
     }
 }
 
+/// A queue that is served more seldom than once per interval may be overloaded as well; one that was idle is not.
+#[test]
+fn slow_service_is_overload_too() {
+    let clock = Virtual::default();
+    let policy = QueueDelay::builder(TARGET).clock(clock.clone()).interval(4 * TARGET).build();
+    let admits = |at, queue_time| {
+        clock.set(TARGET * at);
+        policy.admit(&queued(Some(TARGET * queue_time)).info(), &mut ()).is_ok()
+    };
+    assert!(admits(10, 3));
+    assert!(admits(17, 3), "those between were in time, for all that is known");
+    assert!(!admits(24, 8), "queued for longer than since the last one, which was late");
+    assert!(!admits(31, 8));
+    assert!(admits(38, 2), "idle meanwhile");
+    assert!(admits(41, 2));
+    assert!(!admits(44, 2), "one in each interval, all late");
+}
+
 #[test]
 fn delay_recovers_with_the_first_in_time() {
     let clock = Virtual::default();

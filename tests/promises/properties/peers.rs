@@ -96,6 +96,9 @@ fn exempt_peers_are_not_counted() {
     }
     assert!(enter(&rules().allow_unknown().build(), &unknown()).is_some());
     assert!(enter(&none, &unknown()).is_none());
+    // Not an IPv4 network, although it includes all of them.
+    let low = PeerLimit::builder(0).exempt("::ffff:0:0".parse().unwrap(), 80).build();
+    assert!(enter(&low, &from("::7:1")).is_some() && enter(&low, &from("2001::")).is_none());
     let all_exempt = PeerLimit::builder(0).exempt(Ipv4Addr::UNSPECIFIED.into(), 0).build();
     assert!(enter(&all_exempt, &from("9.9.9.9")).is_some());
 }

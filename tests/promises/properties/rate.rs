@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use epoll_acceptor::filter::RateLimitBuilder;
 use epoll_acceptor::filter::{Clock, Reservation};
 use epoll_acceptor::{Filter, RateLimit};
 use proptest::prelude::*;
@@ -164,14 +165,22 @@ fn late_cancelled_token_makes_no_burst() {
 /// A timer of milliseconds could not keep a higher rate with a burst of one.
 #[test]
 fn burst_is_at_least_that_of_a_millisecond() {
-    for (rate, burst, at_once) in [(1000, 1, 1), (1001, 1, 2), (50_000, 3, 50), (50_000, 90, 90), (10, 1, 1)]
-    {
-        let limit = RateLimit::builder(rate).clock(Manual::default()).burst(burst).build();
+    for (rate, burst, at_once) in [
+        (1000, Some(1), 1),
+        (1001, Some(1), 2),
+        (50_000, Some(3), 50),
+        (50_000, Some(90), 90),
+        (10, Some(1), 1),
+        (10, None, 1),
+        (1010, None, 50),
+    ] {
+        let limit = RateLimit::builder(rate).clock(Manual::default());
+        let limit = burst.into_iter().fold(limit, RateLimitBuilder::burst).build();
         let admitted = std::iter::from_fn(|| match limit.reserve() {
             Reservation::Granted(token) => Some(token),
             _ => None,
         });
-        assert_eq!(admitted.count(), at_once, "{rate} {burst}");
+        assert_eq!(admitted.count(), at_once, "{rate} {burst:?}");
     }
 }
 

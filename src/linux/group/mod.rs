@@ -28,6 +28,8 @@
 
 mod health;
 mod steering;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::fmt;

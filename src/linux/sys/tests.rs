@@ -48,6 +48,14 @@ fn epoll_pwait2_takes_exactly_the_kernels_sigset() {
 }
 
 #[test]
+fn eventfd_and_timerfd_close_on_exec() {
+    for fd in [eventfd().unwrap(), timerfd().unwrap()] {
+        assert_eq!(nix::fcntl::fcntl(&fd, FcntlArg::F_GETFD), Ok(libc::FD_CLOEXEC));
+        assert_eq!(nix::fcntl::fcntl(&fd, FcntlArg::F_GETFL).unwrap() & libc::O_NONBLOCK, libc::O_NONBLOCK);
+    }
+}
+
+#[test]
 fn timerfd_zero_expires_and_none_disarms() {
     let timer = timerfd().unwrap();
     let set = |after| timerfd_set(timer.as_fd(), after).unwrap();

@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 use std::fs;
+use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -80,6 +81,26 @@ impl Woken {
         for _ in 0..self.owner.wait(SHORT) {
             assert_eq!(self.acceptor.drain(drop).unwrap(), 0);
         }
+    }
+}
+
+/// Nothing is shut down on a socket that does not listen: its connections would be born shut when it listens again (K24).
+#[test]
+fn closed_listener_can_listen_again() {
+    for (listener, endpoint) in listeners().filter(|(_, endpoint)| !endpoint.kind.is_unix()) {
+        let holder = listener.try_clone().unwrap();
+        let mut owner = Owner::new();
+        let mut acceptor = accept_on(&owner, listener, Trigger::Exclusive, None);
+        holder.shutdown(Shutdown::Read).unwrap();
+        owner.until_closed(&mut acceptor);
+        drop(acceptor);
+        holder.listen(16).unwrap();
+        // At a port of its own, again.
+        let endpoint = Endpoint { address: holder.local_addr().unwrap(), ..endpoint };
+        let mut acceptor = accept_on(&owner, holder, Trigger::Exclusive, None);
+        let client = endpoint.connect();
+        owner.serve(&mut acceptor, 1);
+        client.assert_served();
     }
 }
 

@@ -68,6 +68,31 @@ fn emfile_backs_off_then_recovers_by_timer() {
 }
 
 #[test]
+fn failed_poll_is_no_empty_queue() {
+    if done_in_child("exhausted::failed_poll_is_no_empty_queue") {
+        return;
+    }
+    for kind in KINDS {
+        for trigger in TRIGGERS {
+            for check in EMPTY_CHECKS {
+                let (listener, endpoint) = kind.listen();
+                let mut owner = Owner::new();
+                let mut acceptor = accept_on(&owner, listener, trigger, check);
+                let clients = endpoint.connect_many(5);
+                let none = NoDescriptors::not_even_poll();
+                let begin = Instant::now();
+                let wakes = starve(&mut owner, &mut acceptor, Duration::from_millis(50));
+                assert!((1..=allowed(begin.elapsed())).contains(&wakes), "{wakes}: {}", acceptor.counters());
+                assert_eq!(acceptor.state(), State::Exhausted);
+                drop(none);
+                owner.serve(&mut acceptor, 5);
+                assert_all_served(&clients);
+            }
+        }
+    }
+}
+
+#[test]
 fn release_retries_before_the_timer() {
     if done_in_child("exhausted::release_retries_before_the_timer") {
         return;

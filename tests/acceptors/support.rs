@@ -362,6 +362,14 @@ impl NoDescriptors {
         Self::all_but(0)
     }
 
+    /// Allows the process no descriptor at all, so that poll(2) of one fails as well (EINVAL).
+    pub(crate) fn not_even_poll() -> Self {
+        let (soft, hard) =
+            nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).unwrap();
+        set_limit(0, hard);
+        Self { soft, hard }
+    }
+
     /// Leaves this number of free descriptors.
     pub(crate) fn all_but(left: u64) -> Self {
         Self::try_all_but(left).unwrap()

@@ -87,6 +87,22 @@ fn accept_serves_all_on_one_edge() {
 }
 
 #[test]
+fn polls_are_counted() {
+    let (listener, address) = listen();
+    let mut hosted = Trigger::Level.on(listener).build_hosted().unwrap();
+    let mut poll = |expected: &str| {
+        let progress = format!("{:?}", hosted.poll_accept().unwrap());
+        assert!(progress.starts_with(expected), "{progress}");
+        (hosted.polls(), hosted.idle_polls())
+    };
+    assert_eq!(poll("Idle"), (1, 1));
+    let _client = connect_many(address, 1);
+    assert_eq!(poll("Connection"), (2, 1));
+    assert_eq!(poll("Yield"), (2, 1));
+    assert_eq!(poll("Idle"), (3, 2));
+}
+
+#[test]
 fn lone_client_costs_one_wakeup() {
     const CLIENTS: u64 = 50;
     on_each(|| async {

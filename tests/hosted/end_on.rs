@@ -125,6 +125,23 @@ fn waker_is_dropped_without_the_lock() {
 }
 
 #[test]
+fn ended_stream_keeps_no_waker() {
+    on_each(|| async {
+        let (mut acceptor, _) = acceptor();
+        acceptor.control().stop();
+        let kept = Arc::new(Owning(Box::new(())));
+        let waker = Waker::from(Arc::clone(&kept));
+        while Pin::new(&mut acceptor).poll_next(&mut Context::from_waker(&waker)).is_pending() {
+            tokio::task::yield_now().await;
+        }
+        let accepted = acceptor.accept().await.unwrap();
+        assert!(accepted.is_none());
+        drop(waker);
+        assert_eq!(Arc::strong_count(&kept), 1);
+    });
+}
+
+#[test]
 fn stream_ends_when_the_end_is_not_waited_for() {
     on_each(|| async {
         let (mut acceptor, address) = acceptor();

@@ -255,7 +255,7 @@ impl GroupBuilder {
         sockets.iter().try_for_each(|socket| socket.listen(backlog))?;
         let program_attached = self.steering != Steering::ByHash;
         if program_attached {
-            steering::attach(&sockets[0], self.steering, members, None)?;
+            steering::attach(&sockets[0], self.steering, members, &[])?;
         }
         let listeners: Vec<_> =
             sockets.into_iter().map(|socket| Arc::new(TcpListener::from(socket))).collect();
@@ -422,13 +422,18 @@ impl State {
         }
     }
 
-    /// Attaches or detaches the program for the open members, excluding the first one that is leaving.
+    /// Attaches or detaches the program for the open members, excluding those that are leaving unless all are.
     fn update_steering(&mut self) {
         let Some(any) = self.listeners().next() else { return };
-        let leaving = self.order.iter().position(|index| self.slots[*index].leaving);
-        if leaving.is_some() || self.steering != Steering::ByHash {
+        let members = self.order.len();
+        let mut leaving: Vec<_> =
+            (0..members).filter(|position| self.slots[self.order[*position]].leaving).collect();
+        if leaving.len() == members {
+            leaving.clear();
+        }
+        if !leaving.is_empty() || self.steering != Steering::ByHash {
             // If the kernel forbids it, the shutdown drops new handshakes with a leaving member, and the client retries.
-            self.program_attached |= steering::attach(&any, self.steering, self.order.len(), leaving).is_ok();
+            self.program_attached |= steering::attach(&any, self.steering, members, &leaving).is_ok();
         } else if self.program_attached {
             steering::detach(&any);
             self.program_attached = false;

@@ -31,12 +31,13 @@ pub enum Steering {
     ByCpu,
 }
 
-/// Attaches a program that chooses among the `members` sockets of the group, except for the one at position `without`.
+/// Attaches a program that chooses among the `members` sockets of the group, except for those at the positions `without`,
+/// in ascending order.
 pub(super) fn attach(
     socket: &impl AsFd,
     steering: Steering,
     members: usize,
-    without: Option<usize>,
+    without: &[usize],
 ) -> io::Result<()> {
     let mut program = program(steering, members, without);
     let length = u16::try_from(program.len()).unwrap_or(u16::MAX);
@@ -56,7 +57,7 @@ pub(super) fn detach(socket: &impl AsFd) {
 
 #[allow(clippy::cast_possible_truncation, reason = "the codes of classic BPF have 16 bits")]
 #[allow(clippy::cast_sign_loss, reason = "SKF_AD_OFF is a negative offset in an unsigned field")]
-fn program(steering: Steering, members: usize, without: Option<usize>) -> Vec<libc::sock_filter> {
+fn program(steering: Steering, members: usize, without: &[usize]) -> Vec<libc::sock_filter> {
     let instruction = |code: u32, jf, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf, k };
     let number = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
     let source = match steering {
@@ -64,14 +65,14 @@ fn program(steering: Steering, members: usize, without: Option<usize>) -> Vec<li
         // The kernel does not pass its own hash to a program. A random number gives even shares too.
         Steering::ByHash => SKF_AD_RANDOM,
     };
-    let choices = members - usize::from(without.is_some());
+    let choices = members - without.len();
     let mut program = vec![
         instruction(BPF_LD | BPF_W | BPF_ABS, 0, (SKF_AD_OFF + source) as u32),
         instruction(BPF_ALU | BPF_MOD | BPF_K, 0, number(choices.max(1))),
     ];
-    if let Some(position) = without {
+    for position in without {
         // Skips `position`: adds 1 to a choice that is not below it.
-        program.push(instruction(BPF_JMP | BPF_JGE | BPF_K, 1, number(position)));
+        program.push(instruction(BPF_JMP | BPF_JGE | BPF_K, 1, number(*position)));
         program.push(instruction(BPF_ALU | BPF_ADD | BPF_K, 0, 1));
     }
     program.push(instruction(BPF_RET | BPF_A, 0, 0));

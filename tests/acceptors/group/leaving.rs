@@ -7,10 +7,12 @@ use std::process::{Command, Stdio};
 use std::sync::Barrier;
 use std::thread;
 
-use epoll_acceptor::group::{Group, LeaveOutcome, MemberHealth};
+use epoll_acceptor::group::{Group, LeaveOutcome, MemberHealth, Steering};
 use epoll_acceptor::{Acceptor, Pending, Refusal};
 
-use crate::group::support::{LONG, Worker, connect_many, retransmissions, serve, serve_all, served_group};
+use crate::group::support::{
+    LONG, Worker, connect_many, retransmissions, serve, serve_all, served_group, served_group_by,
+};
 
 const MIGRATE: &str = "/proc/sys/net/ipv4/tcp_migrate_req";
 
@@ -64,6 +66,34 @@ fn one_leaves(group: &Group, worker: Worker, others: &mut [Worker]) {
     let bound = if others.len() == 3 { 85 } else { 150 };
     assert!(shares.iter().all(|share| *share > bound), "after {index} left: {shares:?}");
     serve_all(others, clients);
+}
+
+/// Members that leave at the same time get no new connections, also when one of them is closed before the others.
+#[test]
+fn members_that_leave_together_get_no_connections() {
+    if fs::read_to_string(MIGRATE).is_ok_and(|value| value.trim() == "1") {
+        eprintln!("SKIPPED members_that_leave_together_get_no_connections: {MIGRATE} is 1");
+        return;
+    }
+    for steering in [Steering::ByHash, Steering::ByCpu] {
+        for leaving in [[0, 1], [0, 3], [1, 2], [2, 3]] {
+            let (group, workers) = served_group_by(steering, 4);
+            let (mut leave_now, mut others) = (Vec::new(), Vec::new());
+            for (index, worker) in (0..).zip(workers) {
+                if leaving.contains(&index) { leave_now.push(worker) } else { others.push(worker) }
+            }
+            let leave_one = |worker| leave(worker, Pending::Serve(Refusal::Reset)).unwrap();
+            let mut leave_now: Vec<_> = leave_now.into_iter().map(leave_one).collect();
+            while !leave_now.is_empty() {
+                let clients = connect_many(group.local_addr(), 40);
+                let depths: Vec<_> = leave_now.iter().map(Worker::depth).collect();
+                assert!(depths.iter().all(|depth| *depth == 0), "{steering:?}, {leaving:?}: {depths:?}");
+                serve_all(&mut others, clients);
+                leave_now.remove(0).serve_to_the_end();
+            }
+            serve_all(&mut others, connect_many(group.local_addr(), 40));
+        }
+    }
 }
 
 #[test]

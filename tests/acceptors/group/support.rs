@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 use std::sync::Once;
 use std::time::{Duration, Instant};
 
-use epoll_acceptor::group::{Group, Member};
+use epoll_acceptor::group::{Group, Member, Steering};
 use epoll_acceptor::socket::accept_queue;
 use epoll_acceptor::{Acceptor, Epoll, EpollAcceptor, Events, LevelTriggered, Token};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -60,7 +60,11 @@ impl Worker {
 
 /// Opens a group on loopback with a worker for each member.
 pub(crate) fn served_group(members: usize) -> (Group, Vec<Worker>) {
-    let mut group = Group::builder(local("127.0.0.1:0")).bind(members).unwrap();
+    served_group_by(Steering::ByHash, members)
+}
+
+pub(crate) fn served_group_by(steering: Steering, members: usize) -> (Group, Vec<Worker>) {
+    let mut group = Group::builder(local("127.0.0.1:0")).steering(steering).bind(members).unwrap();
     let workers: Vec<_> = std::iter::from_fn(|| group.take()).map(Worker::on).collect();
     (group, workers)
 }

@@ -27,13 +27,13 @@
 //! [a group and another process](crate::guide::multi_core#so_reuseport-and-a-second-process).
 
 mod health;
+mod migration;
 mod steering;
 #[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -43,6 +43,7 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use self::health::{Look, health};
+use self::migration::queues_migrate;
 use super::acceptor::EpollAcceptor;
 use super::listener::Listener;
 use super::queue::{AcceptQueue, accept_queue};
@@ -324,8 +325,8 @@ impl Member {
 impl<F: Filter> EpollAcceptor<Member, F> {
     /// Removes the member from its group without resetting a connection.
     ///
-    /// If the kernel migrates the queue of a closed member (`net.ipv4.tcp_migrate_req` = 1, Linux 5.14), closes the
-    /// listener and wakes the other members. Otherwise, attaches a program that assigns new connections to the other
+    /// If the kernel migrates the queue of a closed member (`net.ipv4.tcp_migrate_req` = 1 on Linux 5.14 or later), closes
+    /// the listener and wakes the other members. Otherwise, attaches a program that assigns new connections to the other
     /// members, then shuts the member down as
     /// [`shutdown_gracefully`](Control::shutdown_gracefully) does. The last member of a group is always
     /// shut down this way.
@@ -385,11 +386,6 @@ impl<F: Filter> EpollAcceptor<Member, F> {
         self.control().shutdown_gracefully(pending, timeout);
         LeaveOutcome::ShuttingDown(self)
     }
-}
-
-/// Returns `true` if the kernel migrates the queue of a closed member.
-fn queues_migrate() -> bool {
-    fs::read_to_string("/proc/sys/net/ipv4/tcp_migrate_req").is_ok_and(|value| value.trim() == "1")
 }
 
 impl Shared {

@@ -43,7 +43,7 @@ pub enum Intake {
     Closed,
     /// No handshake can begin; those under way are queued when they end (TCP).
     HandshakesOnly,
-    /// Not at all: the kernel has no means for this socket (MPTCP, vsock).
+    /// Not at all: the kernel has no means for this socket (MPTCP, vsock, TCP whose own `IP_MINTTL` is 255).
     Open,
 }
 

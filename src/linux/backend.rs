@@ -40,7 +40,9 @@ pub struct EpollBackend<L: Listener> {
     timer: OwnedFd,
     /// The descriptor kept for when they run out, if one is wanted.
     reserve: Mutex<Option<OwnedFd>>,
-    /// The listener's options before its intake was closed; accepted connections get them back.
+    /// The listener's minimum TTL when it was registered.
+    min_ttl: Option<MinTtl>,
+    /// The same before its intake was closed; accepted connections get it back.
     min_ttl_before: OnceLock<MinTtl>,
     /// Those of accept4.
     accept_flags: i32,
@@ -93,6 +95,7 @@ impl<L: Listener> EpollBackend<L> {
             Err(error) => return Err((NotRegistered::Open(error), listener)),
         };
         let mut backend = Self {
+            min_ttl: MinTtl::of(listener.as_fd()),
             listener: Some(listener),
             epoll,
             waker: Arc::new(waker),
@@ -335,8 +338,8 @@ impl<L: Listener> Backend for EpollBackend<L> {
             _ if !sys::is_listening(fd) => Intake::Closed,
             (libc::AF_UNIX, _) if options::shutdown_read(fd).is_ok() => Intake::Closed,
             // Other protocols accept the option as well, and ignore it.
-            (domain @ (libc::AF_INET | libc::AF_INET6), libc::IPPROTO_TCP) => {
-                match MinTtl::raise(fd, domain == libc::AF_INET6) {
+            (libc::AF_INET | libc::AF_INET6, libc::IPPROTO_TCP) => {
+                match self.min_ttl.and_then(|registered| MinTtl::raise(fd, registered)) {
                     Some(before) => {
                         let _ = self.min_ttl_before.set(before);
                         Intake::HandshakesOnly

@@ -16,15 +16,26 @@ pub(super) struct MinTtl {
 impl MinTtl {
     const MAX: i32 = 255;
 
+    /// Returns the minimum of a socket; `None` if it has none.
+    pub(super) fn of(fd: BorrowedFd<'_>) -> Option<Self> {
+        let ttl = options::int(fd, libc::IPPROTO_IP, libc::IP_MINTTL).ok()?;
+        Some(Self { ttl, hop_count: options::int(fd, libc::IPPROTO_IPV6, libc::IPV6_MINHOPCOUNT).ok() })
+    }
+
     /// Raises the minimum to 255, which only neighbours reach; returns what it was before. `None` if that is not
     /// possible for every family that the socket accepts: then nothing has changed.
-    pub(super) fn raise(fd: BorrowedFd<'_>, ipv6: bool) -> Option<Self> {
-        // 255 is not what the user asked for, but another acceptor's raise of the same socket.
-        let read = |level, option| options::int(fd, level, option).ok().map(|hops| hops % Self::MAX);
-        let ttl = read(libc::IPPROTO_IP, libc::IP_MINTTL)?;
-        let hop_count = || read(libc::IPPROTO_IPV6, libc::IPV6_MINHOPCOUNT);
-        let before = Self { ttl, hop_count: if ipv6 { Some(hop_count()?) } else { None } };
-        let raised = Self { ttl: Self::MAX, hop_count: ipv6.then_some(Self::MAX) };
+    ///
+    /// `registered` is the minimum when the acceptor was registered. A minimum that has become 255 since is another
+    /// acceptor's raise of the same socket; one that was 255 is the user's, and nothing higher exists.
+    pub(super) fn raise(fd: BorrowedFd<'_>, registered: Self) -> Option<Self> {
+        let now = Self::of(fd)?;
+        let own = |now, registered| if now == Self::MAX { registered } else { now };
+        let hop_count = now.hop_count.map(|hops| own(hops, registered.hop_count.unwrap_or(0)));
+        let before = Self { ttl: own(now.ttl, registered.ttl), hop_count };
+        if before.ttl == Self::MAX || before.hop_count == Some(Self::MAX) {
+            return None;
+        }
+        let raised = Self { ttl: Self::MAX, hop_count: now.hop_count.map(|_| Self::MAX) };
         if raised.set(fd).is_err() {
             let _ = before.set(fd);
             return None;

@@ -298,6 +298,32 @@ fn handshake_under_way_is_served_with_its_own_ttl() {
     }
 }
 
+/// A listener whose own minimum is 255 (GTSM) keeps it, and so do its connections: nothing higher keeps clients out.
+#[test]
+fn own_min_ttl_of_255_stays() {
+    for kind in [Kind::Tcp4, Kind::Tcp6] {
+        let (listener, endpoint) = kind.listen();
+        set(&listener, libc::IPPROTO_IP, libc::IP_MINTTL, 255);
+        let client = Socket::new(endpoint.address.domain(), socket2::Type::STREAM, None).unwrap();
+        if kind == Kind::Tcp6 {
+            set(&listener, libc::IPPROTO_IPV6, libc::IPV6_MINHOPCOUNT, 255);
+            client.set_unicast_hops_v6(255).unwrap();
+        } else {
+            client.set_ttl_v4(255).unwrap();
+        }
+        let mut owner = Owner::new();
+        let mut acceptor = accept_on(&owner, listener, TRIGGERS[0], None);
+        client.connect_timeout(&endpoint.address, LONG).unwrap();
+        let control = acceptor.control();
+        control.shutdown_gracefully(Pending::Serve(Refusal::Reset), LONG);
+        assert!(owner.wait(LONG) > 0);
+        let taken: Vec<_> = acceptor.ready().map(Result::unwrap).collect();
+        assert_eq!(taken.iter().map(min_ttl).collect::<Vec<_>>(), [255], "{kind:?}");
+        let report = serve_to_the_end(&mut owner, &mut acceptor);
+        assert_eq!((outcome(&report), report.intake), ((1, 0, Some(0)), Intake::Open), "{kind:?}");
+    }
+}
+
 /// Clients connect from another thread while the acceptor shuts down: each is served, or was never connected.
 #[test]
 fn connected_clients_are_never_reset() {

@@ -41,6 +41,12 @@
 //!   `bind` gives TCP listeners a backlog of 128. What does not fit is dropped, and its client retries after a second:
 //!   [`Builder::backlog`].
 //!
+//! ## Filters
+//!
+//! * **An address is not a client** (NAT, IPv6 prefixes, proxies), and a table can be filled: [`PeerLimit`].
+//! * **The kernel measures queue time in ticks**, and not for Unix sockets: [`QueueDelay`].
+//! * **Credentials are those of the connect**: [`AllowedUsers`].
+//!
 //! ## The end of a listener
 //!
 //! * **Dropping an acceptor resets its queue.** [Shut it down](Control::shutdown_gracefully), or take the listener out

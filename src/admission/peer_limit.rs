@@ -41,12 +41,20 @@ use super::sync::{Arc, AtomicU32, AtomicU64, Mutex, Ordering, lock};
 /// [`capacity`](PeerLimitBuilder::capacity) says otherwise; the limit of the acceptor's gate is enough. The connection
 /// of a further peer is refused, or admitted uncounted by
 /// [`allow_when_table_full`](PeerLimitBuilder::allow_when_table_full); [`table_full_count`](Self::table_full_count)
-/// counts both. The table's hash is keyed, so that no client can choose addresses that make it slow.
+/// counts both. So an attacker that fills the table locks others out, or evades the limit: a capacity equal to the
+/// gate's limit cannot fill first. The table's hash is keyed, so that no client can choose addresses that make it slow.
 ///
-/// ## An address is not a person
+/// ## NAT and IPv6 prefixes
 ///
-/// Thousands of people may share an IPv4 address (NAT), and a customer with an IPv6 /48 has 65,536 networks of 64 bits:
-/// [the guide to overload](crate::guide::overload).
+/// One IPv4 address may be a company or, with carrier-grade NAT, thousands of customers. Choose a limit that no such
+/// address reaches in normal use, and [`exempt`](PeerLimitBuilder::exempt) known ones. An IPv6 customer has at least
+/// 2^64 addresses, and many providers assign a /56 or /48: [`v6_prefix`](PeerLimitBuilder::v6_prefix). A limit for each
+/// address stops one client, not a botnet.
+///
+/// ## Clients that reset at once
+///
+/// The address is read with the accept, so connections that were reset in the queue are counted, too. Each costs an
+/// accept.
 #[derive(Clone)]
 pub struct PeerLimit {
     shared: Arc<Shared>,

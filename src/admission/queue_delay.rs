@@ -14,10 +14,10 @@ use super::sync::{Arc, AtomicU64, Ordering};
 ///
 /// A server that is offered more than it can serve fills its accept queue; from then on every connection waits as long
 /// as the queue is, and is served when its client has given up. This filter keeps the queue short by the rule of CoDel
-/// (RFC 8289): when the sojourn time of every
-/// connection has been above the *target* for an *interval*, connections that were queued for more than 1.8 times the
-/// target (which leaves a tick of the kernel's clock) are refused, until one was queued for the target or less. A burst
-/// that the server works off within the interval is not overload, and costs no client its connection.
+/// (RFC 8289): when the sojourn time of every connection has been above the *target* for an *interval*, connections that
+/// were queued for more than 1.8 times the target (which leaves a tick of the kernel's clock) are refused, until one was
+/// queued for the target or less. A burst that the server works off within the interval is not overload, and costs no
+/// client its connection.
 ///
 /// Use it with a gate that waits: the gate keeps the server from accepting more than it can serve, the filter keeps the
 /// queue behind the gate short. Clones are the same filter; acceptors that share it share what it has measured.
@@ -41,9 +41,9 @@ use super::sync::{Arc, AtomicU64, Ordering};
 ///
 /// ## A short backlog hides the delay
 ///
-/// If the kernel drops a SYN because the queue is full, the client retries after a second or more, and that is not
-/// measured.
-/// The backlog should hold what arrives in some intervals.
+/// If the kernel drops a SYN because the queue is full, the client retries after a second or more, and no filter sees
+/// that wait. Choose a [backlog](crate::Builder::backlog) that holds what arrives in some intervals: a long one with this
+/// filter serves more clients, sooner, than a short one.
 #[derive(Clone)]
 pub struct QueueDelay<C = Monotonic> {
     shared: Arc<Shared>,

@@ -28,6 +28,11 @@ use super::sync::{Arc, AtomicU32, Ordering};
 /// assert!(wait <= Duration::from_millis(10));
 /// rate.set_rate(1_000); // at any time
 /// ```
+///
+/// ## Resolution
+///
+/// The acceptor's timer has a resolution of a millisecond: above 1,000 connections per second, the tokens of a
+/// millisecond are used in one burst.
 #[derive(Clone)]
 pub struct RateLimit<C = Monotonic> {
     shared: Arc<Shared>,

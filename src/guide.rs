@@ -24,7 +24,7 @@ page!(
     "../docs/handover.md"
 );
 page!(
-    #[cfg(any(not(doctest), all(feature = "group", feature = "axum08")))]
+    #[cfg(any(not(doctest), feature = "group"))]
     multi_core,
     "../docs/multi-core.md"
 );
@@ -48,11 +48,14 @@ page!(promises, "../docs/promises.md");
 page!(architecture, "../docs/architecture.md");
 page!(kernel, "../docs/kernel.md");
 page!(known_bugs, "../docs/known-bugs.md");
+page!(known_bugs_tables, "../docs/known-bugs/known-bugs-tables.md");
 page!(benchmarks, "../docs/benchmarks.md");
 page!(benchmark_tables, "../docs/benchmarks/benchmark-tables.md");
 page!(reliability, "../docs/reliability.md");
 page!(integrations, "../docs/integrations.md");
 page!(releasing, "../docs/releasing.md");
+page!(contributing, "../CONTRIBUTING.md");
+page!(security, "../SECURITY.md");
 page!(
     // Its headings look like links.
     #[allow(rustdoc::broken_intra_doc_links)]

@@ -1,4 +1,4 @@
-//! The table in `docs/known-bugs.md`, written by the test.
+//! The tables in `docs/known-bugs/known-bugs-tables.md`, written by the test.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::rows::{CHAPTERS, Row, Status};
 use crate::search::{Kill, Mutant};
 
-const FILE: &str = "docs/known-bugs.md";
+const FILE: &str = "docs/known-bugs/known-bugs-tables.md";
 /// By row and mutant: the setup, and the shortest script that breaks the promise.
 const SCRIPTS: &str = "tests/known_bugs/shortest-scripts.txt";
 /// The table is between these two.

@@ -24,7 +24,7 @@
 //! ## Several processes
 //!
 //! A group knows only the members that it opened, but it steers by their position among *all* sockets on the address:
-//! [a group and another process](crate::guide::multi_core#so_reuseport-and-a-second-process).
+//! [a group and another process](crate::guide::multi_core#several-processes).
 
 mod health;
 mod migration;

@@ -29,8 +29,9 @@
 //!
 //! ## Do not shut the socket down
 //!
-//! [`Control::shutdown_gracefully`] acts on the socket, which both processes share. Use it at the end of a service, not
-//! for a handover.
+//! [`Control::shutdown_gracefully`] acts on the socket, which both processes share: with `Pending::Serve` or `Refuse` the
+//! next process would get no clients. If a listener was handed over, or a service manager holds it, end with
+//! `Pending::Keep`.
 //!
 //! ## Restrict the Unix socket
 //!
@@ -39,7 +40,13 @@
 //!
 //! ## `O_NONBLOCK` is shared
 //!
-//! `O_NONBLOCK` is a flag of the open file description: if one process clears it, the accepts of the other block.
+//! `O_NONBLOCK` is a flag of the open file description: if one process clears it, the accepts of the other block. The
+//! backlog and socket options are shared, too.
+//!
+//! ## Unix socket paths
+//!
+//! After the handover the path belongs to the new process: an old process that unlinks it on exit makes its successor
+//! unreachable. Binding the path again makes a second socket, without the queue of the first.
 //!
 //! [`Control::shutdown_gracefully`]: crate::Control::shutdown_gracefully
 //! [`Control::stop`]: crate::Control::stop
@@ -69,6 +76,11 @@ pub use listeners::{Listeners, Received};
 ///
 /// Call it once, at the start of `main`: until then, executed programs inherit the descriptors. The variables stay set,
 /// because removing them is not thread-safe; `LISTEN_PID` does not match an executed child.
+///
+/// ## Programs in between
+///
+/// `LISTEN_PID` names one process id. A shell script that does not `exec` the server, or a supervisor that forks again,
+/// makes it wrong: then there are no listeners and no error, as the protocol demands.
 ///
 /// # Errors
 ///

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs a scene or the comparison on the three servers, before and after.
+r"""Runs a scene or the comparison on the three servers, before and after.
 
     run.py scenes NAME...                           outage, descriptors
     run.py end NAME...                              the end, five rounds each, plain and busy
@@ -7,6 +7,29 @@
 
 NAME is mini-redis, tiny_http or static-web-server. In BIN (default: bin) are the programs mr-before, mr-after,
 th-before, th-after, sws-before, sws-after, and load. Needs two cores: the load runs on core 0, the servers on core 1.
+
+To make the programs (needs cargo, patch and python3; CRATE is this repository):
+
+    cargo new unpack && cd unpack
+    cargo add mini-redis@=0.4.1 tiny_http@=0.12.0 static-web-server@=3.0.0-beta.2
+    cargo vendor --versioned-dirs && cd ..
+    for p in mini-redis-0.4.1 tiny_http-0.12.0 static-web-server-3.0.0-beta.2; do
+      mkdir -p before after; cp -r unpack/vendor/$p before/; cp -r unpack/vendor/$p after/
+      patch -d after/$p -p1 < $CRATE/docs/integrations/$p.diff
+      mkdir after/$p/.cargo
+      printf '[patch.crates-io]\nepoll-acceptor = { path = "%s" }\n' $CRATE > after/$p/.cargo/config.toml
+    done
+    rustc -O --edition 2021 $CRATE/docs/integrations/load.rs -o bin/load
+
+Build each with `cargo build --release`, mini-redis's "before" with the Cargo.lock of its "after". tiny_http is a library: its
+server is tiny_http_server.rs, in two packages with signal-hook 0.3, of which that for "after" has a feature `after`. Then:
+
+    run.py scenes mini-redis tiny_http static-web-server
+    run.py end mini-redis tiny_http static-web-server
+    run.py compare mini-redis tiny_http static-web-server blocks 12
+
+The servers' own tests: `cargo test` in each; for tiny_http first `cargo update -p rustc-serialize`. One of mini-redis fails
+with today's tokio, six of static-web-server without the fixtures that its package lacks.
 """
 
 import os

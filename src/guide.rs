@@ -12,13 +12,9 @@ macro_rules! page {
     };
 }
 
+page!(overload, "../docs/overload.md");
 page!(
     // The examples ask for the feature.
-    #[cfg(any(not(doctest), feature = "tokio"))]
-    overload,
-    "../docs/overload.md"
-);
-page!(
     #[cfg(any(not(doctest), feature = "handover"))]
     handover,
     "../docs/handover.md"

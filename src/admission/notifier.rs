@@ -2,6 +2,9 @@
 //!
 //! Only the owner touches its registration. Every other thread (one that drops a permit, one with a `Control`, the
 //! gate) sets bits here and wakes the owner, which reads them when its next pass begins.
+//!
+//! Wakeups are not coalesced: a bit "already woken" would save a write, but an owner that loses that one event would
+//! never be woken again.
 
 #![cfg_attr(not(feature = "sim"), allow(unreachable_pub, reason = "public behind `sim`"))]
 

@@ -258,7 +258,8 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
 
     /// Follows each disarming. Of several exclusive registrations the kernel has woken only this one for what is
     /// queued: so the others are woken, in every case (P1). With an empty queue the kernel wakes none; a look
-    /// beforehand could be out of date.
+    /// beforehand could be out of date. They may be in other processes, and no list of them exists: so the kernel wakes
+    /// them, and only those with a sleeping thread.
     fn on_disarmed(&self) {
         if self.config.trigger == Trigger::Exclusive {
             self.shared.counters.rewakes.add();

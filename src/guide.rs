@@ -24,16 +24,8 @@ page!(
     multi_core,
     "../docs/multi-core.md"
 );
-page!(
-    #[cfg(any(not(doctest), feature = "tonic014"))]
-    event_loops,
-    "../docs/event-loops.md"
-);
-page!(
-    #[cfg(any(not(doctest), feature = "tokio"))]
-    migrating,
-    "../docs/migrating.md"
-);
+page!(event_loops, "../docs/event-loops.md");
+page!(migrating, "../docs/migrating.md");
 page!(
     #[cfg(any(not(doctest), feature = "sim"))]
     testing,

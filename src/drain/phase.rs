@@ -4,6 +4,9 @@
 //! An acceptor that cannot accept disarms its listener, because one that is reported and not served is a spin (P2). The
 //! order keeps P1: look whether anything is pending (only a pause blocks on an empty queue), disarm, and only
 //! then join the wait queue or set the alarm; joining checks for a permit in the same step.
+//!
+//! A Unix listener that was shut down with connections queued is reported forever. If it cannot be drained now, it is
+//! removed from the epoll, and drained later.
 
 use std::time::Duration;
 

@@ -15,40 +15,56 @@
 //! # Test your own filter or accept loop
 //!
 //! Implement [`PolicyFilter`] for a filter, or [`Subject`] and [`Factory`] for a loop:
-//! [the guide to testing](crate::guide::testing). This filter rejects every second connection, and panics at the fifth:
+//! [the guide to testing](crate::guide::testing). [`PolicyFilter::of`] makes the filter. This one has permits:
 //!
 //! ```
-//! use std::sync::{Arc, atomic::{AtomicU32, Ordering::Relaxed}};
-//! use epoll_acceptor::filter::{Clock, ConnectionInfo, Rejection, Reservation};
-//! use epoll_acceptor::sim::{Action, Policy, PolicyFilter, Real, Script, Setup, run_with};
-//! use epoll_acceptor::{Filter, Gate};
+//! use std::sync::Arc;
+//! use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+//! use epoll_acceptor::filter::{Cause, Clock, Rejection, Reservation};
+//! use epoll_acceptor::sim::{Action, GateMode, Policy, PolicyFilter, Real, Script, Setup, run_with};
+//! use epoll_acceptor::{Filter, Gate, Refusal, Trigger};
 //!
+//! /// At most two connections; the others are refused.
 //! #[derive(Clone)]
-//! struct EverySecond(Arc<AtomicU32>);
+//! struct AtMostTwo(Arc<AtomicU32>);
 //!
-//! impl Filter for EverySecond {
-//!     type Permit = ();
-//!     fn reserve(&self) -> Reservation<()> {
-//!         Reservation::Granted(())
+//! struct Slot(Arc<AtomicU32>);
+//!
+//! impl Drop for Slot {
+//!     fn drop(&mut self) {
+//!         self.0.fetch_sub(1, Relaxed);
 //!     }
-//!     fn admit(&self, _: &ConnectionInfo<'_>, (): &mut ()) -> Result<(), Rejection> {
-//!         match self.0.fetch_add(1, Relaxed) % 2 {
-//!             0 => Ok(()),
-//!             _ => Err(Rejection::close()),
+//! }
+//!
+//! impl Filter for AtMostTwo {
+//!     type Permit = Slot;
+//!
+//!     fn reserve(&self) -> Reservation<Slot> {
+//!         match self.0.fetch_update(Relaxed, Relaxed, |used| (used < 2).then_some(used + 1)) {
+//!             Ok(_) => Reservation::Granted(Slot(Arc::clone(&self.0))),
+//!             Err(_) => Reservation::Rejected(Rejection::new(Cause::Filter, Refusal::Close)),
 //!         }
 //!     }
 //! }
 //!
-//! impl PolicyFilter for EverySecond {
+//! impl PolicyFilter for AtMostTwo {
 //!     fn of(_: Policy, _: &Arc<dyn Clock>) -> Option<Self> {
 //!         Some(Self(Arc::default()))
 //!     }
 //! }
 //!
-//! let setup = Setup { queued: 4, policy: Policy::Choosy, ..Setup::plain() };
-//! let script = Script::new().at(3, Action::Connect(0));
-//! let report = run_with::<Gate, EverySecond>(&setup, &script, &Real).expect("no promise is broken");
-//! assert_eq!(report.delivered, 3);
+//! // `Policy::Choosy` has the checks accept that any connection may be refused by the filter.
+//! for trigger in [Trigger::Level, Trigger::Edge] {
+//!     let setup = Setup { trigger, gate: GateMode::Wait(3), policy: Policy::Choosy, queued: 4, ..Setup::plain() };
+//!     for action in Action::all(&setup) {
+//!         for point in 0..40 {
+//!             let script = Script::new().at(point, action);
+//!             if let Err(violation) = run_with::<Gate, AtMostTwo>(&setup, &script, &Real) {
+//!                 panic!("{violation}\nin {setup:?}\nafter\n{script}");
+//!             }
+//!         }
+//!     }
+//! }
 //! ```
 //!
 //! # Limitations

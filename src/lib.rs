@@ -28,8 +28,8 @@
 //!   [`Acceptor::drain`]). An edge-triggered event that is discarded is not repeated.
 //! * **A batch of events half read.** [`Events`] keeps what was not read, and the next wait returns that first. Events
 //!   dropped with their buffer, or by [`Events::clear`], are lost.
-//! * **An event loop that watches an epoll by its edges**, and sleeps without a last look: [`Hosted`] looks, for any
-//!   event loop.
+//! * **An event loop that watches an inner epoll edge-triggered** must wait on it once more before it blocks. [`Hosted`]
+//!   does that, for any event loop.
 //! * **A forgotten acceptor** ([`std::mem::forget`]) stays registered, and keeps a permit that was handed to it.
 //!
 //! ## At the limit, and out of descriptors
@@ -59,10 +59,10 @@
 //! * **Register after the last fork.** A forked child shares the epoll and its registrations: [`EpollAcceptor`].
 //! * **`O_NONBLOCK` belongs to the open socket.** Registering a listener makes it non-blocking for every holder of a
 //!   duplicate, and a holder that clears the flag makes the accepts of all block.
-//! * **A killed worker wakes no other.** What an [`Exclusive`](struct@Exclusive) acceptor was woken for waits for the
-//!   next arrival.
-//! * **Another user of the epoll that deletes the acceptor's registration.** It comes back with the next re-arm, which
-//!   a level-triggered acceptor that is awake has no reason for.
+//! * **A killed worker wakes no other.** A connection for which the kernel woke an [`Exclusive`](struct@Exclusive)
+//!   acceptor of the killed process waits until the next arrival.
+//! * **Other code that deletes the acceptor's registration.** Only the next re-arm restores it, and a level-triggered
+//!   acceptor that is listening does not re-arm.
 //!
 //! A kernel, or a seccomp filter, that fails every accept and consumes nothing is treated as out of descriptors, after
 //! 64 errors in a row.

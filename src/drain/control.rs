@@ -167,9 +167,9 @@ impl Control {
     /// first call has an effect.
     ///
     /// * Unix: `shutdown(SHUT_RD)`. New connects are refused (ECONNREFUSED), the queue stays acceptable (K23).
-    /// * TCP: `IP_MINTTL` and `IPV6_MINHOPCOUNT` = 255 (K79). A SYN is not answered, and its client retries after a
-    ///   second: at this port's next owner, if there is one by then. A handshake that was under way is queued when it
-    ///   ends: so an empty queue is watched for [a while](crate::Builder::handshake_grace).
+    /// * TCP: `IP_MINTTL` and `IPV6_MINHOPCOUNT` = 255 (K79). A SYN is not answered; its client retries after a second,
+    ///   and finds the port's next owner if there is one by then. A handshake that was under way is queued when it ends:
+    ///   so an empty queue is watched for [a while](crate::Builder::handshake_grace).
     /// * MPTCP, vsock and others: nothing keeps new connections out. The window remains, as short as it can be.
     ///
     /// Needs no privileges. A permit that a pending connection waits for still has to be released.

@@ -97,7 +97,9 @@ fn guide_defines_every_link() {
 /// Returns the documents without their code blocks.
 fn documents() -> Vec<(PathBuf, String)> {
     let mut paths = files("docs", "md");
-    paths.extend(["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"].map(|file| root().join(file)));
+    paths.extend(
+        ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"].map(|file| root().join(file)),
+    );
     let prose = |path: &Path| {
         let text = fs::read_to_string(path).expect("a document");
         text.split("```").step_by(2).collect::<Vec<_>>().join("\n")

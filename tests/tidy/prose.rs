@@ -88,7 +88,9 @@ fn prose() -> BTreeMap<String, Vec<(usize, String)>> {
     let sources = ["src", "tests", "benches", "examples", "fuzz", "acceptq"].into_iter().filter(present);
     let mut paths: Vec<_> = sources.flat_map(|folder| files(folder, "rs")).collect();
     paths.extend(files("docs", "md"));
-    paths.extend(["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"].map(|file| root().join(file)));
+    paths.extend(
+        ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"].map(|file| root().join(file)),
+    );
     let mut prose = BTreeMap::new();
     for path in paths {
         let name = path.strip_prefix(root()).expect("a path below the root").display().to_string();

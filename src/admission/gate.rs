@@ -171,7 +171,7 @@ impl Gate {
         self.shared.change(WaitFor::Release, |state| state.limits.limit = limit);
     }
 
-    /// Returns how many permits are in use, those included that were handed to a waiter. May exceed the limit after it
+    /// Returns how many permits are in use, including those that were handed to a waiter. May exceed the limit after it
     /// was lowered.
     #[must_use]
     pub fn in_use(&self) -> u32 {
@@ -185,7 +185,7 @@ impl Gate {
         self.shared.lock().handshaking
     }
 
-    /// Returns whether an acceptor or a task waits for a permit. One that was handed a permit waits no more.
+    /// Returns whether an acceptor or a task waits for a permit. A waiter that was handed a permit no longer counts.
     #[must_use]
     pub fn has_waiters(&self) -> bool {
         self.shared.lock().queue.waits_for_permit()

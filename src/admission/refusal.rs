@@ -7,8 +7,8 @@ use std::sync::Arc;
 ///
 /// ## A client that keeps sending
 ///
-/// What reaches this side after the close is answered by a reset, and so is a close with more than 64 KiB unread: then
-/// the client may see the reset before it has read the end of the stream, or the message.
+/// Data that arrives after the close is answered by a reset, and a close with more than 64 KiB unread sends one. The
+/// client may see the reset before it has read the end of the stream, or the message.
 ///
 /// # References
 ///

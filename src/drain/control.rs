@@ -205,8 +205,8 @@ impl Control {
     /// ## Other holders of the socket
     ///
     /// The intake is closed for every duplicate of the descriptor, in other acceptors and processes too, and stays
-    /// closed: the last acceptor of a listener shuts it down. A socket that another process has, or a service manager,
-    /// is left to it with [`Pending::Keep`].
+    /// closed: only the last acceptor of a listener may shut it down. If another process or a service manager holds
+    /// the socket, use [`Pending::Keep`].
     ///
     /// ## What TCP's intake lets through
     ///

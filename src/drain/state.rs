@@ -7,8 +7,8 @@ use super::errno::Errno;
 
 /// The state of an acceptor.
 ///
-/// Throttled, exhausted and full are conditions of an accept: the state is the one that was met first, and when it ends
-/// the others are met in turn. A pause and the end come before them.
+/// If several of throttled, exhausted and full hold, the state is the one that the acceptor met first; when that ends, it
+/// checks the others. Paused, stopped and closed take precedence.
 ///
 /// | state | condition | ends by |
 /// |---|---|---|

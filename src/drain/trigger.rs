@@ -104,8 +104,8 @@ pub struct EdgeTriggered;
 ///
 /// ## Killed workers
 ///
-/// A process that is killed runs no code. If it was the one that was woken, the others learn of what it leaves in the
-/// queue with the next arrival (K26). The same holds for an acceptor that is forgotten (`std::mem::forget`). Where
+/// A process that is killed runs no code. If the kernel had woken it, what it leaves in the queue is reported to the
+/// others with the next arrival only (K26). The same holds for an acceptor that is forgotten (`std::mem::forget`). Where
 /// workers get killed, let them share one epoll, register [`LevelTriggered`], or use `SO_REUSEPORT`.
 ///
 /// ## Fork

@@ -279,13 +279,13 @@ impl<L: Listener, F: Filter> AsyncAcceptor<L, F> {
     /// own. It ends when the server may close the connections that are idle:
     ///
     /// 1. At the signal it calls [`shutdown_gracefully`](Control::shutdown_gracefully): new connects are kept out, and
-    ///    those that are pending are served or refused. With [`Pending::Keep`] it only stops, and the queue stays; so it does if
-    ///    it was [stopped](Control::stop) before.
+    ///    those that are pending are served or refused. With [`Pending::Keep`], or if it was [stopped](Control::stop)
+    ///    before, it only stops, and the queue stays.
     /// 2. It waits until the acceptor has ended, and until each connection that the server got from this acceptor (by
     ///    axum's listener, the `Stream`, or [`accept_graceful`](Self::accept_graceful)) has sent something: a first
     ///    request that is on its way is answered, not reset.
-    /// 3. Clients that stay silent are not waited for longer than `within`. Browsers connect before they have a request: with
-    ///    them, expect the end to take all of it.
+    /// 3. It waits for silent clients for at most `within`. Browsers connect before they have a request, so expect that
+    ///    the end takes all of this time.
     ///
     /// The server must go on accepting meanwhile, as axum and tonic do. What became of the pending connections is in
     /// [`Control::shutdown_report`].

@@ -125,7 +125,7 @@ impl ServiceOwner {
         async move { ending.0.end(signal, control, pending, within).await }
     }
 
-    /// Waits until no future of `end_on` is left that is not over.
+    /// Waits until every future of `end_on` is over.
     pub(super) fn poll_over(&self, cx: &Context<'_>) -> Poll<()> {
         // Left before the look, so that no end after it is missed. The waker before is dropped without the lock.
         let before = self.0.stream().replace(cx.waker().clone());

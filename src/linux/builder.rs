@@ -192,8 +192,8 @@ impl<L: Listener, F: Filter, G: Into<Option<Gate>>> Builder<L, F, G> {
     }
 
     /// Changes the listener's backlog when it is registered: the number of connections that the kernel queues. Pending
-    /// connections stay. std's `bind` sets 128 for TCP; a gate that waits should have a backlog for what waits. The
-    /// kernel lowers it to `net.core.somaxconn` (K30, K32).
+    /// connections stay. std's `bind` sets 128 for TCP: with a gate that waits, choose a backlog that holds the waiting
+    /// connections. The kernel lowers it to `net.core.somaxconn` (K30, K32).
     pub const fn backlog(mut self, connections: u32) -> Self {
         self.backlog = Some(connections);
         self

@@ -9,19 +9,17 @@ use epoll_acceptor::{Acceptor, Control, Gate, State, Trigger};
 
 use crate::support::{
     Any, AnySocket, Client, EMPTY_CHECKS, Endpoint, Kind, LISTENER, LONG, Owner, SHORT, TRIGGERS, accept_on,
-    assert_all_served, assert_balanced, listeners, serve, wait_until,
+    assert_all_served, assert_balanced, matrix, serve, wait_until,
 };
 
 fn each(test: impl Fn(&mut Owner, &mut Any, &Endpoint)) {
-    for (listener, endpoint) in listeners() {
-        for trigger in TRIGGERS {
-            for check in EMPTY_CHECKS {
-                let mut owner = Owner::new();
-                let mut acceptor = accept_on(&owner, listener.try_clone().unwrap(), trigger, check);
-                test(&mut owner, &mut acceptor, &endpoint);
-                assert_balanced(&acceptor);
-                empty_the_queue(acceptor);
-            }
+    for (listener, endpoint, trigger) in matrix() {
+        for check in EMPTY_CHECKS {
+            let mut owner = Owner::new();
+            let mut acceptor = accept_on(&owner, listener.try_clone().unwrap(), trigger, check);
+            test(&mut owner, &mut acceptor, &endpoint);
+            assert_balanced(&acceptor);
+            empty_the_queue(acceptor);
         }
     }
 }
@@ -162,30 +160,28 @@ fn pauses_are_counted() {
 
 #[test]
 fn stop_is_final_and_keeps_the_queue() {
-    for (listener, endpoint) in listeners() {
-        for trigger in TRIGGERS {
-            let mut owner = Owner::new();
-            let mut acceptor = accept_on(&owner, listener.try_clone().unwrap(), trigger, None);
-            let clients = endpoint.connect_many(3);
-            let control = acceptor.control();
-            let pause = control.pause();
-            elsewhere(&control, |control| {
-                control.stop();
-                drop(pause);
-            });
-            assert_settles(&mut owner, &mut acceptor, State::Stopped);
-            drop(control.pause());
-            assert_settles(&mut owner, &mut acceptor, State::Stopped);
-            assert_eq!(acceptor.counters().attempts, 0);
-            assert_eq!(owner.registrations().len(), 2, "the waker and the alarm");
-            let late = endpoint.connect();
-            let listener = acceptor.into_listener();
-            assert_eq!(owner.registrations(), []);
-            let mut next = accept_on(&owner, listener.0, trigger, None);
-            owner.serve(&mut next, 4);
-            assert_all_served(&clients);
-            late.assert_served();
-        }
+    for (listener, endpoint, trigger) in matrix() {
+        let mut owner = Owner::new();
+        let mut acceptor = accept_on(&owner, listener.try_clone().unwrap(), trigger, None);
+        let clients = endpoint.connect_many(3);
+        let control = acceptor.control();
+        let pause = control.pause();
+        elsewhere(&control, |control| {
+            control.stop();
+            drop(pause);
+        });
+        assert_settles(&mut owner, &mut acceptor, State::Stopped);
+        drop(control.pause());
+        assert_settles(&mut owner, &mut acceptor, State::Stopped);
+        assert_eq!(acceptor.counters().attempts, 0);
+        assert_eq!(owner.registrations().len(), 2, "the waker and the alarm");
+        let late = endpoint.connect();
+        let listener = acceptor.into_listener();
+        assert_eq!(owner.registrations(), []);
+        let mut next = accept_on(&owner, listener.0, trigger, None);
+        owner.serve(&mut next, 4);
+        assert_all_served(&clients);
+        late.assert_served();
     }
 }
 
@@ -209,32 +205,30 @@ fn stop_during_a_pass_ends_it() {
 
 #[test]
 fn end_of_a_pause_does_not_open_a_full_gate() {
-    for (listener, endpoint) in listeners() {
-        for trigger in TRIGGERS {
-            let gate = Gate::new(1);
-            let mut owner = Owner::new();
-            let mut acceptor = trigger
-                .on(AnySocket(listener.try_clone().unwrap()))
-                .gate(&gate)
-                .register(&owner.epoll, LISTENER)
-                .unwrap();
-            let clients = endpoint.connect_many(3);
-            let kept = owner.take(&mut acceptor, 1);
-            assert_settles(&mut owner, &mut acceptor, State::Full);
-            let control = acceptor.control();
-            let pause = control.pause();
-            assert_settles(&mut owner, &mut acceptor, State::Paused);
-            drop(pause);
-            assert_settles(&mut owner, &mut acceptor, State::Full);
-            // The end of the pause finds a permit that was released meanwhile.
-            let pause = control.pause();
-            owner.settle(&mut acceptor);
-            drop(kept);
-            assert_settles(&mut owner, &mut acceptor, State::Paused);
-            drop(pause);
-            owner.serve(&mut acceptor, 2);
-            assert_all_served(&clients);
-        }
+    for (listener, endpoint, trigger) in matrix() {
+        let gate = Gate::new(1);
+        let mut owner = Owner::new();
+        let mut acceptor = trigger
+            .on(AnySocket(listener.try_clone().unwrap()))
+            .gate(&gate)
+            .register(&owner.epoll, LISTENER)
+            .unwrap();
+        let clients = endpoint.connect_many(3);
+        let kept = owner.take(&mut acceptor, 1);
+        assert_settles(&mut owner, &mut acceptor, State::Full);
+        let control = acceptor.control();
+        let pause = control.pause();
+        assert_settles(&mut owner, &mut acceptor, State::Paused);
+        drop(pause);
+        assert_settles(&mut owner, &mut acceptor, State::Full);
+        // The end of the pause finds a permit that was released meanwhile.
+        let pause = control.pause();
+        owner.settle(&mut acceptor);
+        drop(kept);
+        assert_settles(&mut owner, &mut acceptor, State::Paused);
+        drop(pause);
+        owner.serve(&mut acceptor, 2);
+        assert_all_served(&clients);
     }
 }
 

@@ -16,8 +16,8 @@ use nix::unistd::{ForkResult, Pid, fork, pipe, read, write};
 use socket2::Socket;
 
 use crate::support::{
-    Any, AnySocket, Client, Endpoint, Kind, LISTENER, LONG, NoDescriptors, Owner, Read, SHORT, TRIGGERS,
-    accept_on, assert_all_served, assert_balanced, done_in_child, listeners, serve, wait_until,
+    Any, AnySocket, Client, Endpoint, Kind, LISTENER, LONG, NoDescriptors, Owner, Read, SHORT, accept_on,
+    assert_all_served, assert_balanced, done_in_child, listeners, matrix, serve, wait_until,
 };
 
 fn gated(owner: &Owner, listener: &Socket, gate: &Gate) -> Any {
@@ -156,24 +156,22 @@ fn woken_acceptor_that_leaves_wakes_the_other() {
     if done_in_child("exclusive::woken_acceptor_that_leaves_wakes_the_other") {
         return;
     }
-    for (listener, endpoint) in listeners() {
-        for second in TRIGGERS {
-            for (way, leave) in WAYS {
-                let (gate, owner, mut other) = (Gate::new(1), Owner::new(), Owner::new());
-                let acceptor = gated(&owner, &listener, &gate);
-                let woken = Woken { owner, acceptor, permit: None, pause: None, gate };
-                let mut next = accept_on(&other, listener.try_clone().unwrap(), second, None);
-                let client = match second {
-                    Trigger::Exclusive => connect_waking_one(&woken.owner, &mut other, &endpoint),
-                    // The kernel wakes every registration that is not exclusive.
-                    _ => endpoint.connect(),
-                };
-                let left = leave(woken);
-                other.serve(&mut next, 1);
-                drop(left);
-                assert_balanced(&next);
-                assert_eq!(client.read_within(LONG), Read::Served, "{way}, {second:?}");
-            }
+    for (listener, endpoint, second) in matrix() {
+        for (way, leave) in WAYS {
+            let (gate, owner, mut other) = (Gate::new(1), Owner::new(), Owner::new());
+            let acceptor = gated(&owner, &listener, &gate);
+            let woken = Woken { owner, acceptor, permit: None, pause: None, gate };
+            let mut next = accept_on(&other, listener.try_clone().unwrap(), second, None);
+            let client = match second {
+                Trigger::Exclusive => connect_waking_one(&woken.owner, &mut other, &endpoint),
+                // The kernel wakes every registration that is not exclusive.
+                _ => endpoint.connect(),
+            };
+            let left = leave(woken);
+            other.serve(&mut next, 1);
+            drop(left);
+            assert_balanced(&next);
+            assert_eq!(client.read_within(LONG), Read::Served, "{way}, {second:?}");
         }
     }
 }

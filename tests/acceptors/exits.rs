@@ -11,7 +11,7 @@ use epoll_acceptor::{Acceptor, EdgeTriggered, LevelTriggered, ListenerClosed, Tr
 
 use crate::support::{
     AnySocket, Client, EMPTY_CHECKS, Endpoint, Kind, LISTENER, Owner, SHORT, TRIGGERS, accept_on,
-    assert_all_served, assert_balanced, listeners, serve,
+    assert_all_served, assert_balanced, listeners, matrix, serve,
 };
 
 /// A way to leave a pass.
@@ -154,23 +154,21 @@ const BURST: usize = 4;
 #[test]
 fn every_exit_strands_nothing() {
     let mut cases = 0;
-    for (listener, endpoint) in listeners() {
-        for trigger in TRIGGERS {
-            for check in EMPTY_CHECKS {
-                let mut owner = Owner::new();
-                let listener = listener.try_clone().unwrap();
-                let mut acceptor = accept_on(&owner, listener, trigger, check);
-                for exit in EXITS {
-                    for after in 1..=BURST {
-                        let clients = endpoint.connect_many(BURST);
-                        serve_and_leave(&mut owner, &mut acceptor, (exit, after), BURST);
-                        assert_all_served(&clients);
-                        cases += 1;
-                    }
+    for (listener, endpoint, trigger) in matrix() {
+        for check in EMPTY_CHECKS {
+            let mut owner = Owner::new();
+            let listener = listener.try_clone().unwrap();
+            let mut acceptor = accept_on(&owner, listener, trigger, check);
+            for exit in EXITS {
+                for after in 1..=BURST {
+                    let clients = endpoint.connect_many(BURST);
+                    serve_and_leave(&mut owner, &mut acceptor, (exit, after), BURST);
+                    assert_all_served(&clients);
+                    cases += 1;
                 }
-                owner.settle(&mut acceptor);
-                assert_balanced(&acceptor);
             }
+            owner.settle(&mut acceptor);
+            assert_balanced(&acceptor);
         }
     }
     assert!(cases >= 4 * 2 * 4 * 8 * BURST, "{cases}");
@@ -178,103 +176,90 @@ fn every_exit_strands_nothing() {
 
 #[test]
 fn arrival_during_a_pass_is_served() {
-    for (listener, endpoint) in listeners() {
-        for trigger in TRIGGERS {
-            for check in EMPTY_CHECKS {
-                let mut owner = Owner::new();
-                let mut acceptor = accept_on(&owner, listener.try_clone().unwrap(), trigger, check);
-                for exit in [Exit::Break, Exit::Forget] {
-                    let mut clients = endpoint.connect_many(2);
-                    assert!(owner.wait(SHORT) > 0);
-                    let mut ready = acceptor.ready();
-                    serve(&ready.next().unwrap().unwrap());
-                    clients.extend(endpoint.connect_many(2));
-                    if exit == Exit::Forget {
-                        std::mem::forget(ready);
-                    }
-                    serve_and_leave(&mut owner, &mut acceptor, (exit, 1), 3);
-                    assert_all_served(&clients);
+    for (listener, endpoint, trigger) in matrix() {
+        for check in EMPTY_CHECKS {
+            let mut owner = Owner::new();
+            let mut acceptor = accept_on(&owner, listener.try_clone().unwrap(), trigger, check);
+            for exit in [Exit::Break, Exit::Forget] {
+                let mut clients = endpoint.connect_many(2);
+                assert!(owner.wait(SHORT) > 0);
+                let mut ready = acceptor.ready();
+                serve(&ready.next().unwrap().unwrap());
+                clients.extend(endpoint.connect_many(2));
+                if exit == Exit::Forget {
+                    std::mem::forget(ready);
                 }
-                owner.settle(&mut acceptor);
+                serve_and_leave(&mut owner, &mut acceptor, (exit, 1), 3);
+                assert_all_served(&clients);
             }
+            owner.settle(&mut acceptor);
         }
     }
 }
 
 #[test]
 fn wait_in_the_loop_body_needs_its_own_passes() {
-    for (listener, endpoint) in listeners() {
-        for trigger in TRIGGERS {
-            for check in EMPTY_CHECKS {
-                let mut owner = Owner::new();
-                let mut acceptor = accept_on(&owner, listener.try_clone().unwrap(), trigger, check);
-                let clients = endpoint.connect_many(5);
-                assert_eq!(owner.wait(SHORT), 1);
-                // Each pass serves one, and the wait in its body consumes the event for the rest.
-                let mut due = 1;
-                let mut served = 0;
-                while due > 0 {
-                    if let Some(connection) = acceptor.ready().next() {
-                        serve(&connection.unwrap());
-                        served += 1;
-                        due += owner.wait(std::time::Duration::ZERO);
-                    }
-                    due -= 1;
+    for (listener, endpoint, trigger) in matrix() {
+        for check in EMPTY_CHECKS {
+            let mut owner = Owner::new();
+            let mut acceptor = accept_on(&owner, listener.try_clone().unwrap(), trigger, check);
+            let clients = endpoint.connect_many(5);
+            assert_eq!(owner.wait(SHORT), 1);
+            // Each pass serves one, and the wait in its body consumes the event for the rest.
+            let mut due = 1;
+            let mut served = 0;
+            while due > 0 {
+                if let Some(connection) = acceptor.ready().next() {
+                    serve(&connection.unwrap());
+                    served += 1;
+                    due += owner.wait(std::time::Duration::ZERO);
                 }
-                assert_eq!(served, 5, "{:?} {trigger:?} {check:?}", endpoint.kind);
-                assert_all_served(&clients);
+                due -= 1;
             }
+            assert_eq!(served, 5, "{:?} {trigger:?} {check:?}", endpoint.kind);
+            assert_all_served(&clients);
         }
     }
 }
 
 #[test]
 fn spurious_passes_do_no_harm() {
-    for (listener, endpoint) in listeners() {
-        for trigger in TRIGGERS {
-            for check in EMPTY_CHECKS {
-                let mut owner = Owner::new();
-                let mut acceptor = accept_on(&owner, listener.try_clone().unwrap(), trigger, check);
-                assert_eq!(acceptor.ready().count(), 0, "before the first connection");
-                let clients = endpoint.connect_many(3);
-                let first = acceptor.drain(|connection| serve(&connection)).unwrap();
-                assert_eq!(acceptor.ready().map(|connection| serve(&connection.unwrap())).count() + first, 3);
-                assert_all_served(&clients);
-                owner.settle(&mut acceptor);
-                assert_eq!(acceptor.counters().delivered, 3);
-                assert_balanced(&acceptor);
-            }
+    for (listener, endpoint, trigger) in matrix() {
+        for check in EMPTY_CHECKS {
+            let mut owner = Owner::new();
+            let mut acceptor = accept_on(&owner, listener.try_clone().unwrap(), trigger, check);
+            assert_eq!(acceptor.ready().count(), 0, "before the first connection");
+            let clients = endpoint.connect_many(3);
+            let first = acceptor.drain(|connection| serve(&connection)).unwrap();
+            assert_eq!(acceptor.ready().map(|connection| serve(&connection.unwrap())).count() + first, 3);
+            assert_all_served(&clients);
+            owner.settle(&mut acceptor);
+            assert_eq!(acceptor.counters().delivered, 3);
+            assert_balanced(&acceptor);
         }
     }
 }
 
 #[test]
 fn budget_ends_a_pass_and_the_rest_is_reported() {
-    for (listener, endpoint) in listeners() {
-        for trigger in TRIGGERS {
-            for check in EMPTY_CHECKS {
-                let mut owner = Owner::new();
-                let mut builder = trigger.on(AnySocket(listener.try_clone().unwrap()));
-                if let Some(check) = check {
-                    builder = builder.empty_check(check);
-                }
-                let mut acceptor = builder.budget(3).register(&owner.epoll, LISTENER).unwrap();
-                let clients = endpoint.connect_many(10);
-                let mut served = 0;
-                while served < 10 {
-                    assert_eq!(
-                        owner.wait(SHORT),
-                        1,
-                        "{served} served {:?} {trigger:?} {check:?}",
-                        endpoint.kind
-                    );
-                    let taken = acceptor.drain(|connection| serve(&connection)).unwrap();
-                    assert!(taken <= 3, "{taken}");
-                    served += taken;
-                }
-                assert_all_served(&clients);
-                owner.settle(&mut acceptor);
+    for (listener, endpoint, trigger) in matrix() {
+        for check in EMPTY_CHECKS {
+            let mut owner = Owner::new();
+            let mut builder = trigger.on(AnySocket(listener.try_clone().unwrap()));
+            if let Some(check) = check {
+                builder = builder.empty_check(check);
             }
+            let mut acceptor = builder.budget(3).register(&owner.epoll, LISTENER).unwrap();
+            let clients = endpoint.connect_many(10);
+            let mut served = 0;
+            while served < 10 {
+                assert_eq!(owner.wait(SHORT), 1, "{served} served {:?} {trigger:?} {check:?}", endpoint.kind);
+                let taken = acceptor.drain(|connection| serve(&connection)).unwrap();
+                assert!(taken <= 3, "{taken}");
+                served += taken;
+            }
+            assert_all_served(&clients);
+            owner.settle(&mut acceptor);
         }
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use epoll_acceptor::{Acceptor, Gate, Interest, Token};
 
 use crate::support::{
-    AnySocket, Kind, LISTENER, LONG, Owner, TRIGGERS, accept_on, assert_all_served, listeners, serve,
+    AnySocket, Kind, LISTENER, LONG, Owner, TRIGGERS, accept_on, assert_all_served, matrix, serve,
 };
 
 /// A hand-written loop: an epoll and a slice of events.
@@ -59,46 +59,44 @@ impl HandLoop {
 #[test]
 fn hand_written_loop_keeps_its_own_descriptors() {
     const OWN: u64 = u64::MAX;
-    for (listener, endpoint) in listeners() {
-        for trigger in TRIGGERS {
-            let mut by_hand = HandLoop::new();
-            let (ours, mut theirs) = UnixStream::pair().unwrap();
-            by_hand.add(ours.as_fd(), OWN);
-            let gate = Gate::new(2);
-            let mut acceptor = trigger
-                .on(AnySocket(listener.try_clone().unwrap()))
-                .gate(&gate)
-                .register(&by_hand.epoll, Token(0))
-                .unwrap();
-            theirs.write_all(b"x").unwrap();
-            let clients = endpoint.connect_many(7);
-            let (mut own, mut served) = (0, 0);
-            let begin = Instant::now();
-            let mut kept = Vec::new();
-            while own == 0 || served < 7 {
-                assert!(begin.elapsed() < LONG, "{served} served: {}", acceptor.counters());
-                match by_hand.next(5) {
-                    Some(OWN) => own += 1,
-                    Some(token) => {
-                        assert_eq!(token, 0);
-                        for connection in acceptor.ready().take(2) {
-                            let connection = connection.unwrap();
-                            serve(&connection);
-                            served += 1;
-                            kept.push(connection);
-                        }
+    for (listener, endpoint, trigger) in matrix() {
+        let mut by_hand = HandLoop::new();
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        by_hand.add(ours.as_fd(), OWN);
+        let gate = Gate::new(2);
+        let mut acceptor = trigger
+            .on(AnySocket(listener.try_clone().unwrap()))
+            .gate(&gate)
+            .register(&by_hand.epoll, Token(0))
+            .unwrap();
+        theirs.write_all(b"x").unwrap();
+        let clients = endpoint.connect_many(7);
+        let (mut own, mut served) = (0, 0);
+        let begin = Instant::now();
+        let mut kept = Vec::new();
+        while own == 0 || served < 7 {
+            assert!(begin.elapsed() < LONG, "{served} served: {}", acceptor.counters());
+            match by_hand.next(5) {
+                Some(OWN) => own += 1,
+                Some(token) => {
+                    assert_eq!(token, 0);
+                    for connection in acceptor.ready().take(2) {
+                        let connection = connection.unwrap();
+                        serve(&connection);
+                        served += 1;
+                        kept.push(connection);
                     }
-                    // Releases the permits that the rest waits for.
-                    None => kept.clear(),
                 }
+                // Releases the permits that the rest waits for.
+                None => kept.clear(),
             }
-            assert_eq!(own, 1);
-            assert_all_served(&clients);
-            drop(acceptor);
-            let _late = endpoint.connect();
-            assert_eq!(by_hand.next(10), None, "deregistered");
-            drop(listener.accept());
         }
+        assert_eq!(own, 1);
+        assert_all_served(&clients);
+        drop(acceptor);
+        let _late = endpoint.connect();
+        assert_eq!(by_hand.next(10), None, "deregistered");
+        drop(listener.accept());
     }
 }
 

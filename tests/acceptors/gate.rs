@@ -13,7 +13,7 @@ use socket2::Socket;
 
 use crate::support::{
     Any, AnySocket, Client, Endpoint, Kind, LISTENER, LONG, Owner, SHORT, TRIGGERS, assert_all_served,
-    assert_balanced, done_in_child, listeners, open_descriptors, serve, wait_until,
+    assert_balanced, done_in_child, matrix, open_descriptors, serve, wait_until,
 };
 
 fn gated(owner: &Owner, socket: Socket, trigger: Trigger, gate: &Gate) -> Any {
@@ -22,14 +22,12 @@ fn gated(owner: &Owner, socket: Socket, trigger: Trigger, gate: &Gate) -> Any {
 
 /// Runs a test for every kind of listener and every trigger, each with a gate of its own.
 fn each(limit: u32, test: impl Fn(&mut Owner, &mut Any, &Endpoint, &Gate)) {
-    for (listener, endpoint) in listeners() {
-        for trigger in TRIGGERS {
-            let gate = Gate::new(limit);
-            let mut owner = Owner::new();
-            let mut acceptor = gated(&owner, listener.try_clone().unwrap(), trigger, &gate);
-            test(&mut owner, &mut acceptor, &endpoint, &gate);
-            assert_balanced(&acceptor);
-        }
+    for (listener, endpoint, trigger) in matrix() {
+        let gate = Gate::new(limit);
+        let mut owner = Owner::new();
+        let mut acceptor = gated(&owner, listener.try_clone().unwrap(), trigger, &gate);
+        test(&mut owner, &mut acceptor, &endpoint, &gate);
+        assert_balanced(&acceptor);
     }
 }
 

@@ -7,7 +7,7 @@ use epoll_acceptor::{Acceptor, Gate, State};
 
 use crate::support::{
     AnySocket, EMPTY_CHECKS, Kind, LISTENER, NoDescriptors, Owner, SHORT, TRIGGERS, accept_on,
-    assert_all_served, assert_balanced, done_in_child, listeners, serve,
+    assert_all_served, assert_balanced, done_in_child, matrix, serve,
 };
 
 /// The shutdowns that close a listener; SHUT_WR does not.
@@ -110,34 +110,32 @@ fn early_exits_still_deliver_and_report() {
 
 #[test]
 fn close_during_a_pass_is_reported() {
-    for (_, endpoint) in listeners() {
-        for trigger in TRIGGERS {
-            for check in EMPTY_CHECKS {
-                let (listener, endpoint) = endpoint.kind.listen();
-                let holder = listener.try_clone().unwrap();
-                let mut owner = Owner::new();
-                let mut acceptor = accept_on(&owner, listener, trigger, check);
-                let _clients = endpoint.connect_many(3);
-                assert_eq!(owner.wait(SHORT), 1);
-                let (mut served, mut reports) = (0, 0);
-                for connection in acceptor.ready() {
-                    match connection {
-                        Ok(connection) => {
-                            serve(&connection);
-                            if served == 0 {
-                                holder.shutdown(Shutdown::Both).unwrap();
-                            }
-                            served += 1;
+    for (_, endpoint, trigger) in matrix() {
+        for check in EMPTY_CHECKS {
+            let (listener, endpoint) = endpoint.kind.listen();
+            let holder = listener.try_clone().unwrap();
+            let mut owner = Owner::new();
+            let mut acceptor = accept_on(&owner, listener, trigger, check);
+            let _clients = endpoint.connect_many(3);
+            assert_eq!(owner.wait(SHORT), 1);
+            let (mut served, mut reports) = (0, 0);
+            for connection in acceptor.ready() {
+                match connection {
+                    Ok(connection) => {
+                        serve(&connection);
+                        if served == 0 {
+                            holder.shutdown(Shutdown::Both).unwrap();
                         }
-                        Err(_) => reports += 1,
+                        served += 1;
                     }
+                    Err(_) => reports += 1,
                 }
-                if reports == 0 {
-                    served += owner.until_closed(&mut acceptor).0;
-                }
-                assert_eq!(served, if endpoint.kind.is_unix() { 3 } else { 1 });
-                assert_over(&mut owner, &mut acceptor);
             }
+            if reports == 0 {
+                served += owner.until_closed(&mut acceptor).0;
+            }
+            assert_eq!(served, if endpoint.kind.is_unix() { 3 } else { 1 });
+            assert_over(&mut owner, &mut acceptor);
         }
     }
 }
@@ -193,33 +191,31 @@ fn paused_unix_acceptor_delivers_after_the_pause() {
 
 #[test]
 fn full_acceptor_reports_tcp_and_waits_for_unix() {
-    for (_, endpoint) in listeners() {
-        for trigger in TRIGGERS {
-            for how in ENDS {
-                let (listener, endpoint) = endpoint.kind.listen();
-                let holder = listener.try_clone().unwrap();
-                let gate = Gate::new(1);
-                let mut owner = Owner::new();
-                let mut acceptor =
-                    trigger.on(AnySocket(listener)).gate(&gate).register(&owner.epoll, LISTENER).unwrap();
-                let clients = endpoint.connect_many(3);
-                let kept = owner.take(&mut acceptor, 1);
+    for (_, endpoint, trigger) in matrix() {
+        for how in ENDS {
+            let (listener, endpoint) = endpoint.kind.listen();
+            let holder = listener.try_clone().unwrap();
+            let gate = Gate::new(1);
+            let mut owner = Owner::new();
+            let mut acceptor =
+                trigger.on(AnySocket(listener)).gate(&gate).register(&owner.epoll, LISTENER).unwrap();
+            let clients = endpoint.connect_many(3);
+            let kept = owner.take(&mut acceptor, 1);
+            owner.settle(&mut acceptor);
+            assert_eq!(acceptor.state(), State::Full);
+            holder.shutdown(how).unwrap();
+            if endpoint.kind.is_unix() {
                 owner.settle(&mut acceptor);
                 assert_eq!(acceptor.state(), State::Full);
-                holder.shutdown(how).unwrap();
-                if endpoint.kind.is_unix() {
-                    owner.settle(&mut acceptor);
-                    assert_eq!(acceptor.state(), State::Full);
-                    drop(kept);
-                    assert_eq!(owner.until_closed(&mut acceptor).0, 2);
-                    assert_all_served(&clients);
-                    // The self-wakeup of a pass that was granted a permit.
-                    owner.settle(&mut acceptor);
-                } else {
-                    assert_eq!(owner.until_closed(&mut acceptor).0, 0);
-                }
-                assert_over(&mut owner, &mut acceptor);
+                drop(kept);
+                assert_eq!(owner.until_closed(&mut acceptor).0, 2);
+                assert_all_served(&clients);
+                // The self-wakeup of a pass that was granted a permit.
+                owner.settle(&mut acceptor);
+            } else {
+                assert_eq!(owner.until_closed(&mut acceptor).0, 0);
             }
+            assert_over(&mut owner, &mut acceptor);
         }
     }
 }
@@ -269,16 +265,14 @@ fn exhausted_acceptor_reports_without_a_spin() {
 
 #[test]
 fn shutdown_write_closes_nothing() {
-    for (listener, endpoint) in listeners() {
-        for trigger in TRIGGERS {
-            let mut owner = Owner::new();
-            let mut acceptor = accept_on(&owner, listener.try_clone().unwrap(), trigger, None);
-            let clients = endpoint.connect_many(2);
-            listener.shutdown(Shutdown::Write).unwrap();
-            owner.serve(&mut acceptor, 2);
-            assert_all_served(&clients);
-            owner.settle(&mut acceptor);
-            assert_eq!(acceptor.state(), State::Listening);
-        }
+    for (listener, endpoint, trigger) in matrix() {
+        let mut owner = Owner::new();
+        let mut acceptor = accept_on(&owner, listener.try_clone().unwrap(), trigger, None);
+        let clients = endpoint.connect_many(2);
+        listener.shutdown(Shutdown::Write).unwrap();
+        owner.serve(&mut acceptor, 2);
+        assert_all_served(&clients);
+        owner.settle(&mut acceptor);
+        assert_eq!(acceptor.state(), State::Listening);
     }
 }

@@ -8,55 +8,51 @@ use epoll_acceptor::{Acceptor, LevelTriggered, Token};
 
 use crate::support::{
     AnySocket, Kind, LISTENER, Owner, SHORT, TRIGGERS, accept_on, assert_all_served, done_in_child,
-    listeners, open_descriptors, serve,
+    listeners, matrix, open_descriptors, serve,
 };
 
 #[test]
 fn drop_deletes_every_registration() {
-    for (listener, endpoint) in listeners() {
-        for trigger in TRIGGERS {
-            let mut owner = Owner::new();
-            let acceptor = accept_on(&owner, listener.try_clone().unwrap(), trigger, None);
-            let control = acceptor.control();
-            assert_eq!(owner.registrations().len(), 3, "the listener, the waker and the alarm");
-            let early = endpoint.connect();
-            drop(acceptor);
-            assert_eq!(owner.registrations(), []);
-            let late = endpoint.connect();
-            drop(control.pause());
-            assert_eq!(owner.wait(SHORT), 0);
-            let mut next = accept_on(&owner, listener.try_clone().unwrap(), trigger, None);
-            owner.serve(&mut next, 2);
-            assert_all_served(&[early, late]);
-        }
+    for (listener, endpoint, trigger) in matrix() {
+        let mut owner = Owner::new();
+        let acceptor = accept_on(&owner, listener.try_clone().unwrap(), trigger, None);
+        let control = acceptor.control();
+        assert_eq!(owner.registrations().len(), 3, "the listener, the waker and the alarm");
+        let early = endpoint.connect();
+        drop(acceptor);
+        assert_eq!(owner.registrations(), []);
+        let late = endpoint.connect();
+        drop(control.pause());
+        assert_eq!(owner.wait(SHORT), 0);
+        let mut next = accept_on(&owner, listener.try_clone().unwrap(), trigger, None);
+        owner.serve(&mut next, 2);
+        assert_all_served(&[early, late]);
     }
 }
 
 #[test]
 fn into_listener_keeps_the_queue() {
-    for (listener, endpoint) in listeners() {
-        for from in TRIGGERS {
-            for to in TRIGGERS {
-                let mut old = Owner::new();
-                let mut acceptor = accept_on(&old, listener.try_clone().unwrap(), from, None);
-                let mut clients = endpoint.connect_many(4);
-                assert_eq!(old.wait(SHORT), 1);
-                serve(&acceptor.ready().next().unwrap().unwrap());
-                let number = acceptor.listener().as_fd().as_raw_fd();
-                let listener = acceptor.into_listener();
-                assert_eq!(listener.as_fd().as_raw_fd(), number);
-                assert_eq!(old.registrations(), []);
-                clients.extend(endpoint.connect_many(2));
-                assert_eq!(old.wait(SHORT), 0);
-                let mut new = Owner::new();
-                let mut acceptor = accept_on(&new, listener.0, to, None);
-                new.serve(&mut acceptor, 5);
-                assert_all_served(&clients);
-                drop(old);
-                let client = endpoint.connect();
-                new.serve(&mut acceptor, 1);
-                client.assert_served();
-            }
+    for (listener, endpoint, from) in matrix() {
+        for to in TRIGGERS {
+            let mut old = Owner::new();
+            let mut acceptor = accept_on(&old, listener.try_clone().unwrap(), from, None);
+            let mut clients = endpoint.connect_many(4);
+            assert_eq!(old.wait(SHORT), 1);
+            serve(&acceptor.ready().next().unwrap().unwrap());
+            let number = acceptor.listener().as_fd().as_raw_fd();
+            let listener = acceptor.into_listener();
+            assert_eq!(listener.as_fd().as_raw_fd(), number);
+            assert_eq!(old.registrations(), []);
+            clients.extend(endpoint.connect_many(2));
+            assert_eq!(old.wait(SHORT), 0);
+            let mut new = Owner::new();
+            let mut acceptor = accept_on(&new, listener.0, to, None);
+            new.serve(&mut acceptor, 5);
+            assert_all_served(&clients);
+            drop(old);
+            let client = endpoint.connect();
+            new.serve(&mut acceptor, 1);
+            client.assert_served();
         }
     }
 }

@@ -8,7 +8,7 @@ use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::support::{
-    AnySocket, Client, Kind, LISTENER, LONG, Owner, Read, TRIGGERS, assert_balanced, listeners,
+    AnySocket, Client, Kind, LISTENER, LONG, Owner, Read, TRIGGERS, assert_balanced, matrix,
 };
 
 fn bound(address: SocketAddr) -> Socket {
@@ -191,20 +191,18 @@ fn accept_with_peer_keeps_the_flags() {
         let descriptor = FdFlag::from_bits_retain(fcntl(connection, FcntlArg::F_GETFD).unwrap());
         assert!(descriptor.contains(FdFlag::FD_CLOEXEC));
     }
-    for (listener, endpoint) in listeners() {
-        for trigger in TRIGGERS {
-            let mut owner = Owner::new();
-            let builder = trigger.on(AnySocket(listener.try_clone().unwrap())).with_peer();
-            let mut acceptor = builder.register(&owner.epoll, LISTENER).unwrap();
-            let clients = endpoint.connect_many(2);
-            owner.take(&mut acceptor, 2).iter().for_each(assert_flags);
-            drop((clients, acceptor));
+    for (listener, endpoint, trigger) in matrix() {
+        let mut owner = Owner::new();
+        let builder = trigger.on(AnySocket(listener.try_clone().unwrap())).with_peer();
+        let mut acceptor = builder.register(&owner.epoll, LISTENER).unwrap();
+        let clients = endpoint.connect_many(2);
+        owner.take(&mut acceptor, 2).iter().for_each(assert_flags);
+        drop((clients, acceptor));
 
-            let builder = trigger.on(AnySocket(listener.try_clone().unwrap())).filter(PeerLimit::new(9));
-            let mut acceptor = builder.register(&owner.epoll, LISTENER).unwrap();
-            let _clients = endpoint.connect_many(2);
-            owner.take(&mut acceptor, 2).iter().for_each(assert_flags);
-        }
+        let builder = trigger.on(AnySocket(listener.try_clone().unwrap())).filter(PeerLimit::new(9));
+        let mut acceptor = builder.register(&owner.epoll, LISTENER).unwrap();
+        let _clients = endpoint.connect_many(2);
+        owner.take(&mut acceptor, 2).iter().for_each(assert_flags);
     }
 }
 

@@ -16,7 +16,7 @@ use socket2::{Domain, Socket, Type};
 
 use crate::support::{
     AnySocket, Client, Kind, LISTENER, LONG, Owner, Read, TRIGGERS, assert_all_served, assert_balanced,
-    listeners, serve,
+    listeners, matrix, serve,
 };
 
 /// Returns how many connections this rate and burst have allowed since `begin`.
@@ -26,33 +26,31 @@ fn allowed(begin: Instant, per_second: u64, burst: u64) -> u64 {
 
 #[test]
 fn rate_limit_delays_and_the_timer_resumes() {
-    for (listener, endpoint) in listeners() {
-        for trigger in TRIGGERS {
-            let begin = Instant::now();
-            let rate = RateLimit::builder(200).burst(2).build();
-            let mut owner = Owner::new();
-            let listener = AnySocket(listener.try_clone().unwrap());
-            let mut acceptor = trigger.on(listener).filter(rate).register(&owner.epoll, LISTENER).unwrap();
-            let clients = endpoint.connect_many(12);
-            let control = acceptor.control();
-            let mut throttled = false;
-            owner.until(
-                "twelve by a rate",
-                || {
-                    acceptor.drain(|connection| serve(&connection)).unwrap();
-                    let delivered = acceptor.counters().delivered;
-                    assert!(delivered <= allowed(begin, 200, 2), "{delivered} in {:?}", begin.elapsed());
-                    throttled |= acceptor.state() == State::Throttled;
-                },
-                || control.counters().delivered == 12,
-            );
-            assert!(throttled && control.counters().throttles >= 3, "{}", control.counters());
-            // One wake per connection, and one for the first event.
-            assert!(owner.wakes <= 14, "{} wakes: {}", owner.wakes, control.counters());
-            assert_all_served(&clients);
-            owner.settle(&mut acceptor);
-            assert_balanced(&acceptor);
-        }
+    for (listener, endpoint, trigger) in matrix() {
+        let begin = Instant::now();
+        let rate = RateLimit::builder(200).burst(2).build();
+        let mut owner = Owner::new();
+        let listener = AnySocket(listener.try_clone().unwrap());
+        let mut acceptor = trigger.on(listener).filter(rate).register(&owner.epoll, LISTENER).unwrap();
+        let clients = endpoint.connect_many(12);
+        let control = acceptor.control();
+        let mut throttled = false;
+        owner.until(
+            "twelve by a rate",
+            || {
+                acceptor.drain(|connection| serve(&connection)).unwrap();
+                let delivered = acceptor.counters().delivered;
+                assert!(delivered <= allowed(begin, 200, 2), "{delivered} in {:?}", begin.elapsed());
+                throttled |= acceptor.state() == State::Throttled;
+            },
+            || control.counters().delivered == 12,
+        );
+        assert!(throttled && control.counters().throttles >= 3, "{}", control.counters());
+        // One wake per connection, and one for the first event.
+        assert!(owner.wakes <= 14, "{} wakes: {}", owner.wakes, control.counters());
+        assert_all_served(&clients);
+        owner.settle(&mut acceptor);
+        assert_balanced(&acceptor);
     }
 }
 
@@ -83,41 +81,39 @@ fn rate_limit_sheds_if_asked() {
 
 #[test]
 fn refuse_at_most_bounds_refusals_without_a_spin() {
-    for (listener, endpoint) in listeners() {
-        for trigger in TRIGGERS {
-            let begin = Instant::now();
-            let gate = Gate::builder(0).when_full(WhenFull::Shed(Refusal::Close)).build();
-            let mut owner = Owner::new();
-            let mut acceptor = trigger
-                .on(AnySocket(listener.try_clone().unwrap()))
-                .gate(&gate)
-                .refuse_at_most(100, 2)
-                .register(&owner.epoll, LISTENER)
-                .unwrap();
-            let clients = endpoint.connect_many(8);
-            let control = acceptor.control();
-            owner.until(
-                "eight refusals",
-                || {
-                    assert_eq!(acceptor.drain(drop).unwrap(), 0);
-                    let refused = acceptor.counters().refused;
-                    assert!(refused <= allowed(begin, 100, 2), "{refused} in {:?}", begin.elapsed());
-                },
-                || control.counters().refused == 8,
-            );
-            let counters = control.counters();
-            assert!(owner.wakes <= 10, "{} wakes: {counters}", owner.wakes);
-            assert_eq!((counters.attempts, counters.refused_full), (8, 8), "{counters}");
-            for client in &clients {
-                assert_ne!(client.read_within(LONG), Read::Served);
-            }
-            // A permit becomes available meanwhile: the next client is admitted, though not at once.
-            gate.set_limit(1);
-            let client = endpoint.connect();
-            owner.serve(&mut acceptor, 1);
-            client.assert_served();
-            assert_balanced(&acceptor);
+    for (listener, endpoint, trigger) in matrix() {
+        let begin = Instant::now();
+        let gate = Gate::builder(0).when_full(WhenFull::Shed(Refusal::Close)).build();
+        let mut owner = Owner::new();
+        let mut acceptor = trigger
+            .on(AnySocket(listener.try_clone().unwrap()))
+            .gate(&gate)
+            .refuse_at_most(100, 2)
+            .register(&owner.epoll, LISTENER)
+            .unwrap();
+        let clients = endpoint.connect_many(8);
+        let control = acceptor.control();
+        owner.until(
+            "eight refusals",
+            || {
+                assert_eq!(acceptor.drain(drop).unwrap(), 0);
+                let refused = acceptor.counters().refused;
+                assert!(refused <= allowed(begin, 100, 2), "{refused} in {:?}", begin.elapsed());
+            },
+            || control.counters().refused == 8,
+        );
+        let counters = control.counters();
+        assert!(owner.wakes <= 10, "{} wakes: {counters}", owner.wakes);
+        assert_eq!((counters.attempts, counters.refused_full), (8, 8), "{counters}");
+        for client in &clients {
+            assert_ne!(client.read_within(LONG), Read::Served);
         }
+        // A permit becomes available meanwhile: the next client is admitted, though not at once.
+        gate.set_limit(1);
+        let client = endpoint.connect();
+        owner.serve(&mut acceptor, 1);
+        client.assert_served();
+        assert_balanced(&acceptor);
     }
 }
 
@@ -203,41 +199,39 @@ fn set_rate_applies_to_a_running_acceptor() {
 
 #[test]
 fn every_filter_and_the_gate_apply() {
-    for (listener, endpoint) in listeners() {
-        for trigger in TRIGGERS {
-            let gate = Gate::new(4);
-            let asked = Arc::new([AtomicU32::new(0), AtomicU32::new(0)]);
-            // Each refuses one of three, the second among those that the first has admitted.
-            let one_of_three = |filter: usize| {
-                let asked = Arc::clone(&asked);
-                filter_fn(move |_| match asked[filter].fetch_add(1, Ordering::Relaxed) % 3 {
-                    0 => Err(Rejection::close()),
-                    _ => Ok(()),
-                })
-            };
-            let mut owner = Owner::new();
-            let mut acceptor = trigger
-                .on(AnySocket(listener.try_clone().unwrap()))
-                .filter(one_of_three(0))
-                .gate(&gate)
-                .filter(one_of_three(1))
-                .filter(None::<PeerLimit>)
-                .register(&owner.epoll, LISTENER)
-                .unwrap();
-            let clients = endpoint.connect_many(18);
-            let kept = owner.take(&mut acceptor, 4);
-            owner.settle(&mut acceptor);
-            assert_eq!((acceptor.state(), gate.in_use()), (State::Full, 4));
-            drop(kept);
-            owner.serve(&mut acceptor, 4);
-            owner.settle(&mut acceptor);
-            let counters = acceptor.counters();
-            assert_eq!((counters.delivered, counters.refused_filter), (8, 10), "{counters}");
-            assert_eq!((asked[0].load(Ordering::Relaxed), asked[1].load(Ordering::Relaxed)), (18, 12));
-            let served = clients.iter().filter(|client| client.read_within(LONG) == Read::Served).count();
-            assert_eq!((served, gate.in_use()), (8, 0));
-            assert_balanced(&acceptor);
-        }
+    for (listener, endpoint, trigger) in matrix() {
+        let gate = Gate::new(4);
+        let asked = Arc::new([AtomicU32::new(0), AtomicU32::new(0)]);
+        // Each refuses one of three, the second among those that the first has admitted.
+        let one_of_three = |filter: usize| {
+            let asked = Arc::clone(&asked);
+            filter_fn(move |_| match asked[filter].fetch_add(1, Ordering::Relaxed) % 3 {
+                0 => Err(Rejection::close()),
+                _ => Ok(()),
+            })
+        };
+        let mut owner = Owner::new();
+        let mut acceptor = trigger
+            .on(AnySocket(listener.try_clone().unwrap()))
+            .filter(one_of_three(0))
+            .gate(&gate)
+            .filter(one_of_three(1))
+            .filter(None::<PeerLimit>)
+            .register(&owner.epoll, LISTENER)
+            .unwrap();
+        let clients = endpoint.connect_many(18);
+        let kept = owner.take(&mut acceptor, 4);
+        owner.settle(&mut acceptor);
+        assert_eq!((acceptor.state(), gate.in_use()), (State::Full, 4));
+        drop(kept);
+        owner.serve(&mut acceptor, 4);
+        owner.settle(&mut acceptor);
+        let counters = acceptor.counters();
+        assert_eq!((counters.delivered, counters.refused_filter), (8, 10), "{counters}");
+        assert_eq!((asked[0].load(Ordering::Relaxed), asked[1].load(Ordering::Relaxed)), (18, 12));
+        let served = clients.iter().filter(|client| client.read_within(LONG) == Read::Served).count();
+        assert_eq!((served, gate.in_use()), (8, 0));
+        assert_balanced(&acceptor);
     }
 }
 

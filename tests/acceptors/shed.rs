@@ -7,8 +7,7 @@ use epoll_acceptor::{Acceptor, Gate, Refusal, State, Trigger, WhenFull};
 use socket2::{SockRef, Socket};
 
 use crate::support::{
-    Any, AnySocket, Endpoint, Kind, LISTENER, LONG, Owner, Read, TRIGGERS, assert_all_served,
-    assert_balanced, listeners,
+    Any, AnySocket, Endpoint, Kind, LISTENER, LONG, Owner, Read, assert_all_served, assert_balanced, matrix,
 };
 
 fn shedding(limit: u32, refusal: Refusal) -> Gate {
@@ -16,19 +15,17 @@ fn shedding(limit: u32, refusal: Refusal) -> Gate {
 }
 
 fn each(limit: u32, refusal: &Refusal, test: impl Fn(&mut Owner, &mut Any, &Endpoint)) {
-    for (listener, endpoint) in listeners() {
-        for trigger in TRIGGERS {
-            let gate = shedding(limit, refusal.clone());
-            let mut owner = Owner::new();
-            let mut acceptor = trigger
-                .on(AnySocket(listener.try_clone().unwrap()))
-                .gate(&gate)
-                .register(&owner.epoll, LISTENER)
-                .unwrap();
-            test(&mut owner, &mut acceptor, &endpoint);
-            owner.settle(&mut acceptor);
-            assert_balanced(&acceptor);
-        }
+    for (listener, endpoint, trigger) in matrix() {
+        let gate = shedding(limit, refusal.clone());
+        let mut owner = Owner::new();
+        let mut acceptor = trigger
+            .on(AnySocket(listener.try_clone().unwrap()))
+            .gate(&gate)
+            .register(&owner.epoll, LISTENER)
+            .unwrap();
+        test(&mut owner, &mut acceptor, &endpoint);
+        owner.settle(&mut acceptor);
+        assert_balanced(&acceptor);
     }
 }
 
@@ -175,23 +172,21 @@ fn refusal_ignores_an_inherited_linger() {
 
 #[test]
 fn refusals_count_against_the_budget() {
-    for (listener, endpoint) in listeners() {
-        for trigger in TRIGGERS {
-            let gate = shedding(0, Refusal::Close);
-            let mut owner = Owner::new();
-            let mut acceptor = trigger
-                .on(AnySocket(listener.try_clone().unwrap()))
-                .budget(3)
-                .gate(&gate)
-                .register(&owner.epoll, LISTENER)
-                .unwrap();
-            let _clients = endpoint.connect_many(10);
-            while acceptor.counters().refused < 10 {
-                let before = acceptor.counters().attempts;
-                assert_eq!(owner.wait(LONG), 1);
-                assert_eq!(acceptor.ready().count(), 0);
-                assert!(acceptor.counters().attempts - before <= 3);
-            }
+    for (listener, endpoint, trigger) in matrix() {
+        let gate = shedding(0, Refusal::Close);
+        let mut owner = Owner::new();
+        let mut acceptor = trigger
+            .on(AnySocket(listener.try_clone().unwrap()))
+            .budget(3)
+            .gate(&gate)
+            .register(&owner.epoll, LISTENER)
+            .unwrap();
+        let _clients = endpoint.connect_many(10);
+        while acceptor.counters().refused < 10 {
+            let before = acceptor.counters().attempts;
+            assert_eq!(owner.wait(LONG), 1);
+            assert_eq!(acceptor.ready().count(), 0);
+            assert!(acceptor.counters().attempts - before <= 3);
         }
     }
 }

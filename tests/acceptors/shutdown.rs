@@ -12,7 +12,8 @@ use socket2::Socket;
 
 use crate::support::{
     Any, AnySocket, Client, Endpoint, HELLO, Kind, LISTENER, LONG, NoDescriptors, Owner, Read, SHORT,
-    TRIGGERS, accept_on, assert_all_served, assert_balanced, done_in_child, listeners, serve, wait_until,
+    TRIGGERS, accept_on, assert_all_served, assert_balanced, done_in_child, listeners, matrix, serve,
+    wait_until,
 };
 
 /// Waits and runs passes until the acceptor is stopped; serves what it delivers.
@@ -61,30 +62,28 @@ fn assert_kept_out(endpoint: &Endpoint) {
 
 #[test]
 fn shutdown_serves_the_queue_and_closes_the_intake() {
-    for (listener, endpoint) in listeners() {
-        for trigger in TRIGGERS {
-            let mut owner = Owner::new();
-            let copy = listener.try_clone().unwrap();
-            let clients = endpoint.connect_many(70);
-            let mut acceptor = accept_on(&owner, listener.try_clone().unwrap(), trigger, None);
-            acceptor.control().shutdown_gracefully(Pending::Serve(Refusal::Reset), LONG);
-            assert!(owner.wait(LONG) > 0);
-            let served = acceptor.drain(|connection| serve(&connection)).unwrap();
-            if expected_intake(endpoint.kind) != Intake::Open {
-                assert_kept_out(&endpoint);
-            }
-            assert!(served < 70 && acceptor.shutdown_report().is_none(), "beyond the budget");
-            let report = serve_to_the_end(&mut owner, &mut acceptor);
-            assert_eq!(report.intake, expected_intake(endpoint.kind), "{:?}", endpoint.kind);
-            assert_eq!(outcome(&report), (70, 0, Some(0)), "{report:?}");
-            assert_eq!(owner.registrations().len(), 2, "the waker and the alarm");
-            drop(acceptor);
-            assert_eq!(owner.registrations(), []);
-            assert_all_served(&clients);
-            drop(copy);
-            if endpoint.kind != Kind::Mptcp {
-                break; // The intake is closed for every holder of the socket.
-            }
+    for (listener, endpoint, trigger) in matrix() {
+        let mut owner = Owner::new();
+        let copy = listener.try_clone().unwrap();
+        let clients = endpoint.connect_many(70);
+        let mut acceptor = accept_on(&owner, listener.try_clone().unwrap(), trigger, None);
+        acceptor.control().shutdown_gracefully(Pending::Serve(Refusal::Reset), LONG);
+        assert!(owner.wait(LONG) > 0);
+        let served = acceptor.drain(|connection| serve(&connection)).unwrap();
+        if expected_intake(endpoint.kind) != Intake::Open {
+            assert_kept_out(&endpoint);
+        }
+        assert!(served < 70 && acceptor.shutdown_report().is_none(), "beyond the budget");
+        let report = serve_to_the_end(&mut owner, &mut acceptor);
+        assert_eq!(report.intake, expected_intake(endpoint.kind), "{:?}", endpoint.kind);
+        assert_eq!(outcome(&report), (70, 0, Some(0)), "{report:?}");
+        assert_eq!(owner.registrations().len(), 2, "the waker and the alarm");
+        drop(acceptor);
+        assert_eq!(owner.registrations(), []);
+        assert_all_served(&clients);
+        drop(copy);
+        if endpoint.kind != Kind::Mptcp {
+            break; // The intake is closed for every holder of the socket.
         }
     }
 }

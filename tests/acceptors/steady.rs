@@ -7,7 +7,7 @@ use epoll_acceptor::{Acceptor, Gate};
 
 use crate::support::{
     AnySocket, Endpoint, Kind, LISTENER, LONG, Owner, TRIGGERS, accept_on, assert_all_served,
-    assert_balanced, listeners,
+    assert_balanced, matrix,
 };
 
 /// Serves `count` concurrent clients. The clients close first, with a reset.
@@ -55,23 +55,21 @@ fn lone_connections_cost_one_wake_and_accept() {
 
 #[test]
 fn bursts_cost_no_empty_accept() {
-    for (listener, endpoint) in listeners() {
-        for trigger in TRIGGERS {
-            for up_to in [3, 40, 130] {
-                let mut owner = Owner::new();
-                let mut acceptor = accept_on(&owner, listener.try_clone().unwrap(), trigger, None);
-                let mut total = 0;
-                for size in sizes(up_to) {
-                    burst(&mut owner, &mut acceptor, &endpoint, size);
-                    total += size;
-                    if total > 600 {
-                        break;
-                    }
+    for (listener, endpoint, trigger) in matrix() {
+        for up_to in [3, 40, 130] {
+            let mut owner = Owner::new();
+            let mut acceptor = accept_on(&owner, listener.try_clone().unwrap(), trigger, None);
+            let mut total = 0;
+            for size in sizes(up_to) {
+                burst(&mut owner, &mut acceptor, &endpoint, size);
+                total += size;
+                if total > 600 {
+                    break;
                 }
-                let counters = acceptor.counters();
-                assert_eq!(counters.empty, 0, "{counters}");
-                assert_eq!(counters.attempts, total as u64, "{counters}");
             }
+            let counters = acceptor.counters();
+            assert_eq!(counters.empty, 0, "{counters}");
+            assert_eq!(counters.attempts, total as u64, "{counters}");
         }
     }
 }
@@ -103,64 +101,58 @@ fn full_gate_costs_no_empty_accept() {
 
 #[test]
 fn idle_acceptor_is_never_woken() {
-    for (listener, endpoint) in listeners() {
-        for trigger in TRIGGERS {
-            let mut owner = Owner::new();
-            let mut acceptor = accept_on(&owner, listener.try_clone().unwrap(), trigger, None);
-            burst(&mut owner, &mut acceptor, &endpoint, 5);
-            let wakes = owner.wakes;
-            assert_eq!(owner.wait(Duration::from_millis(20)), 0);
-            assert_eq!(owner.wakes, wakes);
-        }
+    for (listener, endpoint, trigger) in matrix() {
+        let mut owner = Owner::new();
+        let mut acceptor = accept_on(&owner, listener.try_clone().unwrap(), trigger, None);
+        burst(&mut owner, &mut acceptor, &endpoint, 5);
+        let wakes = owner.wakes;
+        assert_eq!(owner.wait(Duration::from_millis(20)), 0);
+        assert_eq!(owner.wakes, wakes);
     }
 }
 
 #[test]
 fn wakeup_at_an_empty_queue_costs_no_accept() {
-    for (listener, _door) in listeners() {
-        for trigger in TRIGGERS {
-            let mut owner = Owner::new();
-            let mut acceptor = accept_on(&owner, listener.try_clone().unwrap(), trigger, None);
-            let control = acceptor.control();
-            for _ in 0..5 {
-                drop(control.pause());
-                owner.settle(&mut acceptor);
-                let pause = control.pause();
-                owner.settle(&mut acceptor);
-                drop(pause);
-                owner.settle(&mut acceptor);
-            }
-            assert_eq!(acceptor.counters().attempts, 0);
+    for (listener, _door, trigger) in matrix() {
+        let mut owner = Owner::new();
+        let mut acceptor = accept_on(&owner, listener.try_clone().unwrap(), trigger, None);
+        let control = acceptor.control();
+        for _ in 0..5 {
+            drop(control.pause());
+            owner.settle(&mut acceptor);
+            let pause = control.pause();
+            owner.settle(&mut acceptor);
+            drop(pause);
+            owner.settle(&mut acceptor);
         }
+        assert_eq!(acceptor.counters().attempts, 0);
     }
 }
 
 #[test]
 fn wakeup_with_an_arrival_costs_no_empty_accept() {
-    for (listener, endpoint) in listeners() {
-        for trigger in TRIGGERS {
-            let mut owner = Owner::new();
-            let mut acceptor = accept_on(&owner, listener.try_clone().unwrap(), trigger, None);
-            let control = acceptor.control();
-            for wake_first in [true, false] {
-                for _ in 0..10 {
-                    if wake_first {
-                        drop(control.pause());
-                    }
-                    let client = endpoint.connect();
-                    if !wake_first {
-                        drop(control.pause());
-                    }
-                    assert_eq!(owner.wait(LONG), 2);
-                    let served: usize = (0..2)
-                        .map(|_| acceptor.drain(|connection| crate::support::serve(&connection)).unwrap())
-                        .sum();
-                    assert_eq!(served, 1);
-                    client.assert_served();
+    for (listener, endpoint, trigger) in matrix() {
+        let mut owner = Owner::new();
+        let mut acceptor = accept_on(&owner, listener.try_clone().unwrap(), trigger, None);
+        let control = acceptor.control();
+        for wake_first in [true, false] {
+            for _ in 0..10 {
+                if wake_first {
+                    drop(control.pause());
                 }
+                let client = endpoint.connect();
+                if !wake_first {
+                    drop(control.pause());
+                }
+                assert_eq!(owner.wait(LONG), 2);
+                let served: usize = (0..2)
+                    .map(|_| acceptor.drain(|connection| crate::support::serve(&connection)).unwrap())
+                    .sum();
+                assert_eq!(served, 1);
+                client.assert_served();
             }
-            let counters = acceptor.counters();
-            assert_eq!(counters.empty, 0, "{counters}");
         }
+        let counters = acceptor.counters();
+        assert_eq!(counters.empty, 0, "{counters}");
     }
 }

@@ -93,6 +93,13 @@ pub(crate) fn listeners() -> impl Iterator<Item = (Socket, Endpoint)> {
         .filter_map(|kind| kind.try_listen().inspect_err(|error| eprintln!("SKIPPED {kind:?}: {error}")).ok())
 }
 
+/// Opens a listener for each kind of socket and each trigger.
+pub(crate) fn matrix() -> impl Iterator<Item = (Socket, Endpoint, Trigger)> {
+    TRIGGERS
+        .into_iter()
+        .flat_map(|trigger| listeners().map(move |(listener, endpoint)| (listener, endpoint, trigger)))
+}
+
 impl Endpoint {
     pub(crate) fn connect(&self) -> Client {
         let socket = self.kind.socket().unwrap();

@@ -80,3 +80,28 @@ fn deadline_ends_a_pass() {
     let report = passes.acceptor.shutdown_report().expect("it has ended");
     assert_eq!((report.served, report.refused, report.aborted), (1, 2, 0));
 }
+
+#[test]
+fn deadline_before_the_grace_is_waited_for() {
+    let mut passes = Passes::new(Trigger::Level, EmptyCheck::QueueLength, 64);
+    passes.queue.handshakes.store(true, Ordering::Relaxed);
+    let within = Duration::from_millis(100);
+    passes.acceptor.control().shutdown_gracefully(Pending::Serve(Refusal::Close), within);
+    for (at, state) in
+        [(0, State::Listening), (50, State::Listening), (99, State::Listening), (100, State::Stopped)]
+    {
+        passes.queue.now.store(at, Ordering::Relaxed);
+        passes.pass(0);
+        assert_eq!(passes.acceptor.state(), state, "at {at} ms");
+    }
+}
+
+/// Where new connections cannot be kept out, nothing else ends it.
+#[test]
+fn refusals_at_the_end_are_bounded() {
+    let mut passes = Passes::new(Trigger::Level, EmptyCheck::QueueLength, 64);
+    passes.acceptor.control().shutdown_gracefully(Pending::Serve(Refusal::Close), Duration::ZERO);
+    passes.pass(70_000);
+    let report = passes.acceptor.shutdown_report().expect("it has ended");
+    assert_eq!((report.refused, report.abandoned), (1 << 16, Some(70_000 - (1 << 16))));
+}

@@ -47,7 +47,9 @@ fn errno_prints_its_kernel_name() {
     assert_eq!(format!("{:?}", Errno::new(libc::EMFILE)), "EMFILE");
     assert_eq!(format!("{:?}", Errno::new(libc::EPERM)), "EPERM");
     assert_eq!(format!("{:?}", Errno::new(4095)), "Errno(4095)");
-    assert_eq!(std::io::Error::from(Errno::new(libc::EMFILE)).raw_os_error(), Some(libc::EMFILE));
+    let io_error = std::io::Error::from(Errno::new(libc::EMFILE));
+    assert_eq!(io_error.raw_os_error(), Some(libc::EMFILE));
+    assert_eq!(Errno::new(libc::EMFILE).to_string(), format!("EMFILE: {io_error}"));
     assert_eq!(Errno::new(libc::EMFILE).number(), libc::EMFILE);
 }
 

@@ -158,6 +158,10 @@ fn slow_service_is_overload_too() {
     assert!(admits(38, 2), "idle meanwhile");
     assert!(admits(41, 2));
     assert!(!admits(44, 2), "one in each interval, all late");
+    let admitted = [90, 91].map(|queue_time| {
+        policy.admit(&queued(Some(Duration::from_millis(queue_time))).info(), &mut ()).is_ok()
+    });
+    assert_eq!(admitted, [true, false], "1.8 times the target, and more");
 }
 
 #[test]
@@ -198,6 +202,12 @@ fn queue_times_count_measured_connections() {
         let _ = policy.admit(&queued(queue_time.map(Duration::from_millis)).info(), &mut ());
     }
     assert_eq!(policy.clone().queue_times().to_string(), "0: 1, 1: 1, 4+: 2, 512+: 1", "in milliseconds");
+}
+
+#[test]
+fn longest_delays_are_valid() {
+    let longest = QueueDelay::builder(Duration::from_secs(4 * 60)).interval(Duration::from_secs(16 * 60));
+    assert_eq!(longest.build().unmeasured(), 0);
 }
 
 #[test]

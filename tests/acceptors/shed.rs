@@ -8,6 +8,7 @@ use socket2::{SockRef, Socket};
 
 use crate::support::{
     Any, AnySocket, Endpoint, Kind, LISTENER, LONG, Owner, Read, assert_all_served, assert_balanced, matrix,
+    supported,
 };
 
 fn shedding(limit: u32, refusal: Refusal) -> Gate {
@@ -150,7 +151,7 @@ fn refusal_ignores_an_inherited_linger() {
     // More than the buffers of a client that does not read.
     let huge = vec![b'!'; 4 << 20];
     for refusal in [Refusal::Close, Refusal::Reset, Refusal::message("-ERR"), Refusal::message(huge)] {
-        for kind in [Kind::Tcp4, Kind::Mptcp] {
+        for kind in supported(&[Kind::Tcp4, Kind::Mptcp]) {
             let (listener, endpoint) = kind.listen();
             SockRef::from(&listener).set_linger(Some(Duration::from_secs(10))).unwrap();
             listener.set_recv_buffer_size(1).unwrap();

@@ -76,7 +76,12 @@ impl Kind {
         Ok((socket, Endpoint { kind: self, address }))
     }
 
-    /// Opens a listener of a kind that every Linux has.
+    /// Opens a listener, or prints why the kernel cannot.
+    fn listen_or_skip(self) -> Option<(Socket, Endpoint)> {
+        self.try_listen().inspect_err(|error| eprintln!("SKIPPED {self:?}: {error}")).ok()
+    }
+
+    /// Opens a listener of a kind that every Linux has, or that is [`supported`].
     pub(crate) fn listen(self) -> (Socket, Endpoint) {
         self.try_listen().unwrap()
     }
@@ -88,9 +93,12 @@ impl Kind {
 
 /// Opens a listener of every kind that the kernel supports; prints the skipped ones.
 pub(crate) fn listeners() -> impl Iterator<Item = (Socket, Endpoint)> {
-    KINDS
-        .into_iter()
-        .filter_map(|kind| kind.try_listen().inspect_err(|error| eprintln!("SKIPPED {kind:?}: {error}")).ok())
+    KINDS.iter().filter_map(|kind| kind.listen_or_skip())
+}
+
+/// Returns those of the kinds that the kernel supports; prints the others.
+pub(crate) fn supported(kinds: &[Kind]) -> impl Iterator<Item = Kind> {
+    kinds.iter().copied().filter(|kind| kind.listen_or_skip().is_some())
 }
 
 /// Opens a listener for each kind of socket and each trigger.

@@ -4,7 +4,7 @@ use epoll_acceptor::acceptor::EmptyCheck;
 use epoll_acceptor::{Acceptor, Trigger};
 
 use crate::faults::interpose::{Call, count};
-use crate::support::{Client, Endpoint, Kind, LONG, Owner, accept_on, assert_all_served};
+use crate::support::{Client, Endpoint, Kind, LONG, Owner, accept_on, assert_all_served, supported};
 
 const ALL: [Call; 8] = [
     Call::Accept,
@@ -108,7 +108,7 @@ fn edge_costs_two_calls_per_lone_connection() {
 fn burst_costs_one_accept_per_connection() {
     const SIZE: usize = 16;
     const TIMES: usize = 100;
-    for kind in [Kind::Tcp4, Kind::Mptcp] {
+    for kind in supported(&[Kind::Tcp4, Kind::Mptcp]) {
         for trigger in crate::support::TRIGGERS {
             let calls = bursts(kind, trigger, None, SIZE, TIMES);
             assert_eq!(calls.of(Call::Accept), (SIZE * TIMES) as u64);

@@ -12,7 +12,7 @@ use super::listener::Listener;
 use super::min_ttl::MinTtl;
 use super::peer::PeerAddr;
 use super::sys::listen::timerfd_is_pending;
-use super::sys::{RawAddress, options};
+use super::sys::{RawAddress, TcpInfo, options};
 use super::token::Token;
 use super::{peer_info, sys};
 use crate::admission::clock::{Clock, Monotonic};
@@ -235,7 +235,7 @@ impl<L: Listener> Backend for EpollBackend<L> {
     }
 
     fn queue_length(&self) -> Option<u32> {
-        sys::tcp_info(self.fd()).ok().filter(|info| info.state == sys::TCP_LISTEN).map(|info| info.unacked)
+        sys::tcp_info(self.fd()).ok().filter(TcpInfo::reports_queue).map(|info| info.unacked)
     }
 
     fn peek(&self) -> Peek {
@@ -261,7 +261,7 @@ impl<L: Listener> Backend for EpollBackend<L> {
     }
 
     fn queue_time(&self, stream: &OwnedFd) -> Option<Duration> {
-        let info = sys::tcp_info(stream.as_fd()).ok()?;
+        let info = sys::tcp_info(stream.as_fd()).ok().filter(TcpInfo::reports_times)?;
         Some(Duration::from_millis(u64::from(info.last_data_sent_ms)))
     }
 

@@ -24,7 +24,8 @@ pub struct AcceptQueue {
 ///
 /// # Errors
 ///
-/// [`Unsupported`](io::ErrorKind::Unsupported) for a socket without `TCP_INFO`, such as a Unix socket;
+/// [`Unsupported`](io::ErrorKind::Unsupported) for a socket without `TCP_INFO`, such as a Unix socket, and on a kernel
+/// that does not fill it in, such as gVisor;
 /// [`InvalidInput`](io::ErrorKind::InvalidInput) if the socket is not listening.
 ///
 /// # Examples
@@ -48,6 +49,9 @@ pub fn accept_queue(listener: &(impl AsFd + ?Sized)) -> io::Result<AcceptQueue> 
     let info = tcp_info(listener.as_fd())?;
     if info.state != TCP_LISTEN {
         return Err(invalid("the socket is not listening: call listen(2) first"));
+    }
+    if !info.reports_queue() {
+        return Err(unsupported("the kernel does not report the accept queue: use `has_pending`"));
     }
     Ok(AcceptQueue { depth: info.unacked, backlog: info.sacked })
 }
@@ -106,7 +110,8 @@ pub fn has_pending(listener: &(impl AsFd + ?Sized)) -> io::Result<bool> {
 ///
 /// # Errors
 ///
-/// [`Unsupported`](io::ErrorKind::Unsupported) for a socket without `TCP_INFO`, such as a Unix socket;
+/// [`Unsupported`](io::ErrorKind::Unsupported) for a socket without `TCP_INFO`, such as a Unix socket, and on a kernel
+/// that does not fill it in, such as gVisor;
 /// [`InvalidInput`](io::ErrorKind::InvalidInput) for a listener.
 ///
 /// # Examples
@@ -134,18 +139,24 @@ pub fn time_queued(stream: &(impl AsFd + ?Sized)) -> io::Result<Duration> {
     if info.state == TCP_LISTEN {
         return Err(invalid("the socket is a listener: pass a connection that was accepted from it"));
     }
+    if !info.reports_times() {
+        return Err(unsupported("the kernel does not report how long a connection was queued"));
+    }
     Ok(Duration::from_millis(info.last_data_sent_ms.into()))
 }
 
 fn tcp_info(fd: BorrowedFd<'_>) -> io::Result<TcpInfo> {
     sys::tcp_info(fd).map_err(|errno| match errno.number() {
-        libc::EOPNOTSUPP | libc::ENOPROTOOPT => io::Error::new(
-            io::ErrorKind::Unsupported,
-            "only TCP and MPTCP sockets have TCP_INFO: use `has_pending` for other listeners",
-        ),
+        libc::EOPNOTSUPP | libc::ENOPROTOOPT => {
+            unsupported("only TCP and MPTCP sockets have TCP_INFO: use `has_pending` for other listeners")
+        }
         libc::ENOTSOCK => invalid("the descriptor is not a socket: pass a listening socket"),
         _ => errno.into(),
     })
+}
+
+fn unsupported(message: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::Unsupported, message)
 }
 
 fn invalid(message: &'static str) -> io::Error {

@@ -243,6 +243,23 @@ pub(crate) struct TcpInfo {
     pub(crate) unacked: u32,
     /// Of a listener: the effective backlog.
     pub(crate) sacked: u32,
+    /// Linux fills it in for every socket that has been connected.
+    snd_mss: u32,
+    /// Linux fills it in for every socket.
+    snd_cwnd: u32,
+}
+
+impl TcpInfo {
+    /// Returns whether the kernel reports the accept queue of a listener. gVisor fills in neither depth nor backlog, and
+    /// their zeros look like an empty queue.
+    pub(crate) const fn reports_queue(&self) -> bool {
+        self.state == TCP_LISTEN && self.snd_cwnd > 0
+    }
+
+    /// Returns whether the kernel reports the times of a connection. gVisor fills in none of them.
+    pub(crate) const fn reports_times(&self) -> bool {
+        self.state != TCP_LISTEN && self.snd_mss > 0
+    }
 }
 
 /// `TCP_LISTEN` of the kernel's `tcp_states.h`.
@@ -251,10 +268,12 @@ pub(crate) const TCP_LISTEN: u8 = 10;
 /// `getsockopt(TCP_INFO)`: reads the structure up to the last field of [`TcpInfo`].
 pub(crate) fn tcp_info(fd: BorrowedFd<'_>) -> Result<TcpInfo, Errno> {
     const STATE: usize = 0;
+    const SND_MSS: usize = 16;
     const UNACKED: usize = 24;
     const SACKED: usize = 28;
     const LAST_DATA_SENT: usize = 44;
-    const SIZE: usize = LAST_DATA_SENT + 4;
+    const SND_CWND: usize = 80;
+    const SIZE: usize = SND_CWND + 4;
 
     let mut bytes = [0_u8; SIZE];
     getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, &mut bytes)?;
@@ -264,6 +283,8 @@ pub(crate) fn tcp_info(fd: BorrowedFd<'_>) -> Result<TcpInfo, Errno> {
         last_data_sent_ms: field(LAST_DATA_SENT),
         unacked: field(UNACKED),
         sacked: field(SACKED),
+        snd_mss: field(SND_MSS),
+        snd_cwnd: field(SND_CWND),
     })
 }
 

@@ -46,7 +46,7 @@ use self::health::{Look, health};
 use self::migration::queues_migrate;
 use super::acceptor::EpollAcceptor;
 use super::listener::Listener;
-use super::queue::{AcceptQueue, accept_queue};
+use super::queue::{AcceptQueue, accept_queue, has_pending};
 use super::sys;
 use crate::admission::filter::Filter;
 use crate::drain::acceptor::Acceptor;
@@ -127,7 +127,7 @@ pub struct Member {
 pub struct MemberReport {
     /// The index of the member, from 0 in the order of opening.
     pub index: usize,
-    /// The accept queue; `None` if the member is closed.
+    /// The accept queue; `None` if the member is closed, or the kernel does not report the queue.
     pub queue: Option<AcceptQueue>,
     /// Whether an acceptor serves the member.
     pub health: MemberHealth,
@@ -193,7 +193,7 @@ impl Group {
         self.untaken.pop_front()
     }
 
-    /// Returns a snapshot of each member, in the order of opening. One system call per member; no privileges.
+    /// Returns a snapshot of each member, in the order of opening. Two system calls per member; no privileges.
     ///
     /// A member is [`Stalled`](MemberHealth::Stalled) if connections were queued at the previous call and at this one,
     /// and its owner has begun no pass in between. The interval between two calls is therefore the time that an owner
@@ -443,14 +443,17 @@ impl State {
 
 impl Slot {
     fn report(&mut self, index: usize) -> MemberReport {
-        let listener = self.listener.upgrade();
-        let queue = listener.and_then(|listener| accept_queue(&*listener).ok());
-        let health = match (&queue, &self.control) {
+        let listener = self.listener.upgrade().filter(|listener| sys::is_listening(listener.as_fd()));
+        let queue = listener.as_ref().and_then(|listener| accept_queue(listener).ok());
+        let health = match (&listener, &self.control) {
             (None, _) => MemberHealth::Closed,
             (Some(_), None) => MemberHealth::Unserved,
-            (Some(queue), Some(control)) => {
-                let now =
-                    Look { pending: queue.depth, passes: control.counters().passes, state: control.state() };
+            (Some(listener), Some(control)) => {
+                let pending = match queue {
+                    Some(queue) => queue.depth,
+                    None => has_pending(listener).is_ok_and(|pending| pending).into(),
+                };
+                let now = Look { pending, passes: control.counters().passes, state: control.state() };
                 health(self.last.replace(now), now)
             }
         };

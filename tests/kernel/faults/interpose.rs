@@ -46,6 +46,7 @@ impl Plan {
 }
 
 thread_local! {
+    static BLANK_TCP_INFO: Cell<bool> = const { Cell::new(false) };
     static FROZEN: Cell<Option<libc::timespec>> = const { Cell::new(None) };
     static PLANS: Cell<[Option<Plan>; 2]> = const { Cell::new([None; 2]) };
     static COUNTS: Cell<[u64; CALLS]> = const { Cell::new([0; CALLS]) };
@@ -74,6 +75,25 @@ pub(crate) fn freeze_clock(frozen: bool) {
         // SAFETY: clock_gettime(2) writes `now`, which is live.
         assert_eq!(unsafe { clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) }, 0);
         FROZEN.set(Some(now));
+    }
+}
+
+/// Has `TCP_INFO` report to this thread what gVisor fills in: the state, and of connections the retransmission timeout,
+/// the round-trip time and the congestion window.
+pub(crate) fn blank_tcp_info(blank: bool) {
+    BLANK_TCP_INFO.set(blank);
+}
+
+/// Blanks a `struct tcp_info`.
+fn blank(info: &mut [u8]) {
+    /// `TCP_LISTEN` of the kernel's `tcp_states.h`.
+    const LISTEN: u8 = 10;
+    let is_listener = info.first() == Some(&LISTEN);
+    for (at, byte) in info.iter_mut().enumerate().skip(1) {
+        // tcpi_rto; tcpi_rtt, tcpi_rttvar, tcpi_snd_ssthresh and tcpi_snd_cwnd.
+        if is_listener || !matches!(at, 8..12 | 68..84) {
+            *byte = 0;
+        }
     }
 }
 
@@ -196,8 +216,16 @@ unsafe extern "C" fn getsockopt(
 ) -> c_int {
     match enter(Call::Getsockopt) {
         Some(plan) => fail(plan.errno),
-        // SAFETY: the caller's arguments satisfy the contract of the system call.
-        None => int(unsafe { libc::syscall(libc::SYS_getsockopt, fd, level, option, value, length) }),
+        None => {
+            // SAFETY: the caller's arguments satisfy the contract of the system call.
+            let result =
+                int(unsafe { libc::syscall(libc::SYS_getsockopt, fd, level, option, value, length) });
+            if result == 0 && (level, option) == (libc::IPPROTO_TCP, libc::TCP_INFO) && BLANK_TCP_INFO.get() {
+                // SAFETY: the kernel has written `*length` bytes to `value`.
+                blank(unsafe { std::slice::from_raw_parts_mut(value.cast(), *length as usize) });
+            }
+            result
+        }
     }
 }
 

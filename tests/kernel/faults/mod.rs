@@ -7,3 +7,4 @@ mod accept4;
 mod epoll_ctl;
 mod epoll_wait;
 mod syscall_counts;
+mod tcp_info;

@@ -71,6 +71,7 @@ impl SimStage {
     #[must_use]
     pub fn new(setup: &Setup) -> Self {
         let mut kernel = Kernel::new();
+        kernel.set_tcp_info(setup.fills_tcp_info);
         let family = if setup.reports_length { Family::Tcp4 } else { Family::Unix };
         let listeners = if setup.one_listener { 1 } else { setup.acceptors };
         let listeners = (0..listeners).map(|_| opened(kernel.listener(family, BACKLOG))).collect();

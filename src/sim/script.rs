@@ -19,6 +19,8 @@ pub struct Setup {
     pub empty_check: Option<EmptyCheck>,
     /// Whether the kernel reports the queue's length: for TCP it does, for Unix it does not.
     pub reports_length: bool,
+    /// Whether it fills in `TCP_INFO`: Linux does; on gVisor every length and age is 0.
+    pub fills_tcp_info: bool,
     /// Attempts per pass.
     pub budget: u32,
     /// The gate.
@@ -289,6 +291,7 @@ impl Setup {
             second: None,
             empty_check: None,
             reports_length: true,
+            fills_tcp_info: true,
             budget: 64,
             gate: GateMode::Open,
             own_gates: false,
@@ -332,6 +335,7 @@ impl Setup {
                 Some(EmptyCheck::QueueLength),
             ][usize::from(choice(1, 4))],
             reports_length: choice(1, 8) < 4,
+            fills_tcp_info: choice(1, 16) != 8,
             budget: 1 + number(2, 65),
             gate: match choice(3, 17) {
                 0 => GateMode::Open,

@@ -158,7 +158,7 @@ impl<R: Rules> Kernel<R> {
         let connection = self.connections.get(&id)?;
         let measured =
             connection.family != Family::Unix && matches!(connection.server_end, ServerEnd::Accepted { .. });
-        measured.then_some(connection.queue_time)
+        measured.then_some(if self.fills_tcp_info { connection.queue_time } else { 0 })
     }
 
     /// Returns the state of a connection; `None` once both ends are closed.

@@ -252,7 +252,8 @@ impl<R: Rules> Kernel<R> {
     pub fn depth(&self, fd: Fd) -> Option<u32> {
         let listener = self.listener_at(Address(self.file(fd).ok()?))?;
         let reported = listener.listening && listener.family != Family::Unix;
-        reported.then(|| u32::try_from(listener.queue.len()).unwrap_or(u32::MAX))
+        let depth = if self.fills_tcp_info { listener.queue.len() } else { 0 };
+        reported.then(|| u32::try_from(depth).unwrap_or(u32::MAX))
     }
 
     /// Returns whether peer addresses distinguish clients of this listener; those of Unix clients do not.

@@ -94,6 +94,7 @@ pub struct Kernel<R: Rules = Linux> {
     table_max: u32,
     registrations_max: usize,
     syn_cookies: bool,
+    fills_tcp_info: bool,
     /// Invariant: holds a file while a descriptor refers to it or a thread is blocked in it.
     files: BTreeMap<files::FileId, files::File>,
     next_file: u32,
@@ -123,6 +124,7 @@ impl<R: Rules> Kernel<R> {
             table_max: u32::MAX,
             registrations_max: usize::MAX,
             syn_cookies: true,
+            fills_tcp_info: true,
             files: BTreeMap::new(),
             next_file: 0,
             connections: BTreeMap::new(),
@@ -146,6 +148,12 @@ impl<R: Rules> Kernel<R> {
     /// Chooses whether a full SYN queue answers with SYN cookies (the default) or drops the SYN.
     pub fn set_syn_cookies(&mut self, on: bool) {
         self.syn_cookies = on;
+    }
+
+    /// Chooses whether `TCP_INFO` has the depth of a queue and the times of a connection (the default), or zeros, as on
+    /// gVisor.
+    pub fn set_tcp_info(&mut self, fills: bool) {
+        self.fills_tcp_info = fills;
     }
 
     /// Returns the virtual time, in nanoseconds since the kernel was created.

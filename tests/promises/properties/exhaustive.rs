@@ -1,7 +1,7 @@
 //! Every script of the environment up to a bound, the fewest acts first.
 
 use epoll_acceptor::Gate;
-use epoll_acceptor::sim::{Action, Real, Setup};
+use epoll_acceptor::sim::{Action, Policy, Real, Setup};
 use epoll_acceptor::sim::{Explored, explore};
 use epoll_acceptor::socket::Errno;
 
@@ -28,6 +28,15 @@ fn every_promise_holds_after_two_acts_anywhere() {
     let most = if thorough() { setups.len() } else { 20 };
     let acts = if thorough() { Action::all } else { decisive };
     explore_all("two acts", setups.into_iter().take(most), 2, acts);
+}
+
+/// On gVisor every queue looks empty, and every connection as if it had just arrived.
+#[test]
+fn every_promise_holds_without_tcp_info() {
+    let blank = |setup: Setup| Setup { reports_length: true, fills_tcp_info: false, ..setup };
+    explore_all("without TCP_INFO, one act", setups::in_pairs().into_iter().map(blank), 1, Action::all);
+    let delay = setups::in_pairs().into_iter().map(|setup| Setup { policy: Policy::Delay, ..blank(setup) });
+    explore_all("without TCP_INFO, with a queue delay, one act", delay, 1, Action::all);
 }
 
 /// The acts that put an acceptor to sleep and wake it.

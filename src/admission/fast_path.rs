@@ -118,7 +118,7 @@ mod tests {
     use std::task::{Context, Waker};
     use std::time::Duration;
 
-    use super::super::gate::{Gate, GateBuilder};
+    use super::super::gate::Gate;
     use super::*;
 
     fn is_frozen(gate: &Gate) -> bool {
@@ -154,15 +154,15 @@ mod tests {
 
     #[test]
     fn rules_besides_the_limit_freeze_the_word() {
-        let rules: [(fn(GateBuilder) -> GateBuilder, bool); 5] = [
-            (|gate| gate, false),
-            (|gate| gate.low_water(1), false),
-            (|gate| gate.low_water(2), true),
-            (|gate| gate.reserved(1), true),
-            (|gate| gate.handshakes(1), true),
-        ];
-        for (rule, frozen) in rules {
-            let gate = rule(Gate::builder(3)).build();
+        let gate = || Gate::builder(3);
+        for (gate, frozen) in [
+            (gate(), false),
+            (gate().low_water(1), false),
+            (gate().low_water(2), true),
+            (gate().reserved(1), true),
+            (gate().handshakes(1), true),
+        ] {
+            let gate = gate.build();
             assert_eq!(is_frozen(&gate), frozen, "{gate:?}");
         }
     }

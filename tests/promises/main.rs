@@ -5,6 +5,7 @@
 
 #[cfg(feature = "sim")]
 mod corpus;
+mod linearizable;
 #[cfg(feature = "sim")]
 mod passes;
 #[cfg(feature = "sim")]

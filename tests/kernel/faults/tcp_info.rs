@@ -1,17 +1,15 @@
 //! A kernel that fills no `TCP_INFO`, as gVisor: a depth of 0 and an age of 0 say nothing.
 
 use std::io::ErrorKind;
-use std::net::{TcpListener, TcpStream};
-use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use epoll_acceptor::socket::{accept_queue, has_pending, time_queued};
-use epoll_acceptor::{Acceptor, LevelTriggered, Pending, QueueDelay, Refusal, State, Token};
+use epoll_acceptor::{Acceptor, LevelTriggered, Pending, QueueDelay, Refusal, State};
 
 use crate::faults::interpose::{Call, Cost, Plan, blank_tcp_info, plan};
 use crate::support::{
-    AnySocket, EMPTY_CHECKS, Kind, LISTENER, LONG, Owner, TRIGGERS, accept_on, assert_all_served,
-    assert_balanced, serve, supported,
+    AnySocket, EMPTY_CHECKS, Kind, LISTENER, Owner, TRIGGERS, accept_on, assert_all_served, assert_balanced,
+    serve, supported,
 };
 
 #[test]
@@ -107,15 +105,18 @@ fn shutdown_report_without_tcp_info_does_not_say_zero() {
 #[cfg(feature = "group")]
 #[test]
 fn group_without_tcp_info_notices_a_stall() {
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::OwnedFd;
+
     use epoll_acceptor::group::{Group, MemberHealth};
 
     blank_tcp_info(true);
     let mut group = Group::builder("127.0.0.1:0".parse().unwrap()).bind(1).unwrap();
     let owner = Owner::new();
-    let acceptor = LevelTriggered::on(group.take().unwrap()).register(&owner.epoll, Token(1)).unwrap();
+    let acceptor = LevelTriggered::on(group.take().unwrap()).register(&owner.epoll, LISTENER).unwrap();
     let health = |group: &Group| group.report()[0].health;
     assert_eq!(health(&group), MemberHealth::Served);
-    let _client = TcpStream::connect_timeout(&group.local_addr(), LONG).unwrap();
+    let _client = TcpStream::connect_timeout(&group.local_addr(), crate::support::LONG).unwrap();
     crate::support::wait_until("it is queued", || has_pending(acceptor.listener()).unwrap());
     assert_eq!(health(&group), MemberHealth::Served);
     assert_eq!(health(&group), MemberHealth::Stalled);

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use crate::model::{Op, Sequential};
+use crate::linearizable::model::{Op, Sequential};
 
 /// A call, and when it began and ended.
 #[derive(Clone, Copy, Debug)]

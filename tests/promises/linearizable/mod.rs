@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 
 use epoll_acceptor::{Gate, Permit};
 
-use crate::checker::{Call, is_linearizable};
-use crate::model::{Op, Sequential};
+use crate::linearizable::checker::{Call, is_linearizable};
+use crate::linearizable::model::{Op, Sequential};
 
 /// A timeout that no passing test reaches, even on a busy machine.
 const LONG: Duration = Duration::from_secs(30);
@@ -200,7 +200,7 @@ fn round(seed: u64) -> (Sequential, Vec<Call>) {
 
 #[test]
 fn random_calls_of_many_threads_are_linearizable() {
-    let rounds = if std::env::var_os("EPOLL_ACCEPTOR_THOROUGH").is_some() { 100_000 } else { 300 };
+    let rounds = if crate::thorough() { 100_000 } else { 300 };
     let mut calls_played = 0;
     for seed in 0..rounds {
         let (gate, calls) = round(seed);

@@ -291,6 +291,15 @@ fn success_resets_the_futile_accepts() {
 }
 
 #[test]
+fn failed_arming_keeps_the_registration() {
+    let mut passes = Passes::new(Trigger::Edge, EmptyCheck::Poll, 64);
+    passes.queue.arm_fails.store(true, Ordering::Relaxed);
+    assert_eq!(passes.pass(1), "arm alarm");
+    assert_eq!(passes.acceptor.state(), State::Exhausted);
+    assert_eq!(passes.end(), "remove", "P13");
+}
+
+#[test]
 fn backoff_doubles_until_a_success() {
     let mut passes = polling();
     for _ in 0..2 {

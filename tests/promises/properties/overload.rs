@@ -162,6 +162,9 @@ fn slow_service_is_overload_too() {
         policy.admit(&queued(Some(Duration::from_millis(queue_time))).info(), &mut ()).is_ok()
     });
     assert_eq!(admitted, [true, false], "1.8 times the target, and more");
+    assert!(admits(45, 1), "in time: the overload is over");
+    assert!(admits(46, 2));
+    assert!(!admits(50, 2), "an interval later");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use super::backend::{Backend, Peek};
 use super::core::{AcceptCore, PassEnd};
 use super::counters::Counters;
 use super::pass::Pass;
-use super::phase::{BlockReason, Closed, Phase};
+use super::phase::{BlockReason, Blocked, Closed, Phase};
 use super::trigger::EmptyCheck;
 use crate::admission::filter::Filter;
 use crate::admission::refusal::{Cause, Refusal, Rejection};
@@ -80,6 +80,8 @@ pub(super) struct Ending {
     serves: bool,
     refusal: Refusal,
     intake: Intake,
+    /// The queue was empty when the intake was about to be closed.
+    began_empty: bool,
     pub(super) deadline: Duration,
     before: Counters,
     /// When the queue was first seen empty with nothing taken since, and how much had been taken by then.
@@ -113,11 +115,14 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
         let Some(ShutdownCommand { serves, refusal, within }) = self.shared.take_shutdown() else { return };
         let now = self.now();
         let deadline = now.saturating_add(within);
+        let began_empty = self.backend.peek() == Peek::Empty;
         let intake = self.backend.close_intake();
         // Pending connections must not be reset because descriptors run out, if one is available now.
         let _ = self.backend.make_reserve();
         let before = self.shared.read();
-        self.ending = Some(Ending { serves, refusal, intake, deadline, before, quiet: None, check_at: now });
+        let (quiet, check_at) = (None, now);
+        self.ending =
+            Some(Ending { serves, refusal, intake, began_empty, deadline, before, quiet, check_at });
         if matches!(self.phase, Phase::Blocked { .. }) && self.refuses_pending() {
             self.listen();
         }
@@ -141,7 +146,11 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
             // Nothing can arrive; or anything can, and waiting does not change that.
             Intake::Closed | Intake::Open => Duration::ZERO,
         };
-        let empty = matches!(self.backend.peek(), Peek::Empty | Peek::Closed);
+        // A Unix listener that is shut down looks as if it had a queue, and only an accept tells, for which there is no
+        // permit. What arrived in the moment before its intake was closed is refused.
+        let is_full = matches!(self.phase, Phase::Blocked { on: Blocked::Full, .. });
+        let closed_empty = ending.began_empty && ending.intake == Intake::Closed && is_full;
+        let empty = closed_empty || matches!(self.backend.peek(), Peek::Empty | Peek::Closed);
         let Some(ending) = &mut self.ending else { return };
         ending.quiet = match ending.quiet {
             _ if !empty => None,

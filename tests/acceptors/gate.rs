@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use epoll_acceptor::filter::Reservation;
-use epoll_acceptor::{Acceptor, Filter, Gate, State, Trigger};
+use epoll_acceptor::{Acceptor, Filter, Gate, Pending, Refusal, State, Trigger};
 use socket2::Socket;
 
 use crate::support::{
@@ -451,5 +451,43 @@ fn waiter_that_left_is_neither_woken_nor_kept() {
         drop(permit);
         assert_eq!((owner.wait(SHORT), other.wait(SHORT)), (0, 0));
         client.assert_pending();
+    }
+}
+
+/// A full acceptor cannot accept to find out that its queue is empty, and a Unix listener that is shut down is readable
+/// forever. Its shutdown ends at once, not at the deadline.
+#[test]
+fn full_acceptor_without_queue_shuts_down_at_once() {
+    for kind in [Kind::Tcp4, Kind::UnixStream, Kind::UnixSeqpacket] {
+        for trigger in TRIGGERS {
+            for taken_elsewhere in [false, true] {
+                let (listener, endpoint) = kind.listen();
+                let elsewhere = listener.try_clone().unwrap();
+                let gate = Gate::new(1);
+                let mut owner = Owner::new();
+                let builder = trigger.on(AnySocket(listener)).gate(&gate).handshake_grace(Duration::ZERO);
+                let mut acceptor = builder.register(&owner.epoll, LISTENER).unwrap();
+                let _client = endpoint.connect();
+                let _kept = owner.take(&mut acceptor, 1);
+                let control = acceptor.control();
+                if taken_elsewhere {
+                    let _second = endpoint.connect();
+                    owner.until(
+                        "full",
+                        || _ = acceptor.drain(drop).unwrap(),
+                        || control.state() == State::Full,
+                    );
+                    drop(elsewhere.accept().unwrap());
+                }
+                control.shutdown_gracefully(Pending::Serve(Refusal::Reset), 2 * LONG);
+                owner.until(
+                    "the shutdown ends",
+                    || _ = acceptor.drain(drop).unwrap(),
+                    || control.state() == State::Stopped,
+                );
+                let report = control.shutdown_report().unwrap();
+                assert_eq!((report.served, report.refused, report.abandoned), (0, 0, Some(0)), "{kind:?}");
+            }
+        }
     }
 }

@@ -395,14 +395,18 @@ impl Shared {
 }
 
 impl State {
-    /// Steers new connections away from a member. Returns `false` if no other member remains.
+    /// Steers new connections away from a member. Returns `false` if no other member is known to be open: one that was
+    /// released may be closed.
     fn mark_leaving(&mut self, index: usize) -> bool {
         self.slots[index].leaving = true;
-        let others = self.order.iter().any(|other| !self.slots[*other].leaving);
-        if others {
+        let mut others =
+            self.order.iter().map(|other| &self.slots[*other]).filter(|slot| !slot.leaving).peekable();
+        let any = others.peek().is_some();
+        let open = others.any(|slot| slot.listener.strong_count() > 0);
+        if any {
             self.update_steering();
         }
-        others
+        open
     }
 
     /// Updates the kernel's order after a member was closed, and wakes the other members.

@@ -11,7 +11,7 @@ use epoll_acceptor::group::{Group, LeaveOutcome, MemberHealth, Steering};
 use epoll_acceptor::{Acceptor, Pending, Refusal};
 
 use crate::group::support::{
-    LONG, Worker, connect_many, retransmissions, serve, serve_all, served_group, served_group_by,
+    LONG, Worker, connect_many, local, retransmissions, serve, serve_all, served_group, served_group_by,
 };
 
 const MIGRATE: &str = "/proc/sys/net/ipv4/tcp_migrate_req";
@@ -209,5 +209,23 @@ fn migrated_queue_is_served_by_the_others() {
         leaving.serve_to_the_end();
         assert_eq!(leaving.acceptor.shutdown_report().unwrap().refused, 10);
         drop(clients);
+    }
+}
+
+/// A member that was released from its group may be closed: a queue must not migrate because of it.
+#[test]
+fn released_member_takes_no_queue() {
+    if done_where_queues_migrate("group::leaving::released_member_takes_no_queue") {
+        return;
+    }
+    let mut group = Group::builder(local("127.0.0.1:0")).bind(2).unwrap();
+    drop(group.take().unwrap().into_listener());
+    let worker = Worker::on(group.take().unwrap());
+    let clients = connect_many(group.local_addr(), 5);
+    let mut leaving =
+        leave(worker, Pending::Serve(Refusal::Reset)).expect("no other member is known to be open");
+    assert_eq!(leaving.serve_to_the_end(), 5);
+    for mut client in clients {
+        client.read_exact(&mut [0]).unwrap();
     }
 }

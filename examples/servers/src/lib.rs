@@ -1,11 +1,14 @@
-//! What the servers share: their command line, and where their listener comes from.
+//! What the servers share: their command line, where their listener comes from, and a connection for loops that must not
+//! block.
+
+pub mod exchange;
 
 use std::error::Error;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
-use epoll_acceptor::{Pending, Refusal, handover};
+use epoll_acceptor::{Pending, Refusal, Trigger, handover};
 use lexopt::prelude::*;
 
 /// The options of a server.
@@ -13,6 +16,10 @@ use lexopt::prelude::*;
 pub struct Options {
     /// Where it listens.
     pub listen: SocketAddr,
+    /// Where it serves its metrics.
+    pub metrics: SocketAddr,
+    /// How its listener is registered.
+    pub trigger: Trigger,
     /// The most connections at once.
     pub limit: u32,
     /// The most TLS handshakes at once.
@@ -32,8 +39,11 @@ pub const WITHIN: Duration = Duration::from_secs(5);
 ///
 /// For an unknown option, or a wrong value.
 pub fn options() -> Result<Options, Box<dyn Error>> {
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let mut options = Options {
-        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        listen: any,
+        metrics: any,
+        trigger: Trigger::Level,
         limit: 10_000,
         handshakes: 200,
         handshake_timeout: Duration::from_secs(10),
@@ -43,6 +53,8 @@ pub fn options() -> Result<Options, Box<dyn Error>> {
     while let Some(argument) = arguments.next()? {
         match argument {
             Long("listen") => options.listen = arguments.value()?.parse()?,
+            Long("metrics") => options.metrics = arguments.value()?.parse()?,
+            Long("trigger") => options.trigger = arguments.value()?.parse()?,
             Long("limit") => options.limit = arguments.value()?.parse()?,
             Long("handshakes") => options.handshakes = arguments.value()?.parse()?,
             Long("handshake-ms") => {
@@ -63,14 +75,23 @@ pub fn options() -> Result<Options, Box<dyn Error>> {
 ///
 /// If the address cannot be bound, or what was passed is not one TCP listener.
 pub fn listener(options: &Options) -> io::Result<(TcpListener, Pending)> {
+    let mut inherited = inherited()?;
+    match (inherited.pop(), inherited.len()) {
+        (None, _) => Ok((TcpListener::bind(options.listen)?, Pending::Serve(Refusal::Close))),
+        (Some(listener), 0) => Ok((listener, Pending::Keep)),
+        _ => Err(io::Error::other("several listeners were passed; this server accepts from one")),
+    }
+}
+
+/// Returns the listeners that a service manager passed.
+///
+/// # Errors
+///
+/// If what was passed is not a TCP listener.
+pub fn inherited() -> io::Result<Vec<TcpListener>> {
     #[allow(unsafe_code, reason = "descriptors by number")]
     // SAFETY: called once, at the beginning; nothing else here takes descriptors that it has not opened.
     let mut inherited = unsafe { handover::from_env() }?;
-    if inherited.len() > 1 {
-        return Err(io::Error::other("several listeners were passed; this server accepts from one"));
-    }
-    let Some(name) = inherited.names().next().map(str::to_owned) else {
-        return Ok((TcpListener::bind(options.listen)?, Pending::Serve(Refusal::Close)));
-    };
-    Ok((inherited.take_tcp(&name)?, Pending::Keep))
+    let names: Vec<_> = inherited.names().map(str::to_owned).collect();
+    names.iter().map(|name| inherited.take_tcp(name)).collect()
 }

@@ -8,7 +8,7 @@
 use std::error::Error;
 
 use axum::{Router, routing::get};
-use epoll_acceptor::{Gate, LevelTriggered, Refusal, WhenFull};
+use epoll_acceptor::{Gate, Refusal, WhenFull};
 use servers::{WITHIN, listener, options};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -20,7 +20,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let options = options()?;
     let gate = Gate::builder(options.limit).when_full(WhenFull::Shed(Refusal::message(BUSY))).build();
     let (listener, pending) = listener(&options)?;
-    let acceptor = LevelTriggered::on(listener).backlog(4_096).gate(&gate).build_tokio()?;
+    let acceptor = options.trigger.on(listener).backlog(4_096).gate(&gate).build_tokio()?;
     let (control, mut terminate) = (acceptor.control(), signal(SignalKind::terminate())?);
     println!("listening on {}", acceptor.listener().local_addr()?);
     let signal = async move {

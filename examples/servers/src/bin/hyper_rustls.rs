@@ -8,10 +8,12 @@
 
 use std::convert::Infallible;
 use std::error::Error;
-use std::sync::Arc;
+use std::future::ready;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use epoll_acceptor::{Connection, Gate, LevelTriggered, PeerLimit, Permit};
+use epoll_acceptor::acceptor::GracefulConnection;
+use epoll_acceptor::{Gate, PeerLimit, Permit};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
@@ -22,7 +24,7 @@ use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use servers::{WITHIN, listener, options};
 use tokio::net::TcpStream;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
@@ -37,24 +39,27 @@ struct Server {
 impl Server {
     async fn serve<F>(
         self,
-        connection: Connection<TcpStream, Permit<F>>,
+        connection: GracefulConnection<TcpStream, Permit<F>>,
         watcher: Watcher,
     ) -> Result<(), Box<dyn Error + Send + Sync>> {
+        let (connection, silent) = connection.into_parts();
         // The permit is dropped after the stream, on every way out.
         let (stream, permit) = connection.into_parts();
         let stream = timeout(self.handshake_timeout, self.tls.accept(stream)).await??;
         // The next handshake may begin; the connection still counts against the limit.
         permit.handshake_done();
+        // The end of the service waits for the first request, which comes after the handshake.
+        let silent = Mutex::new(silent);
+        let hello = service_fn(move |_: Request<Incoming>| {
+            drop(silent.lock().expect("never held in a panic").take());
+            ready(Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("hello\n"))))
+        });
         let http = auto::Builder::new(TokioExecutor::new());
-        let connection = http.serve_connection(TokioIo::new(stream), service_fn(hello)).into_owned();
+        let connection = http.serve_connection(TokioIo::new(stream), hello).into_owned();
         let served = watcher.watch(connection).await;
         drop(permit);
         served
     }
-}
-
-async fn hello(_: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
-    Ok(Response::new(Full::from("hello\n")))
 }
 
 /// A certificate of its own, for `localhost`.
@@ -72,24 +77,22 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let options = options()?;
     let gate = Gate::builder(options.limit).handshakes(options.handshakes).build();
     let (listener, pending) = listener(&options)?;
-    let builder = LevelTriggered::on(listener).backlog(4_096).gate(&gate);
+    let builder = options.trigger.on(listener).backlog(4_096).gate(&gate);
     let mut acceptor = builder.filter(options.per_peer.map(PeerLimit::new)).build_tokio()?;
-    let (control, mut terminate) = (acceptor.control(), signal(SignalKind::terminate())?);
+    let mut terminate = signal(SignalKind::terminate())?;
     println!("listening on {}", acceptor.listener().local_addr()?);
-    tokio::spawn(async move {
-        terminate.recv().await;
-        control.shutdown_gracefully(pending, WITHIN);
-    });
+    let signal = async move {
+        let _ = terminate.recv().await;
+    };
+    let ended = tokio::spawn(acceptor.end_on(signal, pending, WITHIN));
     let server = Server { tls: tls()?, handshake_timeout: options.handshake_timeout };
     let graceful = GracefulShutdown::new();
-    while let Some(connection) = acceptor.accept().await? {
+    while let Some(connection) = acceptor.accept_graceful().await? {
         tokio::spawn(server.clone().serve(connection, graceful.watcher()));
     }
-    // What was pending is accepted; each finishes its handshake before the connections that are idle are closed.
-    while gate.handshakes_in_use() > 0 {
-        sleep(Duration::from_millis(10)).await;
-    }
+    // What was pending is accepted, and its first requests are read, before the connections that are idle are closed.
+    ended.await?;
     let _ = timeout(WITHIN, graceful.shutdown()).await;
-    println!("{:?}", acceptor.shutdown_report());
+    println!("{}, {:?}", acceptor.counters(), acceptor.shutdown_report());
     Ok(())
 }

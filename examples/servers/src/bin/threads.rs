@@ -10,7 +10,7 @@ use std::net::TcpStream;
 use std::thread;
 use std::time::Duration;
 
-use epoll_acceptor::{Connection, Gate, LevelTriggered};
+use epoll_acceptor::{Connection, Gate};
 use servers::{WITHIN, listener, options};
 use signal_hook::consts::SIGTERM;
 use signal_hook::iterator::Signals;
@@ -40,7 +40,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let options = options()?;
     let gate = Gate::new(options.limit);
     let (listener, pending) = listener(&options)?;
-    let mut acceptor = LevelTriggered::on(listener).backlog(4_096).gate(&gate).build_blocking()?;
+    let mut acceptor = options.trigger.on(listener).backlog(4_096).gate(&gate).build_blocking()?;
     let (control, mut signals) = (acceptor.control(), Signals::new([SIGTERM])?);
     println!("listening on {}", acceptor.listener().local_addr()?);
     thread::spawn(move || {
@@ -52,7 +52,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         // Without a thread the connection is closed, and its permit released.
         let _ = thread::Builder::new().spawn(move || serve(connection));
     }
-    println!("{:?}", acceptor.shutdown_report());
+    println!("{}, {:?}", acceptor.counters(), acceptor.shutdown_report());
     drop(acceptor);
     let _ = gate.wait_idle(Some(2 * PATIENCE));
     Ok(())

@@ -6,7 +6,7 @@
 
 use std::error::Error;
 
-use epoll_acceptor::{Gate, LevelTriggered};
+use epoll_acceptor::Gate;
 use servers::{WITHIN, listener, options};
 use tokio::signal::unix::{SignalKind, signal};
 use tonic::transport::Server;
@@ -16,7 +16,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let options = options()?;
     let gate = Gate::new(options.limit);
     let (listener, pending) = listener(&options)?;
-    let acceptor = LevelTriggered::on(listener).backlog(4_096).gate(&gate).build_tokio()?;
+    let acceptor = options.trigger.on(listener).backlog(4_096).gate(&gate).build_tokio()?;
     let (control, mut terminate) = (acceptor.control(), signal(SignalKind::terminate())?);
     println!("listening on {}", acceptor.listener().local_addr()?);
     let signal = async move {
@@ -25,6 +25,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let ended = acceptor.end_on(signal, pending, WITHIN);
     let (_reporter, health) = tonic_health::server::health_reporter();
     Server::builder().add_service(health).serve_with_incoming_shutdown(acceptor, ended).await?;
-    println!("{:?}", control.shutdown_report());
+    println!("{}, {:?}", control.counters(), control.shutdown_report());
     Ok(())
 }

@@ -1,11 +1,12 @@
 //! Listeners and streams of TCP or Unix, decided at run time.
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 
 use super::listener::Listener;
+use super::peer::PeerAddr;
 use super::sys::options;
 
 /// A listener of TCP or Unix, for servers where the configuration decides.
@@ -50,6 +51,18 @@ impl Listener for AnyListener {
 }
 
 impl AnyStream {
+    /// Returns the address of the peer. [`Connection::peer`](crate::Connection::peer) knows it after a reset, too.
+    ///
+    /// # Errors
+    ///
+    /// `ENOTCONN` if the connection was reset.
+    pub fn peer_addr(&self) -> io::Result<PeerAddr> {
+        match self {
+            Self::Tcp(stream) => stream.peer_addr().map(of_ip),
+            Self::Unix(stream) => stream.peer_addr().map(PeerAddr::Unix),
+        }
+    }
+
     /// Moves the socket into or out of non-blocking mode. Accepted streams are non-blocking.
     ///
     /// # Errors
@@ -109,8 +122,45 @@ impl From<UnixListener> for AnyListener {
     }
 }
 
+fn of_ip(address: SocketAddr) -> PeerAddr {
+    match address {
+        SocketAddr::V4(address) => PeerAddr::V4(address),
+        SocketAddr::V6(address) => PeerAddr::V6(address),
+    }
+}
+
 macro_rules! either {
     ($type:ident) => {
+        impl $type {
+            /// Returns the address of the socket itself, in the type of a peer's.
+            ///
+            /// ```
+            /// use std::net::{TcpListener, TcpStream};
+            /// use epoll_acceptor::socket::{AnyListener, AnyStream};
+            /// use std::os::fd::OwnedFd;
+            ///
+            /// # fn main() -> std::io::Result<()> {
+            /// let listener = AnyListener::from(TcpListener::bind("127.0.0.1:0")?);
+            /// let address = listener.local_addr()?.socket_addr().expect("an address of TCP");
+            ///
+            /// let stream = AnyStream::from(OwnedFd::from(TcpStream::connect(address)?));
+            /// assert_eq!(stream.peer_addr()?.socket_addr(), Some(address));
+            /// assert_ne!(stream.local_addr()?.socket_addr(), Some(address));
+            /// # Ok(())
+            /// # }
+            /// ```
+            ///
+            /// # Errors
+            ///
+            /// Those of getsockname(2).
+            pub fn local_addr(&self) -> io::Result<PeerAddr> {
+                match self {
+                    Self::Tcp(socket) => socket.local_addr().map(of_ip),
+                    Self::Unix(socket) => socket.local_addr().map(PeerAddr::Unix),
+                }
+            }
+        }
+
         impl AsFd for $type {
             fn as_fd(&self) -> BorrowedFd<'_> {
                 match self {

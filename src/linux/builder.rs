@@ -176,10 +176,24 @@ impl<L: Listener> Builder<L> {
 }
 
 impl<L: Listener, F: Filter> Builder<L, F, NoGate> {
-    /// Limits the connections in service by `gate`, together with everything else that uses it.
-    pub fn gate(self, gate: &Gate) -> Builder<L, F, Gate> {
+    /// Limits the connections in service by `gate`, together with everything else that uses it. An `Option` serves where
+    /// the configuration decides.
+    ///
+    /// ```
+    /// use std::net::TcpListener;
+    /// use epoll_acceptor::{Epoll, Gate, LevelTriggered, Token};
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let limit: Option<u32> = None; // of the command line
+    /// let gate = limit.map(Gate::new);
+    /// let builder = LevelTriggered::on(TcpListener::bind("127.0.0.1:0")?).gate(&gate);
+    /// let acceptor = builder.register(&Epoll::new()?, Token(0))?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn gate<'a>(self, gate: impl Into<Option<&'a Gate>>) -> Builder<L, F, Option<Gate>> {
         let Self { listener, filter, gate: NoGate, backlog, config } = self;
-        Builder { listener, filter, gate: gate.clone(), backlog, config }
+        Builder { listener, filter, gate: gate.into().cloned(), backlog, config }
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use epoll_acceptor::filter::Reservation;
 use epoll_acceptor::socket::{AnyListener, AnyStream, Listener};
-use epoll_acceptor::{Acceptor, Connection, Filter, Gate, LevelTriggered, Trigger};
+use epoll_acceptor::{Acceptor, Connection, Filter, Gate, LevelTriggered, State, Trigger};
 
 use crate::support::{
     AnySocket, Client, HELLO, Kind, LISTENER, LONG, Owner, Read, TRIGGERS, assert_all_served, serve,
@@ -267,11 +267,15 @@ fn any_stream_reads_and_writes_over_tcp_and_unix() {
             };
             let gate = Gate::new(1);
             let mut owner = Owner::new();
+            let address = listener.local_addr().unwrap();
             let mut acceptor = trigger.on(listener).gate(&gate).register(&owner.epoll, LISTENER).unwrap();
             let client = endpoint.connect();
             (&client.0).write_all(b"question").unwrap();
             let mut connection = owner.take(&mut acceptor, 1).remove(0);
             assert_eq!(matches!(*connection, AnyStream::Unix(_)), kind.is_unix());
+            let (local, peer) = (connection.local_addr().unwrap(), connection.peer_addr().unwrap());
+            assert_eq!(format!("{local:?}"), format!("{address:?}"));
+            assert_eq!(peer.socket_addr(), client.0.local_addr().unwrap().as_socket());
             client.assert_served();
             let mut received = [0; 8];
             wait_until("the question", || connection.read_exact(&mut received).is_ok());
@@ -284,6 +288,21 @@ fn any_stream_reads_and_writes_over_tcp_and_unix() {
             (&client.0).read_to_string(&mut answer).unwrap();
             assert_eq!(answer, "answer");
         }
+    }
+}
+
+#[test]
+fn gate_of_an_option_limits_if_there_is_one() {
+    let gate = Gate::new(1);
+    for (gate, served) in [(Some(&gate), 1), (None, 2)] {
+        let (socket, endpoint) = Kind::Tcp4.listen();
+        let mut owner = Owner::new();
+        let builder = LevelTriggered::on(std::net::TcpListener::from(socket)).gate(gate);
+        let mut acceptor = builder.register(&owner.epoll, LISTENER).unwrap();
+        let _clients = endpoint.connect_many(2);
+        let _connections = owner.take(&mut acceptor, served);
+        assert_eq!(acceptor.ready().count(), 0);
+        assert_eq!(acceptor.state() == State::Full, gate.is_some());
     }
 }
 

@@ -54,8 +54,8 @@ impl List {
         let owners = Owners::of(&inodes);
         let rows: Vec<Row<'_>> = listeners.iter().map(|listener| row(listener, &owners)).collect();
         if self.json {
-            let all = json!({ "listeners": rows, "processes_hidden": owners.hidden });
-            print_ignoring_epipe(&format!("{all:#}\n"))?;
+            let all = json!({ "schema": 1, "listeners": rows, "processes_hidden": owners.hidden });
+            print_ignoring_epipe(&format!("{all}\n"))?;
         } else {
             print_ignoring_epipe(&format!("{}\n", table(&rows).trim_fmt()))?;
             print_hidden_owners(&rows, &owners);

@@ -192,8 +192,25 @@ impl Server {
 
     /// Runs `acceptq doctor` on the server. Returns its exit status.
     pub(crate) fn doctor(&self) -> io::Result<Option<i32>> {
-        let mut command = Command::new(env::current_exe()?);
-        Ok(command.args(["doctor", &self.port.to_string()]).status()?.code())
+        Ok(self.start_doctor()?.wait()?.code())
+    }
+
+    /// Likewise, while clients connect, each when the one before has disconnected.
+    pub(crate) fn doctor_under_load(&mut self) -> io::Result<Option<i32>> {
+        let mut doctor = self.start_doctor()?;
+        loop {
+            let (client, _) = self.request(b"hello\n", Duration::from_millis(500))?;
+            // Longer than the interval between two samples of the doctor.
+            thread::sleep(Duration::from_millis(100));
+            drop(client);
+            if let Some(status) = doctor.try_wait()? {
+                return Ok(status.code());
+            }
+        }
+    }
+
+    fn start_doctor(&self) -> io::Result<Child> {
+        Command::new(env::current_exe()?).args(["doctor", &self.port.to_string()]).spawn()
     }
 }
 

@@ -2,39 +2,28 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::rc::Rc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::facts::{Facts, Owner, RegistrationFacts, Sample};
+use super::inspection::{Inspection, Process};
 use super::queue::{Queue, Queues};
 use super::thread_sampler::{self, ThreadSampler};
-use crate::probe::owners::{self, FdTable};
+use super::workers;
+use crate::probe::calls::{CallCounter, CallRates};
+use crate::probe::owners::FdTable;
 use crate::probe::{
-    Activity, Address, Connection, Counters, Diag, Holder, Listener, Owners, Registration, Target, Trigger,
+    Address, Connection, Counters, Diag, Holder, Listener, Owners, Registration, Targets, Trigger,
 };
 
 /// Snapshots per period, after the first one.
 const SNAPSHOTS: u32 = 20;
-
-/// The observations of one listener: the facts for the diagnosis, and details for the report.
-#[derive(Debug)]
-pub(crate) struct Inspection {
-    /// In the last snapshot.
-    pub(crate) listener: Listener,
-    pub(crate) facts: Facts,
-    pub(crate) holders: Vec<Holder>,
-    pub(crate) registrations: Vec<Registration>,
-    pub(crate) table: Option<(i32, FdTable)>,
-    /// The queued connections, oldest first. `None` for Unix sockets.
-    pub(crate) waiting: Option<Rc<[Connection]>>,
-    /// Connections in CLOSE_WAIT with inode 0. `None` for Unix sockets.
-    pub(crate) close_wait_unowned: Option<usize>,
-    /// Queued connections that the client has closed or reset.
-    pub(crate) dead: Option<usize>,
-    /// The queued connections are those of all listeners on this address.
-    pub(crate) shared: bool,
-}
+/// After this snapshot the system calls of suspicious threads are counted.
+const COUNT_CALLS_AFTER: u32 = 10;
+/// The maximum number of threads whose system calls are counted, for each listener.
+const COUNTED_THREADS: usize = 4;
+/// Up to this many connections are listed in every snapshot, not only in the first and the last one.
+const LISTED_OFTEN: usize = 500;
 
 /// The observations of all listeners of a target.
 #[derive(Debug)]
@@ -59,19 +48,21 @@ pub(crate) struct QueueSnapshot {
     /// On the same port, but not selected.
     pub(crate) others: Vec<Listener>,
     pub(crate) connections: Option<Vec<Connection>>,
+    /// The accepted Unix sockets, in the first and in the last snapshot.
+    pub(crate) accepted_unix: Vec<Listener>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum When {
     First,
-    Between,
+    Between { lists: bool },
     Last,
 }
 
-/// Samples the listeners of a target for a period. Without listeners the result is empty.
-pub(crate) fn collect(diag: &Diag, target: &Target, time: Duration) -> io::Result<Collected> {
+/// Samples the listeners of the targets for a period. Without listeners the result is empty.
+pub(crate) fn collect(diag: &Diag, targets: &Targets, time: Duration) -> io::Result<Collected> {
     let counters = Counters::now();
-    let mut snapshots = vec![snapshot(diag, target, When::First)?];
+    let mut snapshots = vec![snapshot(diag, targets, When::First)?];
     let inodes: HashSet<u64> = snapshots[0].listeners.iter().map(|listener| listener.inode).collect();
     let before = Owners::of(&inodes);
     let mut samplers: Vec<ThreadSampler> = snapshots[0]
@@ -79,6 +70,8 @@ pub(crate) fn collect(diag: &Diag, target: &Target, time: Duration) -> io::Resul
         .iter()
         .map(|listener| ThreadSampler::new(before.holders(listener.inode)))
         .collect();
+    let lists = snapshots[0].connections.as_ref().is_some_and(|all| all.len() <= LISTED_OFTEN);
+    let mut counters_of: Vec<Vec<CallCounter>> = Vec::new();
     let began = Instant::now();
     for number in 1..=SNAPSHOTS {
         if snapshots[0].listeners.is_empty() {
@@ -87,22 +80,30 @@ pub(crate) fn collect(diag: &Diag, target: &Target, time: Duration) -> io::Resul
         thread::sleep((time * number / SNAPSHOTS).saturating_sub(began.elapsed()));
         let threads = thread_sampler::threads(&samplers);
         samplers.iter_mut().for_each(|one| one.before(&threads));
-        snapshots.push(snapshot(diag, target, if number == SNAPSHOTS { When::Last } else { When::Between })?);
+        let when = if number == SNAPSHOTS { When::Last } else { When::Between { lists } };
+        snapshots.push(snapshot(diag, targets, when)?);
         let threads = thread_sampler::threads(&samplers);
         samplers.iter_mut().for_each(|one| one.after(&threads));
+        if number == COUNT_CALLS_AFTER {
+            counters_of = count_calls(&snapshots, &samplers);
+        }
     }
+    let calls: Vec<Option<CallRates>> = counters_of.into_iter().map(most_waits).collect();
     let elapsed = began.elapsed();
     let after = Owners::of(&inodes);
-    let observations = Observations::new(diag, &snapshots, [&before, &after], elapsed)?;
-    let all = snapshots[0].listeners.iter().zip(&samplers);
-    let mut inspections: Vec<Inspection> =
-        all.filter_map(|(listener, sampler)| observations.inspection(listener, sampler)).collect();
-    let closed = snapshots[0].listeners.len() - inspections.len();
-    mark_siblings(&mut inspections);
     let overflows_meanwhile = Counters::now()
         .listen_overflows
         .zip(counters.listen_overflows)
         .map(|(now, then)| now.saturating_sub(then));
+    let observations = Observations::new(&snapshots, [&before, &after], elapsed, overflows_meanwhile);
+    let all = snapshots[0].listeners.iter().zip(&samplers).enumerate();
+    let mut inspections: Vec<Inspection> = all
+        .filter_map(|(number, (listener, sampler))| {
+            observations.inspection(listener, sampler, calls.get(number).copied().flatten())
+        })
+        .collect();
+    let closed = snapshots[0].listeners.len() - inspections.len();
+    mark_siblings(&mut inspections);
     Ok(Collected {
         inspections,
         counters,
@@ -116,18 +117,35 @@ pub(crate) fn collect(diag: &Diag, target: &Target, time: Duration) -> io::Resul
 
 /// Takes a snapshot. The first and the last one list the connections too, in an order in which a connection
 /// that arrives in between can hide an accept but not fake one.
-fn snapshot(diag: &Diag, target: &Target, when: When) -> io::Result<QueueSnapshot> {
-    let connections = || target.port().map(|port| Connection::of_port(diag, port)).transpose();
+fn snapshot(diag: &Diag, targets: &Targets, when: When) -> io::Result<QueueSnapshot> {
+    let is_end = matches!(when, When::First | When::Last);
+    let connections = || targets.connections(diag, is_end);
     let early = if when == When::Last { connections()? } else { None };
-    let (listeners, others) = target.listeners(diag)?;
-    let late = if when == When::First { connections()? } else { None };
-    Ok(QueueSnapshot { listeners, others, connections: early.or(late) })
+    let (listeners, others) = targets.listeners(diag)?;
+    let late =
+        if matches!(when, When::First | When::Between { lists: true }) { connections()? } else { None };
+    let is_unix = listeners.iter().any(|listener| listener.kind.is_unix());
+    let accepted_unix = if is_end && is_unix { Listener::accepted_unix(diag)? } else { Vec::new() };
+    Ok(QueueSnapshot { listeners, others, connections: early.or(late), accepted_unix })
 }
 
-/// Lists the accepted Unix sockets, which have the address of their listener.
-fn established(diag: &Diag, snapshots: &[QueueSnapshot]) -> io::Result<Vec<(Address, u64)>> {
-    let is_unix = snapshots[0].listeners.iter().any(|listener| listener.kind.is_unix());
-    if is_unix { Listener::accepted_unix(diag) } else { Ok(Vec::new()) }
+/// Starts to count the system calls of the threads that keep running although connections are queued.
+fn count_calls(snapshots: &[QueueSnapshot], samplers: &[ThreadSampler]) -> Vec<Vec<CallCounter>> {
+    let waits = |first: &Listener| {
+        let mut queued = snapshots.iter().filter_map(|snapshot| snapshot.find(first));
+        queued.all(|listener| listener.queued > 0)
+    };
+    let count = |(listener, sampler): (&Listener, &ThreadSampler)| {
+        let suspects = if waits(listener) { sampler.running() } else { Vec::new() };
+        suspects.into_iter().take(COUNTED_THREADS).filter_map(|thread| CallCounter::of(thread).ok()).collect()
+    };
+    snapshots[0].listeners.iter().zip(samplers).map(count).collect()
+}
+
+/// Returns the rates of the thread whose waits return most often.
+fn most_waits(counters: Vec<CallCounter>) -> Option<CallRates> {
+    let rates = counters.into_iter().filter_map(|mut counter| counter.rates().ok());
+    rates.max_by(|one, other| (one.waits - one.sleeps).total_cmp(&(other.waits - other.sleeps)))
 }
 
 /// The samples of all listeners.
@@ -139,37 +157,31 @@ struct Observations<'a> {
     tables: HashMap<i32, FdTable>,
     system_files: Option<FdTable>,
     elapsed: Duration,
-    established: Vec<(Address, u64)>,
+    overflows: Option<u64>,
 }
 
 impl<'a> Observations<'a> {
     fn new(
-        diag: &Diag,
         snapshots: &'a [QueueSnapshot],
         scans: [&'a Owners; 2],
         elapsed: Duration,
-    ) -> io::Result<Self> {
+        overflows: Option<u64>,
+    ) -> Self {
         let holders = snapshots[0].listeners.iter().flat_map(|listener| scans[1].holders(listener.inode));
         let pids: HashSet<i32> = holders.map(|holder| holder.pid).collect();
         let tables = pids.into_iter().filter_map(|pid| Some((pid, FdTable::of(pid)?))).collect();
-        let (system_files, established) = (FdTable::system_wide(), established(diag, snapshots)?);
-        Ok(Self {
-            snapshots,
-            queues: Queues::of(snapshots),
-            scans,
-            tables,
-            system_files,
-            elapsed,
-            established,
-        })
+        let system_files = FdTable::system_wide();
+        Self { snapshots, queues: Queues::of(snapshots), scans, tables, system_files, elapsed, overflows }
     }
 
     /// Evaluates one listener. Returns `None` if it closed during the period.
-    fn inspection(&self, first: &Listener, sampler: &ThreadSampler) -> Option<Inspection> {
-        let find = |snapshot: &'a QueueSnapshot| {
-            snapshot.listeners.iter().find(|other| other.cookie == first.cookie)
-        };
-        let seen: Vec<&Listener> = self.snapshots.iter().map_while(find).collect();
+    fn inspection(
+        &self,
+        first: &Listener,
+        sampler: &ThreadSampler,
+        calls: Option<CallRates>,
+    ) -> Option<Inspection> {
+        let seen: Vec<&Listener> = self.snapshots.iter().map_while(|snapshot| snapshot.find(first)).collect();
         if seen.len() < self.snapshots.len() {
             return None;
         }
@@ -179,25 +191,44 @@ impl<'a> Observations<'a> {
         let samples = seen.iter().skip(1).zip(sampler.asleep(&armed_epolls(&registrations)));
         let samples: Vec<Sample> =
             samples.map(|(listener, asleep)| Sample { queued: listener.queued, asleep }).collect();
-        let queue = self.queues.at(first);
         let holders = self.scans[1].holders(listener.inode).to_vec();
-        let table = self.fullest_table(&holders);
+        let is_own = |inode: u64| {
+            let owner = self.scans[1].owner_of(inode);
+            owner.is_some_and(|owner| holders.iter().any(|holder| holder.pid == owner))
+        };
+        let queue = self.queues.at(first, is_own);
+        let pids = workers::accepting(&holders, &registrations, sampler);
+        let processes: Vec<Process> = pids.iter().map(|pid| self.process(*pid, &queue, sampler)).collect();
+        let table = self.fullest_table(&pids);
         let owner = (!holders.is_empty()).then(|| Owner {
             fd_table: table.map(|(_, table)| table),
-            ..self.owner(&listener, &queue, sampler, &holders, &registrations)
+            calls,
+            ..self.owner(sampler, &holders, &registrations, &processes)
         });
         let dropped = listener.drops.zip(first.drops).map(|(now, then)| now.wrapping_sub(then));
-        let (capacity, any_accepted, system_files) =
-            (listener.capacity(), queue.any_accepted, self.system_files);
-        let all_processes_visible = self.scans[1].is_complete();
-        let facts =
-            Facts { samples, capacity, dropped, any_accepted, owner, all_processes_visible, system_files };
+        #[expect(clippy::cast_precision_loss, reason = "a rate")]
+        let rate = |count: usize| count as f64 / self.elapsed.as_secs_f64().max(0.001);
+        let oldest_wait = queue.waiting.as_ref().and_then(|all| all.iter().filter_map(|one| one.age).max());
+        let facts = Facts {
+            samples,
+            capacity: listener.capacity(),
+            dropped,
+            overflows: self.overflows,
+            any_accepted: queue.any_accepted,
+            accept_rate: queue.accepted_count.map(rate),
+            oldest_wait,
+            clients: queue.clients,
+            owner,
+            all_processes_visible: self.scans[1].is_complete(),
+            system_files: self.system_files,
+        };
         let Queue { waiting, close_wait: close_wait_unowned, dead, shared, .. } = queue;
         Some(Inspection {
             listener,
             facts,
             holders,
             registrations,
+            processes,
             table,
             waiting,
             close_wait_unowned,
@@ -206,47 +237,45 @@ impl<'a> Observations<'a> {
         })
     }
 
+    fn process(&self, pid: i32, queue: &Queue, sampler: &ThreadSampler) -> Process {
+        let accepted = queue.accepted.iter().filter(|inode| self.scans[1].owner_of(**inode) == Some(pid));
+        Process {
+            pid,
+            activities: sampler.activities(&[pid]),
+            cpu: sampler.load(&[pid], self.elapsed).cpu,
+            accepted: accepted.count(),
+            is_stopped: sampler.is_stopped(pid),
+        }
+    }
+
     fn owner(
         &self,
-        listener: &Listener,
-        queue: &Queue,
         sampler: &ThreadSampler,
         holders: &[Holder],
         registrations: &[Registration],
+        processes: &[Process],
     ) -> Owner {
-        let pids: HashSet<i32> = holders.iter().map(|holder| holder.pid).collect();
-        let is_theirs = |inode: &u64| self.scans[1].owner_of(*inode).is_some_and(|pid| pids.contains(&pid));
-        let count = |accepted: &mut dyn Iterator<Item = u64>| {
-            accepted.fold((0, 0), |(all, own), inode| (all + 1, own + usize::from(is_theirs(&inode))))
-        };
-        let (accepted, accepted_alive) = match &listener.address {
-            Address::Inet(_) => count(&mut queue.accepted.iter().copied()),
-            address => {
-                let own = self.established.iter().filter(|(name, _)| name == address);
-                count(&mut own.map(|(_, inode)| *inode))
-            }
-        };
-        let load = sampler.load(self.elapsed);
+        let pids: Vec<i32> = processes.iter().map(|process| process.pid).collect();
+        let load = sampler.load(&pids, self.elapsed);
+        let accepted_alive = processes.iter().map(|process| process.accepted).sum();
+        let own = registrations.iter().filter(|registration| pids.contains(&registration.pid));
         Owner {
-            registrations: registrations
-                .iter()
-                .map(|registration| registration_facts(registration, sampler))
-                .collect(),
-            activities: sampler.activities(),
-            accepts: sampler.accepts_on(holders),
+            registrations: own.map(|registration| registration_facts(registration, sampler)).collect(),
+            activities: sampler.activities(&pids),
+            accepts: pids.iter().any(|pid| sampler.accepts_on(*pid, holders)),
             cpu: load.cpu,
-            cpu_system: load.system,
             never_asleep: load.never_asleep,
             works_in_calls: load.works_in_calls,
-            sleeps_per_second: load.sleeps_per_second,
             accepted_alive,
-            accepted_elsewhere: accepted > accepted_alive,
+            processes: processes.len(),
+            processes_serving: processes.iter().filter(|process| process.accepted > 0).count(),
+            stopped: processes.iter().filter(|one| one.is_stopped).map(|one| one.pid).collect(),
             ..Owner::default()
         }
     }
 
-    fn fullest_table(&self, holders: &[Holder]) -> Option<(i32, FdTable)> {
-        let tables = holders.iter().filter_map(|holder| Some((holder.pid, *self.tables.get(&holder.pid)?)));
+    fn fullest_table(&self, pids: &[i32]) -> Option<(i32, FdTable)> {
+        let tables = pids.iter().filter_map(|pid| Some((*pid, *self.tables.get(pid)?)));
         tables.min_by_key(|(_, table)| table.limit.saturating_sub(table.used))
     }
 }
@@ -271,6 +300,7 @@ fn registration_facts(registration: &Registration, sampler: &ThreadSampler) -> R
     RegistrationFacts {
         trigger: registration.trigger,
         within_edge,
+        is_of_runtime: registration.is_of_runtime(),
         awaited: sampler.waits_in(registration.pid, &registration.with_outer()),
     }
 }
@@ -297,58 +327,5 @@ fn mark_siblings(inspections: &mut [Inspection]) {
         if let Some(owner) = &mut inspection.facts.owner {
             owner.sibling_watched = has_sibling;
         }
-    }
-}
-
-impl Inspection {
-    /// Returns a process that watches the listener or else has it open.
-    pub(crate) fn pid(&self) -> Option<i32> {
-        let watching = self.registrations.first().map(|registration| registration.pid);
-        watching.or_else(|| self.holders.first().map(|holder| holder.pid))
-    }
-
-    pub(crate) fn command(&self) -> Option<String> {
-        let pid = self.pid()?;
-        let known = self.holders.iter().find(|holder| holder.pid == pid);
-        Some(known.map_or_else(|| owners::command(pid), |holder| holder.command.clone()))
-    }
-
-    pub(crate) fn oldest_wait(&self) -> Option<Duration> {
-        self.waiting.as_ref()?.iter().filter_map(|waiting| waiting.age).max()
-    }
-
-    /// Returns how the owner waits for arrivals; `None` if that is not visible.
-    pub(crate) fn trigger(&self) -> Option<&'static str> {
-        let owner = self.facts.owner.as_ref()?;
-        let rank = |trigger: &Trigger| match trigger {
-            Trigger::Edge => 5,
-            Trigger::Exclusive => 4,
-            Trigger::Oneshot => 3,
-            Trigger::Level => 2,
-            Trigger::Fired => 1,
-            Trigger::Disarmed => 0,
-        };
-        let telling = self.registrations.iter().map(|registration| registration.trigger).max_by_key(rank);
-        match telling {
-            Some(trigger) => Some(trigger.name()),
-            None if owner.accepts => Some("accept"),
-            // poll and io_uring do not show what they wait for.
-            None if owner
-                .activities
-                .iter()
-                .any(|activity| matches!(activity, Activity::Poll | Activity::Uring)) =>
-            {
-                None
-            }
-            None if owner.activities.iter().all(|activity| *activity == Activity::Running) => None,
-            None => Some("none"),
-        }
-    }
-
-    /// Returns whether the owner's threads were blocked in at least 80 % of the samples.
-    pub(crate) fn owner_asleep(&self) -> Option<bool> {
-        let known: Vec<bool> = self.facts.samples.iter().filter_map(|sample| sample.asleep).collect();
-        let asleep = known.iter().filter(|asleep| **asleep).count();
-        (!known.is_empty()).then(|| asleep * 10 >= known.len() * 8)
     }
 }

@@ -1,56 +1,115 @@
-//! Derives the verdict from the facts. Pure: no I/O, no clock.
+//! The decision table: derives the verdict from the facts. Pure: no I/O, no clock.
 //!
-//! The order of the checks matters: a server out of descriptors also spins or sleeps, and a paused one also
-//! overflows, so the more specific cause comes first. A server that accepts is healthy unless its queue
-//! overflows.
+//! The first rule that holds decides. The order matters: a server out of descriptors also spins or sleeps, so
+//! the more specific cause comes first. What no rule explains is undetermined.
 #![forbid(unsafe_code)]
 
 use serde::Serialize;
 
-use super::facts::{Facts, Owner, RegistrationFacts};
-use crate::probe::{Activity, Trigger};
-
-/// From this fraction of a processor a thread counts as busy, even if some samples found it blocked: a thread
-/// that waits for events uses less than 0.01. A thread that no sample found blocked is busy at any fraction.
-const CPU_BUSY: f64 = 0.15;
-/// A loop of failing system calls spends more than this part of its time in the kernel, a computation less.
-const CPU_IN_KERNEL: f64 = 0.1;
-/// A loop that sleeps briefly between futile wakeups blocks at least this often per second.
-const RESTLESS_SLEEPS: f64 = 40.0;
-/// The owner sleeps on a non-empty queue if it is blocked in at least this fraction of the samples.
-const SLEPT_SHARE: f64 = 0.8;
+use super::facts::Facts;
+use super::signs::Sign::{self, *};
+use super::signs::Signs;
 
 /// The verdict on a listener. The worst comes last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Verdict {
     Healthy,
-    Backpressure,
+    Accepting,
+    Idle,
+    AtLimit,
     Undetermined,
-    Overflowing,
-    #[serde(rename = "nobody_polls")]
-    NotPolled,
-    Stuck,
+    Slow,
+    Overflow,
+    Busy,
+    NotReading,
+    NotAccepting,
+    Refusing,
+    Stopped,
     Spinning,
     Exhausted,
     Stranded,
+}
+
+/// How sure a verdict is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Confidence {
+    /// Another cause can show the same facts.
+    Low,
+    /// Another cause is unusual.
+    Medium,
+    /// The facts exclude every other cause known.
+    High,
 }
 
 /// The cause of a verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Cause {
-    /// The queue was empty at some time.
-    Drained,
-    /// The queue was never empty, but connections are accepted.
+    /// Connections are accepted, and their data is read.
+    Serving,
+    /// Connections are accepted; whether they are served is not visible.
     Taking,
+    /// Likewise; those that arrived were closed at once.
+    ClosesAtOnce,
+    /// Nothing arrived.
+    NothingArrived,
 
-    /// Registered with a mask without `EPOLLIN`.
+    /// All processes that accept here are stopped by a signal or a debugger.
+    Stopped,
+    /// One of them is, and its connections have unread data.
+    WorkerStopped,
+
+    /// No free descriptor; connections wait.
+    DescriptorTable,
+    /// No free descriptor; connections are accepted and closed.
+    ClosesWithoutDescriptor,
+    /// The system has no free file.
+    FileTable,
+
+    /// Its owner watches another listener on the address.
+    UnwatchedMember,
+    /// In no epoll, no thread in accept, and no connection accepted there is open.
+    Unwatched,
+    /// Registered by a runtime, and no task calls accept.
+    NoTaskAccepts,
+    /// One-shot, fired, not rearmed, and no connection is open that could rearm it by closing.
+    Forgotten,
+    /// A mask without `EPOLLIN`, and no connection is open that could rearm it by closing.
+    NotResumed,
+
+    /// The wait returns at once, again and again.
+    WaitsReturn,
+
+    /// Edge-triggered, and asleep on a non-empty queue.
+    Edge,
+    /// Likewise; an outer epoll instance is edge-triggered.
+    NestedEdge,
+    /// Exclusive: the waiter that was woken did not accept, and the kernel wakes no other.
+    Exclusive,
+
+    /// A mask without `EPOLLIN`.
     Disarmed,
-    /// In no epoll, and its owner has connections open that it accepted there.
-    Deregistered,
-    /// One-shot, fired, not rearmed, and its owner has connections open that it accepted there.
+    /// One-shot, fired, not rearmed; connections are open.
     NotRearmed,
+    /// In no epoll, no thread in accept; connections are open.
+    WorkersOccupied,
+
+    /// A thread uses the processor and does not accept.
+    Computes,
+    /// Registered, and its threads are blocked in other calls.
+    Blocked,
+
+    /// Accepted connections have unread data.
+    Unread,
+
+    /// Connections were dropped.
+    Dropping,
+    /// The queue was full.
+    QueueFull,
+    /// A new connection must expect to wait for a second or more.
+    FallsBehind,
 
     /// Connections wait, none is accepted, and the owner is not visible.
     OwnerHidden,
@@ -60,246 +119,120 @@ pub(crate) enum Cause {
     Contradiction,
     /// The listener was closed.
     NothingSeen,
+}
 
-    /// Connections were dropped.
-    Dropping,
-    /// The queue was full.
-    Full,
+/// A line of the table.
+#[derive(Debug)]
+pub(crate) struct Rule {
+    pub(crate) cause: Cause,
+    pub(crate) confidence: Confidence,
+    pub(crate) needs: &'static [Sign],
+    pub(crate) excludes: &'static [Sign],
+}
 
-    /// In no epoll, no thread in accept, and its owner has no connection open that it accepted there.
-    Unwatched,
-    /// In no epoll, while its owner watches another listener on the same address.
-    UnwatchedMember,
+const fn rule(
+    cause: Cause,
+    confidence: Confidence,
+    needs: &'static [Sign],
+    excludes: &'static [Sign],
+) -> Rule {
+    Rule { cause, confidence, needs, excludes }
+}
 
-    /// No thread waits for its events: all are blocked in other calls.
-    Elsewhere,
-    /// In no epoll: a thread accepts with a blocking call, and is blocked in another.
-    HeldUp,
-    /// A thread computes and does not return to the event loop.
-    Busy,
-    /// All threads are stopped by a signal or a debugger.
-    Stopped,
+/// The table. The last rule always holds.
+pub(crate) const RULES: &[Rule] = &{
+    use Cause as C;
+    use Confidence::{High, Low, Medium};
+    [
+        rule(C::NothingSeen, High, &[Unseen], &[]),
+        rule(C::Stopped, High, &[Stopped], &[]),
+        rule(C::DescriptorTable, High, &[DescriptorsFull, Waiting], &[]),
+        rule(C::ClosesWithoutDescriptor, Medium, &[DescriptorsFull, Arrived], &[]),
+        rule(C::DescriptorTable, Medium, &[DescriptorsFull], &[]),
+        rule(C::FileTable, High, &[FilesFull, Waiting], &[Accepted]),
+        rule(C::UnwatchedMember, High, &[Sibling, Unwatched], &[Accepted]),
+        // Connections wait, and none is accepted.
+        rule(C::OwnerElsewhere, High, &[Stalled, AllVisible], &[Owner]),
+        rule(C::OwnerHidden, High, &[Stalled], &[Owner]),
+        rule(C::WaitsReturn, High, &[Stalled, WaitsCounted], &[Asleep, Disarmed, Fired]),
+        rule(C::NoTaskAccepts, Medium, &[Stalled, RuntimeWaits], &[]),
+        rule(C::NoTaskAccepts, Low, &[Stalled, Runtime], &[Busy]),
+        rule(C::Edge, High, &[Stalled, EdgeWaits], &[Runtime]),
+        rule(C::NestedEdge, High, &[Stalled, NestedWaits], &[Runtime]),
+        rule(C::Exclusive, Medium, &[Stalled, ExclusiveWaits], &[Runtime]),
+        rule(C::Contradiction, High, &[Stalled, LevelWaits], &[Busy]),
+        rule(C::NotResumed, Medium, &[Stalled, Disarmed, Asleep], &[Holds]),
+        rule(C::WorkersOccupied, Medium, &[Stalled, Unwatched, EachHolds], &[]),
+        rule(C::Computes, High, &[Stalled, Busy], &[Disarmed, Asleep]),
+        rule(C::Forgotten, Medium, &[Stalled, Fired], &[Holds]),
+        rule(C::NotRearmed, Medium, &[Stalled, Fired, Holds], &[]),
+        rule(C::WorkersOccupied, Low, &[Stalled, Armed, EachHolds], &[]),
+        rule(C::Blocked, Medium, &[Stalled, Armed], &[]),
+        rule(C::WorkersOccupied, Low, &[Stalled, Unwatched, Holds], &[]),
+        rule(C::Unwatched, Medium, &[Stalled, Unwatched], &[]),
+        // Paused: with an empty queue, too.
+        rule(C::Disarmed, Medium, &[Disarmed], &[Accepted]),
+        // Connections are accepted, or none waits.
+        rule(C::WorkerStopped, High, &[Unread, SomeStopped], &[]),
+        rule(C::Computes, Medium, &[Unread, Busy], &[Accepted, Arrived]),
+        rule(C::Unread, Medium, &[Unread], &[]),
+        rule(C::Dropping, High, &[Dropped], &[]),
+        rule(C::QueueFull, High, &[Full], &[]),
+        rule(C::FallsBehind, High, &[Behind], &[]),
+        rule(C::WorkersOccupied, Low, &[Unwatched, Holds], &[Waiting, Accepted, Arrived, UnseenWatcher]),
+        rule(C::Unwatched, Low, &[Unwatched], &[Waiting, Accepted, Arrived, UnseenWatcher]),
+        rule(C::Serving, High, &[Read], &[]),
+        rule(C::ClosesAtOnce, Low, &[Arrived, ClosedAtOnce], &[]),
+        rule(C::Taking, Medium, &[Arrived], &[]),
+        rule(C::NothingArrived, High, &[], &[]),
+    ]
+};
 
-    /// Wakes without end for connections that it does not accept.
-    NeverSleeps,
-    /// Likewise, with a short sleep each time.
-    Restless,
+impl Rule {
+    fn holds(&self, signs: Signs) -> bool {
+        self.needs.iter().all(|sign| signs.contains(*sign))
+            && !self.excludes.iter().any(|sign| signs.contains(*sign))
+    }
+}
 
-    /// The process has no free descriptor.
-    DescriptorTable,
-    /// The system has no free file.
-    FileTable,
+/// Returns the rule that decides.
+pub(crate) fn diagnose(facts: &Facts) -> &'static Rule {
+    let signs = Signs::of(facts);
+    let mut rules = RULES.iter();
+    rules.find(|rule| rule.holds(signs)).expect("the last rule always holds")
+}
 
-    /// Edge-triggered, and asleep on a non-empty queue.
-    Edge,
-    /// Likewise; an outer epoll instance is edge-triggered.
-    NestedEdge,
-    /// Exclusive: the waiter that was woken did not accept, and the kernel wakes no other.
-    Exclusive,
-    /// One-shot, fired, and no connection remains open that could rearm it by closing.
-    Forgotten,
-    /// A mask without `EPOLLIN`, and no connection remains open that could rearm it by closing.
-    NotResumed,
+impl Rule {
+    pub(crate) fn verdict(&self) -> Verdict {
+        self.cause.verdict()
+    }
 }
 
 impl Cause {
     pub(crate) fn verdict(self) -> Verdict {
         match self {
-            Self::Drained | Self::Taking => Verdict::Healthy,
-            Self::Disarmed | Self::Deregistered | Self::NotRearmed => Verdict::Backpressure,
+            Self::Serving => Verdict::Healthy,
+            Self::Taking | Self::ClosesAtOnce => Verdict::Accepting,
+            Self::NothingArrived => Verdict::Idle,
+            Self::Stopped | Self::WorkerStopped => Verdict::Stopped,
+            Self::DescriptorTable | Self::FileTable => Verdict::Exhausted,
+            Self::ClosesWithoutDescriptor => Verdict::Refusing,
+            Self::UnwatchedMember
+            | Self::Unwatched
+            | Self::NoTaskAccepts
+            | Self::Forgotten
+            | Self::NotResumed => Verdict::NotAccepting,
+            Self::WaitsReturn => Verdict::Spinning,
+            Self::Edge | Self::NestedEdge | Self::Exclusive => Verdict::Stranded,
+            Self::Disarmed | Self::NotRearmed | Self::WorkersOccupied => Verdict::AtLimit,
+            Self::Computes | Self::Blocked => Verdict::Busy,
+            Self::Unread => Verdict::NotReading,
+            Self::Dropping | Self::QueueFull => Verdict::Overflow,
+            Self::FallsBehind => Verdict::Slow,
             Self::OwnerHidden | Self::OwnerElsewhere | Self::Contradiction | Self::NothingSeen => {
                 Verdict::Undetermined
             }
-            Self::Dropping | Self::Full => Verdict::Overflowing,
-            Self::Unwatched | Self::UnwatchedMember => Verdict::NotPolled,
-            Self::Elsewhere | Self::HeldUp | Self::Busy | Self::Stopped => Verdict::Stuck,
-            Self::NeverSleeps | Self::Restless => Verdict::Spinning,
-            Self::DescriptorTable | Self::FileTable => Verdict::Exhausted,
-            Self::Edge | Self::NestedEdge | Self::Exclusive | Self::Forgotten | Self::NotResumed => {
-                Verdict::Stranded
-            }
         }
-    }
-}
-
-/// Derives the cause of the verdict.
-pub(crate) fn diagnose(facts: &Facts) -> Cause {
-    if facts.samples.is_empty() {
-        return Cause::NothingSeen;
-    }
-    let Some(owner) = &facts.owner else {
-        return match facts.makes_progress() {
-            true => facts.progress_cause(),
-            false if facts.all_processes_visible => Cause::OwnerElsewhere,
-            false => Cause::OwnerHidden,
-        };
-    };
-    let is_armed = owner.accepts || owner.registrations.iter().any(|registration| registration.is_armed());
-    match is_armed {
-        true => armed(facts, owner),
-        false => not_armed(facts, owner),
-    }
-}
-
-/// Diagnoses a listener that epoll or a blocking accept watches for arrivals.
-fn armed(facts: &Facts, owner: &Owner) -> Cause {
-    let slept = facts.slept_on_queue();
-    // Blocking calls for one client after another are slow, not stranded.
-    if facts.makes_progress() && (!slept || owner.works_in_calls) {
-        return facts.progress_cause();
-    }
-    if let Some(exhausted) = facts.exhausted(owner) {
-        return exhausted;
-    }
-    let registrations: Vec<RegistrationFacts> =
-        owner.registrations.iter().copied().filter(|registration| registration.is_armed()).collect();
-    let missed = registrations
-        .iter()
-        .filter(|registration| registration.awaited != Some(false))
-        .find_map(|registration| lost_wakeup_cause(*registration));
-    if owner.is_stopped() {
-        return Cause::Stopped;
-    }
-    if owner.is_busy() && !slept {
-        let gets_events = owner.accepts
-            || registrations.iter().any(|registration| lost_wakeup_cause(*registration).is_none());
-        if gets_events && owner.is_in_kernel() {
-            return Cause::NeverSleeps;
-        }
-        // A loop that serves other connections is busy too, but blocks in between.
-        if owner.never_asleep {
-            return Cause::Busy;
-        }
-    }
-    match missed {
-        Some(cause) => cause,
-        // A level-triggered wait on a non-empty queue returns, so the blocked threads were in other calls.
-        None if facts.makes_progress() => facts.progress_cause(),
-        None if registrations.iter().any(|registration| registration.awaited == Some(true)) && slept => {
-            Cause::Contradiction
-        }
-        None if owner.sleeps_per_second >= RESTLESS_SLEEPS => Cause::Restless,
-        None => Cause::Elsewhere,
-    }
-}
-
-/// Returns how this registration can lose a wakeup; `None` if it cannot.
-fn lost_wakeup_cause(registration: RegistrationFacts) -> Option<Cause> {
-    match registration.trigger {
-        Trigger::Edge => Some(Cause::Edge),
-        _ if registration.within_edge => Some(Cause::NestedEdge),
-        Trigger::Exclusive => Some(Cause::Exclusive),
-        _ => None,
-    }
-}
-
-/// Diagnoses a listener that neither epoll nor a blocking accept watches for arrivals.
-fn not_armed(facts: &Facts, owner: &Owner) -> Cause {
-    let never_empty = facts.never_empty();
-    if facts.any_accepted == Some(true) {
-        return facts.progress_cause();
-    }
-    if never_empty && let Some(exhausted) = facts.exhausted(owner) {
-        return exhausted;
-    }
-    if owner.is_stopped() && never_empty {
-        return Cause::Stopped;
-    }
-    let serves = owner.accepted_alive > 0 && !owner.sibling_watched;
-    let seen =
-        |trigger: Trigger| owner.registrations.iter().any(|registration| registration.trigger == trigger);
-    // No process has a connection open that was accepted there, so no close can rearm the listener.
-    let has_no_connections = !serves && !owner.accepted_elsewhere;
-    // A thread that is awake may be about to rearm it.
-    let is_awake = !facts.slept_on_queue();
-    if seen(Trigger::Disarmed) {
-        return if has_no_connections && !is_awake { Cause::NotResumed } else { Cause::Disarmed };
-    }
-    if seen(Trigger::Fired) {
-        return match never_empty {
-            false => facts.progress_cause(),
-            true if owner.is_busy() && is_awake => Cause::Busy,
-            true if has_no_connections => Cause::Forgotten,
-            true => Cause::NotRearmed,
-        };
-    }
-    let absent = match serves {
-        _ if owner.sibling_watched => Cause::UnwatchedMember,
-        true => Cause::Deregistered,
-        false => Cause::Unwatched,
-    };
-    match never_empty {
-        // A poll or accept between two samples may watch it. Only a non-empty queue proves otherwise.
-        false if owner.activities.is_empty() || owner.activities.iter().any(may_watch_unseen) => {
-            facts.progress_cause()
-        }
-        false => absent,
-        true if owner.sibling_watched => absent,
-        true if owner.is_busy() && owner.is_in_kernel() => Cause::NeverSleeps,
-        true if owner.is_busy() => Cause::Busy,
-        // It accepts with blocking calls, and a thread is blocked in another.
-        true if owner.activities.iter().any(|activity| matches!(activity, Activity::Other(_))) => {
-            Cause::HeldUp
-        }
-        true => absent,
-    }
-}
-
-/// Returns whether a thread with this activity may watch the listener in a way that is not visible.
-fn may_watch_unseen(activity: &Activity) -> bool {
-    // A thread blocked on a timer may call a non-blocking accept periodically.
-    !matches!(activity, Activity::EpollWait(_) | Activity::Stopped)
-}
-
-impl Owner {
-    fn is_busy(&self) -> bool {
-        self.cpu >= CPU_BUSY || self.never_asleep
-    }
-
-    fn is_in_kernel(&self) -> bool {
-        self.cpu_system >= CPU_IN_KERNEL * self.cpu
-    }
-
-    fn is_stopped(&self) -> bool {
-        !self.activities.is_empty() && self.activities.iter().all(|activity| *activity == Activity::Stopped)
-    }
-}
-
-impl Facts {
-    /// Returns whether connections were waiting in every sample.
-    fn never_empty(&self) -> bool {
-        self.samples.iter().all(|sample| sample.queued > 0)
-    }
-
-    fn makes_progress(&self) -> bool {
-        !self.never_empty() || self.any_accepted == Some(true)
-    }
-
-    /// Returns whether the owner was blocked too often on a non-empty queue to be about to accept.
-    fn slept_on_queue(&self) -> bool {
-        let slept = self.samples.iter().filter(|sample| sample.asleep == Some(true)).count();
-        #[expect(clippy::cast_precision_loss, reason = "a few dozen samples")]
-        let enough = slept as f64 >= SLEPT_SHARE * self.samples.len() as f64;
-        self.never_empty() && enough
-    }
-
-    fn progress_cause(&self) -> Cause {
-        if self.dropped.is_some_and(|dropped| dropped > 0) {
-            Cause::Dropping
-        } else if self.samples.iter().any(|sample| sample.queued >= self.capacity) {
-            Cause::Full
-        } else if self.never_empty() {
-            Cause::Taking
-        } else {
-            Cause::Drained
-        }
-    }
-
-    fn exhausted(&self, owner: &Owner) -> Option<Cause> {
-        if owner.fd_table.is_some_and(|fd_table| fd_table.is_full()) {
-            return Some(Cause::DescriptorTable);
-        }
-        self.system_files.is_some_and(|fd_table| fd_table.is_full()).then_some(Cause::FileTable)
     }
 }
 

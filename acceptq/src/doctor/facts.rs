@@ -1,6 +1,9 @@
 //! The input of the diagnosis: observations without conclusions. What is not visible is `None`.
 #![forbid(unsafe_code)]
 
+use std::time::Duration;
+
+use crate::probe::calls::CallRates;
 use crate::probe::owners::FdTable;
 use crate::probe::{Activity, Trigger};
 
@@ -11,16 +14,42 @@ pub(crate) struct Facts {
     pub(crate) samples: Vec<Sample>,
     /// The capacity of the accept queue.
     pub(crate) capacity: u32,
-    /// Connections dropped at this socket during the period.
+    /// Segments dropped at this socket during the period: connections, and others that it refuses.
     pub(crate) dropped: Option<u32>,
+    /// `ListenOverflows` of the network namespace during the period.
+    pub(crate) overflows: Option<u64>,
     /// Whether a connection was accepted during the period.
     pub(crate) any_accepted: Option<bool>,
-    /// The processes that have the listener open; `None` if none of them is visible.
+    /// Connections accepted per second. If the whole queue was replaced meanwhile, the rate is a lower bound.
+    pub(crate) accept_rate: Option<f64>,
+    /// The age of the oldest queued connection.
+    pub(crate) oldest_wait: Option<Duration>,
+    pub(crate) clients: Clients,
+    /// The processes that accept here; `None` if none is visible.
     pub(crate) owner: Option<Owner>,
     /// Every process was visible.
     pub(crate) all_processes_visible: bool,
     /// The open files of the whole system.
     pub(crate) system_files: Option<FdTable>,
+}
+
+/// The connections of the listener's address outside the queue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Clients {
+    /// A connection arrived during the period.
+    pub(crate) arrived: bool,
+    /// Those that arrived during the period, were accepted and are open.
+    pub(crate) new_open: usize,
+    /// Those of them whose data the owner has read.
+    pub(crate) new_read: usize,
+    /// Those that arrived during the period and were closed by the server first.
+    pub(crate) new_closed: usize,
+    /// Accepted connections that are open.
+    pub(crate) open: usize,
+    /// Those of them with unread data of which the owner read nothing during the period.
+    pub(crate) unread: usize,
+    /// Connections in SYN_RECV: an unfinished handshake, or `TCP_DEFER_ACCEPT` waits for data.
+    pub(crate) handshakes: usize,
 }
 
 /// A sample of the queue length, and of the owner's threads immediately before and after.
@@ -32,31 +61,32 @@ pub(crate) struct Sample {
     pub(crate) asleep: Option<bool>,
 }
 
-/// The processes that have the listener open, combined.
+/// The processes that accept here, combined: a supervisor that only holds the listener is not among them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Owner {
     pub(crate) registrations: Vec<RegistrationFacts>,
-    /// The distinct activities of its threads.
+    /// The distinct activities of their threads.
     pub(crate) activities: Vec<Activity>,
     /// A thread is blocked in `accept` on this listener.
     pub(crate) accepts: bool,
-    /// The processor time of its busiest thread, as a fraction of one processor.
+    /// The processor time of the busiest thread, as a fraction of one processor.
     pub(crate) cpu: f64,
-    /// The part of `cpu` spent in the kernel.
-    pub(crate) cpu_system: f64,
     /// The busiest thread was running in every sample. Such a thread counts as the busiest whatever its
     /// `cpu`.
     pub(crate) never_asleep: bool,
     /// A thread was blocked in a call other than a wait for events, and continued during the period.
     pub(crate) works_in_calls: bool,
-    /// Voluntary context switches per second, of the thread with the most.
-    pub(crate) sleeps_per_second: f64,
+    /// The system calls of the thread that waits most often, if they were counted.
+    pub(crate) calls: Option<CallRates>,
     pub(crate) fd_table: Option<FdTable>,
-    /// Open connections that it accepted at this address.
+    /// Open connections that these processes accepted at this address.
     pub(crate) accepted_alive: usize,
-    /// Other processes, visible or not, have such connections open.
-    pub(crate) accepted_elsewhere: bool,
-    /// It watches another listener on the same address, but not this one.
+    /// The number of processes, and of those that have such a connection open.
+    pub(crate) processes: usize,
+    pub(crate) processes_serving: usize,
+    /// The stopped processes.
+    pub(crate) stopped: Vec<i32>,
+    /// They watch another listener on the same address, but not this one.
     pub(crate) sibling_watched: bool,
 }
 
@@ -66,13 +96,8 @@ pub(crate) struct RegistrationFacts {
     pub(crate) trigger: Trigger,
     /// Another epoll instance watches its epoll instance edge-triggered.
     pub(crate) within_edge: bool,
+    /// The event loop of a runtime registered it.
+    pub(crate) is_of_runtime: bool,
     /// Whether a thread was seen waiting in that epoll instance.
     pub(crate) awaited: Option<bool>,
-}
-
-impl RegistrationFacts {
-    /// Returns whether arrivals are reported.
-    pub(crate) fn is_armed(self) -> bool {
-        self.trigger.is_armed()
-    }
 }

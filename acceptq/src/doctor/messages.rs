@@ -1,62 +1,96 @@
-//! The text of verdicts and causes: meaning, explanation, advice.
+//! The text of verdicts and causes: meaning, explanation, what else it might be, the next command.
 #![forbid(unsafe_code)]
 
-use super::diagnose::{Cause, Verdict};
+use super::diagnose::{Cause, Confidence, Verdict};
 
 impl Verdict {
-    /// All verdicts, in the order of the help.
-    pub(crate) const ALL: [Self; 9] = [
+    /// All verdicts, in the order of their exit statuses.
+    pub(crate) const ALL: [Self; 15] = [
         Self::Healthy,
+        Self::Idle,
+        Self::Accepting,
         Self::Stranded,
-        Self::Backpressure,
+        Self::AtLimit,
         Self::Exhausted,
         Self::Spinning,
-        Self::Overflowing,
-        Self::NotPolled,
-        Self::Stuck,
+        Self::Overflow,
+        Self::NotAccepting,
+        Self::Busy,
+        Self::Slow,
+        Self::NotReading,
+        Self::Refusing,
         Self::Undetermined,
+        Self::Stopped,
     ];
 
-    /// Returns the exit status of `acceptq doctor`.
+    /// Returns the exit status of `acceptq doctor`. Below 10 no fault was seen.
     pub(crate) fn exit_status(self) -> u8 {
         match self {
             Self::Healthy => 0,
+            Self::Idle => 4,
+            Self::Accepting => 5,
             Self::Stranded => 10,
-            Self::Backpressure => 11,
+            Self::AtLimit => 11,
             Self::Exhausted => 12,
             Self::Spinning => 13,
-            Self::Overflowing => 14,
-            Self::NotPolled => 15,
-            Self::Stuck => 16,
+            Self::Overflow => 14,
+            Self::NotAccepting => 15,
+            Self::Busy => 16,
+            Self::Slow => 17,
+            Self::NotReading => 18,
+            Self::Refusing => 19,
             Self::Undetermined => 20,
+            Self::Stopped => 21,
         }
     }
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Healthy => "healthy",
+            Self::Idle => "idle",
+            Self::Accepting => "accepting",
             Self::Stranded => "stranded",
-            Self::Backpressure => "backpressure",
-            Self::Exhausted => "exhausted",
+            Self::AtLimit => "at its limit, or all workers busy",
+            Self::Exhausted => "out of descriptors",
             Self::Spinning => "spinning",
-            Self::Overflowing => "overflowing",
-            Self::NotPolled => "not polled",
-            Self::Stuck => "stuck",
+            Self::Overflow => "overflow",
+            Self::NotAccepting => "not accepting",
+            Self::Busy => "busy",
+            Self::Slow => "slow",
+            Self::NotReading => "accepting, not reading",
+            Self::Refusing => "refusing",
             Self::Undetermined => "undetermined",
+            Self::Stopped => "stopped",
         }
     }
 
     pub(crate) fn meaning(self) -> &'static str {
         match self {
-            Self::Healthy => "connections are accepted as they arrive",
-            Self::Stranded => "connections wait, and no wakeup will deliver them to the server",
-            Self::Backpressure => "the server has paused accepting",
+            Self::Healthy => "new connections are accepted, and their data is read",
+            Self::Idle => "nothing arrived during the observation",
+            Self::Accepting => "connections are accepted; whether they are served is not visible here",
+            Self::Stranded => "connections are queued, and no wakeup will deliver them to the server",
+            Self::AtLimit => "connections are queued, and the server holds as many as it takes",
             Self::Exhausted => "accept fails because no file descriptor is free",
-            Self::Spinning => "the server wakes continuously for connections that it does not accept",
-            Self::Overflowing => "the accept queue was full, and the kernel dropped or refused connections",
-            Self::NotPolled => "no thread waits for connections on this socket",
-            Self::Stuck => "the threads that should accept are blocked, busy or stopped",
-            Self::Undetermined => "connections wait, but the cause is not visible",
+            Self::Spinning => "the server wakes again and again for connections that it does not accept",
+            Self::Overflow => "the accept queue was full, and the kernel dropped or refused connections",
+            Self::NotAccepting => "no thread calls accept for this socket",
+            Self::Busy => "the thread that should accept computes or is blocked in another call",
+            Self::Slow => "connections are accepted more slowly than they arrive",
+            Self::NotReading => "connections are accepted, but the data that they sent is not read",
+            Self::Refusing => "new connections are accepted and closed, because no descriptor is free",
+            Self::Undetermined => "connections are queued, but the cause is not visible",
+            Self::Stopped => "the process that should accept is stopped by a signal or a debugger",
+        }
+    }
+}
+
+impl Confidence {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Low => "low",
+            Self::Medium => "medium",
+            Self::High => "high",
         }
     }
 }
@@ -65,159 +99,189 @@ impl Cause {
     /// Explains how the cause follows from the observations.
     pub(crate) fn explanation(self) -> &'static str {
         match self {
-            Self::Drained => "The queue was empty at least once during the observation.",
-            Self::Taking => {
-                "The queue was never empty, but its connections changed: the server accepts about as fast \
-                 as connections arrive."
+            Self::Serving => "A connection that arrived was accepted, and its data was read.",
+            Self::Taking => "Connections arrived and left the queue. No data was seen to be read from them.",
+            Self::ClosesAtOnce => {
+                "Each connection that arrived was accepted and closed by the server, while older ones stay \
+                 open."
             }
-            Self::Disarmed => {
-                "The listener is registered with a mask without EPOLLIN. A server sets such a mask when it \
-                 has reached its limit or is paused."
-            }
-            Self::Deregistered => {
-                "The listener is in no epoll, no thread waits in accept, and its owner has connections \
-                 open that it accepted there. A server may deregister its listener at its limit."
-            }
-            Self::NotRearmed => {
-                "The EPOLLONESHOT registration has fired and was not rearmed, and the owner has \
-                 connections open that it accepted there. A server may leave it disabled at its limit."
-            }
-            Self::OwnerHidden => {
-                "Connections wait and none was accepted, but the process that owns the listener is not \
-                 visible to this user or runs in another namespace. It may be stranded, paused, out of \
-                 descriptors or busy."
-            }
-            Self::OwnerElsewhere => {
-                "Connections wait and none was accepted. Every process here is visible and none has the \
-                 listener open, so the owner runs in another PID namespace. It may be stranded, paused, \
-                 out of descriptors or busy."
-            }
-            Self::Contradiction => {
-                "The listener is level-triggered and connections wait, yet a thread sleeps in its \
-                 epoll_wait, which should return. Something changed during the observation or is not \
-                 visible."
-            }
-            Self::NothingSeen => "The listener was closed during the observation.",
-            Self::Dropping => {
-                "The server accepts, but more slowly than connections arrive: the kernel dropped some at \
-                 the full queue."
-            }
-            Self::Full => {
-                "The server accepts, but the queue was full in at least one sample, when the kernel drops \
-                 or refuses new connections."
-            }
-            Self::Unwatched => {
-                "The listener is in no visible epoll, no thread waits in accept, and its owner has no \
-                 connection open that it accepted there. The kernel still completes handshakes for it."
-            }
-            Self::UnwatchedMember => {
-                "Its owner has several listeners on this address (SO_REUSEPORT) and watches another one; \
-                 this one is in no visible epoll. The kernel still assigns it a share of the connections."
-            }
-            Self::Elsewhere => {
-                "The listener is registered, but no thread waits for its events: all of them are blocked \
-                 in other calls, such as a lock, a file or a slow peer."
-            }
-            Self::HeldUp => {
-                "The listener is in no epoll, so its owner uses blocking accepts. Its thread is blocked in \
-                 another call, such as a read from a slow peer, and does not return to accept."
-            }
-            Self::Busy => "A thread computes without a break and does not return to the event loop.",
-            Self::Stopped => "All threads are stopped by a signal or a debugger.",
-            Self::NeverSleeps => {
-                "Each epoll_wait returns immediately because connections wait, and none is accepted. \
-                 Either a level-triggered listener stays armed at the connection limit, or accept fails \
-                 and is retried without back-off."
-            }
-            Self::Restless => {
-                "The server wakes for connections that it does not accept, sleeps briefly, and wakes again."
-            }
+            Self::NothingArrived => "The queue stayed empty, and no new connection was seen.",
+            Self::Stopped => "All processes that accept here are in state T (ps: stopped).",
+            Self::WorkerStopped => "A worker is in state T (ps: stopped), and data waits on connections.",
             Self::DescriptorTable => {
-                "The process has reached its descriptor limit (RLIMIT_NOFILE): accept fails with EMFILE."
+                "The process has reached RLIMIT_NOFILE: accept fails with EMFILE, and connections stay queued."
+            }
+            Self::ClosesWithoutDescriptor => {
+                "The process has reached RLIMIT_NOFILE, and connections leave the queue all the same: such \
+                 a server keeps one descriptor to accept a connection and close it."
             }
             Self::FileTable => "The system has reached fs.file-max: accept fails with ENFILE.",
-            Self::Edge => {
-                "The listener is edge-triggered, and its owner went to sleep before the queue was empty. \
-                 The remaining connections cause no event. Each new connection wakes the server once; it \
-                 accepts the oldest one queued, so the queue does not drain. (A runtime that holds back \
-                 accept with a semaphore looks the same while it is at its limit.)"
+            Self::UnwatchedMember => {
+                "Its owner has several listeners on this address (SO_REUSEPORT) and watches another one. The \
+                 kernel still assigns this one a share of the connections."
             }
-            Self::NestedEdge => {
-                "An outer epoll instance watches the listener's epoll instance edge-triggered, and the \
-                 owner went to sleep in the outer one before the inner one was drained. The remaining \
-                 connections cause no event in the outer one."
+            Self::Unwatched => {
+                "The listener is in no visible epoll, no thread is in accept, and no connection accepted \
+                 here is open. The kernel still completes handshakes for it."
             }
-            Self::Exclusive => {
-                "The listener is registered with EPOLLEXCLUSIVE. The waiter that the kernel woke for these \
-                 connections did not accept them, and the kernel wakes no other until the next connection \
-                 arrives."
+            Self::NoTaskAccepts => {
+                "A runtime watches the listener, and its threads sleep while connections are queued. No task \
+                 (goroutine, future, handler) waits in accept: the server is at a limit of its own, or its \
+                 accept loop has ended or never began."
             }
             Self::Forgotten => {
-                "The EPOLLONESHOT registration has fired and was not rearmed, and no connection is open \
-                 that was accepted there. Nothing remains that would make the server rearm it."
+                "The EPOLLONESHOT registration has fired and was not rearmed, and no connection accepted \
+                 here is open that could rearm it by closing."
             }
             Self::NotResumed => {
-                "The listener is registered with a mask without EPOLLIN, its owner sleeps, and no \
-                 connection is open that was accepted there. A server that paused at its limit has no \
-                 connection left that could resume it by closing. (A server that waits for a timer, such \
-                 as a rate limit, or for an operator looks the same.)"
+                "The mask has no EPOLLIN, the threads sleep, and no connection accepted here is open that \
+                 could resume it by closing."
             }
+            Self::WaitsReturn => {
+                "Its waits (epoll_wait, poll) or its accepts return at once, again and again, and no \
+                 connection is accepted: the listener stays armed at the limit, or accept fails and is \
+                 retried without back-off."
+            }
+            Self::Edge => {
+                "The listener is edge-triggered (EPOLLET), and a thread went to sleep in epoll_wait before \
+                 the queue was empty. What is queued causes no event. Each new connection wakes the server \
+                 once; it accepts the oldest one, so the queue does not drain."
+            }
+            Self::NestedEdge => {
+                "An outer epoll watches the listener's epoll edge-triggered, and a thread went to sleep in \
+                 it before the queue was empty. What is queued causes no event there."
+            }
+            Self::Exclusive => {
+                "The mask has EPOLLEXCLUSIVE. The waiter that the kernel woke did not accept, and the kernel \
+                 wakes no other until the next connection arrives."
+            }
+            Self::Disarmed => "The mask has no EPOLLIN: the server has paused accepting.",
+            Self::NotRearmed => {
+                "The EPOLLONESHOT registration has fired and was not rearmed, and connections accepted here \
+                 are open: the server has paused accepting."
+            }
+            Self::WorkersOccupied => {
+                "No thread waits for new connections, and connections accepted here are open."
+            }
+            Self::Computes => "A thread keeps a CPU busy and does not return to accept.",
+            Self::Blocked => {
+                "The listener is in an epoll, but no thread waits there: its threads are blocked in other \
+                 calls (see: threads)."
+            }
+            Self::Unread => {
+                "Data arrived on accepted connections (ss: Recv-Q), and none of it was read during the \
+                 observation."
+            }
+            Self::Dropping => "The server accepts, but the kernel dropped connections at the full queue.",
+            Self::QueueFull => {
+                "The server accepts, but the queue was full in at least one sample, when the kernel drops or \
+                 refuses new connections."
+            }
+            Self::FallsBehind => "The queue was never empty; the rate says how long a new one must wait.",
+            Self::OwnerHidden => {
+                "None was accepted, and the process that owns the listener is not visible to this user or \
+                 runs in another namespace."
+            }
+            Self::OwnerElsewhere => {
+                "None was accepted. Every process here is visible and none has the listener open, so the \
+                 owner runs in another PID namespace."
+            }
+            Self::Contradiction => {
+                "The listener is level-triggered and connections are queued, yet a thread sleeps in its \
+                 epoll_wait, which should return."
+            }
+            Self::NothingSeen => "The listener was closed.",
         }
     }
 
-    /// Recommends what to do.
-    pub(crate) fn advice(self) -> &'static str {
+    /// Returns what else can show the same facts; empty if nothing else known does.
+    pub(crate) fn otherwise(self) -> &'static str {
         match self {
-            Self::Drained => "Nothing to do.",
-            Self::Taking => "Observe whether the oldest wait grows: acceptq watch.",
-            Self::Disarmed | Self::Deregistered | Self::NotRearmed => {
-                "If it persists, raise the limit or find out what keeps its connections open. Meanwhile \
-                 new connections wait in the queue. To make clients fail fast instead, configure the \
-                 server to refuse at its limit."
+            Self::Serving => "A server can read a request and still answer it with an error.",
+            Self::Taking => {
+                "A server at a limit of its own that accepts and closes (redis, memcached, postgres, sshd) \
+                 looks the same. Ask it: connect as a client."
             }
-            Self::OwnerHidden => {
-                "Run this as root or as the server's user; if the server runs in a container, in its \
-                 namespaces (nsenter -t PID -n -p)."
+            Self::ClosesAtOnce => "Refusing at a limit of its own, or short requests that were answered.",
+            Self::NothingArrived => "Connections shorter than 50 ms whose client closes first are not seen.",
+            Self::Stopped | Self::WorkerStopped | Self::FileTable | Self::UnwatchedMember => "",
+            Self::DescriptorTable => "With an empty queue: it may close one before the next one arrives.",
+            Self::ClosesWithoutDescriptor => "Short requests that free their descriptor in time.",
+            Self::Unwatched => {
+                "A worker that dies or has not started; a server that polls by a timer; one that is paused."
             }
-            Self::OwnerElsewhere => {
-                "Run this on the host, or in the namespaces of the server and with its /proc (nsenter -t \
-                 PID -n -p, with its PID on the host)."
+            Self::NoTaskAccepts => "A lost wakeup in a program that registers its listener with EPOLLOUT.",
+            Self::Forgotten | Self::NotResumed => {
+                "Paused by an operator, a rate limit or a timer; otherwise it forgot to resume."
             }
-            Self::Contradiction | Self::NothingSeen => "Run this again.",
-            Self::Dropping | Self::Full => {
-                "Accept faster (call accept in a loop instead of once per event; use more threads), or \
-                 raise the backlog: the argument of listen, which net.core.somaxconn caps."
+            Self::WaitsReturn => "",
+            Self::Edge | Self::NestedEdge => "A program that rate-limits its accepts by a timer.",
+            Self::Exclusive => "Workers that have just been woken; a rate limit.",
+            Self::Disarmed | Self::NotRearmed => "Paused by an operator; a limit that is never raised again.",
+            Self::WorkersOccupied => {
+                "Workers that hang (see: unread, threads); an accept thread that has ended while its \
+                 connections stay open."
             }
-            Self::Unwatched | Self::UnwatchedMember => {
-                "Find out which worker should accept here: it may have exited, or opened the listener \
-                 twice, or never added a SO_REUSEPORT listener to an event loop. If none should, close the \
-                 listener. If the server has paused on purpose, this is backpressure."
+            Self::Computes => {
+                "A loop whose wait returns at once (spinning). To tell them apart its system calls must be \
+                 counted: run this as root, or use strace -c."
             }
-            Self::Elsewhere | Self::HeldUp | Self::Busy => {
-                "Find out what its threads are doing (see above; gdb -p PID or perf top -p PID), and move \
-                 that out of the event loop."
+            Self::Blocked => "All workers busy, each with a slow request.",
+            Self::Unread => "A few slow requests whose clients have sent the next one already.",
+            Self::Dropping | Self::QueueFull => "A short burst: observe for longer (--for 10).",
+            Self::FallsBehind => "A burst that has passed: observe for longer (--for 10).",
+            Self::OwnerHidden | Self::OwnerElsewhere => {
+                "Every fault is possible: stranded, at its limit, out of descriptors, busy, stopped."
             }
-            Self::Stopped => "Continue it: kill -CONT PID, or detach the debugger.",
-            Self::NeverSleeps | Self::Restless => {
-                "Find out why it does not accept: strace -f -c -p PID shows the system calls. At its limit \
-                 it should disarm the listener (epoll_ctl with a mask without EPOLLIN) until a connection \
-                 closes; after an error it should back off."
+            Self::Contradiction => "Something changed during the observation, or is not visible.",
+            Self::NothingSeen => "",
+        }
+    }
+
+    /// Returns the next command, and why. `PID`, `PORT` and `TARGET` are replaced.
+    pub(crate) fn next(self) -> &'static str {
+        match self {
+            Self::Serving => "nothing to do",
+            Self::Taking | Self::ClosesAtOnce => "connect as a client, e.g. curl -m 5 localhost:PORT",
+            Self::NothingArrived => "connect as a client while acceptq watch TARGET runs",
+            Self::Stopped | Self::WorkerStopped => "kill -CONT STOPPED   (or detach the debugger)",
+            Self::DescriptorTable | Self::ClosesWithoutDescriptor => {
+                "prlimit --pid PID --nofile=65536   (or find the leak: lsof -p PID)"
             }
-            Self::DescriptorTable => {
-                "Raise the limit (prlimit --nofile, LimitNOFILE= in the unit), or find the leak: ls -l \
-                 /proc/PID/fd. The server should set its own connection limit below it."
+            Self::FileTable => "sysctl fs.file-max; lsof | awk '{print $2}' | sort | uniq -c | sort -n",
+            Self::UnwatchedMember | Self::Unwatched => {
+                "ps -fp PID; ss -tlnp: find the worker that should accept here; restart the server"
             }
-            Self::FileTable => "Raise fs.file-max, or find the process with so many open files: lsof.",
-            Self::Edge | Self::NestedEdge | Self::Exclusive | Self::Forgotten => {
-                "Restart the server, unless it is only at its limit; new connections will not unstick it. \
-                 Then fix the accept loop: call accept4 until EAGAIN before waiting again, also after \
-                 refusing a connection, at the limit and after an error; or register the listener \
-                 level-triggered."
+            Self::NoTaskAccepts => {
+                "take a goroutine dump (net/http/pprof: /debug/pprof/goroutine?debug=2; kill -QUIT ends a Go \
+                 process) or a task dump, and look for accept; raise the limit of connections"
             }
-            Self::NotResumed => {
-                "Restart the server or resume it. Then fix it: each closed connection must release its \
-                 permit and rearm the listener (epoll_ctl with EPOLLIN), however it ends."
+            Self::Forgotten | Self::NotResumed => {
+                "resume or restart the server; each closed connection must rearm the listener (EPOLLIN)"
             }
+            Self::WaitsReturn => {
+                "strace -f -p PID   (at the limit disarm the listener; after an error of accept4 back off)"
+            }
+            Self::Edge | Self::NestedEdge | Self::Exclusive => {
+                "restart the server. Then fix its accept loop: call accept4 until EAGAIN before waiting \
+                 again, also after a refusal, at the limit and after an error; or use level-triggered events"
+            }
+            Self::Disarmed | Self::NotRearmed => {
+                "ss -tnp sport = :PORT   (what keeps its connections open?); raise its limit of connections"
+            }
+            Self::WorkersOccupied => {
+                "strace -f -p PID   (what do its workers wait for?); raise the number of workers"
+            }
+            Self::Computes => "strace -c -f -p PID (Ctrl-C after 5 s); perf top -p PID; gdb -p PID",
+            Self::Blocked => "strace -f -p PID; gdb -p PID -batch -ex 'thread apply all bt'",
+            Self::Unread => "gdb -p PID -batch -ex 'thread apply all bt'   (ss -tnp: Recv-Q of each)",
+            Self::Dropping | Self::QueueFull => {
+                "raise the backlog (argument of listen, net.core.somaxconn), or accept faster"
+            }
+            Self::FallsBehind => "acceptq watch TARGET; strace -c -f -p PID; add workers",
+            Self::OwnerHidden => "sudo acceptq doctor TARGET",
+            Self::OwnerElsewhere => "run this on the host, or: nsenter -t PID -n -p acceptq doctor TARGET",
+            Self::Contradiction | Self::NothingSeen => "acceptq doctor TARGET --for 5",
         }
     }
 }

@@ -1,12 +1,20 @@
 //! `acceptq doctor`: diagnoses a listener.
 
-mod facts;
 pub(crate) mod collect;
 pub(crate) mod diagnose;
+mod details;
+mod explain;
+mod facts;
+mod inspection;
+mod json;
+mod messages;
 mod queue;
 mod report;
+mod signs;
 mod thread_sampler;
-mod messages;
+mod workers;
+
+pub(crate) use inspection::Inspection;
 
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
@@ -15,21 +23,28 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::json;
 
-use self::diagnose::{Cause, Verdict, diagnose};
-use crate::probe::{Diag, Target};
+use self::diagnose::{Verdict, diagnose};
+use crate::probe::{Diag, Target, Targets};
 use crate::{NO_LISTENER, eprint, print_error, print_ignoring_epipe, width};
 
-/// Diagnoses a listening socket and recommends what to do
+/// Diagnoses listening sockets and names the next command
 ///
-/// Observes the socket and its owner for a second, read-only. Every user can see the queue and its
-/// connections; only the owner's user and root can see the owner's threads and epoll registrations.
+/// Observes each socket and its owner for a second, read-only; without a target, every listening socket. Every
+/// user can see the queue and its connections; only the owner's user and root can see the owner's threads and
+/// epoll registrations, and only root can count system calls.
 #[derive(Args, Debug)]
 #[command(after_help = exit_statuses())]
 pub(crate) struct Doctor {
-    /// A port, an address (127.0.0.1:80), the path of a Unix socket, or @name of an abstract one
-    #[arg(value_name = "PORT|PATH")]
-    target: Target,
-    /// Print JSON; fields that are not visible are null
+    /// Ports (8080, :8080, http), addresses (127.0.0.1:80, localhost:80), URLs, Unix sockets, @names
+    #[arg(value_name = "TARGET")]
+    targets: Vec<Target>,
+    /// Print the decision table: each verdict, the facts it needs, what else it might be
+    #[arg(long)]
+    explain: bool,
+    /// Print the details: connections, threads, epoll registrations, drops
+    #[arg(long, short)]
+    verbose: bool,
+    /// Print JSON on one line; fields that are not visible are null
     #[arg(long)]
     json: bool,
     /// Observation period in seconds
@@ -38,7 +53,9 @@ pub(crate) struct Doctor {
 }
 
 fn exit_statuses() -> String {
-    let mut text = String::from("Exit status by verdict (with several listeners, the worst):\n");
+    let mut text = String::from(
+        "Exit status by verdict (with several listeners, the worst; below 10 no fault was seen):\n",
+    );
     for verdict in Verdict::ALL {
         text.push_str(&format!(
             "  {:>3}  {}: {}\n",
@@ -61,19 +78,24 @@ fn seconds(text: &str) -> Result<Duration, String> {
 
 impl Doctor {
     pub(crate) fn run(&self) -> io::Result<ExitCode> {
+        if self.explain {
+            print_ignoring_epipe(&explain::table(width()))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        let targets = Targets(self.targets.clone());
         let diag = Diag::new()?;
         let is_interactive = io::stderr().is_terminal() && !self.json;
         if is_interactive {
-            eprint(&format!("observing {} for {} ...", self.target, crate::format::duration(self.time)));
+            eprint(&format!("observing {targets} for {} ...", crate::format::duration(self.time)));
         }
-        let collected = collect::collect(&diag, &self.target, self.time);
+        let collected = collect::collect(&diag, &targets, self.time);
         if is_interactive {
             // Erases the line.
             eprint("\r\x1b[2K");
         }
         let collected = collected?;
         if collected.inspections.is_empty() {
-            return self.no_listener(collected.closed);
+            return self.no_listener(&targets, collected.closed);
         }
         let mut diagnoses: Vec<_> = collected
             .inspections
@@ -81,30 +103,31 @@ impl Doctor {
             .map(|inspection| (inspection, diagnose(&inspection.facts)))
             .collect();
         // The worst first; of equal verdicts the longest queue.
-        diagnoses.sort_by_key(|(inspection, cause)| {
-            std::cmp::Reverse((cause.verdict(), inspection.listener.queued))
+        diagnoses.sort_by_key(|(inspection, rule)| {
+            std::cmp::Reverse((rule.verdict(), inspection.listener.queued))
         });
-        let verdict = diagnoses.first().map_or(Cause::NothingSeen, |(_, cause)| *cause).verdict();
+        let verdict = diagnoses.first().map_or(Verdict::Undetermined, |(_, rule)| rule.verdict());
         match self.json {
-            true => print_ignoring_epipe(&format!("{:#}\n", report::json(&diagnoses, &collected)))?,
-            false => print_ignoring_epipe(&report::text(&diagnoses, &collected, width()))?,
+            true => print_ignoring_epipe(&format!("{}\n", json::json(&diagnoses, &collected)))?,
+            false => {
+                print_ignoring_epipe(&report::text(&diagnoses, &collected, width(), self.verbose))?;
+            }
         }
         Ok(ExitCode::from(verdict.exit_status()))
     }
 
-    fn no_listener(&self, closed: usize) -> io::Result<ExitCode> {
+    fn no_listener(&self, targets: &Targets, closed: usize) -> io::Result<ExitCode> {
         if self.json {
-            let nothing = json!({ "verdict": null, "listeners": [], "closed_meanwhile": closed });
-            print_ignoring_epipe(&format!("{nothing:#}\n"))?;
+            let nothing = json!({ "schema": json::SCHEMA, "verdict": null, "listeners": [], "closed_meanwhile": closed });
+            print_ignoring_epipe(&format!("{nothing}\n"))?;
         }
-        let target = &self.target;
         print_error(&match closed {
             0 => format!(
-                "nothing listens at {target} in this network namespace; for a container, run this in its \
+                "nothing listens at {targets} in this network namespace; for a container, run this in its \
                  namespace (nsenter -t PID -n)"
             ),
             _ => {
-                format!("the listener at {target} was closed during the observation; run this again")
+                format!("the listener at {targets} was closed during the observation; run this again")
             }
         });
         Ok(ExitCode::from(NO_LISTENER))

@@ -1,321 +1,193 @@
-//! The report of the diagnosis, as text and as JSON.
+//! The report of the diagnosis as text: the verdict, what it is based on, and the next command. It fits on a
+//! terminal of 80 x 24; `--verbose` adds the details.
 
-use std::collections::HashSet;
 use std::fmt::Write as _;
-use std::time::Duration;
 
-use serde::Serialize;
-use serde_json::{Value, json};
+use super::collect::Collected;
+use super::details;
+use super::diagnose::{Cause, Rule, Verdict};
+use super::inspection::{Inspection, Process};
+use crate::format::{duration, fill, fit, plural, wrap};
+use crate::probe::{Activity, Connection};
 
-use super::collect::{Collected, Inspection};
-use super::diagnose::{Cause, Verdict};
-use super::facts::Owner;
-use crate::format::{duration, plural, wrap};
-use crate::probe::{Activity, Connection, Trigger};
-
-/// The number of connections listed in the text and in JSON, oldest first.
-const LISTED: usize = 3;
-const LISTED_JSON: usize = 1000;
 const INDENT: &str = "             ";
 
-/// The observations of a listener and the cause derived from them.
-pub(crate) type Diagnosis<'a> = (&'a Inspection, Cause);
+/// The observations of a listener, and the rule of the table that decides.
+pub(crate) type Diagnosis<'a> = (&'a Inspection, &'static Rule);
 
-#[derive(Serialize)]
-struct Peer {
-    peer: std::net::SocketAddr,
-    state: &'static str,
-    wait_ms: Option<u64>,
-}
-
-/// Formats JSON. What is not visible is null.
-pub(crate) fn json(diagnoses: &[Diagnosis<'_>], collected: &Collected) -> Value {
-    let inspections = diagnoses.iter().zip(lists(diagnoses));
-    let listeners: Vec<Value> =
-        inspections.map(|((inspection, cause), lists)| one(inspection, *cause, lists)).collect();
-    // The fields of the worst listener are at the top level too, for monitoring.
-    let mut all = listeners.first().cloned().unwrap_or_else(|| json!({}));
-    all["watched_ms"] = json!(ms(collected.period));
-    all["listen_overflows"] = json!(collected.counters.listen_overflows);
-    all["listen_drops"] = json!(collected.counters.listen_drops);
-    all["listen_overflows_meanwhile"] = json!(collected.overflows_meanwhile);
-    all["processes_hidden"] = json!(collected.hidden);
-    all["closed_meanwhile"] = json!(collected.closed);
-    all["listeners"] = json!(listeners);
-    all
-}
-
-/// Returns which listeners list their connections: of several that share them, only the first.
-fn lists(diagnoses: &[Diagnosis<'_>]) -> Vec<bool> {
-    let mut listed = HashSet::new();
-    diagnoses
-        .iter()
-        .map(|(inspection, _)| !inspection.shared || listed.insert(&inspection.listener.address))
-        .collect()
-}
-
-fn one(inspection: &Inspection, cause: Cause, lists: bool) -> Value {
-    let owner = inspection.facts.owner.as_ref();
-    let table = inspection.table.map(|(_, table)| table);
-    let verdict = cause.verdict();
-    json!({
-        "verdict": verdict,
-        "exit_status": verdict.exit_status(),
-        "cause": cause,
-        "meaning": verdict.meaning(),
-        "explanation": cause.explanation(),
-        "advice": advice(inspection, cause),
-        "kind": inspection.listener.kind,
-        "address": inspection.listener.address,
-        "inode": inspection.listener.inode,
-        "uid": inspection.listener.uid,
-        "queued": inspection.listener.queued,
-        "backlog": inspection.listener.backlog,
-        "capacity": inspection.listener.capacity(),
-        "drops": inspection.listener.drops,
-        "drops_meanwhile": inspection.facts.dropped,
-        "taken_meanwhile": inspection.facts.any_accepted,
-        "close_wait_unowned": inspection.close_wait_unowned,
-        "dead": inspection.dead,
-        "oldest_wait_ms": inspection.oldest_wait().map(ms),
-        "waiting": inspection.waiting.as_ref().filter(|_| lists).map(|all| peers_json(all)),
-        "waiting_shared": inspection.shared,
-        "trigger": inspection.trigger(),
-        "registrations": owner.map(|_| &inspection.registrations),
-        "pid": inspection.pid(),
-        "command": inspection.command(),
-        "holders": owner.map(|_| &inspection.holders),
-        "owner_asleep": inspection.owner_asleep(),
-        "doing": owner.map(activity_names),
-        "cpu_percent": owner.map(|owner| (owner.cpu * 1000.0).round() / 10.0),
-        "accepted_alive": owner.map(|owner| owner.accepted_alive),
-        "descriptors": table.map(|table| table.used),
-        "descriptors_limit": table.map(|table| table.limit),
-    })
-}
-
-fn activity_names(owner: &Owner) -> Vec<String> {
-    owner.activities.iter().map(Activity::name).collect()
-}
-
-fn peers_json(all: &[Connection]) -> Vec<Peer> {
-    all.iter().take(LISTED_JSON).map(peer).collect()
-}
-
-fn peer(waiting: &Connection) -> Peer {
-    Peer { peer: waiting.peer, state: state(waiting), wait_ms: waiting.age.map(ms) }
-}
-
-fn state(waiting: &Connection) -> &'static str {
-    if waiting.close_wait { "CLOSE_WAIT" } else { "ESTABLISHED" }
-}
-
-fn ms(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// Formats text.
-pub(crate) fn text(diagnoses: &[Diagnosis<'_>], collected: &Collected, width: usize) -> String {
+/// Formats text. With several listeners all are listed, and the worst is explained.
+pub(crate) fn text(
+    diagnoses: &[Diagnosis<'_>],
+    collected: &Collected,
+    width: usize,
+    verbose: bool,
+) -> String {
     let mut out = String::new();
     if diagnoses.len() > 1 {
-        let worst = diagnoses.first().map_or(Verdict::Undetermined, |(_, cause)| cause.verdict());
-        let _ = writeln!(
-            out,
-            "{} listeners; the worst verdict is {}\n",
-            diagnoses.len(),
-            worst.name().to_uppercase()
-        );
-    }
-    for ((inspection, cause), lists) in diagnoses.iter().zip(lists(diagnoses)) {
-        one_text(&mut out, inspection, *cause, collected, width, lists);
+        for diagnosis in diagnoses {
+            out.push_str(&summary_line(diagnosis, width));
+        }
         out.push('\n');
+    }
+    let explained = if verbose { diagnoses.len() } else { 1 };
+    for (inspection, rule) in diagnoses.iter().take(explained) {
+        one(&mut out, inspection, rule, collected, width, verbose);
     }
     out.push_str(&foot(diagnoses, collected, width));
     out
 }
 
-fn one_text(
+fn summary_line((inspection, rule): &Diagnosis<'_>, width: usize) -> String {
+    let listener = &inspection.listener;
+    let owner = match (inspection.pid(), inspection.command()) {
+        (Some(pid), Some(command)) => format!("{command} {pid}"),
+        _ => "?".into(),
+    };
+    let address = format!("{} {}", listener.kind.name(), listener.address);
+    let verdict = rule.verdict().name().split(',').next().unwrap_or_default();
+    let queued = format!("{}/{}", listener.queued, listener.capacity());
+    let line = format!("{}  {}  {queued:>9}  {owner}", fill(verdict, 18), fill(&address, 28));
+    format!("{}\n", fit(&line, width).trim_end())
+}
+
+fn one(
     out: &mut String,
     inspection: &Inspection,
-    cause: Cause,
+    rule: &Rule,
     collected: &Collected,
     width: usize,
-    lists: bool,
+    verbose: bool,
 ) {
-    let verdict = cause.verdict();
+    let (cause, verdict) = (rule.cause, rule.verdict());
     let (kind, address) = (inspection.listener.kind.name(), &inspection.listener.address);
     let headline = format!("{kind} {address}: {}: {}.", verdict.name().to_uppercase(), verdict.meaning());
     out.push_str(&wrap(&headline, "", "  ", width));
-    for (name, fact) in facts(inspection, collected) {
-        out.push_str(&wrap(&fact, &format!("  {name:<11}"), INDENT, width));
-        if name == "waiting" && lists {
-            peers(out, inspection);
+    let mut line = |name: &str, text: &str| {
+        out.push_str(&wrap(text, &format!("  {name:<11}"), INDENT, width));
+    };
+    line("queue", &queue(inspection, collected));
+    line("process", &process(inspection));
+    if verbose {
+        for (name, text) in details::lines(inspection, collected) {
+            line(name, &text);
         }
     }
-    out.push_str(&wrap(cause.explanation(), "  cause      ", INDENT, width));
-    if verdict != Verdict::Healthy {
-        out.push_str(&wrap(&advice(inspection, cause), "  advice     ", INDENT, width));
+    line("why", cause.explanation());
+    if !cause.otherwise().is_empty() {
+        line("or", cause.otherwise());
     }
+    line("confidence", rule.confidence.name());
+    line("next", &next(inspection, cause));
 }
 
-/// Lists the oldest connections.
-fn peers(out: &mut String, inspection: &Inspection) {
-    for waiting in inspection.waiting.iter().flat_map(|all| all.iter()).take(LISTED) {
-        let age = waiting.age.map_or_else(|| "?".into(), duration);
-        let _ = writeln!(out, "{INDENT}{:<11} {:>12}  {}", state(waiting), age, waiting.peer);
-    }
-    let more = inspection.waiting.as_ref().map_or(0, |all| all.len().saturating_sub(LISTED));
-    if more > 0 {
-        let _ = writeln!(out, "{INDENT}and {more} more");
-    }
+/// Returns the next command, with the names filled in.
+pub(crate) fn next(inspection: &Inspection, cause: Cause) -> String {
+    let address = &inspection.listener.address;
+    let port =
+        inspection.listener.socket().map_or_else(|| "PORT".into(), |address| address.port().to_string());
+    let pid = inspection.pid().map_or_else(|| "PID".into(), |pid| pid.to_string());
+    let stopped = inspection.facts.owner.as_ref().map(|owner| &owner.stopped[..]).unwrap_or_default();
+    let stopped = stopped.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    let text = cause.next().replace("STOPPED", &stopped);
+    text.replace("localhost:PORT", &address.to_string())
+        .replace("PORT", &port)
+        .replace("TARGET", &address.to_string())
+        .replace("PID", &pid)
 }
 
-/// Returns the advice, with the process id inserted if it is known.
-fn advice(inspection: &Inspection, cause: Cause) -> String {
-    match inspection.pid() {
-        Some(pid) => cause.advice().replace("PID", &pid.to_string()),
-        None => cause.advice().into(),
+fn queue(inspection: &Inspection, collected: &Collected) -> String {
+    let (listener, facts) = (&inspection.listener, &inspection.facts);
+    let mut text =
+        format!("{} of {} queued; {}", listener.queued, listener.capacity(), accepted(inspection, collected));
+    if listener.queued > 0 {
+        if let Some(oldest) = facts.oldest_wait {
+            let _ = write!(text, "; oldest {}", duration(oldest));
+        }
+        if facts.any_accepted == Some(true)
+            && let Some(wait) = facts.expected_wait()
+        {
+            let _ = write!(text, "; a new one waits about {}", duration(wait));
+        }
     }
-}
-
-fn facts(inspection: &Inspection, collected: &Collected) -> Vec<(&'static str, String)> {
-    let mut facts = vec![("queue", queue(inspection)), ("accepted", accepted(inspection, collected))];
-    if let Some(waiting) = waiting(inspection) {
-        facts.push(("waiting", waiting));
+    if let Some(dead @ 1..) = inspection.dead {
+        let _ = write!(text, "; {dead} dead");
     }
-    facts.push(("owner", owner(inspection)));
-    if inspection.facts.owner.is_some() {
-        facts.push(("threads", threads(inspection)));
-        facts.push(("epoll", registrations(inspection)));
+    if let Some(dropped @ 1..) = facts.dropped {
+        let _ = write!(text, "; {dropped} dropped");
     }
-    facts
-}
-
-fn queue(inspection: &Inspection) -> String {
-    let listener = &inspection.listener;
-    let mut text = format!("{} of {} waiting", listener.queued, listener.capacity());
-    if let (Some(now), Some(ever)) = (inspection.facts.dropped, listener.drops) {
-        let _ = write!(text, "; {now} dropped during the observation, {ever} since it was created");
+    if facts.clients.handshakes > 0 {
+        let count = facts.clients.handshakes;
+        let _ = write!(text, "; {count} in SYN_RECV (handshake, or TCP_DEFER_ACCEPT)");
     }
     text
 }
 
 fn accepted(inspection: &Inspection, collected: &Collected) -> String {
-    let time = duration(collected.period);
-    let lowest = inspection.facts.samples.iter().map(|sample| sample.queued).min();
-    match inspection.facts.any_accepted {
-        _ if lowest == Some(0) => format!("all in {time} (the queue was empty at least once)"),
-        Some(true) => format!("some in {time}"),
-        Some(false) => format!("none in {time}"),
-        None => "not visible".into(),
+    let (time, facts) = (duration(collected.period), &inspection.facts);
+    let lowest = facts.samples.iter().map(|sample| sample.queued).min();
+    match (facts.any_accepted, facts.accept_rate) {
+        _ if lowest == Some(0) && facts.clients.new_open > 0 => {
+            format!("{} new and open in {time}", facts.clients.new_open)
+        }
+        (Some(true), Some(rate)) if lowest > Some(0) && rate > 0.0 => format!("{rate:.0} accepted a second"),
+        (Some(true), _) => format!("some accepted in {time}"),
+        (Some(false), _) if lowest > Some(0) => format!("none accepted in {time}"),
+        _ if facts.clients.arrived => format!("some arrived in {time}"),
+        _ if lowest == Some(0) => format!("empty at least once in {time}"),
+        _ => "accepts are not visible".into(),
     }
 }
 
-fn waiting(inspection: &Inspection) -> Option<String> {
-    if inspection.listener.queued == 0 && inspection.dead.unwrap_or(0) == 0 {
-        return None;
-    }
-    let mut text = Vec::new();
-    match inspection.oldest_wait() {
-        Some(oldest) => text.push(format!("oldest {}", duration(oldest))),
-        None if inspection.listener.kind.is_unix() => {
-            text.push("ages are not available for Unix sockets".into());
-        }
-        None => {}
-    }
-    match (inspection.dead, inspection.close_wait_unowned) {
-        (None, _) => text.push("the queue is too long for the kernel to list dead connections".into()),
-        (Some(dead), None) => text.push(format!("{dead} dead")),
-        (Some(dead), Some(all)) if all == dead => {
-            text.push(format!("{dead} dead (CLOSE_WAIT, inode 0)"));
-        }
-        (Some(dead), Some(some)) => {
-            let reset = dead.saturating_sub(some);
-            let kinds = format!("{some} in CLOSE_WAIT with inode 0, {reset} reset and not listed");
-            text.push(format!("{dead} dead ({kinds})"));
-        }
-    }
-    if inspection.shared {
-        text.push("all listeners on this address together".into());
-    }
-    Some(text.join("; "))
-}
-
-fn owner(inspection: &Inspection) -> String {
+/// Describes the process to look at, and counts the others.
+fn process(inspection: &Inspection) -> String {
     let (Some(pid), Some(command)) = (inspection.pid(), inspection.command()) else {
         let uid = inspection.listener.uid.map_or_else(|| "unknown".into(), |uid| uid.to_string());
         return format!("not visible; the socket was created by uid {uid}");
     };
     let mut text = format!("{command} (pid {pid})");
-    let others = inspection.holders.iter().filter(|holder| holder.pid != pid).count();
-    if others > 0 {
-        let _ = write!(text, " and {}", plural(others, "other holder"));
+    if let Some(process) = inspection.processes.iter().find(|process| process.pid == pid) {
+        let _ = write!(text, " {}", activity(process));
+    }
+    if inspection.processes.len() > 1 {
+        let _ = write!(text, "; {} processes accept here", inspection.processes.len());
     }
     if let Some((_, table)) = inspection.table {
         let _ = write!(text, "; {} of {} descriptors", table.used, table.limit);
     }
-    let alive = inspection.facts.owner.as_ref().map_or(0, |owner| owner.accepted_alive);
-    let _ = write!(text, "; {} open", plural(alive, "accepted connection"));
+    let clients = &inspection.facts.clients;
+    let _ = write!(text, "; {} open", plural(clients.open, "accepted connection"));
+    if clients.unread > 0 {
+        let _ = write!(text, ", {} with unread data", clients.unread);
+    }
     text
 }
 
-fn threads(inspection: &Inspection) -> String {
-    let Some(owner) = &inspection.facts.owner else { return String::new() };
-    let asleep = match inspection.owner_asleep() {
-        Some(true) => "asleep",
-        Some(false) => "running at times",
-        None => "not visible",
-    };
-    let mut activity = activity_names(owner);
-    activity.dedup();
-    let cpu = owner.cpu * 100.0;
-    format!("{asleep}; seen in: {}; the busiest used {cpu:.0} % of a CPU", activity.join(", "))
+/// Describes what a process does.
+pub(super) fn activity(process: &Process) -> String {
+    let names = activity_names(&process.activities);
+    match process.is_stopped {
+        true => "is stopped".into(),
+        false => format!("in {}, {:.0} % CPU", names.join(", "), process.cpu * 100.0),
+    }
 }
 
-fn registrations(inspection: &Inspection) -> String {
-    if inspection.registrations.is_empty() {
-        return match inspection.trigger() {
-            Some("accept") => "not registered; a thread is blocked in accept".into(),
-            Some(_) => "not registered".into(),
-            None => "not registered; poll or io_uring may watch it, which is not visible".into(),
-        };
-    }
-    let one = |registration: &crate::probe::Registration| {
-        let trigger = match registration.trigger {
-            Trigger::Edge => "edge-triggered",
-            Trigger::Level => "level-triggered",
-            Trigger::Oneshot => "one-shot",
-            Trigger::Fired => "one-shot, fired, not rearmed",
-            Trigger::Exclusive => "level-triggered, exclusive",
-            Trigger::Disarmed => "disarmed (no EPOLLIN)",
-        };
-        let (epoll, pid, mask) = (registration.epoll, registration.pid, registration.mask);
-        format!("{trigger}, mask {mask:#x}, in epoll fd {epoll} of pid {pid}")
-    };
-    let mut all: Vec<String> = inspection.registrations.iter().take(LISTED).map(one).collect();
-    if inspection.registrations.len() > LISTED {
-        all.push(format!("and {} more", inspection.registrations.len() - LISTED));
-    }
-    all.join("; ")
+pub(super) fn activity_names(activities: &[Activity]) -> Vec<String> {
+    let mut names: Vec<String> = activities.iter().map(Activity::name).collect();
+    names.dedup();
+    names
+}
+
+pub(super) fn state(waiting: &Connection) -> &'static str {
+    if waiting.close_wait { "CLOSE_WAIT" } else { "ESTABLISHED" }
 }
 
 fn foot(diagnoses: &[Diagnosis<'_>], collected: &Collected, width: usize) -> String {
     let mut out = String::new();
-    let counters = (collected.counters.listen_overflows, collected.overflows_meanwhile);
-    if diagnoses.iter().any(|(inspection, _)| !inspection.listener.kind.is_unix())
-        && let (Some(all), Some(now)) = counters
-    {
-        let text = format!(
-            "All TCP listeners of this namespace: {now} overflows during the observation, {all} before \
-             (ListenOverflows)."
-        );
-        out.push_str(&wrap(&text, "", "", width));
-    }
     if collected.closed > 0 {
         let closed = plural(collected.closed, "listener");
         out.push_str(&wrap(&format!("{closed} closed during the observation."), "", "", width));
     }
-    if collected.hidden > 0 && diagnoses.iter().any(|(_, cause)| cause.verdict() != Verdict::Healthy) {
+    if collected.hidden > 0 && diagnoses.iter().any(|(_, rule)| rule.verdict() == Verdict::Undetermined) {
         let hidden = plural(collected.hidden, "process");
         let text = format!("The descriptors of {hidden} are not visible. Run this as root.");
         out.push_str(&wrap(&text, "", "", width));

@@ -31,6 +31,7 @@ struct ThreadHistory {
     last: Thread,
     activities: HashSet<Activity>,
     times: usize,
+    times_running: usize,
 }
 
 /// The processor time of the owner's threads.
@@ -38,12 +39,9 @@ struct ThreadHistory {
 pub(crate) struct Load {
     /// Of the busiest thread, as a fraction of one processor.
     pub(crate) cpu: f64,
-    pub(crate) system: f64,
     pub(crate) never_asleep: bool,
     /// A thread was blocked in a call other than a wait for events, and continued.
     pub(crate) works_in_calls: bool,
-    /// Of the thread with the most.
-    pub(crate) sleeps_per_second: f64,
 }
 
 impl ThreadSampler {
@@ -85,10 +83,12 @@ impl ThreadSampler {
             last: thread.clone(),
             activities: HashSet::new(),
             times: 0,
+            times_running: 0,
         };
         let history = self.threads.entry(thread.tid).or_insert_with(new);
         history.last = thread;
         history.times += 1;
+        history.times_running += usize::from(activity == Activity::Running);
         history.activities.insert(activity);
     }
 
@@ -116,13 +116,37 @@ impl ThreadSampler {
         self.samples.iter().map(of_sample).collect()
     }
 
-    /// Returns the distinct activities in a fixed order.
-    pub(crate) fn activities(&self) -> Vec<Activity> {
+    /// Returns the distinct activities of these processes, in a fixed order.
+    pub(crate) fn activities(&self, pids: &[i32]) -> Vec<Activity> {
         let mut all: Vec<Activity> =
-            self.threads.values().flat_map(|history| history.activities.iter().cloned()).collect();
+            self.of_processes(pids).flat_map(|history| history.activities.iter().cloned()).collect();
         all.sort_by_key(|activity| format!("{activity:?}"));
         all.dedup();
         all
+    }
+
+    fn of_processes(&self, pids: &[i32]) -> impl Iterator<Item = &ThreadHistory> {
+        self.threads.values().filter(move |history| pids.contains(&history.first.pid))
+    }
+
+    /// Returns whether all threads of a process are stopped.
+    pub(crate) fn is_stopped(&self, pid: i32) -> bool {
+        let pids = [pid];
+        let mut threads = self.of_processes(&pids).peekable();
+        threads.peek().is_some() && threads.all(|history| history.last.activity == Activity::Stopped)
+    }
+
+    /// Returns whether a process is the parent of another one that has the listener open.
+    pub(crate) fn is_supervisor(&self, pid: i32) -> bool {
+        self.threads.values().any(|history| history.first.parent == pid && history.first.pid != pid)
+    }
+
+    /// Returns the threads that ran in at least half of the samples so far: those that run most come first.
+    pub(crate) fn running(&self) -> Vec<Thread> {
+        let mut found: Vec<&ThreadHistory> =
+            self.threads.values().filter(|history| 2 * history.times_running >= history.times).collect();
+        found.sort_by_key(|history| std::cmp::Reverse(history.times_running));
+        found.into_iter().map(|history| history.last.clone()).collect()
     }
 
     /// Returns whether a thread of this process was seen waiting in one of these epoll instances; `None` if
@@ -143,11 +167,10 @@ impl ThreadSampler {
         (!unknown).then_some(false)
     }
 
-    /// Returns whether a thread is blocked in accept on the listener.
-    pub(crate) fn accepts_on(&self, holders: &[Holder]) -> bool {
-        self.threads.values().any(|history| {
-            let on_it =
-                |fd: i32| holders.iter().any(|holder| (holder.pid, holder.fd) == (history.first.pid, fd));
+    /// Returns whether a thread of this process is blocked in accept on the listener.
+    pub(crate) fn accepts_on(&self, pid: i32, holders: &[Holder]) -> bool {
+        let on_it = |fd: i32| holders.iter().any(|holder| (holder.pid, holder.fd) == (pid, fd));
+        self.of_processes(&[pid]).any(|history| {
             history.activities.iter().any(|activity| match activity {
                 Activity::Accept(Some(fd)) => on_it(*fd),
                 Activity::Accept(None) => true,
@@ -156,10 +179,11 @@ impl ThreadSampler {
         })
     }
 
-    pub(crate) fn load(&self, elapsed: Duration) -> Load {
+    /// Returns the load of these processes.
+    pub(crate) fn load(&self, pids: &[i32], elapsed: Duration) -> Load {
         let mut load = Load::default();
         let seconds = elapsed.as_secs_f64().max(0.001);
-        for history in self.threads.values() {
+        for history in self.of_processes(pids) {
             let user = share(history.first.user, history.last.user, seconds);
             let system = share(history.first.system, history.last.system, seconds);
             // A short-lived thread had no chance to block. Each sample records a thread twice.
@@ -168,13 +192,10 @@ impl ThreadSampler {
                 is_lasting && history.activities.iter().all(|activity| *activity == Activity::Running);
             // On a loaded machine a thread that never blocks may get little processor time.
             if (never_asleep, user + system) >= (load.never_asleep, load.cpu) {
-                (load.cpu, load.system, load.never_asleep) = (user + system, system, never_asleep);
+                (load.cpu, load.never_asleep) = (user + system, never_asleep);
             }
             let in_a_call = history.activities.iter().any(|activity| matches!(activity, Activity::Other(_)));
             load.works_in_calls |= in_a_call && history.last.sleeps != history.first.sleeps;
-            #[expect(clippy::cast_precision_loss, reason = "a count of one second")]
-            let sleeps = history.last.sleeps.saturating_sub(history.first.sleeps) as f64 / seconds;
-            load.sleeps_per_second = load.sleeps_per_second.max(sleeps);
         }
         load
     }

@@ -9,7 +9,7 @@ use netlink_packet_core::Parseable;
 use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, InetResponseHeader, SocketId, StateFlags};
 use netlink_packet_sock_diag::{AF_INET, AF_INET6, IPPROTO_TCP};
 
-use super::diag::{Diag, attributes, u32_at};
+use super::diag::{Diag, attributes, u32_at, u64_at};
 use super::listener::Listener;
 
 const INET_HEADER: usize = 72;
@@ -17,6 +17,10 @@ const INET_DIAG_INFO: u16 = 2;
 /// The offset of `tcpi_last_data_sent`: the age of a connection on which nothing was sent, such as a queued
 /// one.
 const LAST_DATA_SENT: usize = 44;
+/// The offset of `tcpi_bytes_received`.
+const BYTES_RECEIVED: usize = 128;
+const ESTABLISHED: u8 = 1;
+const SYN_RECV: u8 = 3;
 const CLOSE_WAIT: u8 = 8;
 
 /// The server's side of a connection to a listening port.
@@ -27,16 +31,38 @@ pub(crate) struct Connection {
     pub(crate) cookie: [u8; 8],
     /// The client has sent a FIN.
     pub(crate) close_wait: bool,
+    pub(crate) phase: Phase,
+    /// Bytes that the owner has not read: `Recv-Q` of ss(8).
+    pub(crate) unread: u32,
+    /// Bytes that the owner has read, if the kernel counts them.
+    pub(crate) read: Option<u64>,
     /// The time in the accept queue.
     pub(crate) age: Option<Duration>,
     /// 0 until it is accepted.
     pub(crate) inode: u64,
 }
 
+/// The states of a connection, as far as an accept queue depends on them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// `SYN_RECV`: the handshake is not complete, or `TCP_DEFER_ACCEPT` waits for data.
+    Handshake,
+    /// `ESTABLISHED` or `CLOSE_WAIT`: queued or accepted.
+    Open,
+    /// Closed by the server first: `FIN_WAIT1`, `FIN_WAIT2`, `CLOSING`, `LAST_ACK` or `TIME_WAIT`.
+    Closed,
+}
+
 impl Connection {
     /// Lists the connections of a port in ESTABLISHED or CLOSE_WAIT, queued and accepted.
     pub(crate) fn of_port(diag: &Diag, port: u16) -> io::Result<Vec<Self>> {
         Self::in_states(diag, port, &(StateFlags::ESTABLISHED | StateFlags::CLOSE_WAIT))
+    }
+
+    /// Lists the connections of a port in every state: unfinished handshakes and closed connections, too.
+    pub(crate) fn of_port_in_every_state(diag: &Diag, port: u16) -> io::Result<Vec<Self>> {
+        let states = StateFlags::all() - StateFlags::LISTEN - StateFlags::CLOSE - StateFlags::SYN_SENT;
+        Self::in_states(diag, port, &states)
     }
 
     /// Lists the connections in CLOSE_WAIT with inode 0, on all ports.
@@ -62,8 +88,14 @@ impl Connection {
         Ok(found)
     }
 
+    /// Returns whether it is in an accept queue.
     pub(crate) fn is_unowned(&self) -> bool {
-        self.inode == 0
+        self.inode == 0 && self.phase == Phase::Open
+    }
+
+    /// Returns whether a process has accepted it and not closed it.
+    pub(crate) fn is_accepted(&self) -> bool {
+        self.inode != 0 && self.phase == Phase::Open
     }
 
     /// Returns whether it arrived at a listener on this address, given the listeners on specific addresses.
@@ -88,15 +120,25 @@ fn listens_for(listener: SocketAddr, local: SocketAddr) -> bool {
 fn read(message: &[u8]) -> Option<Connection> {
     let header = InetResponseHeader::parse(message.get(..INET_HEADER)?).ok()?;
     let id = &header.socket_id;
-    let age = attributes(&message[INET_HEADER..])
-        .find(|(number, _)| *number == INET_DIAG_INFO)
-        .and_then(|(_, info)| u32_at(info, LAST_DATA_SENT))
-        .map(|ms| Duration::from_millis(ms.into()));
+    let info = attributes(&message[INET_HEADER..]).find(|(number, _)| *number == INET_DIAG_INFO);
+    let info = info.map_or(&[][..], |(_, info)| info);
+    let age = u32_at(info, LAST_DATA_SENT).map(|ms| Duration::from_millis(ms.into()));
+    let phase = match header.state {
+        ESTABLISHED | CLOSE_WAIT => Phase::Open,
+        SYN_RECV => Phase::Handshake,
+        _ => Phase::Closed,
+    };
+    // The client's FIN counts as a byte.
+    let unread = header.recv_queue.saturating_sub(u32::from(header.state == CLOSE_WAIT));
+    let read = u64_at(info, BYTES_RECEIVED).map(|received| received.saturating_sub(unread.into()));
     Some(Connection {
         local: (id.source_address, id.source_port).into(),
         peer: (id.destination_address, id.destination_port).into(),
         cookie: id.cookie,
         close_wait: header.state == CLOSE_WAIT,
+        phase,
+        unread,
+        read,
         age,
         inode: header.inode.into(),
     })

@@ -112,3 +112,9 @@ pub(crate) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     let field = bytes.get(at..at + 4)?;
     Some(u32::from_ne_bytes(field.try_into().expect("four bytes")))
 }
+
+/// Likewise, for a field of 64 bits.
+pub(crate) fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
+    let field = bytes.get(at..at + 8)?;
+    Some(u64::from_ne_bytes(field.try_into().expect("eight bytes")))
+}

@@ -29,7 +29,7 @@ const UDIAG_SHOW_UID: u32 = 0x40;
 const UNIX_HEADER: usize = 16;
 
 /// The protocol of a listener.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Kind {
     Tcp,
@@ -168,17 +168,17 @@ impl Listener {
         Some(self.clients.as_ref()?.iter().filter(|client| **client == 0).count())
     }
 
-    /// Lists the accepted Unix sockets by address and inode. Each has the name of its listener.
-    pub(crate) fn accepted_unix(diag: &Diag) -> io::Result<Vec<(Address, u64)>> {
+    /// Lists the accepted Unix sockets. Each has the name of its listener; `queued` counts its unread bytes.
+    pub(crate) fn accepted_unix(diag: &Diag) -> io::Result<Vec<Self>> {
         let request = UnixRequest {
             state_flags: unix::StateFlags::ESTABLISHED,
             inode: 0,
-            show_flags: ShowFlags::NAME,
+            show_flags: ShowFlags::NAME | ShowFlags::RQLEN,
             cookie: [0xff; 8],
         };
-        let sockets = diag.dump(&request, read_unix)?.into_iter();
-        let is_accepted = |socket: &Self| socket.inode != 0 && socket.address != Address::Unnamed;
-        Ok(sockets.filter(is_accepted).map(|socket| (socket.address, socket.inode)).collect())
+        let mut sockets = diag.dump(&request, read_unix)?;
+        sockets.retain(|socket| socket.inode != 0 && socket.address != Address::Unnamed);
+        Ok(sockets)
     }
 }
 

@@ -3,6 +3,7 @@
 //! Read-only. Each function needs only the privileges that the kernel requires for its data. Data that is not
 //! visible is `None` or counted as hidden, never guessed.
 
+pub(crate) mod calls;
 pub(crate) mod counters;
 pub(crate) mod diag;
 pub(crate) mod listener;
@@ -12,11 +13,11 @@ pub(crate) mod target;
 pub(crate) mod threads;
 pub(crate) mod connection;
 
-pub(crate) use connection::Connection;
+pub(crate) use connection::{Connection, Phase};
 pub(crate) use counters::Counters;
 pub(crate) use diag::Diag;
 pub(crate) use listener::{Address, Kind, Listener};
 pub(crate) use owners::{Holder, Owners};
 pub(crate) use registration::{Registration, Trigger};
-pub(crate) use target::Target;
+pub(crate) use target::{Target, Targets};
 pub(crate) use threads::{Activity, Thread};

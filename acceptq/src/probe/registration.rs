@@ -13,6 +13,8 @@ use serde::Serialize;
 
 /// `EPOLLIN | EPOLLRDNORM`: the events that an arriving connection sets.
 const ARRIVAL_EVENTS: u32 = 0x0001 | 0x0040;
+/// `EPOLLOUT | EPOLLPRI`.
+const RUNTIME_EVENTS: u32 = 0x0004 | 0x0002;
 const EXCLUSIVE: u32 = 1 << 28;
 const ONESHOT: u32 = 1 << 30;
 const EDGE: u32 = 1 << 31;
@@ -56,6 +58,12 @@ impl Registration {
     /// Returns whether arrivals are reported.
     pub(crate) fn is_armed(&self) -> bool {
         self.trigger.is_armed()
+    }
+
+    /// Returns whether the event loop of a runtime registered it: Go and tokio add `EPOLLOUT`, asio
+    /// `EPOLLPRI`, which is useless on a listener. A task that calls accept drains the queue, not the event.
+    pub(crate) fn is_of_runtime(&self) -> bool {
+        self.mask & RUNTIME_EVENTS != 0
     }
 
     /// Returns every epoll instance of the process that reports its events.

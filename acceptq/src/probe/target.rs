@@ -1,13 +1,15 @@
 //! The target argument: a port, an address, a path or an abstract name.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::fs;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::linux::fs::MetadataExt;
 use std::path::Path;
 use std::str::FromStr;
 
+use super::connection::Connection;
 use super::diag::Diag;
 use super::listener::{Address, Listener};
 
@@ -18,6 +20,8 @@ pub(crate) enum Target {
     Port(u16),
     /// The listeners bound to this address or, if there are none, the wildcard listeners that serve it.
     Address(SocketAddr),
+    /// Likewise, on any port.
+    Host(IpAddr),
     Abstract(String),
     Path(String),
 }
@@ -25,37 +29,107 @@ pub(crate) enum Target {
 impl FromStr for Target {
     type Err = String;
 
-    /// Parses a port, `address:port` or `@name`. Other text is a path, unless it resembles one of these.
+    /// Parses a port, `address:port`, an IP address, a URL, the name of a service, or `@name`. Other text is
+    /// a path if it has a slash or names a file.
     fn from_str(text: &str) -> Result<Self, String> {
-        let digits = text.strip_prefix(':').unwrap_or(text);
-        if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) {
-            // sock_diag takes 0 for all ports.
-            let port = digits.parse().ok().filter(|port| *port != 0);
-            return port
-                .map(Self::Port)
-                .ok_or_else(|| format!("no port: must be 1 to 65535; write a path as ./{text}"));
-        }
-        if let Ok(address) = text.parse::<SocketAddr>() {
-            return match address.port() {
-                0 => Err("no port: must be 1 to 65535".into()),
-                _ => Ok(Self::Address(address)),
-            };
-        }
         if let Some(path) = text.strip_prefix("unix:") {
             return Ok(Self::Path(path.into()));
         }
         if let Some(name) = text.strip_prefix('@') {
             return Ok(Self::Abstract(name.into()));
         }
+        if let Some((scheme, rest)) = text.split_once("://") {
+            return by_url(text, scheme, rest);
+        }
+        if text.is_empty() {
+            return Err("must not be empty".into());
+        }
+        let has_path = text.contains('/') || fs::symlink_metadata(text).is_ok_and(|file| !file.is_dir());
+        if has_path && !text.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Ok(Self::Path(text.into()));
+        }
+        if let Ok(ip) = text.trim_matches(['[', ']']).parse::<IpAddr>() {
+            return Ok(Self::Host(ip));
+        }
         match text.rsplit_once(':') {
-            Some((host, port)) if !host.contains('/') && port.parse::<u16>().is_ok() => Err(format!(
-                "host names are not resolved: write an IP address, such as 127.0.0.1:{port} or [::1]:{port}; \
-                 write a path as ./{text}"
-            )),
-            _ if text.is_empty() => Err("must not be empty".into()),
-            _ => Ok(Self::Path(text.into())),
+            Some((host, port)) => by_host(text, host, Some(port)),
+            None if text.bytes().all(|byte| byte.is_ascii_digit()) => parse_port(text, text).map(Self::Port),
+            None => match (service(text), resolve(text)) {
+                (Some(port), _) => Ok(Self::Port(port)),
+                (None, Some(ip)) => Ok(Self::Host(ip)),
+                (None, None) => Err(format!(
+                    "neither a port, an address, a service in /etc/services nor a file; write a path as \
+                     ./{text}"
+                )),
+            },
         }
     }
+}
+
+/// Parses `http://host:port/path`. The default port is that of the scheme.
+fn by_url(text: &str, scheme: &str, rest: &str) -> Result<Target, String> {
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let authority = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    match authority.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => by_host(text, host, Some(port)),
+        _ => {
+            let port = service(scheme).ok_or_else(|| format!("no port is known for {scheme}://"))?;
+            by_host(text, authority, Some(&port.to_string()))
+        }
+    }
+}
+
+/// Resolves `host:port`. An empty host and `*` are all addresses; names come from /etc/hosts only.
+fn by_host(text: &str, host: &str, port: Option<&str>) -> Result<Target, String> {
+    let port = port.unwrap_or_default();
+    let port = match service(port) {
+        Some(port) => port,
+        None => parse_port(port, text)?,
+    };
+    if host.is_empty() || host == "*" {
+        return Ok(Target::Port(port));
+    }
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    match bare.parse().ok().or_else(|| resolve(host)) {
+        Some(ip) => Ok(Target::Address(SocketAddr::new(ip, port))),
+        None => Err(format!(
+            "{host} is not in /etc/hosts: write an IP address, such as 127.0.0.1:{port} or [::1]:{port}; \
+             write a path as ./{text}"
+        )),
+    }
+}
+
+fn parse_port(port: &str, text: &str) -> Result<u16, String> {
+    // sock_diag takes 0 for all ports.
+    port.parse()
+        .ok()
+        .filter(|port| *port != 0)
+        .ok_or_else(|| format!("no port: must be 1 to 65535; write a path as ./{text}"))
+}
+
+/// Returns the TCP port of a service: the most common ones, then those of /etc/services.
+fn service(name: &str) -> Option<u16> {
+    let known = [("http", 80), ("https", 443), ("ssh", 22), ("redis", 6379), ("postgresql", 5432)];
+    if let Some((_, port)) = known.iter().find(|(known, _)| *known == name) {
+        return Some(*port);
+    }
+    let file = fs::read_to_string("/etc/services").ok()?;
+    file.lines().find_map(|line| {
+        let mut words = line.split('#').next()?.split_whitespace();
+        let (first, port) = (words.next()?, words.next()?.strip_suffix("/tcp")?);
+        (first == name || words.any(|alias| alias == name)).then(|| port.parse().ok())?
+    })
+}
+
+/// Looks a host up in /etc/hosts, without a query over the network.
+fn resolve(host: &str) -> Option<IpAddr> {
+    let file = fs::read_to_string("/etc/hosts").unwrap_or_default();
+    let listed = file.lines().find_map(|line| {
+        let mut words = line.split('#').next()?.split_whitespace();
+        let ip = words.next()?.parse().ok()?;
+        words.any(|name| name == host).then_some(ip)
+    });
+    listed.or_else(|| (host == "localhost").then_some(Ipv4Addr::LOCALHOST.into()))
 }
 
 impl Target {
@@ -64,15 +138,19 @@ impl Target {
         match self {
             Self::Port(port) => Some(*port),
             Self::Address(address) => Some(address.port()),
-            Self::Abstract(_) | Self::Path(_) => None,
+            Self::Host(_) | Self::Abstract(_) | Self::Path(_) => None,
         }
+    }
+
+    fn is_unix(&self) -> bool {
+        matches!(self, Self::Abstract(_) | Self::Path(_))
     }
 
     /// Lists the selected listeners, and the others on the same port.
     pub(crate) fn listeners(&self, diag: &Diag) -> io::Result<(Vec<Listener>, Vec<Listener>)> {
-        let found = match self.port() {
-            Some(port) => Listener::inet(diag, Some(port))?,
-            None => Listener::unix(diag)?,
+        let found = match self.is_unix() {
+            false => Listener::inet(diag, self.port())?,
+            true => Listener::unix(diag)?,
         };
         let file = self.file();
         let fit = found.iter().filter_map(|listener| self.fits(listener, file)).max();
@@ -83,10 +161,15 @@ impl Target {
     fn fits(&self, listener: &Listener, file: Option<(u32, u32)>) -> Option<Fit> {
         let is_it = match (self, &listener.address) {
             (Self::Port(_), Address::Inet(_)) => true,
-            (Self::Address(wanted), Address::Inet(address)) if wanted != address => {
+            // Java binds IPv4 addresses as IPv6 ones.
+            (Self::Address(wanted), Address::Inet(address)) if canonical(*wanted) != canonical(*address) => {
                 return serves(listener, *address, *wanted).then_some(Fit::Wildcard);
             }
             (Self::Address(_), Address::Inet(_)) => true,
+            (Self::Host(ip), Address::Inet(address)) => {
+                let wanted = SocketAddr::new(*ip, address.port());
+                canonical(*address) == canonical(wanted) || serves(listener, *address, wanted)
+            }
             (Self::Abstract(wanted), Address::Abstract(name)) => wanted == name,
             // Compares files, so that relative paths and links match; compares names if the file is gone.
             (Self::Path(wanted), Address::Path(path)) => match file {
@@ -109,6 +192,68 @@ impl Target {
     }
 }
 
+/// Selects the listeners of all its targets; without a target, every listener.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Targets(pub(crate) Vec<Target>);
+
+impl Targets {
+    /// Lists the selected listeners, and the others on the same ports.
+    pub(crate) fn listeners(&self, diag: &Diag) -> io::Result<(Vec<Listener>, Vec<Listener>)> {
+        let (mut found, mut others) = (Vec::new(), Vec::new());
+        if self.0.is_empty() {
+            found = Listener::inet(diag, None)?;
+            found.extend(Listener::unix(diag)?);
+        }
+        for target in &self.0 {
+            let (chosen, rest) = target.listeners(diag)?;
+            found.extend(chosen);
+            others.extend(rest);
+        }
+        let mut known = HashSet::new();
+        found.retain(|listener| known.insert((listener.kind, listener.cookie)));
+        others.retain(|listener| !known.contains(&(listener.kind, listener.cookie)));
+        Ok((found, others))
+    }
+
+    /// Lists the TCP connections of the selected ports; `None` if there are only Unix sockets.
+    pub(crate) fn connections(
+        &self,
+        diag: &Diag,
+        in_every_state: bool,
+    ) -> io::Result<Option<Vec<Connection>>> {
+        let inet: Vec<&Target> = self.0.iter().filter(|target| !target.is_unix()).collect();
+        if inet.is_empty() && !self.0.is_empty() {
+            return Ok(None);
+        }
+        // Port 0 is every port.
+        let one = |target: &&Target| target.port().unwrap_or(0);
+        let mut ports: Vec<u16> = inet.iter().map(one).collect();
+        ports.sort_unstable();
+        ports.dedup();
+        if ports.is_empty() || ports[0] == 0 {
+            ports = vec![0];
+        }
+        let mut found = Vec::new();
+        for port in ports {
+            found.extend(match in_every_state {
+                true => Connection::of_port_in_every_state(diag, port)?,
+                false => Connection::of_port(diag, port)?,
+            });
+        }
+        Ok(Some(found))
+    }
+}
+
+impl fmt::Display for Targets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("all listeners");
+        }
+        let names: Vec<String> = self.0.iter().map(ToString::to_string).collect();
+        f.write_str(&names.join(", "))
+    }
+}
+
 /// How well a listener matches the target, in ascending order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Fit {
@@ -119,6 +264,11 @@ enum Fit {
     /// The same name and inode number, but another device.
     NameAndInode,
     Itself,
+}
+
+/// Converts an IPv4-mapped IPv6 address.
+pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 /// Returns whether a wildcard listener serves the wanted address. IPv6 serves IPv4 unless `IPV6_V6ONLY` is
@@ -152,6 +302,7 @@ impl fmt::Display for Target {
         match self {
             Self::Port(port) => write!(f, "port {port}"),
             Self::Address(address) => address.fmt(f),
+            Self::Host(ip) => ip.fmt(f),
             Self::Abstract(name) => write!(f, "@{}", name.escape_debug()),
             Self::Path(path) => path.escape_debug().fmt(f),
         }
@@ -164,15 +315,26 @@ mod tests {
 
     #[test]
     fn target_is_parsed_by_form() {
+        let localhost = Target::Address(SocketAddr::new(resolve("localhost").expect("an address"), 80));
         let cases = [
             ("8080", Target::Port(8080)),
             (":8080", Target::Port(8080)),
+            ("*:8080", Target::Port(8080)),
+            ("http", Target::Port(80)),
+            (":https", Target::Port(443)),
+            ("127.0.0.1", Target::Host(Ipv4Addr::LOCALHOST.into())),
+            ("::1", Target::Host("::1".parse().expect("an address"))),
+            ("localhost:80", localhost.clone()),
+            ("http://localhost/path?x=1", localhost),
+            ("https://user@127.0.0.1:8443/x", Target::Address("127.0.0.1:8443".parse().expect("an address"))),
+            ("http://[::1]:81", Target::Address("[::1]:81".parse().expect("an address"))),
+            ("http://[::1]/", Target::Address("[::1]:80".parse().expect("an address"))),
             ("127.0.0.1:80", Target::Address("127.0.0.1:80".parse().expect("an address"))),
             ("[::1]:80", Target::Address("[::1]:80".parse().expect("an address"))),
             ("@name", Target::Abstract("name".into())),
             ("/run/x.sock", Target::Path("/run/x.sock".into())),
             ("unix:/run/x.sock", Target::Path("/run/x.sock".into())),
-            ("x.sock", Target::Path("x.sock".into())),
+            ("./x.sock", Target::Path("./x.sock".into())),
             ("./99999", Target::Path("./99999".into())),
             ("./localhost:80", Target::Path("./localhost:80".into())),
             ("unix:8080", Target::Path("8080".into())),
@@ -190,7 +352,9 @@ mod tests {
             ("65536", "./65536"),
             ("127.0.0.1:0", "no port"),
             ("[::]:0", "no port"),
-            ("localhost:8080", "127.0.0.1:8080"),
+            ("no-such-host.invalid:8080", "127.0.0.1:8080"),
+            ("x.sock", "./x.sock"),
+            ("gopherx://localhost", "no port is known"),
             ("", "not be empty"),
         ] {
             let error = text.parse::<Target>().expect_err(text);

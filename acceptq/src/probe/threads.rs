@@ -34,6 +34,8 @@ pub(crate) enum Activity {
 pub(crate) struct Thread {
     pub(crate) pid: i32,
     pub(crate) tid: i32,
+    /// The parent of the process.
+    pub(crate) parent: i32,
     pub(crate) activity: Activity,
     /// Processor time in user mode, in clock ticks.
     pub(crate) user: u64,
@@ -69,7 +71,7 @@ impl Thread {
         tasks.flatten().filter_map(|task| Self::read(pid, task.tid)).collect()
     }
 
-    fn read(pid: i32, tid: i32) -> Option<Self> {
+    pub(crate) fn read(pid: i32, tid: i32) -> Option<Self> {
         let folder = format!("/proc/{pid}/task/{tid}");
         let stat = fs::read_to_string(format!("{folder}/stat")).ok()?;
         // The name may contain blanks and parentheses; the fields follow the last parenthesis.
@@ -85,6 +87,7 @@ impl Thread {
         Some(Self {
             pid,
             tid,
+            parent: fields.get(1)?.parse().ok()?,
             activity,
             user: fields.get(11)?.parse().ok()?,
             system: fields.get(12)?.parse().ok()?,

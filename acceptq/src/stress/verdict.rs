@@ -143,10 +143,11 @@ fn failed(facts: &Facts) -> StressVerdict {
         }
         _ if is_empty => UndeterminedReason::TakenInSilence,
         _ if !facts.stalled && left_behind > 0 => UndeterminedReason::Slow,
-        Some(Verdict::Backpressure) => UndeterminedReason::StillPaused,
-        Some(Verdict::Stuck) => UndeterminedReason::Awake,
+        Some(Verdict::AtLimit) if facts.after.is_occupied() => UndeterminedReason::Awake,
+        Some(Verdict::AtLimit) => UndeterminedReason::StillPaused,
+        Some(Verdict::Busy | Verdict::Stopped) => UndeterminedReason::Awake,
         // A listener that is deregistered only at the limit was watched before.
-        verdict @ Some(Verdict::NotPolled) if facts.full.verdict == verdict => {
+        Some(Verdict::NotAccepting) if facts.full.is_unwatched() && facts.after.is_unwatched() => {
             return StressVerdict::StrandsUnpolled;
         }
         _ if facts.after.owner_asleep == Some(false) => UndeterminedReason::Awake,

@@ -1,7 +1,7 @@
 //! The verdict for each combination of facts.
 
 use super::*;
-use crate::doctor::diagnose::Verdict;
+use crate::doctor::diagnose::{Cause, Verdict};
 
 const NEW_CONNECTIONS: ClientCounts = ClientCounts { connected: 5, answered: 5, refused: 0, unanswered: 0 };
 const UNANSWERED: ClientCounts = ClientCounts { connected: 5, answered: 0, refused: 0, unanswered: 5 };
@@ -84,7 +84,7 @@ fn running_at_the_limit_spins() {
 fn other_work_at_the_limit_is_not_spinning() {
     let busy =
         DoctorSummary { owner_asleep: Some(false), cpu_percent: Some(60.0), ..DoctorSummary::default() };
-    for verdict in [Verdict::Backpressure, Verdict::Stuck, Verdict::Healthy] {
+    for verdict in [Verdict::AtLimit, Verdict::Busy, Verdict::Healthy] {
         let full = DoctorSummary { verdict: Some(verdict), ..busy.clone() };
         assert_eq!(evaluate(&Facts { full, ..well() }), StressVerdict::WaitsWell, "{verdict:?}");
     }
@@ -94,8 +94,12 @@ fn other_work_at_the_limit_is_not_spinning() {
 
 #[test]
 fn never_polled_differs_from_deregistered() {
-    let not_polled =
-        DoctorSummary { verdict: Some(Verdict::NotPolled), queued: Some(59), ..DoctorSummary::default() };
+    let not_polled = DoctorSummary {
+        verdict: Some(Verdict::NotAccepting),
+        cause: Some(Cause::Unwatched),
+        queued: Some(59),
+        ..DoctorSummary::default()
+    };
     let facts = Facts { after: not_polled.clone(), ..stalled() };
     assert_eq!(evaluate(&facts), StressVerdict::Strands);
     assert_eq!(evaluate(&Facts { full: not_polled, ..facts }), StressVerdict::StrandsUnpolled);
@@ -113,10 +117,9 @@ fn undetermined_states_its_reason() {
         undetermined(&Facts { new_connections: UNANSWERED, ..well() }),
         UndeterminedReason::TakenInSilence
     );
-    for (verdict, reason) in [
-        (Verdict::Backpressure, UndeterminedReason::StillPaused),
-        (Verdict::Stuck, UndeterminedReason::Awake),
-    ] {
+    for (verdict, reason) in
+        [(Verdict::AtLimit, UndeterminedReason::StillPaused), (Verdict::Busy, UndeterminedReason::Awake)]
+    {
         let after = DoctorSummary { verdict: Some(verdict), queued: Some(59), ..DoctorSummary::default() };
         assert_eq!(undetermined(&Facts { after, ..stalled() }), reason);
     }

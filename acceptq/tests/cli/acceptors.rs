@@ -11,7 +11,7 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::clients::Endpoint;
 use crate::server::{Server, path};
-use crate::tool::{await_verdict, wait_until};
+use crate::tool::{NO_FAULT, await_verdict, each, wait_until};
 
 const CONFIG_VAR: &str = "ACCEPTQ_TEST_SERVER";
 const LISTENER: Token = Token(0);
@@ -100,39 +100,40 @@ fn families() -> Vec<&'static str> {
 
 #[test]
 fn acceptor_at_limit_is_backpressure() {
-    for trigger in [Trigger::Level, Trigger::Edge, Trigger::Exclusive] {
-        for family in families() {
+    each([Trigger::Level, Trigger::Edge, Trigger::Exclusive], |trigger| {
+        each(families(), |family| {
             let server = start(trigger, family, 1);
             let _held = server.hold_one();
             let _clients = server.connect_while_stopped(4);
-            let report = await_verdict(&server.target(), "backpressure");
+            let report = await_verdict(&server.target(), "at_limit");
             assert_eq!(report["queued"], 4, "{trigger:?} {family}: {report:#}");
             assert_eq!(report["kind"], family);
             assert_eq!(report["cause"], "disarmed", "{trigger:?} {family}: {report:#}");
-        }
-    }
+        });
+    });
 }
 
 #[test]
 fn acceptor_with_limit_zero_is_not_resumed() {
     let server = start(Trigger::Level, "tcp", 0);
     let _clients = server.endpoint.connect_many(3);
-    let report = await_verdict(&server.target(), "stranded");
+    let report = await_verdict(&server.target(), "not_accepting");
     assert_eq!(report["cause"], "not_resumed");
     // An operator can still raise the limit, which is not visible: the explanation mentions that.
-    assert!(report["explanation"].as_str().is_some_and(|text| text.contains("an operator")), "{report:#}");
+    assert!(report["otherwise"].as_str().is_some_and(|text| text.contains("an operator")), "{report:#}");
 }
 
 #[test]
 fn acceptor_below_limit_is_healthy() {
-    for (trigger, name) in
-        [(Trigger::Level, "level"), (Trigger::Edge, "edge"), (Trigger::Exclusive, "exclusive")]
-    {
-        let server = start(trigger, "tcp", 100);
-        let _clients = server.connect_while_stopped(20);
-        let report = await_verdict(&server.target(), "healthy");
-        assert_eq!(report["trigger"], name);
-        wait_until("all are accepted", || crate::tool::queued(&server.target()) == 0);
-        assert!(matches!(server.endpoint, Endpoint::Tcp(_)));
-    }
+    each(
+        [(Trigger::Level, "level"), (Trigger::Edge, "edge"), (Trigger::Exclusive, "exclusive")],
+        |(trigger, name)| {
+            let server = start(trigger, "tcp", 100);
+            let _clients = server.connect_while_stopped(20);
+            let report = await_verdict(&server.target(), NO_FAULT);
+            assert_eq!(report["trigger"], name);
+            wait_until("all are accepted", || crate::tool::queued(&server.target()) == 0);
+            assert!(matches!(server.endpoint, Endpoint::Tcp(_)));
+        },
+    );
 }

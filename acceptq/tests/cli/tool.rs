@@ -38,7 +38,10 @@ pub(crate) fn diagnosis(output: &Output) -> (Value, i32) {
     (report, output.status.code().expect("the tool exits"))
 }
 
-/// Runs the doctor until it returns this verdict.
+/// The verdicts on a server that accepts what arrives. Which one it is depends on what arrived meanwhile.
+pub(crate) const NO_FAULT: &str = "healthy|idle|accepting";
+
+/// Runs the doctor until it returns this verdict, or one of those separated by bars.
 pub(crate) fn await_verdict(target: &str, verdict: &str) -> Value {
     await_verdict_of(verdict, || examine(target))
 }
@@ -48,24 +51,33 @@ pub(crate) fn await_verdict_of(verdict: &str, mut examine: impl FnMut() -> (Valu
     loop {
         let (report, status) = examine();
         assert_eq!(report["exit_status"], status, "the exit status follows the verdict: {report:#}");
-        if report["verdict"] == verdict {
+        if verdict.split('|').any(|one| report["verdict"] == one) {
             return report;
         }
         assert!(began.elapsed() < LONG, "not {verdict}, but {report:#}");
     }
 }
 
-/// Returns the queue length of a target, by `acceptq list`.
+/// Returns the queue length of a target, by `acceptq watch`: unlike `list` it does not search all processes.
 pub(crate) fn queued(target: &str) -> u64 {
-    let report: Value = serde_json::from_str(&stdout(&acceptq(&["list", target, "--json"]))).expect("JSON");
-    let rows = report["listeners"].as_array().expect("rows");
-    rows.iter().map(|row| row["queued"].as_u64().expect("a number")).sum()
+    let text = stdout(&acceptq(&["watch", target, "--count", "1"]));
+    let length = |line: &str| line.split_once("queued ")?.1.split(' ').next()?.parse::<u64>().ok();
+    text.lines().map(|line| length(line).unwrap_or_else(|| panic!("no queue length in {line:?}"))).sum()
 }
 
 pub(crate) fn wait_until(description: &str, mut condition: impl FnMut() -> bool) {
     let began = Instant::now();
     while !condition() {
         assert!(began.elapsed() < LONG, "timed out waiting until {description}");
-        thread::sleep(Duration::from_millis(5));
+        thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// Runs the check on each of these at the same time: most of it is waiting.
+pub(crate) fn each<T: Send>(all: impl IntoIterator<Item = T>, check: impl Fn(T) + Sync) {
+    thread::scope(|scope| {
+        for one in all {
+            scope.spawn(|| check(one));
+        }
+    });
 }

@@ -50,8 +50,8 @@ fn foreign_server_shows_only_its_queue() {
         assert_eq!(report[unseen], Value::Null, "{unseen}");
     }
     assert!(
-        report["advice"].as_str().is_some_and(|advice| advice.contains("root")),
-        "the advice names the remedy"
+        report["next"].as_str().is_some_and(|next| next.starts_with("sudo ")),
+        "the next command is the remedy"
     );
 }
 

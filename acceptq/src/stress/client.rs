@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use socket2::{Domain, SockAddr, Socket, Type};
 
+use crate::probe::target::canonical;
+
 /// If the server sends data first and closes within this time, the data was a refusal message.
 const REFUSAL_WINDOW: Duration = Duration::from_millis(50);
 
@@ -238,11 +240,6 @@ fn connect_error(error: &io::Error) -> io::Error {
 pub(crate) enum ClientId {
     Inet(SocketAddr),
     Inode(u32),
-}
-
-/// Converts an IPv4-mapped IPv6 address, which an IPv6 listener shows for an IPv4 client.
-pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
+use super::guard::Guardian;
 use crate::probe::{Activity, Thread};
 
 /// The time limit for the processes to stop.
@@ -41,9 +42,11 @@ impl SignalGuard {
     /// Calls `run` while these processes are stopped.
     pub(crate) fn run_stopped<T>(&self, pids: &[i32], run: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
         self.may_terminate.store(false, Ordering::SeqCst);
-        let result = Frozen::stop(pids).and_then(|run_stopped| {
+        // The guardian continues them if a signal that cannot be deferred (SIGKILL) ends this process.
+        let result = Guardian::start(pids).and_then(|guardian| {
+            let stopped = Frozen::stop(pids)?;
             let result = run();
-            drop(run_stopped);
+            drop((stopped, guardian));
             result
         });
         self.may_terminate.store(true, Ordering::SeqCst);

@@ -2,6 +2,7 @@
 
 pub(crate) mod client;
 mod freeze;
+pub(crate) mod guard;
 mod report;
 mod observer;
 mod stages;
@@ -30,7 +31,8 @@ const STAGES: u64 = 6;
 /// Clients fill the server up to its limit (or up to --hold) and stay connected. Many more connect at once,
 /// and half of them disconnect. Then one of the held clients disconnects and new clients connect, which the
 /// server must answer or refuse. Use it only on servers under test: other clients are not served meanwhile,
-/// and a stranded server must be restarted.
+/// and a stranded server must be restarted. It asks first (--yes: it does not), and refuses to test a server
+/// that has connections of other clients.
 #[derive(Args, Debug)]
 #[command(after_help = EXIT_STATUSES)]
 pub(crate) struct Stress {
@@ -52,6 +54,9 @@ pub(crate) struct Stress {
     /// The server's process, if it does not own the listener or is not visible
     #[arg(long, value_name = "PID", value_parser = clap::value_parser!(i32).range(1..))]
     pid: Option<i32>,
+    /// Do not ask before the test
+    #[arg(long, short)]
+    yes: bool,
     /// Stop the server (SIGSTOP) while clients connect, so that one wakeup reports all of them
     #[arg(long)]
     freeze: bool,
@@ -127,6 +132,7 @@ impl Stress {
             patience: self.patience,
             freeze: self.freeze,
         };
+        self.confirm(&observer)?;
         let mut scenario = stages::Scenario::new(&config, &observer, &endpoint);
         let progress = Progress::new(self.json);
         progress.headline(&format!("stress-testing {}\n", self.target))?;
@@ -141,11 +147,44 @@ impl Stress {
         match self.json {
             true => {
                 let all = report::json(verdict, &scenario.facts, &target, &config, began.elapsed());
-                print_ignoring_epipe(&format!("{all:#}\n"))?;
+                print_ignoring_epipe(&format!("{all}\n"))?;
             }
-            false => print_ignoring_epipe(&report::verdict(verdict, self.freeze, width()))?,
+            false => print_ignoring_epipe(&report::verdict(verdict, &scenario.facts, self.freeze, width()))?,
         }
         Ok(ExitCode::from(verdict.exit_status()))
+    }
+}
+
+impl Stress {
+    /// Refuses to disturb other clients, and asks before the test.
+    fn confirm(&self, observer: &Observer) -> io::Result<()> {
+        let others = observer.connections()?;
+        if others > 0 {
+            let count = crate::format::plural(others, "connection");
+            return Err(io::Error::other(format!(
+                "{count} of other clients at {}: test a server without clients; ss -tanp shows them",
+                self.target
+            )));
+        }
+        if self.yes {
+            return Ok(());
+        }
+        if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+            return Err(io::Error::other("this disturbs the server: confirm with --yes"));
+        }
+        crate::eprint(&format!(
+            "This holds up to {} connections at {}, opens {} more at once, and may leave the server stranded: it \
+             must then be restarted. Continue? [y/N] ",
+            self.hold,
+            self.target,
+            usize::from(self.flood) * if self.freeze { 1 } else { stages::BURSTS },
+        ));
+        let mut answer = String::new();
+        io::stdin().read_line(&mut answer)?;
+        match answer.trim() {
+            "y" | "Y" | "yes" => Ok(()),
+            _ => Err(io::Error::other("not confirmed")),
+        }
     }
 }
 

@@ -9,10 +9,13 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use socket2::{SockAddr, Type};
 
-use super::client::{ClientId, Endpoint, canonical};
-use crate::doctor::collect::{Inspection, collect};
+use super::client::{ClientId, Endpoint};
+use crate::doctor::Inspection;
+use crate::doctor::collect::collect;
 use crate::doctor::diagnose::{Cause, Verdict, diagnose};
-use crate::probe::{Address, Connection, Diag, Kind, Listener, Target, Thread};
+use crate::probe::connection::specific;
+use crate::probe::target::canonical;
+use crate::probe::{Address, Connection, Diag, Kind, Listener, Target, Targets, Thread};
 
 const INIT: i32 = 1;
 /// From this fraction of a processor a thread counts as busy.
@@ -99,6 +102,25 @@ impl Observer {
         Ok((!listeners.is_empty()).then_some(queue))
     }
 
+    /// Returns the number of connections of the server, queued and accepted, as far as they are visible.
+    pub(crate) fn connections(&self) -> io::Result<usize> {
+        let (listeners, others) = self.target.listeners(&self.diag)?;
+        if !self.is_local {
+            return Ok(0);
+        }
+        let Some(port) = self.target.port() else {
+            let is_its = |one: &Listener| listeners.iter().any(|listener| listener.address == one.address);
+            let queued: usize = listeners.iter().map(|listener| listener.queued as usize).sum();
+            return Ok(queued + Listener::accepted_unix(&self.diag)?.iter().filter(|one| is_its(one)).count());
+        };
+        let specific = specific(listeners.iter().chain(&others));
+        let arrived = |one: &Connection| {
+            let mut addresses = listeners.iter().filter_map(Listener::socket);
+            addresses.any(|address| one.arrived_at(address, &specific))
+        };
+        Ok(Connection::of_port(&self.diag, port)?.iter().filter(|one| arrived(one)).count())
+    }
+
     /// Returns the location of each connection; `None` if it is not visible.
     pub(crate) fn locations(&self, ids: &[Option<ClientId>]) -> io::Result<Option<Vec<Location>>> {
         if !self.is_local {
@@ -152,11 +174,11 @@ impl Observer {
         let began = Instant::now();
         let mut summary = DoctorSummary::default();
         if self.is_local {
-            let collected = collect(&self.diag, &self.target, time)?;
+            let collected = collect(&self.diag, &Targets(vec![self.target.clone()]), time)?;
             let diagnoses =
                 collected.inspections.iter().map(|inspection| (inspection, diagnose(&inspection.facts)));
-            if let Some((inspection, cause)) = diagnoses.max_by_key(|(_, cause)| cause.verdict()) {
-                summary = DoctorSummary::of(inspection, cause);
+            if let Some((inspection, rule)) = diagnoses.max_by_key(|(_, rule)| rule.verdict()) {
+                summary = DoctorSummary::of(inspection, rule.cause);
             }
         } else if before.is_some() {
             thread::sleep(time);
@@ -184,6 +206,16 @@ impl DoctorSummary {
             owner_asleep: inspection.owner_asleep(),
             cpu_percent: inspection.facts.owner.as_ref().map(|owner| percent(owner.cpu)),
         }
+    }
+
+    /// Returns whether no thread watches the listener.
+    pub(crate) fn is_unwatched(&self) -> bool {
+        matches!(self.cause, Some(Cause::Unwatched | Cause::UnwatchedMember))
+    }
+
+    /// Returns whether its threads are blocked in other calls although the listener is armed.
+    pub(crate) fn is_occupied(&self) -> bool {
+        self.cause == Some(Cause::WorkersOccupied) && self.trigger != Some("none")
     }
 
     /// Returns whether the server uses processor time without accepting.
@@ -226,7 +258,7 @@ fn endpoint(target: &Target, listener: Option<&Listener>) -> Option<Endpoint> {
     };
     let address = match target {
         Target::Address(address) => reachable(*address).into(),
-        Target::Port(_) => match listener?.address {
+        Target::Port(_) | Target::Host(_) => match listener?.address {
             Address::Inet(address) => reachable(address).into(),
             _ => return None,
         },

@@ -8,6 +8,7 @@ use super::client::Behavior;
 use super::observer::DoctorSummary;
 use super::stages::Config;
 use super::verdict::{ClientCounts, Facts, Limit, StressVerdict};
+use crate::doctor::diagnose::Verdict;
 use crate::format::{duration, plural, wrap};
 
 const INDENT: &str = "             ";
@@ -72,7 +73,7 @@ pub(crate) fn watched(summary: &DoctorSummary) -> String {
         text.push(format!("{cpu:.0} % of a CPU"));
     }
     if let Some(verdict) = summary.verdict {
-        text.push(format!("diagnosis: {}", verdict.name()));
+        text.push(format!("doctor: {}", verdict.name()));
     }
     text.join("; ")
 }
@@ -104,18 +105,25 @@ fn counts(counts: &ClientCounts, unanswered: &str) -> String {
 }
 
 /// Formats the verdict.
-pub(crate) fn verdict(verdict: StressVerdict, frozen: bool, width: usize) -> String {
+pub(crate) fn verdict(verdict: StressVerdict, facts: &Facts, frozen: bool, width: usize) -> String {
     let name = verdict.name().replace('_', " ").to_uppercase();
     let mut out = wrap(&format!("{name}: {}.", verdict.meaning()), "", "  ", width);
     out.push_str(&line("cause", verdict.explanation(), width));
     if !verdict.advice().is_empty() {
         out.push_str(&line("advice", verdict.advice(), width));
     }
+    let held_back = matches!(facts.full.verdict, Some(Verdict::Stranded | Verdict::NotAccepting));
+    if verdict.exit_status() == 0 && held_back {
+        out.push_str(&line("note", HELD_BACK, width));
+    }
     if verdict.exit_status() == 0 && !frozen {
         out.push_str(&line("note", NOT_FROZEN, width));
     }
     out
 }
+
+const HELD_BACK: &str = "At the limit the doctor's verdict was another one: from outside, a server that holds back \
+                         accept (a semaphore) looks like one that has stopped to accept. It resumed.";
 
 const NOT_FROZEN: &str = "A fast server accepts the connections one by one, and one wakeup for many \
                           connections, which can strand a server, was not tested. Use --freeze to test it.";
@@ -129,6 +137,7 @@ pub(crate) fn json(
     took: Duration,
 ) -> Value {
     let mut all = serde_json::to_value(facts).unwrap_or_else(|_| json!({}));
+    all["schema"] = json!(1);
     all["verdict"] = json!(verdict.name());
     all["unseen"] = match verdict {
         StressVerdict::Undetermined(unseen) => json!(unseen),

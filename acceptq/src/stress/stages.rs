@@ -20,7 +20,7 @@ const HOLD_TIME_UNSEEN: Duration = Duration::from_millis(100);
 /// The maximum interval between samples of a connection that is not accepted.
 const PAUSE_MAX: Duration = Duration::from_millis(20);
 /// The maximum number of bursts.
-const BURSTS: usize = 10;
+pub(super) const BURSTS: usize = 10;
 /// The observation period of the doctor.
 const WATCH_TIME: Duration = Duration::from_secs(1);
 /// The time limit for draining the queue while connections are accepted.
@@ -250,6 +250,9 @@ impl<'a> Scenario<'a> {
             self.facts.freed += self.disconnect(&mut leaving)?;
             if self.drain()? {
                 self.facts.resumed_with = any_waited.then_some(self.facts.freed);
+                break;
+            }
+            if self.held.is_empty() {
                 break;
             }
         }

@@ -9,13 +9,16 @@ use epoll_acceptor::Trigger;
 use serde_json::Value;
 
 use crate::server::{Server, path};
-use crate::tool::{acceptq, diagnosis, queued, stdout, wait_until};
+use crate::tool::{acceptq, diagnosis, each, queued, stdout, wait_until};
+
+/// For a server that answers none of the last clients, whatever the time.
+const CERTAIN: &[&str] = &["--patience", "1"];
 
 /// Runs the stress test with `--freeze`: one wakeup reports the whole flood.
 fn run_ordeal(target: &str, more: &[&str]) -> Value {
     // Long enough for a loaded machine.
     let patience = if more.contains(&"--patience") { &[][..] } else { &["--patience", "3"] };
-    let arguments = [&["ordeal", target, "--freeze", "--json"], patience, more].concat();
+    let arguments = [&["ordeal", target, "--yes", "--freeze", "--json"], patience, more].concat();
     let (report, status) = diagnosis(&acceptq(&arguments));
     assert_eq!(report["exit_status"], status, "the exit status follows the verdict: {report:#}");
     report
@@ -23,9 +26,9 @@ fn run_ordeal(target: &str, more: &[&str]) -> Value {
 
 #[test]
 fn edge_server_strands_on_every_family() {
-    for address in ["127.0.0.1", "::1", &path()] {
+    each(["127.0.0.1", "::1", &path()], |address| {
         let Some(server) = Server::start("edge", address, 1) else { return };
-        let report = run_ordeal(&server.target(), &[]);
+        let report = run_ordeal(&server.target(), CERTAIN);
         assert_eq!(report["verdict"], "strands", "{report:#}");
         assert_eq!(report["exit_status"], 10);
         assert_eq!((&report["held"], &report["limit"]), (&1.into(), &"refuses".into()), "{report:#}");
@@ -39,7 +42,7 @@ fn edge_server_strands_on_every_family() {
             (&report["full"]["verdict"], &report["full"]["trigger"]),
             (&"stranded".into(), &"edge".into())
         );
-    }
+    });
 }
 
 #[test]
@@ -53,13 +56,13 @@ fn level_server_refuses_well() {
 
 #[test]
 fn level_server_armed_at_limit_spins() {
-    for address in ["127.0.0.1", &path()] {
+    each(["127.0.0.1", &path()], |address| {
         let Some(server) = Server::start("spin", address, 3) else { return };
-        let report = run_ordeal(&server.target(), &[]);
+        let report = run_ordeal(&server.target(), CERTAIN);
         assert_eq!(report["verdict"], "spins", "{report:#}");
         assert_eq!(report["exit_status"], 13);
         assert_eq!(report["held"], 3);
-    }
+    });
 }
 
 #[test]
@@ -76,27 +79,24 @@ fn server_that_never_rearms_strands() {
 fn server_with_other_work_waits_well() {
     let Some(server) = Server::start("resume+busy", "127.0.0.1", 2) else { return };
     let report = run_ordeal(&server.target(), &[]);
-    assert_eq!(
-        (&report["verdict"], &report["full"]["verdict"]),
-        (&"waits_well".into(), &"backpressure".into())
-    );
+    assert_eq!((&report["verdict"], &report["full"]["verdict"]), (&"waits_well".into(), &"at_limit".into()));
 }
 
 #[test]
 fn listener_closed_meanwhile_is_undetermined() {
-    for address in ["127.0.0.1", &path()] {
+    each(["127.0.0.1", &path()], |address| {
         let Some(server) = Server::start("spin", address, 1) else { return };
         let target = server.target();
         let ordeal = std::thread::spawn({
             let target = target.clone();
-            move || diagnosis(&acceptq(&["ordeal", &target, "--json"]))
+            move || diagnosis(&acceptq(&["ordeal", &target, "--yes", "--json"]))
         });
         // More than two are queued: the test is in its flood stage.
         wait_until("the flood is queued", || queued(&target) > 2);
         drop(server);
         let (report, status) = ordeal.join().expect("it ends");
         assert_eq!((status, &report["unseen"]), (20, &"gone".into()), "{report:#}");
-    }
+    });
 }
 
 #[test]
@@ -105,7 +105,8 @@ fn connect_error_is_no_refusal() {
     let path = path();
     let _listener = std::os::unix::net::UnixListener::bind(&path).expect("a listener");
     std::fs::set_permissions(&path, Permissions::from_mode(0o700)).expect("our own file");
-    let output = crate::users::as_nobody(&tool).args(["ordeal", &path]).output().expect("the tool runs");
+    let output =
+        crate::users::as_nobody(&tool).args(["ordeal", "--yes", &path]).output().expect("the tool runs");
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(stderr(&output).contains("connect: Permission denied"), "{output:?}");
 }
@@ -164,15 +165,57 @@ fn server_that_ignores_fin_frees_no_place() {
 }
 
 #[test]
-fn server_already_at_limit_is_undetermined() {
-    let Some(server) = Server::start("spin", "127.0.0.1", 1) else { return };
-    let _held = server.hold_one();
-    let report = run_ordeal(&server.target(), &["--patience", "1"]);
-    assert_eq!(
-        (&report["verdict"], &report["unseen"]),
-        (&"undetermined".into(), &"not_serving".into()),
-        "{report:#}"
-    );
+fn server_that_never_accepts_is_undetermined() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a listener");
+    let port = listener.local_addr().expect("it is bound").port().to_string();
+    let arguments = ["ordeal", &port, "--yes", "--json", "--patience", "1"];
+    let (report, status) = diagnosis(&acceptq(&arguments));
+    assert_eq!((status, &report["unseen"]), (20, &"not_serving".into()), "{report:#}");
+}
+
+#[test]
+fn ordeal_asks_first_and_refuses_if_there_are_clients() {
+    for address in ["127.0.0.1", &path()] {
+        let Some(server) = Server::start("level", address, 9) else { return };
+        let output = acceptq(&["ordeal", &server.target()]);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(stderr(&output).contains("--yes"), "{output:?}");
+        assert_eq!(queued(&server.target()), 0);
+        let _client = server.hold_one();
+        let output = acceptq(&["ordeal", &server.target(), "--yes"]);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(stderr(&output).contains("1 connection of other clients"), "{output:?}");
+    }
+}
+
+#[test]
+fn killed_ordeal_leaves_nothing_stopped() {
+    let Some(server) = Server::start("level", "127.0.0.1", 10_000) else { return };
+    let state = || std::fs::read_to_string(format!("/proc/{}/stat", server.pid())).expect("it runs");
+    let mut seen_stopped = false;
+    // The server is stopped for a few milliseconds only: kills acceptq when it is.
+    while !seen_stopped {
+        let mut ordeal = Command::new(env!("CARGO_BIN_EXE_acceptq"))
+            .args(["ordeal", &server.target(), "--yes", "--freeze", "--hold", "1", "--flood", "60"])
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .expect("the tool runs");
+        while ordeal.try_wait().expect("a child of ours").is_none() {
+            if state().contains(") T ") {
+                seen_stopped = true;
+                break;
+            }
+        }
+        ordeal.kill().expect("a child of ours");
+        ordeal.wait().expect("it ends");
+        wait_until("the server continues", || !state().contains(") T "));
+        wait_until("the clients are gone", || acceptq_connections(&server) == 0);
+    }
+}
+
+/// Returns the number of connections that the server has accepted.
+fn acceptq_connections(server: &Server) -> u64 {
+    crate::tool::examine(&server.target()).0["open"].as_u64().expect("a number")
 }
 
 /// Runs the example `echo` of epoll-acceptor. Reports a skip and returns `None` if it was not built.
@@ -201,14 +244,14 @@ fn echo(family: &str, options: &[&str]) -> Option<Server> {
 
 #[test]
 fn echo_example_waits_well() {
-    for (family, trigger) in [("127.0.0.1", "level"), ("::1", "edge"), ("unix", "exclusive")] {
+    each([("127.0.0.1", "level"), ("::1", "edge"), ("unix", "exclusive")], |(family, trigger)| {
         let Some(server) = echo(family, &["--trigger", trigger]) else { return };
         let report = run_ordeal(&server.target(), &[]);
         assert_eq!(report["verdict"], "waits_well", "{family} {trigger}: {report:#}");
         assert_eq!((&report["held"], &report["limit"]), (&3.into(), &"waits".into()), "{report:#}");
         assert_eq!((&report["resumed_with"], &report["left_behind"]), (&1.into(), &0.into()), "{report:#}");
         assert_eq!(report["newcomers"]["answered"], 5, "{report:#}");
-    }
+    });
 }
 
 #[test]
@@ -227,11 +270,19 @@ fn echo_example_refuses_well() {
 #[test]
 fn ordeal_prints_stages_and_verdict() {
     let Some(server) = Server::start("edge", "127.0.0.1", 1) else { return };
-    let output = acceptq(&["ordeal", &server.target(), "--freeze", "--pid", &server.pid().to_string()]);
+    let output = acceptq(&[
+        "ordeal",
+        &server.target(),
+        "--freeze",
+        "--yes",
+        "--patience",
+        "1",
+        "--pid",
+        &server.pid().to_string(),
+    ]);
     let text = stdout(&output);
     assert_eq!(output.status.code(), Some(10), "{text}");
-    for condition in ["hold       1 connection held", "59 wait", "diagnosis: stranded", "STRANDS: ", "advice"]
-    {
+    for condition in ["hold       1 connection held", "59 wait", "doctor: stranded", "STRANDS: ", "advice"] {
         assert!(text.contains(condition), "{condition} is not in: {text}");
     }
     assert!(text.lines().all(|line| line.chars().count() <= 110), "{text}");
@@ -262,10 +313,11 @@ fn demo_runs_as_described() {
     let output = acceptq(&["demo", "--fast"]);
     let text = stdout(&output);
     assert_eq!(output.status.code(), Some(0), "{text} {}", stderr(&output));
-    let positions: Vec<Option<usize>> = [": STRANDED: ", ": BACKPRESSURE: ", ": HEALTHY: "]
-        .iter()
-        .map(|verdict| text.find(verdict))
-        .collect();
+    let positions: Vec<Option<usize>> =
+        [": STRANDED: ", ": AT ITS LIMIT, OR ALL WORKERS BUSY: ", ": HEALTHY: "]
+            .iter()
+            .map(|verdict| text.find(verdict))
+            .collect();
     assert!(positions.iter().all(Option::is_some) && positions.is_sorted(), "{text}");
     assert_eq!(text.matches("connected, no answer").count(), 3, "{text}");
     assert_eq!(text.matches("connected, answered").count(), 3, "{text}");

@@ -22,9 +22,9 @@ use self::history::{History, Snapshot};
 use self::screen::View;
 use self::terminal::{Command, Terminal};
 use crate::list;
-use crate::print;
 use crate::probe::connection::specific;
 use crate::probe::{Connection, Counters, Diag, Listener, Owners, Target};
+use crate::{NO_LISTENER, print, print_error};
 
 /// How often owners are read: a scan of `/proc` costs more than a sample, and owners rarely change.
 const OWNERS_EVERY: Duration = Duration::from_secs(5);
@@ -35,7 +35,8 @@ const OWNERS_AT_MOST: Duration = Duration::from_secs(1);
 ///
 /// DEAD counts queued connections that the client has closed: TCP sockets in CLOSE_WAIT with inode 0 and, if
 /// one port is watched, connections that were reset. With SO_REUSEPORT the count is that of all listeners on
-/// the address. If stdout is not a terminal, each sample is printed as a line.
+/// the address. If stdout is not a terminal, each sample is printed as a line. Exits with 3 if nothing listens
+/// at the target when it starts.
 #[derive(Args, Debug)]
 pub(crate) struct Watch {
     /// A port, an address, the path of a Unix socket, or @name of an abstract one [default: all listeners]
@@ -60,6 +61,12 @@ fn seconds(text: &str) -> Result<Duration, String> {
 impl Watch {
     pub(crate) fn run(&self) -> io::Result<ExitCode> {
         let mut sampler = Sampler { diag: Diag::new()?, target: self.target.clone(), began: Instant::now() };
+        if let Some(target) = &self.target
+            && target.listeners(&sampler.diag)?.0.is_empty()
+        {
+            print_error(&format!("nothing listens at {target} in this network namespace"));
+            return Ok(ExitCode::from(NO_LISTENER));
+        }
         match io::stdout().is_terminal() {
             true => self.run_screen(&mut sampler)?,
             false => self.plain(&mut sampler)?,

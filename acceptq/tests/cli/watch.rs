@@ -39,6 +39,13 @@ fn watch_without_terminal_prints_lines() {
 }
 
 #[test]
+fn watch_without_listener_exits_3() {
+    let (listener, port) = listener();
+    drop(listener);
+    assert_eq!(acceptq(&["watch", &port, "--count", "1"]).status.code(), Some(3));
+}
+
+#[test]
 fn watch_without_target_prints_totals() {
     let (_listener, _) = listener();
     let text = stdout(&acceptq(&["watch", "--interval", "0.05", "--count", "2"]));

@@ -9,6 +9,7 @@ mod doctor;
 mod watch;
 mod stress;
 mod demo;
+mod manual;
 
 use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
@@ -34,6 +35,10 @@ enum Command {
     Demo(demo::Demo),
     #[command(hide = true)]
     DemoServer(demo::DemoServer),
+    #[command(hide = true)]
+    Guard(stress::guard::Guard),
+    #[command(hide = true)]
+    Manual(manual::Manual),
 }
 
 /// The exit status when nothing listens at the target.
@@ -47,6 +52,8 @@ fn main() -> ExitCode {
         Command::Stress(stress) => stress.run(),
         Command::Demo(demo) => demo.run(),
         Command::DemoServer(server) => server.run(),
+        Command::Guard(guard) => guard.run(),
+        Command::Manual(manual) => manual.run(),
     };
     match outcome {
         Ok(status) => status,

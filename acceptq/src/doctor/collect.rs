@@ -85,7 +85,7 @@ pub(crate) fn collect(diag: &Diag, targets: &Targets, time: Duration) -> io::Res
         let threads = thread_sampler::threads(&samplers);
         samplers.iter_mut().for_each(|one| one.after(&threads));
         if number == COUNT_CALLS_AFTER {
-            counters_of = count_calls(&snapshots, &samplers);
+            counters_of = count_calls(&snapshots, &samplers, &before);
         }
     }
     let calls: Vec<Option<CallRates>> = counters_of.into_iter().map(most_waits).collect();
@@ -130,13 +130,18 @@ fn snapshot(diag: &Diag, targets: &Targets, when: When) -> io::Result<QueueSnaps
 }
 
 /// Starts to count the system calls of the threads that keep running although connections are queued.
-fn count_calls(snapshots: &[QueueSnapshot], samplers: &[ThreadSampler]) -> Vec<Vec<CallCounter>> {
+fn count_calls(
+    snapshots: &[QueueSnapshot],
+    samplers: &[ThreadSampler],
+    owners: &Owners,
+) -> Vec<Vec<CallCounter>> {
     let waits = |first: &Listener| {
         let mut queued = snapshots.iter().filter_map(|snapshot| snapshot.find(first));
         queued.all(|listener| listener.queued > 0)
     };
     let count = |(listener, sampler): (&Listener, &ThreadSampler)| {
-        let suspects = if waits(listener) { sampler.running() } else { Vec::new() };
+        let epolls = armed_epolls(owners.registrations(listener.inode));
+        let suspects = if waits(listener) { sampler.running_waiters(&epolls) } else { Vec::new() };
         suspects.into_iter().take(COUNTED_THREADS).filter_map(|thread| CallCounter::of(thread).ok()).collect()
     };
     snapshots[0].listeners.iter().zip(samplers).map(count).collect()

@@ -208,7 +208,7 @@ impl Cause {
             Self::DescriptorTable => "With an empty queue: it may close one before the next one arrives.",
             Self::ClosesWithoutDescriptor => "Short requests that free their descriptor in time.",
             Self::Unwatched => {
-                "A worker that dies or has not started; a server that polls by a timer; one that is paused."
+                "A worker that has ended or not started; a server that polls by a timer; one that is paused."
             }
             Self::NoTaskAccepts => "A lost wakeup in a program that registers its listener with EPOLLOUT.",
             Self::Forgotten | Self::NotResumed => {
@@ -223,8 +223,8 @@ impl Cause {
                  connections stay open."
             }
             Self::Computes => {
-                "A loop whose wait returns at once (spinning). To tell them apart its system calls must be \
-                 counted: run this as root, or use strace -c."
+                "A loop whose wait returns at once (spinning). To tell them apart the system calls of the thread \
+                 that waits here must be counted: run this as root, or use strace -c."
             }
             Self::Blocked => "All workers busy, each with a slow request.",
             Self::Unread => "A few slow requests whose clients have sent the next one already.",

@@ -141,10 +141,27 @@ impl ThreadSampler {
         self.threads.values().any(|history| history.first.parent == pid && history.first.pid != pid)
     }
 
-    /// Returns the threads that ran in at least half of the samples so far: those that run most come first.
-    pub(crate) fn running(&self) -> Vec<Thread> {
+    /// Returns the threads that ran in at least half of the samples so far and that surely wait for this
+    /// listener if they wait: those seen in one of its epoll instances, and those without another thread in
+    /// their process that may.
+    pub(crate) fn running_waiters(&self, epolls: &[(i32, Vec<i32>)]) -> Vec<Thread> {
+        let waits_here = |history: &ThreadHistory| {
+            let own = epolls.iter().filter(|(pid, _)| *pid == history.first.pid);
+            own.flat_map(|(_, numbers)| numbers)
+                .any(|epoll| history.activities.contains(&Activity::EpollWait(Some(*epoll))))
+        };
+        let waits_elsewhere = |history: &ThreadHistory| {
+            let is_other = |activity: &Activity| matches!(activity, Activity::EpollWait(Some(_)));
+            !waits_here(history) && history.activities.iter().all(is_other)
+        };
+        let is_alone = |one: &ThreadHistory| {
+            let of_process =
+                |other: &&ThreadHistory| other.first.pid == one.first.pid && other.first.tid != one.first.tid;
+            self.threads.values().filter(of_process).all(waits_elsewhere)
+        };
         let mut found: Vec<&ThreadHistory> =
             self.threads.values().filter(|history| 2 * history.times_running >= history.times).collect();
+        found.retain(|history| waits_here(history) || is_alone(history));
         found.sort_by_key(|history| std::cmp::Reverse(history.times_running));
         found.into_iter().map(|history| history.last.clone()).collect()
     }

@@ -61,6 +61,8 @@ pub(crate) struct DoctorSummary {
     pub(crate) trigger: Option<&'static str>,
     pub(crate) owner_asleep: Option<bool>,
     pub(crate) cpu_percent: Option<f64>,
+    /// Waits and accepts per second of the thread that keeps running, if they were counted.
+    pub(crate) waits_per_second: Option<f64>,
 }
 
 impl Observer {
@@ -205,6 +207,12 @@ impl DoctorSummary {
             trigger: inspection.trigger(),
             owner_asleep: inspection.owner_asleep(),
             cpu_percent: inspection.facts.owner.as_ref().map(|owner| percent(owner.cpu)),
+            waits_per_second: inspection
+                .facts
+                .owner
+                .as_ref()
+                .and_then(|owner| owner.calls)
+                .map(|calls| calls.waits.round()),
         }
     }
 
@@ -226,6 +234,10 @@ impl DoctorSummary {
             // A failing accept that is retried immediately.
             None | Some(Verdict::Undetermined | Verdict::Exhausted) => {
                 is_busy && self.owner_asleep != Some(true)
+            }
+            // No client has sent a request, so a computation is unlikely, if the calls were not counted.
+            Some(Verdict::Busy) => {
+                self.cause == Some(Cause::Computes) && self.waits_per_second.is_none() && is_busy
             }
             // Other verdicts stand: a busy thread may be doing other work.
             Some(_) => false,

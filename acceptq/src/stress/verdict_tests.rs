@@ -88,6 +88,11 @@ fn other_work_at_the_limit_is_not_spinning() {
         let full = DoctorSummary { verdict: Some(verdict), ..busy.clone() };
         assert_eq!(evaluate(&Facts { full, ..well() }), StressVerdict::WaitsWell, "{verdict:?}");
     }
+    let uncounted =
+        DoctorSummary { verdict: Some(Verdict::Busy), cause: Some(Cause::Computes), ..busy.clone() };
+    let counted = DoctorSummary { waits_per_second: Some(1.0), ..uncounted.clone() };
+    assert_eq!(evaluate(&Facts { full: uncounted, ..well() }), StressVerdict::Spins);
+    assert_eq!(evaluate(&Facts { full: counted, ..well() }), StressVerdict::WaitsWell);
     let full = DoctorSummary { verdict: Some(Verdict::Exhausted), ..busy };
     assert_eq!(evaluate(&Facts { full, ..well() }), StressVerdict::Spins);
 }

@@ -23,6 +23,15 @@ pub(crate) fn copy() -> Option<PathBuf> {
     Some(copy)
 }
 
+/// Returns whether this user may count system calls: root, with `CAP_SYS_ADMIN`.
+pub(crate) fn can_count_calls() -> bool {
+    const CAP_SYS_ADMIN: u64 = 1 << 21;
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let capabilities = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let capabilities = capabilities.and_then(|text| u64::from_str_radix(text.trim(), 16).ok()).unwrap_or(0);
+    nix::unistd::geteuid().is_root() && capabilities & CAP_SYS_ADMIN != 0
+}
+
 pub(crate) fn as_nobody(program: &Path) -> Command {
     let mut command = Command::new(program);
     command.uid(NOBODY).gid(NOBODY).current_dir("/");

@@ -5,7 +5,7 @@ use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::facts::{Facts, Owner, RegistrationFacts, Sample};
+use super::facts::{Clients, Facts, Owner, RegistrationFacts, Sample};
 use super::inspection::{Inspection, Process};
 use super::queue::{Queue, Queues};
 use super::thread_sampler::{self, ThreadSampler};
@@ -24,6 +24,9 @@ const COUNT_CALLS_AFTER: u32 = 10;
 const COUNTED_THREADS: usize = 4;
 /// Up to this many connections are listed in every snapshot, not only in the first and the last one.
 const LISTED_OFTEN: usize = 500;
+
+/// An idle server wakes less often in a second.
+const MANY_WAKEUPS: u64 = 3;
 
 /// The observations of all listeners of a target.
 #[derive(Debug)]
@@ -91,11 +94,13 @@ pub(crate) fn collect(diag: &Diag, targets: &Targets, time: Duration) -> io::Res
     let calls: Vec<Option<CallRates>> = counters_of.into_iter().map(most_waits).collect();
     let elapsed = began.elapsed();
     let after = Owners::of(&inodes);
-    let overflows_meanwhile = Counters::now()
-        .listen_overflows
-        .zip(counters.listen_overflows)
-        .map(|(now, then)| now.saturating_sub(then));
-    let observations = Observations::new(&snapshots, [&before, &after], elapsed, overflows_meanwhile);
+    let now = Counters::now();
+    let grown =
+        |now: Option<u64>, then: Option<u64>| now.zip(then).map(|(now, then)| now.saturating_sub(then));
+    let overflows_meanwhile = grown(now.listen_overflows, counters.listen_overflows);
+    let arrivals = grown(now.passive_opens, counters.passive_opens).unwrap_or(0);
+    let observations =
+        Observations::new(&snapshots, [&before, &after], elapsed, Growth { overflows_meanwhile, arrivals });
     let all = snapshots[0].listeners.iter().zip(&samplers).enumerate();
     let mut inspections: Vec<Inspection> = all
         .filter_map(|(number, (listener, sampler))| {
@@ -162,7 +167,14 @@ struct Observations<'a> {
     tables: HashMap<i32, FdTable>,
     system_files: Option<FdTable>,
     elapsed: Duration,
-    overflows: Option<u64>,
+    growth: Growth,
+}
+
+/// The growth of the counters of the network namespace during the period.
+#[derive(Clone, Copy, Debug)]
+struct Growth {
+    overflows_meanwhile: Option<u64>,
+    arrivals: u64,
 }
 
 impl<'a> Observations<'a> {
@@ -170,13 +182,13 @@ impl<'a> Observations<'a> {
         snapshots: &'a [QueueSnapshot],
         scans: [&'a Owners; 2],
         elapsed: Duration,
-        overflows: Option<u64>,
+        growth: Growth,
     ) -> Self {
         let holders = snapshots[0].listeners.iter().flat_map(|listener| scans[1].holders(listener.inode));
         let pids: HashSet<i32> = holders.map(|holder| holder.pid).collect();
         let tables = pids.into_iter().filter_map(|pid| Some((pid, FdTable::of(pid)?))).collect();
         let system_files = FdTable::system_wide();
-        Self { snapshots, queues: Queues::of(snapshots), scans, tables, system_files, elapsed, overflows }
+        Self { snapshots, queues: Queues::of(snapshots), scans, tables, system_files, elapsed, growth }
     }
 
     /// Evaluates one listener. Returns `None` if it closed during the period.
@@ -205,6 +217,10 @@ impl<'a> Observations<'a> {
         let pids = workers::accepting(&holders, &registrations, sampler);
         let processes: Vec<Process> = pids.iter().map(|pid| self.process(*pid, &queue, sampler)).collect();
         let table = self.fullest_table(&pids);
+        let is_tcp = !listener.kind.is_unix();
+        let wakeups = sampler.wakeups(&pids);
+        let may_have_arrived =
+            is_tcp && self.growth.arrivals > 0 && wakeups >= MANY_WAKEUPS.max(self.growth.arrivals / 2);
         let owner = (!holders.is_empty()).then(|| Owner {
             fd_table: table.map(|(_, table)| table),
             calls,
@@ -218,11 +234,11 @@ impl<'a> Observations<'a> {
             samples,
             capacity: listener.capacity(),
             dropped,
-            overflows: self.overflows,
+            overflows: self.growth.overflows_meanwhile,
             any_accepted: queue.any_accepted,
             accept_rate: queue.accepted_count.map(rate),
             oldest_wait,
-            clients: queue.clients,
+            clients: Clients { may_have_arrived, ..queue.clients },
             owner,
             all_processes_visible: self.scans[1].is_complete(),
             system_files: self.system_files,

@@ -53,6 +53,8 @@ pub(crate) enum Cause {
     Taking,
     /// Likewise; those that arrived were closed at once.
     ClosesAtOnce,
+    /// The server woke about as often as connections arrived in the namespace; none was seen here.
+    TooShortToSee,
     /// Nothing arrived.
     NothingArrived,
 
@@ -148,6 +150,7 @@ pub(crate) const RULES: &[Rule] = &{
         rule(C::Stopped, High, &[Stopped], &[]),
         rule(C::DescriptorTable, High, &[DescriptorsFull, Waiting], &[]),
         rule(C::ClosesWithoutDescriptor, Medium, &[DescriptorsFull, Arrived], &[]),
+        rule(C::ClosesWithoutDescriptor, Medium, &[DescriptorsLow, ClosedAtOnce], &[Waiting]),
         rule(C::DescriptorTable, Medium, &[DescriptorsFull], &[]),
         rule(C::FileTable, High, &[FilesFull, Waiting], &[Accepted]),
         rule(C::UnwatchedMember, High, &[Sibling, Unwatched], &[Accepted]),
@@ -184,6 +187,7 @@ pub(crate) const RULES: &[Rule] = &{
         rule(C::Serving, High, &[Read], &[]),
         rule(C::ClosesAtOnce, Low, &[Arrived, ClosedAtOnce], &[]),
         rule(C::Taking, Medium, &[Arrived], &[]),
+        rule(C::TooShortToSee, Low, &[WokeOften], &[]),
         rule(C::NothingArrived, High, &[], &[]),
     ]
 };
@@ -212,7 +216,7 @@ impl Cause {
     pub(crate) fn verdict(self) -> Verdict {
         match self {
             Self::Serving => Verdict::Healthy,
-            Self::Taking | Self::ClosesAtOnce => Verdict::Accepting,
+            Self::Taking | Self::ClosesAtOnce | Self::TooShortToSee => Verdict::Accepting,
             Self::NothingArrived => Verdict::Idle,
             Self::Stopped | Self::WorkerStopped => Verdict::Stopped,
             Self::DescriptorTable | Self::FileTable => Verdict::Exhausted,

@@ -191,6 +191,10 @@ fn paused_or_occupied_server_is_at_its_limit() {
 #[test]
 fn exhaustion_takes_precedence() {
     let exhausted = |facts| with(facts, |owner| owner.fd_table = Some(FdTable { used: 8, limit: 8 }));
+    let low = with(arriving(asleep(Trigger::Level)), |owner| {
+        owner.fd_table = Some(FdTable { used: 49, limit: 50 });
+    });
+    let low = clients(low, |clients| (clients.new_closed, clients.open) = (9, 30));
     let mut machine = asleep(Trigger::Edge);
     machine.system_files = Some(FdTable { used: 5, limit: 5 });
     let spins = counted(running(asleep(Trigger::Level), 0.9), 90_000.0, 0.0);
@@ -204,6 +208,7 @@ fn exhaustion_takes_precedence() {
             Cause::DescriptorTable,
         ),
         ("no free file in the system", machine, Cause::FileTable),
+        ("closes each that arrives with its last one", low, Cause::ClosesWithoutDescriptor),
         ("queue empty", exhausted(empty(asleep(Trigger::Level))), Cause::DescriptorTable),
         (
             "closes each that arrives",
@@ -241,6 +246,7 @@ fn spinning_only_if_waits_were_counted() {
 fn accepting_server_is_judged_by_what_it_serves() {
     let read =
         clients(arriving(asleep(Trigger::Level)), |clients| (clients.new_open, clients.new_read) = (2, 1));
+    let woke = clients(empty(asleep(Trigger::Level)), |clients| clients.may_have_arrived = true);
     let closed = clients(arriving(asleep(Trigger::Level)), |clients| clients.new_closed = 9);
     let unread =
         |facts, unread, open| clients(facts, |clients| (clients.unread, clients.open) = (unread, open));
@@ -259,6 +265,7 @@ fn accepting_server_is_judged_by_what_it_serves() {
     let busy = with(empty(asleep(Trigger::Level)), |owner| owner.cpu = 0.9);
     check([
         ("nothing arrived", empty(asleep(Trigger::Level)), Cause::NothingArrived),
+        ("nothing seen, and it woke often", woke, Cause::TooShortToSee),
         ("nothing arrived, edge", empty(asleep(Trigger::Edge)), Cause::NothingArrived),
         ("nothing arrived, in accept", empty(unwatched(Activity::Accept(Some(3)))), Cause::NothingArrived),
         ("polls periodically, queue empty", empty(unwatched(Activity::NonSocketWait)), Cause::NothingArrived),

@@ -38,6 +38,9 @@ pub(crate) struct Facts {
 pub(crate) struct Clients {
     /// A connection arrived during the period.
     pub(crate) arrived: bool,
+    /// None was seen to arrive, but connections arrived in the network namespace, and threads that may accept
+    /// here woke for at least half as many.
+    pub(crate) may_have_arrived: bool,
     /// Those that arrived during the period, were accepted and are open.
     pub(crate) new_open: usize,
     /// Those of them whose data the owner has read.

@@ -105,6 +105,10 @@ impl Cause {
                 "Each connection that arrived was accepted and closed by the server, while older ones stay \
                  open."
             }
+            Self::TooShortToSee => {
+                "Connections arrived in this network namespace, and the server woke for about as many. None was \
+                 seen here: if they arrived here, they were closed or reset within 50 ms."
+            }
             Self::NothingArrived => "The queue stayed empty, and no new connection was seen.",
             Self::Stopped => "All processes that accept here are in state T (ps: stopped).",
             Self::WorkerStopped => "A worker is in state T (ps: stopped), and data waits on connections.",
@@ -112,8 +116,8 @@ impl Cause {
                 "The process has reached RLIMIT_NOFILE: accept fails with EMFILE, and connections stay queued."
             }
             Self::ClosesWithoutDescriptor => {
-                "The process has reached RLIMIT_NOFILE, and connections leave the queue all the same: such \
-                 a server keeps one descriptor to accept a connection and close it."
+                "The process is at RLIMIT_NOFILE, and connections leave the queue all the same: such a \
+                 server keeps a descriptor to accept a connection and close it."
             }
             Self::FileTable => "The system has reached fs.file-max: accept fails with ENFILE.",
             Self::UnwatchedMember => {
@@ -203,6 +207,7 @@ impl Cause {
                  looks the same. Ask it: connect as a client."
             }
             Self::ClosesAtOnce => "Refusing at a limit of its own, or short requests that were answered.",
+            Self::TooShortToSee => "Idle, with timers of its own; or refusing at a limit of its own.",
             Self::NothingArrived => "Connections shorter than 50 ms whose client closes first are not seen.",
             Self::Stopped | Self::WorkerStopped | Self::FileTable | Self::UnwatchedMember => "",
             Self::DescriptorTable => "With an empty queue: it may close one before the next one arrives.",
@@ -242,7 +247,9 @@ impl Cause {
     pub(crate) fn next(self) -> &'static str {
         match self {
             Self::Serving => "nothing to do",
-            Self::Taking | Self::ClosesAtOnce => "connect as a client, e.g. curl -m 5 localhost:PORT",
+            Self::Taking | Self::ClosesAtOnce | Self::TooShortToSee => {
+                "connect as a client, e.g. curl -m 5 localhost:PORT"
+            }
             Self::NothingArrived => "connect as a client while acceptq watch TARGET runs",
             Self::Stopped | Self::WorkerStopped => "kill -CONT STOPPED   (or detach the debugger)",
             Self::DescriptorTable | Self::ClosesWithoutDescriptor => {

@@ -44,6 +44,7 @@ signs! {
     Stalled: "connections were queued in every sample, and no thread makes progress with them",
     Accepted: "a connection was accepted",
     Arrived: "a connection arrived",
+    WokeOften: "none was seen to arrive, but some did in this network namespace (PassiveOpens), and it woke for half as many",
     Read: "a connection that arrived was accepted, and its data was read",
     ClosedAtOnce: "all connections that arrived were accepted and closed, while older ones stay open",
     Full: "the queue was full in a sample",
@@ -55,6 +56,7 @@ signs! {
     Stopped: "all processes that accept here are stopped (state T)",
     SomeStopped: "a process that accepts here is stopped (state T)",
     DescriptorsFull: "the process has no free descriptor (RLIMIT_NOFILE)",
+    DescriptorsLow: "the process has at most two free descriptors",
     FilesFull: "the system has no free file (fs.file-max)",
     Armed: "an epoll mask with EPOLLIN, or a thread in accept",
     Disarmed: "registered with an epoll mask without EPOLLIN",
@@ -96,6 +98,7 @@ impl Signs {
         signs.set(Sign::Waiting, waiting);
         signs.set(Sign::Accepted, accepted);
         signs.set(Sign::Arrived, facts.any_arrived());
+        signs.set(Sign::WokeOften, facts.clients.may_have_arrived && !facts.any_arrived());
         signs.set(Sign::Read, facts.clients.new_read > 0);
         let clients = &facts.clients;
         let closed_at_once = clients.new_closed > 0 && clients.new_open == 0 && clients.open > 0;
@@ -131,6 +134,7 @@ impl Signs {
         self.set(Sign::Stopped, stopped > 0 && stopped == owner.processes);
         self.set(Sign::SomeStopped, stopped > 0);
         self.set(Sign::DescriptorsFull, owner.fd_table.is_some_and(|table| table.is_full()));
+        self.set(Sign::DescriptorsLow, owner.fd_table.is_some_and(|table| table.used + 2 >= table.limit));
         self.set(Sign::Armed, is_armed);
         self.set(Sign::Disarmed, !is_armed && seen(Trigger::Disarmed));
         self.set(Sign::Fired, !is_armed && !seen(Trigger::Disarmed) && seen(Trigger::Fired));

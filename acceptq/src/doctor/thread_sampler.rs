@@ -184,6 +184,18 @@ impl ThreadSampler {
         (!unknown).then_some(false)
     }
 
+    /// Returns how often the threads of these processes that wait for sockets were woken.
+    pub(crate) fn wakeups(&self, pids: &[i32]) -> u64 {
+        let waits = |history: &&ThreadHistory| {
+            let is_wait = |activity: &Activity| {
+                !matches!(activity, Activity::NonSocketWait | Activity::Other(_) | Activity::Stopped)
+            };
+            history.activities.iter().any(is_wait)
+        };
+        let woken = |history: &ThreadHistory| history.last.sleeps.saturating_sub(history.first.sleeps);
+        self.of_processes(pids).filter(waits).map(woken).sum()
+    }
+
     /// Returns whether a thread of this process is blocked in accept on the listener.
     pub(crate) fn accepts_on(&self, pid: i32, holders: &[Holder]) -> bool {
         let on_it = |fd: i32| holders.iter().any(|holder| (holder.pid, holder.fd) == (pid, fd));

@@ -215,8 +215,14 @@ impl Zoo<'_> {
         self.add("nginx", "stopped, connections wait", plain(), stopped(Stop::Workers), STOPPED);
         self.add("nginx", "stopped, nothing arrives", plain(), stopped_idle(Stop::Workers), STOPPED);
         let few = nginx("worker_connections 8;", 512);
-        self.add("nginx", "at worker_connections", few, refused((12, PARTIAL)), REFUSES).misleading =
-            &["healthy"];
+        self.add(
+            "nginx",
+            "at worker_connections",
+            few,
+            Crowd { load: Some((1, HTTP, 30, 0)), ..refused((12, PARTIAL)) },
+            REFUSES,
+        )
+        .misleading = &["healthy"];
         let low = nginx("worker_connections 64;", 16);
         self.add("nginx", "out of descriptors", low, limit((40, PARTIAL)), NO_DESCRIPTORS);
         for host in ["[::1]", "unix"] {

@@ -200,8 +200,8 @@ impl Server {
         let mut doctor = self.start_doctor()?;
         loop {
             let (client, _) = self.request(b"hello\n", Duration::from_millis(500))?;
-            // Longer than the interval between two samples of the doctor.
-            thread::sleep(Duration::from_millis(100));
+            // Longer than two intervals between samples of the doctor.
+            thread::sleep(Duration::from_millis(300));
             drop(client);
             if let Some(status) = doctor.try_wait()? {
                 return Ok(status.code());

@@ -43,7 +43,7 @@ pub(crate) struct Clients {
     pub(crate) may_have_arrived: bool,
     /// Those that arrived during the period, were accepted and are open.
     pub(crate) new_open: usize,
-    /// Those of them whose data the owner has read.
+    /// Those that arrived during the period, whose data the owner has read, and that two samples found open.
     pub(crate) new_read: usize,
     /// Those that arrived during the period and were closed by the server first.
     pub(crate) new_closed: usize,

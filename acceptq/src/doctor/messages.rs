@@ -23,7 +23,7 @@ impl Verdict {
         Self::Stopped,
     ];
 
-    /// Returns the exit status of `acceptq doctor`. Below 10 no fault was seen.
+    /// Returns the exit status of `acceptq doctor`. With 0, 4 and 5 no fault was seen.
     pub(crate) fn exit_status(self) -> u8 {
         match self {
             Self::Healthy => 0,
@@ -99,8 +99,10 @@ impl Cause {
     /// Explains how the cause follows from the observations.
     pub(crate) fn explanation(self) -> &'static str {
         match self {
-            Self::Serving => "A connection that arrived was accepted, and its data was read.",
-            Self::Taking => "Connections arrived and left the queue. No data was seen to be read from them.",
+            Self::Serving => "A connection that arrived was accepted, its data was read, and it stayed open.",
+            Self::Taking => {
+                "Connections arrived and left the queue. None stayed open long enough to see that it is served."
+            }
             Self::ClosesAtOnce => {
                 "Each connection that arrived was accepted and closed by the server, while older ones stay \
                  open."

@@ -53,9 +53,8 @@ pub(crate) struct Doctor {
 }
 
 fn exit_statuses() -> String {
-    let mut text = String::from(
-        "Exit status by verdict (with several listeners, the worst; below 10 no fault was seen):\n",
-    );
+    let mut text =
+        String::from("Exit status by verdict (with several listeners, the worst; 0, 4, 5: no fault seen):\n");
     for verdict in Verdict::ALL {
         text.push_str(&format!(
             "  {:>3}  {}: {}\n",

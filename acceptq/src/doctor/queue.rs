@@ -85,17 +85,18 @@ impl<'a> Queues<'a> {
                 _ => {}
             }
         }
-        let mut read = HashSet::new();
+        let mut read: HashMap<[u8; 8], usize> = HashMap::new();
         for one in self.snapshots.iter().skip(1).flat_map(|snapshot| snapshot.at(address)) {
             clients.arrived |= one.phase != Phase::Handshake && !before.contains_key(&one.cookie);
             if one.is_accepted() && is_counted(one) && !was_accepted(one) {
                 clients.arrived = true;
                 if one.read > Some(0) {
-                    read.insert(one.cookie);
+                    *read.entry(one.cookie).or_default() += 1;
                 }
             }
         }
-        clients.new_read = read.len();
+        // One that is read and closed at once may have been refused.
+        clients.new_read = read.values().filter(|listings| **listings > 1).count();
         clients
     }
 

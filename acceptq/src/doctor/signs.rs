@@ -45,7 +45,7 @@ signs! {
     Accepted: "a connection was accepted",
     Arrived: "a connection arrived",
     WokeOften: "none was seen to arrive, but some did in this network namespace (PassiveOpens), and it woke for half as many",
-    Read: "a connection that arrived was accepted, and its data was read",
+    Read: "a connection that arrived was accepted, its data was read, and it stayed open for two samples",
     ClosedAtOnce: "all connections that arrived were accepted and closed, while older ones stay open",
     Full: "the queue was full in a sample",
     Dropped: "drops at this socket and ListenOverflows grew, and the queue was at least half full",

@@ -56,7 +56,7 @@ impl Activity {
             Self::Accept(_) => "accept".into(),
             Self::Poll => "poll or select".into(),
             Self::Uring => "io_uring".into(),
-            Self::NonSocketWait => "lock, timer or signal".into(),
+            Self::NonSocketWait => "futex, sleep or wait".into(),
             Self::Other(name) => name.clone(),
             Self::Asleep => "asleep".into(),
             Self::Stopped => "stopped".into(),
@@ -126,7 +126,7 @@ fn by_syscall(text: &str) -> Option<Activity> {
         }
         libc::SYS_connect => Activity::Other("connect".into()),
         libc::SYS_fsync | libc::SYS_fdatasync => Activity::Other("fsync".into()),
-        libc::SYS_flock | libc::SYS_fcntl => Activity::Other("file lock".into()),
+        libc::SYS_flock | libc::SYS_fcntl => Activity::Other("flock".into()),
         // Not in a system call.
         -1 => Activity::Other("page fault".into()),
         number => Activity::Other(format!("system call {number}")),

@@ -307,7 +307,7 @@ impl Zoo<'_> {
         self.add("postgres", "idle", postgres, idle(), IDLE);
         self.add("postgres", "loaded", postgres, loaded(ssl), SERVES);
         self.add("postgres", "stopped", postgres, stopped(Stop::All), STOPPED);
-        let startup = b"\0\0\0\x28\0\x03\0\0user\0postgres\0database\0postgres\0\0";
+        let startup = b"\0\0\0\x29\0\x03\0\0user\0postgres\0database\0postgres\0\0";
         self.add("postgres", "at max_connections", postgres, refused((6, startup)), REFUSES).misleading =
             &["healthy"];
     }

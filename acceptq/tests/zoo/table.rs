@@ -38,7 +38,8 @@ pub(crate) fn write(results: &[(&Cell, Result)]) {
             Outcome::Misleading => "misleading",
             _ => "**wrong**",
         };
-        let (server, state) = (&cell.server, cell.state);
+        // Brackets would be a link.
+        let (server, state) = (cell.server.replace("[::1]", "`::1`"), cell.state);
         let _ = writeln!(text, "| {server} | {state} | {} | {} | {outcome} |", result.verdict, result.cause);
     }
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/acceptq-zoo.md");

@@ -32,7 +32,7 @@ page!(
     "../docs/testing.md"
 );
 page!(acceptq, "../docs/acceptq.md");
-page!(acceptq_zoo, "../docs/acceptq-zoo.md");
+page!(acceptq_zoo, "../docs/acceptq/acceptq-zoo.md");
 page!(promises, "../docs/promises.md");
 page!(architecture, "../docs/architecture.md");
 page!(kernel, "../docs/kernel.md");

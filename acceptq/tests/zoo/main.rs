@@ -1,7 +1,7 @@
 //! `acceptq doctor` on servers of other projects, from Debian's packages, in states that an operator meets.
 //!
 //! Runs only with `ACCEPTQ_ZOO=1`, because it takes minutes. `ACCEPTQ_ZOO=redis` runs the servers with that name.
-//! `UPDATE_ZOO=1` writes the table to docs/acceptq-zoo.md. What is not installed is skipped aloud. Packages:
+//! `UPDATE_ZOO=1` writes the table to docs/acceptq/acceptq-zoo.md. What is not installed is skipped aloud. Packages:
 //! nginx haproxy redis-server memcached apache2 lighttpd nodejs golang-go gunicorn uvicorn uwsgi-core
 //! uwsgi-plugin-python3 php-fpm socat postgresql openssh-server default-jdk-headless erlang-base
 

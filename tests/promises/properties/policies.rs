@@ -29,6 +29,8 @@ fn promises_hold_for_every_policy_after_two_acts() {
 
 /// Every n-th of the setups in which all pairs of choices meet, with every policy.
 fn varied(step: usize) -> impl Iterator<Item = Setup> {
+    // Otherwise some extras would never be met.
+    assert!((2..=step).all(|n| step % n != 0 || setups::EXTRAS_COUNT % n != 0), "not coprime");
     let setups = setups::in_pairs().into_iter();
     setups
         .flat_map(|setup| (0..setups::EXTRAS_COUNT).map(move |n| setups::with_extra(&setup, n)))

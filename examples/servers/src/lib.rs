@@ -28,10 +28,9 @@ pub struct Options {
     pub handshake_timeout: Duration,
     /// The most connections of one peer.
     pub per_peer: Option<u32>,
+    /// How long the service may take to end.
+    pub within: Duration,
 }
-
-/// How long a service may take to end.
-pub const WITHIN: Duration = Duration::from_secs(5);
 
 /// Reads the command line.
 ///
@@ -48,6 +47,7 @@ pub fn options() -> Result<Options, Box<dyn Error>> {
         handshakes: 200,
         handshake_timeout: Duration::from_secs(10),
         per_peer: None,
+        within: Duration::from_secs(5),
     };
     let mut arguments = lexopt::Parser::from_env();
     while let Some(argument) = arguments.next()? {
@@ -61,6 +61,7 @@ pub fn options() -> Result<Options, Box<dyn Error>> {
                 options.handshake_timeout = Duration::from_millis(arguments.value()?.parse()?);
             }
             Long("per-peer") => options.per_peer = Some(arguments.value()?.parse()?),
+            Long("within-ms") => options.within = Duration::from_millis(arguments.value()?.parse()?),
             _ => return Err(argument.unexpected().into()),
         }
     }

@@ -9,7 +9,7 @@ use std::error::Error;
 
 use axum::{Router, routing::get};
 use epoll_acceptor::{Gate, Refusal, WhenFull};
-use servers::{WITHIN, listener, options};
+use servers::{listener, options};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Sent without blocking, and without waiting for a request.
@@ -26,7 +26,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let signal = async move {
         let _ = terminate.recv().await;
     };
-    let ended = acceptor.end_on(signal, pending, WITHIN);
+    let ended = acceptor.end_on(signal, pending, options.within);
     let app = Router::new().route("/", get(async || "hello\n"));
     axum::serve(acceptor, app).with_graceful_shutdown(ended).await?;
     println!("{}, {:?}", control.counters(), control.shutdown_report());

@@ -21,7 +21,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
-use servers::{WITHIN, listener, options};
+use servers::{listener, options};
 use tokio::net::TcpStream;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
@@ -84,7 +84,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let signal = async move {
         let _ = terminate.recv().await;
     };
-    let ended = tokio::spawn(acceptor.end_on(signal, pending, WITHIN));
+    let ended = tokio::spawn(acceptor.end_on(signal, pending, options.within));
     let server = Server { tls: tls()?, handshake_timeout: options.handshake_timeout };
     let graceful = GracefulShutdown::new();
     while let Some(connection) = acceptor.accept_graceful().await? {
@@ -92,7 +92,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
     // What was pending is accepted, and its first requests are read, before the connections that are idle are closed.
     ended.await?;
-    let _ = timeout(WITHIN, graceful.shutdown()).await;
+    let _ = timeout(options.within, graceful.shutdown()).await;
     println!("{}, {:?}", acceptor.counters(), acceptor.shutdown_report());
     Ok(())
 }

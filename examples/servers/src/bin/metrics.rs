@@ -24,7 +24,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
-use servers::{WITHIN, listener, options};
+use servers::{listener, options};
 use tokio::signal::unix::{SignalKind, signal};
 
 const BUSY: &str = "HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
@@ -142,7 +142,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let signal = async move {
         let _ = terminate.recv().await;
     };
-    let ended = acceptor.end_on(signal, pending, WITHIN);
+    let ended = acceptor.end_on(signal, pending, options.within);
     let app = Router::new().route("/", get(async || "hello\n"));
     axum::serve(acceptor, app).with_graceful_shutdown(ended).await?;
     println!("{}, {:?}", control.counters(), control.shutdown_report());

@@ -16,7 +16,7 @@ use epoll_acceptor::{Acceptor, Connection, Gate, Token as AcceptorToken};
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use servers::exchange::{Exchange, Progress};
-use servers::{WITHIN, listener, options};
+use servers::{listener, options};
 use signal_hook::consts::SIGTERM;
 use signal_hook::iterator::Signals;
 
@@ -87,7 +87,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("listening on {}", acceptor.listener().local_addr()?);
     thread::spawn(move || {
         signals.forever().next();
-        control.shutdown_gracefully(pending, WITHIN);
+        control.shutdown_gracefully(pending, options.within);
     });
     let (events, clients, yielded) = (Events::with_capacity(1024), HashMap::new(), VecDeque::new());
     let mut server = Server { poll, events, clients, next: 0, yielded, ends: false };
@@ -101,7 +101,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("{}, {:?}", acceptor.counters(), acceptor.shutdown_report());
     drop(acceptor);
     // Requests in service, and first ones that are on their way, are answered.
-    let end = Instant::now() + WITHIN;
+    let end = Instant::now() + options.within;
     server.ends = true;
     server.clients.retain(|_, exchange| !exchange.is_idle());
     while !server.clients.is_empty() && Instant::now() < end {

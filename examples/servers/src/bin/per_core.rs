@@ -10,11 +10,12 @@ use std::io;
 use std::iter;
 use std::net::{SocketAddr, TcpListener};
 use std::thread;
+use std::time::Duration;
 
 use axum::{Router, routing::get};
 use epoll_acceptor::group::{Group, Member};
 use epoll_acceptor::{AsyncAcceptor, Gate, Pending, Refusal};
-use servers::{WITHIN, inherited, options};
+use servers::{inherited, options};
 use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -29,11 +30,12 @@ async fn serve(
     acceptor: AsyncAcceptor<TcpListener>,
     mut terminate: Signal,
     pending: Pending,
+    within: Duration,
 ) -> io::Result<()> {
     let signal = async move {
         let _ = terminate.recv().await;
     };
-    let (control, ended) = (acceptor.control(), acceptor.end_on(signal, pending, WITHIN));
+    let (control, ended) = (acceptor.control(), acceptor.end_on(signal, pending, within));
     let app = Router::new().route("/", get(async || "hello\n"));
     axum::serve(acceptor, app).with_graceful_shutdown(ended).await?;
     println!("{}, {:?}", control.counters(), control.shutdown_report());
@@ -56,7 +58,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         let terminate = signal(SignalKind::terminate())?;
         drop(inside);
         let pending = pending.clone();
-        workers.push(thread::spawn(move || runtime.block_on(serve(acceptor, terminate, pending))));
+        let served = serve(acceptor, terminate, pending, options.within);
+        workers.push(thread::spawn(move || runtime.block_on(served)));
     }
     println!("listening on {address}");
     for worker in workers {

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use epoll_acceptor::{Acceptor, Connection, Gate, Token};
 use polling::{Event, Events, Poller};
 use servers::exchange::{Exchange, Progress};
-use servers::{WITHIN, listener, options};
+use servers::{listener, options};
 use signal_hook::consts::SIGTERM;
 use signal_hook::iterator::Signals;
 
@@ -90,7 +90,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("listening on {}", acceptor.listener().local_addr()?);
     thread::spawn(move || {
         signals.forever().next();
-        control.shutdown_gracefully(pending, WITHIN);
+        control.shutdown_gracefully(pending, options.within);
     });
     let mut server = Server { poller, events: Events::new(), clients: HashMap::new(), next: 0, ends: false };
     while !acceptor.state().is_terminal() {
@@ -103,7 +103,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("{}, {:?}", acceptor.counters(), acceptor.shutdown_report());
     drop(acceptor);
     // Requests in service, and first ones that are on their way, are answered.
-    let end = Instant::now() + WITHIN;
+    let end = Instant::now() + options.within;
     server.ends = true;
     let idle: Vec<_> =
         server.clients.iter().filter(|(_, exchange)| exchange.is_idle()).map(|(key, _)| *key).collect();

@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use epoll_acceptor::{Connection, Gate};
-use servers::{WITHIN, listener, options};
+use servers::{listener, options};
 use signal_hook::consts::SIGTERM;
 use signal_hook::iterator::Signals;
 
@@ -45,7 +45,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("listening on {}", acceptor.listener().local_addr()?);
     thread::spawn(move || {
         signals.forever().next();
-        control.shutdown_gracefully(pending, WITHIN);
+        control.shutdown_gracefully(pending, options.within);
     });
     for connection in acceptor.incoming() {
         let connection = connection?;

@@ -7,7 +7,7 @@
 use std::error::Error;
 
 use epoll_acceptor::Gate;
-use servers::{WITHIN, listener, options};
+use servers::{listener, options};
 use tokio::signal::unix::{SignalKind, signal};
 use tonic::transport::Server;
 
@@ -22,7 +22,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let signal = async move {
         let _ = terminate.recv().await;
     };
-    let ended = acceptor.end_on(signal, pending, WITHIN);
+    let ended = acceptor.end_on(signal, pending, options.within);
     let (_reporter, health) = tonic_health::server::health_reporter();
     Server::builder().add_service(health).serve_with_incoming_shutdown(acceptor, ended).await?;
     println!("{}, {:?}", control.counters(), control.shutdown_report());

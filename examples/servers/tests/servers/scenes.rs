@@ -112,7 +112,7 @@ pub(crate) fn recovered(program: &Program) {
 
 /// SIGTERM, while each client is in the middle of its request, and one is idle.
 pub(crate) fn end_in_service(program: &Program) {
-    let server = Server::start(program, &[]);
+    let server = Server::start(program, &PATIENT);
     let mut idle = server.connect();
     assert_eq!(idle.ask(), Answer::Served);
     let silent = last_of_grpc(&server, program);
@@ -131,6 +131,9 @@ pub(crate) fn end_in_service(program: &Program) {
     totals.assert_none_lost();
 }
 
+/// The service waits as long for the clients of a test, however slow the machine is.
+const PATIENT: [&str; 2] = ["--within-ms", "30000"];
+
 /// A client of gRPC that stays silent keeps the server from saying GOAWAY, which a client that has not sent its call yet
 /// answers by asking elsewhere.
 fn last_of_grpc(server: &Server, program: &Program) -> Vec<Client> {
@@ -139,8 +142,8 @@ fn last_of_grpc(server: &Server, program: &Program) -> Vec<Client> {
 
 /// SIGTERM, while all clients are queued: a SIGSTOP holds the server until both are there.
 pub(crate) fn end_while_queued(program: &Program) {
-    let server = Server::start(program, &[]);
-    server.signal(Signal::SIGSTOP);
+    let server = Server::start(program, &PATIENT);
+    server.stop();
     let mut clients = server.connect_many(CLIENTS);
     if program.protocol == Protocol::Http {
         // Half of them have begun to ask. A handshake of TLS would need the server.

@@ -151,6 +151,14 @@ impl Server {
         kill(self.pid(), signal).expect("the server runs");
     }
 
+    /// Stops it, and waits until every thread is: a signal takes effect a little later.
+    #[track_caller]
+    pub(crate) fn stop(&self) {
+        self.signal(Signal::SIGSTOP);
+        let is_stopped = |task: &Task| task.stat().is_ok_and(|stat| stat.state == 'T');
+        eventually("every thread is stopped", || self.tasks().iter().all(is_stopped));
+    }
+
     /// Waits until all connections are closed, so that no descriptor is leaked, and ends it.
     #[track_caller]
     pub(crate) fn end(self) -> Totals {

@@ -1,5 +1,4 @@
-//! The acceptors on real sockets, and what surrounds them: groups, handover, events, costs, programs as users write
-//! them.
+//! The acceptors on real sockets, and what surrounds them: groups, handover, events, costs, usage.
 #![allow(
     clippy::forget_non_drop,
     reason = "that forgetting a pass is no worse than dropping it is promised, not typed"
@@ -31,10 +30,10 @@ mod listener_closed;
 mod new_owner;
 mod panics;
 mod peer_limit;
-mod programs;
 mod queue_delay;
 mod rates;
 mod reserve;
 mod shed;
 mod shutdown;
 mod steady;
+mod usage;

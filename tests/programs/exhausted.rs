@@ -9,8 +9,8 @@ const CLIENTS: usize = 200;
 const DESCRIPTORS: usize = 32;
 
 /// It must not spin, exit or strand, and must serve on when descriptors become free, without a further arrival.
-pub(crate) fn serves_in_turns(example: &'static str, listen: &str, arguments: &[&str]) {
-    let mut server = Server::start_with_descriptors(example, DESCRIPTORS, listen, arguments);
+fn serves_in_turns(listen: &str, arguments: &[&str]) {
+    let mut server = Server::start_with_descriptors(DESCRIPTORS, listen, arguments);
     let capacity = server.room_below(DESCRIPTORS);
     let mut waiting = connect_clients(&server.address, CLIENTS);
     let mut served = await_answers(&mut waiting, capacity);
@@ -36,8 +36,8 @@ pub(crate) fn serves_in_turns(example: &'static str, listen: &str, arguments: &[
 }
 
 /// No descriptor is left and none can be closed: only the timer retries.
-pub(crate) fn recovers_by_timer(example: &'static str, trigger: &str) {
-    let mut server = Server::start_example(example, "127.0.0.1:0", &["--trigger", trigger]);
+fn recovers_by_timer(trigger: &str) {
+    let mut server = Server::start("127.0.0.1:0", &["--trigger", trigger]);
     server.limit_descriptors(3);
     let mut waiting = connect_clients(&server.address, CLIENTS);
     server.assert_sleeps();
@@ -53,56 +53,56 @@ pub(crate) fn recovers_by_timer(example: &'static str, trigger: &str) {
 
 #[test]
 fn level_triggered_serves_by_and_by() {
-    serves_in_turns("echo", "127.0.0.1:0", &["--trigger", "level"]);
+    serves_in_turns("127.0.0.1:0", &["--trigger", "level"]);
 }
 
 #[test]
 fn edge_triggered_serves_by_and_by() {
-    serves_in_turns("echo", "127.0.0.1:0", &["--trigger", "edge"]);
+    serves_in_turns("127.0.0.1:0", &["--trigger", "edge"]);
 }
 
 #[test]
 fn unix_sockets_serve_by_and_by() {
-    serves_in_turns("echo", &unix_address(), &["--trigger", "level"]);
-    serves_in_turns("echo", &unix_address(), &["--trigger", "edge"]);
+    serves_in_turns(&unix_address(), &["--trigger", "level"]);
+    serves_in_turns(&unix_address(), &["--trigger", "edge"]);
 }
 
 #[test]
 fn two_workers_serve_by_and_by() {
-    serves_in_turns("echo", "127.0.0.1:0", &["--trigger", "level", "--workers", "2"]);
-    serves_in_turns("echo", "127.0.0.1:0", &["--trigger", "edge", "--workers", "2"]);
+    serves_in_turns("127.0.0.1:0", &["--trigger", "level", "--workers", "2"]);
+    serves_in_turns("127.0.0.1:0", &["--trigger", "edge", "--workers", "2"]);
 }
 
 #[test]
 fn exclusive_workers_serve_by_and_by() {
-    serves_in_turns("echo", "127.0.0.1:0", &["--trigger", "exclusive", "--workers", "2"]);
-    serves_in_turns("echo", &unix_address(), &["--trigger", "exclusive", "--workers", "3"]);
+    serves_in_turns("127.0.0.1:0", &["--trigger", "exclusive", "--workers", "2"]);
+    serves_in_turns(&unix_address(), &["--trigger", "exclusive", "--workers", "3"]);
 }
 
 #[test]
 fn exclusive_comes_back_by_itself() {
-    recovers_by_timer("echo", "exclusive");
+    recovers_by_timer("exclusive");
 }
 
 #[test]
 fn ipv6_serves_by_and_by() {
     if has_ipv6() {
-        serves_in_turns("echo", "[::1]:0", &["--trigger", "edge"]);
+        serves_in_turns("[::1]:0", &["--trigger", "edge"]);
     }
 }
 
 #[test]
 fn limit_that_is_not_reached_serves_in_turns() {
-    serves_in_turns("echo", "127.0.0.1:0", &["--trigger", "level", "--limit", "1000"]);
-    serves_in_turns("echo", "127.0.0.1:0", &["--trigger", "edge", "--limit", "1000", "--workers", "2"]);
+    serves_in_turns("127.0.0.1:0", &["--trigger", "level", "--limit", "1000"]);
+    serves_in_turns("127.0.0.1:0", &["--trigger", "edge", "--limit", "1000", "--workers", "2"]);
 }
 
 #[test]
 fn level_triggered_comes_back_by_itself() {
-    recovers_by_timer("echo", "level");
+    recovers_by_timer("level");
 }
 
 #[test]
 fn edge_triggered_comes_back_by_itself() {
-    recovers_by_timer("echo", "edge");
+    recovers_by_timer("edge");
 }

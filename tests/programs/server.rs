@@ -39,20 +39,10 @@ impl Server {
         Self::run(Command::new(example("echo")), listen, arguments)
     }
 
-    /// Starts another example, which takes the same arguments.
-    pub(crate) fn start_example(name: &'static str, listen: &str, arguments: &[&str]) -> Self {
-        Self::run(Command::new(example(name)), listen, arguments)
-    }
-
-    /// Starts an example with a limit of descriptors (`ulimit -n`).
-    pub(crate) fn start_with_descriptors(
-        name: &'static str,
-        descriptors: usize,
-        listen: &str,
-        arguments: &[&str],
-    ) -> Self {
+    /// Starts it with a limit of descriptors (`ulimit -n`).
+    pub(crate) fn start_with_descriptors(descriptors: usize, listen: &str, arguments: &[&str]) -> Self {
         let mut command = Command::new("sh");
-        command.args(["-c", r#"ulimit -n "$0" && exec "$@""#, &descriptors.to_string()]).arg(example(name));
+        command.args(["-c", r#"ulimit -n "$0" && exec "$@""#, &descriptors.to_string()]).arg(example("echo"));
         Self::run(command, listen, arguments)
     }
 

@@ -16,7 +16,7 @@ use epoll_acceptor::{
     Token, filter_fn,
 };
 
-use crate::programs::support::{Client, LIMIT, WITHIN, listen};
+use crate::usage::support::{Client, LIMIT, WITHIN, listen};
 
 /// A raw epoll loop with a limit, which greets each client and keeps its connection until the client closes.
 #[test]

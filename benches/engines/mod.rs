@@ -2,7 +2,7 @@
 //! their clients, and how costs become ratios.
 //!
 //! Each loop waits, accepts what is queued, and closes it. Those of `boxed` make the same system calls in the same order,
-//! which `tests/acceptors/costs` asserts. So the difference between two of them is the cost of this crate's code.
+//! which `tests/real/acceptors/costs` asserts. So the difference between two of them is the cost of this crate's code.
 #![allow(dead_code, reason = "no binary uses all of it")]
 #![allow(unreachable_pub, reason = "several binaries share it")]
 
@@ -23,7 +23,7 @@ use epoll_acceptor::{Gate, Trigger};
 
 pub use ours::Ours;
 
-/// A further trigger needs columns in the tables of `tests/acceptors/costs`.
+/// A further trigger needs columns in the tables of `tests/real/acceptors/costs`.
 pub const TRIGGERS: [Trigger; 3] = [Trigger::Level, Trigger::Edge, Trigger::Exclusive];
 
 /// What accepts.

@@ -1,7 +1,7 @@
 //! Instructions in user space per connection: `cargo bench -p benches --bench instructions [-- --quick|--json]`.
 //!
 //! Exact: valgrind's callgrind counts them, in a child process per figure, from a wait to the close of the connections that
-//! it reported. The bound is on the difference to a hand-written loop that makes the same system calls (`tests/acceptors/costs`), with
+//! it reported. The bound is on the difference to a hand-written loop that makes the same system calls (`tests/real/acceptors/costs`), with
 //! a gate. No clock is involved, so this bench fails when the bound is exceeded. Without valgrind it is skipped.
 //!
 //! To see where they are spent: with `KEEP_PROFILES=1` and `CARGO_PROFILE_BENCH_DEBUG=1` the profiles stay in the directory

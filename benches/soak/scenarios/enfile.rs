@@ -13,7 +13,7 @@ pub(crate) const SCENARIO: Scenario = Scenario {
 #[expect(clippy::unnecessary_wraps, reason = "as every scenario")]
 fn run(_: &mut Harness) -> ScenarioResult {
     Ok(End::Skipped(
-        "fs.file-max belongs to the whole machine: tests/kernel/faults makes accept4 fail with ENFILE instead"
+        "fs.file-max belongs to the whole machine: tests/real/kernel/faults makes accept4 fail with ENFILE instead"
             .to_owned(),
     ))
 }

@@ -1,4 +1,4 @@
-//! A member that leaves and keeps its queue. tests/acceptors/group has the other ways to leave.
+//! A member that leaves and keeps its queue. tests/real/acceptors/group has the other ways to leave.
 
 use std::io::{ErrorKind, Read};
 use std::time::Instant;

@@ -1,4 +1,4 @@
-//! The calls without a public wrapper. tests/kernel/wrappers tests the others.
+//! The calls without a public wrapper. tests/real/kernel/wrappers tests the others.
 
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;

@@ -26,7 +26,7 @@
 //! # Scope
 //!
 //! K-numbers refer to [the kernel's rules](crate::guide::kernel), which state each rule and the test that checks
-//! it. `tests/model/parity` makes the same calls on the model and on the real kernel and compares every result.
+//! it. `tests/real/model/parity` makes the same calls on the model and on the real kernel and compares every result.
 //!
 //! * Registrations (`epoll.rs`, K1, K2, K4-K7, K9-K16, K21, K25, K70-K72): the four ways onto the ready list,
 //!   wakeup keys, the second poll at delivery, level-triggered, edge-triggered, one-shot and exclusive

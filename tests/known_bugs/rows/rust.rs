@@ -60,7 +60,7 @@ pub(super) const RUST: &[Row] = &[
     row("M51", "axum-server #111; tonic #2824", "Stops accepting but stays open while it drains: new clients hang."),
     row("M52", "sozu #147, #330, #1342, #1362; pingora #990", "Hands the listener over, then closes it with clients queued, or twice."),
     row("M53", "granian #544, #567, #849; tokio-core #188", "One socket: few workers get most. A socket each: a reload loses its queue.")
-        .out("the kernel balances (docs/multi-core.md); a leaving member keeps its queue or passes it on (`tests/acceptors/group`)"),
+        .out("the kernel balances (docs/multi-core.md); a leaving member keeps its queue or passes it on (`tests/real/acceptors/group`)"),
     row("M54", "polling #69; mio #1341", "Thundering herd: several epolls, each client wakes all."),
     row("M55", "Rust #55614, #94406; start9 #3212; sv2-apps #717; mio #623", "A backlog of 128 overflows.")
         .out("the owner chooses the backlog; the crate reports length and capacity of the queue"),

@@ -42,7 +42,7 @@ fn build(name: &str) {
             "--example",
             name,
             "--manifest-path",
-            concat!(env!("CARGO_MANIFEST_DIR"), "/examples/Cargo.toml"),
+            concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/Cargo.toml"),
         ])
         .arg("--target-dir")
         .arg(target_dir.expect("the profile's directory is below the target directory"))
@@ -52,7 +52,7 @@ fn build(name: &str) {
 }
 
 fn is_stale(binary: &Path, name: &str) -> bool {
-    let sources = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let newest = newest(&sources.join("src")).max(newest(&sources.join("examples").join(name)));
     modified(binary) < newest || !binary.exists()
 }

@@ -4,7 +4,7 @@
     reason = "that forgetting a pass is no worse than dropping it is promised, not typed"
 )]
 
-#[path = "../../benches/engines/mod.rs"]
+#[path = "../../../benches/engines/mod.rs"]
 mod engines;
 mod support;
 

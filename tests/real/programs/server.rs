@@ -105,19 +105,26 @@ impl Server {
         });
     }
 
-    /// Asserts that the server sleeps while it has nothing to do.
+    /// Asserts that the server sleeps while it has nothing to do. On a busy machine a thread that was woken once may wait
+    /// for its turn through several windows; one that spins never leaves one quiet.
     #[track_caller]
     pub(crate) fn assert_sleeps(&mut self) {
-        let (before, mut seen_running) = (self.switches(), 0);
-        for _ in 0..30 {
-            thread::sleep(Duration::from_millis(10));
-            seen_running += usize::from(self.is_running());
+        let mut seen = Vec::new();
+        while seen.len() < 30 {
+            let (before, mut running) = (self.switches(), 0);
+            for _ in 0..30 {
+                thread::sleep(Duration::from_millis(10));
+                running += usize::from(self.is_running());
+            }
+            assert!(self.child.try_wait().expect("it is our child").is_none(), "it ended");
+            let switches = self.switches() - before;
+            // A thread that spins never blocks: it is seen running instead.
+            if switches < 50 && running < 10 {
+                return;
+            }
+            seen.push((switches, running));
         }
-        let switches = self.switches() - before;
-        assert!(switches < 50, "its threads woke {switches} times with nothing to do");
-        // A thread that spins never blocks: it is seen running instead.
-        assert!(seen_running < 10, "it was running in {seen_running} of 30 samples with nothing to do");
-        assert!(self.child.try_wait().expect("it is our child").is_none(), "it ended");
+        panic!("with nothing to do its threads woke, and were running in so many of 30 samples: {seen:?}");
     }
 
     /// Returns how often its threads have blocked or were preempted.

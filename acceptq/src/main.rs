@@ -7,6 +7,7 @@ mod format;
 mod list;
 mod doctor;
 mod watch;
+mod export;
 mod stress;
 mod demo;
 mod manual;
@@ -30,6 +31,7 @@ enum Command {
     List(list::List),
     Watch(watch::Watch),
     Doctor(doctor::Doctor),
+    Export(export::Export),
     #[command(name = "ordeal")]
     Stress(stress::Stress),
     Demo(demo::Demo),
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
         Command::List(list) => list.run(),
         Command::Watch(watch) => ignore_broken_pipe(watch.run()),
         Command::Doctor(doctor) => doctor.run(),
+        Command::Export(export) => export.run(),
         Command::Stress(stress) => stress.run(),
         Command::Demo(demo) => demo.run(),
         Command::DemoServer(server) => server.run(),

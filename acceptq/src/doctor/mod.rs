@@ -67,7 +67,7 @@ fn exit_statuses() -> String {
     text
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
+pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "must be a number of seconds, such as 0.5".to_string())?;
     if !(0.1..=3600.0).contains(&seconds) {
         return Err("must be between 0.1 and 3600 seconds".into());

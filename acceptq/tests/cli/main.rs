@@ -9,3 +9,4 @@ mod users;
 mod list;
 mod ordeal;
 mod watch;
+mod export;

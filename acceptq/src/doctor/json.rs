@@ -134,10 +134,10 @@ fn peers(all: &[Connection]) -> Vec<Peer> {
     all.iter().take(LISTED).map(one).collect()
 }
 
-fn round(number: f64) -> f64 {
+pub(crate) fn round(number: f64) -> f64 {
     (number * 10.0).round() / 10.0
 }
 
-fn ms(time: Duration) -> u64 {
+pub(crate) fn ms(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -15,6 +15,7 @@ mod thread_sampler;
 mod workers;
 
 pub(crate) use inspection::Inspection;
+pub(crate) use json::{SCHEMA, ms, round};
 
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;

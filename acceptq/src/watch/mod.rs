@@ -2,6 +2,7 @@
 
 mod chart;
 mod history;
+mod json;
 mod plain;
 mod screen;
 mod terminal;
@@ -48,6 +49,9 @@ pub(crate) struct Watch {
     /// Exit after this many samples
     #[arg(long, value_name = "SAMPLES", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
+    /// Print each sample as a line of JSON
+    #[arg(long)]
+    json: bool,
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
@@ -67,7 +71,7 @@ impl Watch {
             print_error(&format!("nothing listens at {target} in this network namespace"));
             return Ok(ExitCode::from(NO_LISTENER));
         }
-        match io::stdout().is_terminal() {
+        match io::stdout().is_terminal() && !self.json {
             true => self.run_screen(&mut sampler)?,
             false => self.plain(&mut sampler)?,
         }
@@ -125,7 +129,10 @@ impl Watch {
             }
             history.add(sampler.sample()?);
             samples += 1;
-            print(&plain::lines(&history, self.target.is_some()))?;
+            print(&match self.json {
+                true => json::line(&history),
+                false => plain::lines(&history, self.target.is_some()),
+            })?;
         }
         Ok(())
     }

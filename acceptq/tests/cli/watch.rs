@@ -39,6 +39,25 @@ fn watch_without_terminal_prints_lines() {
 }
 
 #[test]
+fn watch_json_is_a_line_per_sample() {
+    let (listener, port) = listener();
+    let _client = std::net::TcpStream::connect(listener.local_addr().expect("it is bound")).expect("room");
+    let output = acceptq(&["watch", &port, "--json", "--interval", "0.1", "--count", "2"]);
+    let text = stdout(&output);
+    let samples: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(samples.len(), 2, "{text}");
+    for sample in samples {
+        assert_eq!(
+            (&sample["schema"], &sample["listeners"][0]["queued"]),
+            (&1.into(), &1.into()),
+            "{sample}"
+        );
+        assert!(sample["listeners"][0]["oldest_wait_ms"].is_number(), "{sample}");
+    }
+}
+
+#[test]
 fn watch_without_listener_exits_3() {
     let (listener, port) = listener();
     drop(listener);

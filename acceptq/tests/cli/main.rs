@@ -8,5 +8,6 @@ mod acceptors;
 mod users;
 mod list;
 mod ordeal;
+mod outage;
 mod watch;
 mod export;

@@ -41,10 +41,16 @@ impl Manual {
 }
 
 /// Writes one page: the command, then each visible subcommand.
-fn man(mut command: clap::Command, out: &mut Vec<u8>) -> io::Result<()> {
+fn man(command: clap::Command, out: &mut Vec<u8>) -> io::Result<()> {
+    let mut command = command.disable_help_subcommand(true);
     command.build();
-    clap_mangen::Man::new(command.clone()).render(out)?;
-    for subcommand in command.get_subcommands().filter(|one| !one.is_hide_set() && one.get_name() != "help") {
+    let mut top = Vec::new();
+    clap_mangen::Man::new(command.clone()).render(&mut top)?;
+    // The subcommands have no pages of their own, but sections below.
+    out.extend(
+        String::from_utf8_lossy(&top).replace("acceptq\\-", "acceptq ").replace("(1)\n", "\n").bytes(),
+    );
+    for subcommand in command.get_subcommands().filter(|one| !one.is_hide_set()) {
         let man = clap_mangen::Man::new(subcommand.clone());
         out.extend(format!(".SH ACCEPTQ {}\n", subcommand.get_name().to_uppercase()).bytes());
         man.render_synopsis_section(out)?;

@@ -10,4 +10,5 @@ mod list;
 mod ordeal;
 mod outage;
 mod watch;
+mod examples;
 mod export;

@@ -19,11 +19,16 @@ use clap::{Parser, Subcommand};
 
 /// Inspects the accept queues of any server from outside
 #[derive(Parser, Debug)]
-#[command(name = "acceptq", version)]
+#[command(name = "acceptq", version, after_help = START)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
 }
+
+const START: &str = "\
+Clients hang, or are refused? Run this as root; it changes nothing:
+  acceptq doctor 8080    what is wrong at port 8080, and the next command
+  acceptq doctor         likewise, of every listening socket";
 
 /// The subcommands, one module each.
 #[derive(Subcommand, Debug)]

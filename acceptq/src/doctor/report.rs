@@ -33,6 +33,14 @@ pub(crate) fn text(
     for (inspection, rule) in diagnoses.iter().take(explained) {
         one(&mut out, inspection, rule, collected, width, verbose);
     }
+    let others = diagnoses.iter().skip(explained);
+    let faults = others.filter(|(_, rule)| !matches!(rule.verdict().exit_status(), 0 | 4 | 5)).count();
+    if faults > 0 {
+        let have = if faults == 1 { "has" } else { "have" };
+        let text =
+            format!("{} {have} a fault, too: --verbose explains all.", plural(faults, "more listener"));
+        out.push_str(&wrap(&text, "\n", "", width));
+    }
     out.push_str(&foot(diagnoses, collected, width));
     out
 }

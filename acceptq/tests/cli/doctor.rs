@@ -149,8 +149,10 @@ fn busy_thread_does_not_hide_stranded_listener() {
 fn polling_accept_is_healthy_without_connections() {
     let Some(server) = Server::start("nap", "127.0.0.1", 1) else { return };
     for _ in 0..3 {
-        let (report, status) = examine(&server.target());
-        assert_eq!((status, &report["verdict"]), (4, &"idle".into()), "{report:#}");
+        let (report, _) = examine(&server.target());
+        // It wakes by itself; while other tests connect, that may have been an arrival.
+        let verdict = report["verdict"].as_str().unwrap_or_default();
+        assert!(NO_FAULT.split('|').any(|one| one == verdict), "{report:#}");
     }
 }
 
@@ -380,4 +382,17 @@ fn invalid_arguments_exit_2_and_help_lists_statuses() {
     for line in ["10  stranded", "11  at its limit", "20  undetermined", "0  healthy"] {
         assert!(help.contains(line), "{line} is not in: {help}");
     }
+}
+
+#[test]
+fn several_faults_are_counted() {
+    let servers = [0; 2].map(|_| Server::start("pause", "127.0.0.1", 1));
+    let [Some(one), Some(other)] = servers else { return };
+    let held = [one.hold_one(), other.hold_one()];
+    let _clients = [one.endpoint.connect_many(2), other.endpoint.connect_many(2)];
+    let text = || stdout(&acceptq(&["doctor", &one.target(), &other.target(), "--for", "0.5"]));
+    wait_until("both have a fault", || {
+        text().ends_with("1 more listener has a fault, too: --verbose explains all.\n")
+    });
+    drop(held);
 }

@@ -10,7 +10,7 @@ use crate::probe::{Activity, Holder, Thread};
 pub(crate) struct ThreadSampler {
     pids: Vec<i32>,
     threads: HashMap<i32, ThreadHistory>,
-    before: HashMap<i32, (bool, u64)>,
+    before: HashMap<i32, (Activity, u64)>,
     /// The threads in each sample, and whether they were blocked throughout.
     samples: Vec<Vec<(i32, bool)>>,
 }
@@ -56,17 +56,20 @@ impl ThreadSampler {
     pub(crate) fn before(&mut self, threads: &Threads) {
         self.before.clear();
         for thread in self.of(threads) {
-            self.before.insert(thread.tid, (thread.activity.is_asleep(), thread.sleeps));
+            self.before.insert(thread.tid, (thread.activity.clone(), thread.sleeps));
             self.record(thread);
         }
     }
 
     /// Records the threads immediately after it. A thread that is blocked both times without a context switch
-    /// was blocked throughout.
+    /// was blocked throughout. On a loaded machine a sample takes long: a thread that is in the same epoll_wait
+    /// both times may have been woken meanwhile, and counts as blocked.
     pub(crate) fn after(&mut self, threads: &Threads) {
         let now = self.of(threads);
         let slept = |thread: &Thread| {
-            thread.activity.is_asleep() && self.before.get(&thread.tid) == Some(&(true, thread.sleeps))
+            let Some((before, sleeps)) = self.before.get(&thread.tid) else { return false };
+            let is_same_wait = matches!(before, Activity::EpollWait(Some(_))) && *before == thread.activity;
+            is_same_wait || (thread.activity.is_asleep() && before.is_asleep() && *sleeps == thread.sleeps)
         };
         self.samples.push(now.iter().map(|thread| (thread.tid, slept(thread))).collect());
         now.into_iter().for_each(|thread| self.record(thread));

@@ -12,7 +12,7 @@ use crate::{eprint, print_error};
 
 /// Connections at the same time; further ones wait in the accept queue.
 const CONNECTIONS: u32 = 8;
-/// The time limit of each read and write.
+/// The time limit of a request, and of each read and write.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The maximum length of a request.
 const REQUEST: usize = 8 << 10;
@@ -63,7 +63,7 @@ fn fresh(last: &Mutex<Last>, observe: impl Fn() -> io::Result<String>) -> io::Re
 
 /// Reads one request, answers it, and closes.
 fn answer(stream: &mut (impl Read + Write), metrics: impl FnOnce() -> io::Result<String>) -> io::Result<()> {
-    let (mut request, mut length) = ([0; REQUEST], 0);
+    let (mut request, mut length, began) = ([0; REQUEST], 0, Instant::now());
     let (status, body) = loop {
         let count = stream.read(&mut request[length..])?;
         length += count;
@@ -71,7 +71,7 @@ fn answer(stream: &mut (impl Read + Write), metrics: impl FnOnce() -> io::Result
         let mut parsed = httparse::Request::new(&mut headers);
         match parsed.parse(&request[..length]) {
             Ok(httparse::Status::Complete(_)) => break respond(&parsed, metrics),
-            Ok(httparse::Status::Partial) if count > 0 => {}
+            Ok(httparse::Status::Partial) if count > 0 && began.elapsed() < PATIENCE => {}
             Ok(httparse::Status::Partial) if length == 0 => return Ok(()),
             _ => break ("400 Bad Request", "400\n".into()),
         }

@@ -430,6 +430,7 @@ pub(crate) fn timerfd_set(fd: BorrowedFd<'_>, after: Option<Duration>) -> Result
 
 /// Converts a duration and saturates at the maximum of `time_t`.
 #[allow(clippy::cast_possible_wrap, reason = "nanoseconds below a second fit any c_long")]
+#[cfg_attr(target_env = "musl", allow(deprecated, reason = "libc will make time_t 64 bits wide"))]
 fn timespec(duration: Duration) -> libc::timespec {
     libc::timespec {
         tv_sec: libc::time_t::try_from(duration.as_secs()).unwrap_or(libc::time_t::MAX),

@@ -7,6 +7,11 @@ use crate::probe::calls::CallRates;
 use crate::probe::owners::FdTable;
 use crate::probe::{Activity, Trigger};
 
+/// A loop returns again and again if it waits at least this often per second, and if its waits are at least
+/// this part of its system calls.
+const WAITS_PER_SECOND: f64 = 30.0;
+const WAITS_SHARE: f64 = 0.4;
+
 /// Observations of one listener over a period.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Facts {
@@ -91,6 +96,16 @@ pub(crate) struct Owner {
     pub(crate) stopped: Vec<i32>,
     /// They watch another listener on the same address, but not this one.
     pub(crate) sibling_watched: bool,
+}
+
+impl Owner {
+    /// Returns whether the waits of a thread return at once, again and again; `None` if its system calls were
+    /// not counted.
+    pub(crate) fn waits_return(&self) -> Option<bool> {
+        let calls = self.calls?;
+        let count = calls.waits - calls.sleeps;
+        Some(count >= WAITS_PER_SECOND && count >= WAITS_SHARE * calls.all)
+    }
 }
 
 /// A registration of the listener with epoll.

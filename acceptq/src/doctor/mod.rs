@@ -4,7 +4,7 @@ pub(crate) mod collect;
 pub(crate) mod diagnose;
 mod details;
 mod explain;
-mod facts;
+pub(crate) mod facts;
 mod inspection;
 mod json;
 mod messages;

@@ -11,10 +11,6 @@ use crate::probe::{Activity, Trigger};
 const CPU_BUSY: f64 = 0.15;
 /// The owner sleeps on a non-empty queue if it is blocked in at least this fraction of the samples.
 const SLEPT_SHARE: f64 = 0.8;
-/// A loop returns again and again if it waits at least this often per second, and if its waits are at least
-/// this part of its system calls.
-const WAITS_PER_SECOND: f64 = 30.0;
-const WAITS_SHARE: f64 = 0.4;
 /// A server falls behind if a new connection must expect to wait at least this long.
 const SLOW: Duration = Duration::from_secs(1);
 /// So many connections with unread data are more than a slow request.
@@ -161,11 +157,7 @@ impl Signs {
         );
         self.set(Sign::Asleep, asleep);
         self.set(Sign::Busy, owner.cpu >= CPU_BUSY || owner.never_asleep);
-        let returned_at_once = owner.calls.is_some_and(|calls| {
-            let count = calls.waits - calls.sleeps;
-            count >= WAITS_PER_SECOND && count >= WAITS_SHARE * calls.all
-        });
-        self.set(Sign::WaitsCounted, returned_at_once);
+        self.set(Sign::WaitsCounted, owner.waits_return() == Some(true));
         self.set(Sign::EachHolds, owner.processes_serving > 0 && owner.processes_serving == owner.processes);
     }
 }

@@ -76,7 +76,8 @@ const EXIT_STATUSES: &str = "\
 Exit status by verdict:
     0  waits well, refuses well, or no limit reached
    10  strands: below its limit the server leaves connections in the queue
-   13  spins: at its limit the server uses CPU time without accepting
+   13  spins: at its limit the server wakes again and again without accepting (counted, as root)
+   16  busy: at its limit a thread keeps running; its system calls were not counted
    20  undetermined
     1  acceptq failed
     2  invalid arguments

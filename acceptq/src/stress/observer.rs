@@ -13,6 +13,7 @@ use super::client::{ClientId, Endpoint};
 use crate::doctor::Inspection;
 use crate::doctor::collect::collect;
 use crate::doctor::diagnose::{Cause, Verdict, diagnose};
+use crate::doctor::facts::Owner;
 use crate::probe::connection::specific;
 use crate::probe::target::canonical;
 use crate::probe::{Address, Connection, Diag, Kind, Listener, Target, Targets, Thread};
@@ -63,6 +64,9 @@ pub(crate) struct DoctorSummary {
     pub(crate) cpu_percent: Option<f64>,
     /// Waits and accepts per second of the thread that keeps running, if they were counted.
     pub(crate) waits_per_second: Option<f64>,
+    /// Whether they return at once, again and again.
+    #[serde(skip)]
+    pub(crate) waits_return: Option<bool>,
 }
 
 impl Observer {
@@ -198,6 +202,7 @@ impl Observer {
 
 impl DoctorSummary {
     fn of(inspection: &Inspection, cause: Cause) -> Self {
+        let owner = inspection.facts.owner.as_ref();
         Self {
             verdict: Some(cause.verdict()),
             cause: Some(cause),
@@ -206,13 +211,9 @@ impl DoctorSummary {
             dead: inspection.dead,
             trigger: inspection.trigger(),
             owner_asleep: inspection.owner_asleep(),
-            cpu_percent: inspection.facts.owner.as_ref().map(|owner| percent(owner.cpu)),
-            waits_per_second: inspection
-                .facts
-                .owner
-                .as_ref()
-                .and_then(|owner| owner.calls)
-                .map(|calls| calls.waits.round()),
+            cpu_percent: owner.map(|owner| percent(owner.cpu)),
+            waits_per_second: owner.and_then(|owner| owner.calls).map(|calls| calls.waits.round()),
+            waits_return: owner.and_then(Owner::waits_return),
         }
     }
 
@@ -226,22 +227,25 @@ impl DoctorSummary {
         self.cause == Some(Cause::WorkersOccupied) && self.trigger != Some("none")
     }
 
-    /// Returns whether the server uses processor time without accepting.
+    /// Returns whether the waits of a thread return at once, or a failing accept is retried immediately.
     pub(crate) fn spins(&self) -> bool {
-        let is_busy = self.cpu_percent.is_some_and(|cpu| cpu >= CPU_BUSY * 100.0);
         match self.verdict {
             Some(Verdict::Spinning) => true,
-            // A failing accept that is retried immediately.
-            None | Some(Verdict::Undetermined | Verdict::Exhausted) => {
-                is_busy && self.owner_asleep != Some(true)
-            }
-            // No client has sent a request, so a computation is unlikely, if the calls were not counted.
-            Some(Verdict::Busy) => {
-                self.cause == Some(Cause::Computes) && self.waits_per_second.is_none() && is_busy
-            }
+            None | Some(Verdict::Undetermined | Verdict::Exhausted) => self.waits_return == Some(true),
             // Other verdicts stand: a busy thread may be doing other work.
             Some(_) => false,
         }
+    }
+
+    /// Returns whether a thread keeps running without accepting, and its system calls were not counted.
+    pub(crate) fn is_busy_uncounted(&self) -> bool {
+        let is_busy = self.cpu_percent.is_some_and(|cpu| cpu >= CPU_BUSY * 100.0);
+        let may_spin = match self.verdict {
+            None | Some(Verdict::Undetermined | Verdict::Exhausted) => self.owner_asleep != Some(true),
+            Some(Verdict::Busy) => self.cause == Some(Cause::Computes),
+            Some(_) => false,
+        };
+        is_busy && may_spin && self.waits_return.is_none()
     }
 }
 

@@ -20,8 +20,10 @@ pub(crate) enum StressVerdict {
     Strands,
     /// It leaves connections in the queue of a listener that no thread ever watched.
     StrandsUnpolled,
-    /// At its limit it uses processor time without accepting.
+    /// At its limit its waits return at once, again and again.
     Spins,
+    /// At its limit a thread keeps running, and its system calls were not counted.
+    Busy,
     Undetermined(UndeterminedReason),
 }
 
@@ -115,6 +117,9 @@ pub(crate) fn evaluate(facts: &Facts) -> StressVerdict {
     if any_waiting && (facts.full.spins() || facts.after.spins()) {
         return StressVerdict::Spins;
     }
+    if any_waiting && (facts.full.is_busy_uncounted() || facts.after.is_busy_uncounted()) {
+        return StressVerdict::Busy;
+    }
     if facts.new_connections.unanswered > 0 || facts.left_behind.is_some_and(|count| count > 0) {
         return failed(facts);
     }
@@ -161,6 +166,7 @@ impl StressVerdict {
             Self::WaitsWell | Self::RefusesWell | Self::NoLimit => 0,
             Self::Strands | Self::StrandsUnpolled => 10,
             Self::Spins => 13,
+            Self::Busy => 16,
             Self::Undetermined(_) => 20,
         }
     }
@@ -173,6 +179,7 @@ impl StressVerdict {
             Self::NoLimit => "no_limit",
             Self::Strands | Self::StrandsUnpolled => "strands",
             Self::Spins => "spins",
+            Self::Busy => "busy",
             Self::Undetermined(_) => "undetermined",
         }
     }
@@ -185,7 +192,8 @@ impl StressVerdict {
             Self::Strands | Self::StrandsUnpolled => {
                 "below its limit the server leaves connections in the queue"
             }
-            Self::Spins => "at its limit the server uses CPU time without accepting",
+            Self::Spins => "at its limit the server wakes again and again without accepting",
+            Self::Busy => "at its limit a thread of the server keeps running without accepting",
             Self::Undetermined(_) => "the test is inconclusive",
         }
     }
@@ -216,9 +224,12 @@ impl StressVerdict {
                  it. The kernel still assigns it a share of the connections, which are never accepted."
             }
             Self::Spins => {
-                "At the limit, without requests to serve, its busiest thread kept running: a \
-                 level-triggered listener stays armed at the limit, or a failing accept is retried without \
-                 back-off."
+                "At the limit the waits of a thread returned at once, again and again: a level-triggered \
+                 listener stays armed at the limit, or a failing accept is retried without back-off."
+            }
+            Self::Busy => {
+                "At the limit, without requests to serve, its busiest thread kept running. It computes, or its \
+                 waits return at once (it spins): its system calls were not counted."
             }
             Self::Undetermined(reason) => reason.explanation(),
         }
@@ -240,6 +251,7 @@ impl StressVerdict {
                 "Disarm the listener at the limit (a mask without EPOLLIN) and rearm it when a connection \
                  closes; back off after an error of accept4."
             }
+            Self::Busy => "Run this as root, or count its system calls: strace -c -f -p PID.",
             _ => "",
         }
     }

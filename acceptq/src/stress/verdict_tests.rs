@@ -71,10 +71,13 @@ fn leaving_connections_queued_strands() {
 }
 
 #[test]
-fn running_at_the_limit_spins() {
+fn running_at_the_limit_spins_only_if_counted() {
     let full =
         DoctorSummary { owner_asleep: Some(false), cpu_percent: Some(60.0), ..DoctorSummary::default() };
-    assert_eq!(evaluate(&Facts { full: full.clone(), ..well() }), StressVerdict::Spins);
+    assert_eq!(evaluate(&Facts { full: full.clone(), ..well() }), StressVerdict::Busy);
+    let counted = |waits_return| DoctorSummary { waits_return: Some(waits_return), ..full.clone() };
+    assert_eq!(evaluate(&Facts { full: counted(true), ..well() }), StressVerdict::Spins);
+    assert_eq!(evaluate(&Facts { full: counted(false), ..well() }), StressVerdict::WaitsWell);
     // Work for served connections is not spinning.
     let flood = ClientCounts { connected: 60, answered: 60, ..ClientCounts::default() };
     assert_eq!(evaluate(&Facts { full, flood, limit: Limit::NotMet, ..well() }), StressVerdict::NoLimit);
@@ -90,10 +93,12 @@ fn other_work_at_the_limit_is_not_spinning() {
     }
     let uncounted =
         DoctorSummary { verdict: Some(Verdict::Busy), cause: Some(Cause::Computes), ..busy.clone() };
-    let counted = DoctorSummary { waits_per_second: Some(1.0), ..uncounted.clone() };
-    assert_eq!(evaluate(&Facts { full: uncounted, ..well() }), StressVerdict::Spins);
+    let counted = DoctorSummary { waits_return: Some(false), ..uncounted.clone() };
+    assert_eq!(evaluate(&Facts { full: uncounted, ..well() }), StressVerdict::Busy);
     assert_eq!(evaluate(&Facts { full: counted, ..well() }), StressVerdict::WaitsWell);
     let full = DoctorSummary { verdict: Some(Verdict::Exhausted), ..busy };
+    assert_eq!(evaluate(&Facts { full: full.clone(), ..well() }), StressVerdict::Busy);
+    let full = DoctorSummary { waits_return: Some(true), ..full };
     assert_eq!(evaluate(&Facts { full, ..well() }), StressVerdict::Spins);
 }
 

@@ -84,8 +84,12 @@ fn level_server_armed_at_limit_spins() {
     each(["127.0.0.1", &path()], |address| {
         let Some(server) = Server::start("spin", address, 3) else { return };
         let report = run_ordeal(&server.target(), CERTAIN);
-        assert_eq!(report["verdict"], "spins", "{report:#}");
-        assert_eq!(report["exit_status"], 13);
+        // Without the right to count system calls it is not said to spin.
+        let expected = if crate::users::can_count_calls() { ("spins", 13) } else { ("busy", 16) };
+        assert_eq!(
+            (report["verdict"].as_str(), &report["exit_status"]),
+            (Some(expected.0), &expected.1.into())
+        );
         assert_eq!(report["held"], 3);
     });
 }

@@ -65,6 +65,18 @@ fn foreign_server_shows_only_its_queue() {
 }
 
 #[test]
+fn own_spinning_server_is_busy_in_ordeal() {
+    let (Some(tool), Some(program)) = (copy(), program()) else { return };
+    let server = Server::spawn(as_nobody(program).args(["spin", "127.0.0.1", "1"]), "127.0.0.1");
+    let output = as_nobody(&tool)
+        .args(["ordeal", &server.target(), "--yes", "--freeze", "--json", "--patience", "1"])
+        .output();
+    let (report, status) = diagnosis(&output.expect("the tool runs"));
+    // This user may not count system calls.
+    assert_eq!((report["verdict"].as_str(), status), (Some("busy"), 16), "{report:#}");
+}
+
+#[test]
 fn own_server_shows_everything() {
     let (Some(tool), Some(program)) = (copy(), program()) else { return };
     let server = Server::spawn(as_nobody(program).args(["edge", "127.0.0.1", "1"]), "127.0.0.1");

@@ -64,6 +64,7 @@ enum When {
 
 /// Samples the listeners of the targets for a period. Without listeners the result is empty.
 pub(crate) fn collect(diag: &Diag, targets: &Targets, time: Duration) -> io::Result<Collected> {
+    let began = Instant::now();
     let counters = Counters::now();
     let mut snapshots = vec![snapshot(diag, targets, When::First)?];
     let inodes: HashSet<u64> = snapshots[0].listeners.iter().map(|listener| listener.inode).collect();
@@ -75,12 +76,14 @@ pub(crate) fn collect(diag: &Diag, targets: &Targets, time: Duration) -> io::Res
         .collect();
     let lists = snapshots[0].connections.as_ref().is_some_and(|all| all.len() <= LISTED_OFTEN);
     let mut counters_of: Vec<Vec<CallCounter>> = Vec::new();
-    let began = Instant::now();
+    // The search for the owners is part of the period.
+    let (search, searched) = (began.elapsed(), Instant::now());
+    let rest = time.saturating_sub(search).max(time / 2);
     for number in 1..=SNAPSHOTS {
         if snapshots[0].listeners.is_empty() {
             break;
         }
-        thread::sleep((time * number / SNAPSHOTS).saturating_sub(began.elapsed()));
+        thread::sleep((rest * number / SNAPSHOTS).saturating_sub(searched.elapsed()));
         let threads = thread_sampler::threads(&samplers);
         samplers.iter_mut().for_each(|one| one.before(&threads));
         let when = if number == SNAPSHOTS { When::Last } else { When::Between { lists } };
@@ -263,7 +266,7 @@ impl<'a> Observations<'a> {
         Process {
             pid,
             activities: sampler.activities(&[pid]),
-            cpu: sampler.load(&[pid], self.elapsed).cpu,
+            cpu: sampler.load(&[pid]).cpu,
             accepted: accepted.count(),
             is_stopped: sampler.is_stopped(pid),
         }
@@ -277,7 +280,7 @@ impl<'a> Observations<'a> {
         processes: &[Process],
     ) -> Owner {
         let pids: Vec<i32> = processes.iter().map(|process| process.pid).collect();
-        let load = sampler.load(&pids, self.elapsed);
+        let load = sampler.load(&pids);
         let accepted_alive = processes.iter().map(|process| process.accepted).sum();
         let own = registrations.iter().filter(|registration| pids.contains(&registration.pid));
         Owner {

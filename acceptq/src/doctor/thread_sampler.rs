@@ -1,7 +1,7 @@
 //! Samples the threads of a listener's owner.
 
 use std::collections::{HashMap, HashSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::probe::{Activity, Holder, Thread};
 
@@ -11,6 +11,8 @@ pub(crate) struct ThreadSampler {
     pids: Vec<i32>,
     threads: HashMap<i32, ThreadHistory>,
     before: HashMap<i32, (Activity, u64)>,
+    began: Option<Instant>,
+    elapsed: Duration,
     /// The threads in each sample, and whether they were blocked throughout.
     samples: Vec<Vec<(i32, bool)>>,
 }
@@ -49,12 +51,14 @@ impl ThreadSampler {
         let mut pids: Vec<i32> = holders.iter().map(|holder| holder.pid).collect();
         pids.sort_unstable();
         pids.dedup();
-        Self { pids, threads: HashMap::new(), before: HashMap::new(), samples: Vec::new() }
+        let (threads, before) = (HashMap::new(), HashMap::new());
+        Self { pids, threads, before, began: None, elapsed: Duration::ZERO, samples: Vec::new() }
     }
 
     /// Records the threads immediately before a snapshot of the queue.
     pub(crate) fn before(&mut self, threads: &Threads) {
         self.before.clear();
+        self.began.get_or_insert_with(Instant::now);
         for thread in self.of(threads) {
             self.before.insert(thread.tid, (thread.activity.clone(), thread.sleeps));
             self.record(thread);
@@ -66,6 +70,7 @@ impl ThreadSampler {
     /// both times may have been woken meanwhile, and counts as blocked.
     pub(crate) fn after(&mut self, threads: &Threads) {
         let now = self.of(threads);
+        self.elapsed = self.began.map_or(Duration::ZERO, |began| began.elapsed());
         let slept = |thread: &Thread| {
             let Some((before, sleeps)) = self.before.get(&thread.tid) else { return false };
             let is_same_wait = matches!(before, Activity::EpollWait(Some(_))) && *before == thread.activity;
@@ -212,9 +217,9 @@ impl ThreadSampler {
     }
 
     /// Returns the load of these processes.
-    pub(crate) fn load(&self, pids: &[i32], elapsed: Duration) -> Load {
+    pub(crate) fn load(&self, pids: &[i32]) -> Load {
         let mut load = Load::default();
-        let seconds = elapsed.as_secs_f64().max(0.001);
+        let seconds = self.elapsed.as_secs_f64().max(0.001);
         for history in self.of_processes(pids) {
             let user = share(history.first.user, history.last.user, seconds);
             let system = share(history.first.system, history.last.system, seconds);

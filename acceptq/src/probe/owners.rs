@@ -2,13 +2,21 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
-use procfs::process::{FDTarget, Process, all_processes};
+use procfs::process::{Process, all_processes};
+use rustix::fs::{Dir, Mode, OFlags};
+use rustix::io::Errno;
 use serde::Serialize;
 
 use super::registration::{self, Registration};
 use super::threads::Thread;
+
+/// The maximum number of threads that search.
+const THREADS: usize = 4;
 
 /// A process that has a listener open.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -42,17 +50,46 @@ struct Descriptors {
 }
 
 impl Owners {
-    /// Searches all processes for these sockets by inode.
+    /// Searches all processes for these sockets by inode, in several threads.
     pub(crate) fn of(inodes: &HashSet<u64>) -> Self {
-        let mut owners = Self { unlisted: !Path::new("/proc/1").exists(), ..Self::default() };
-        let Ok(processes) = all_processes() else { return owners };
-        for process in processes.flatten() {
-            match descriptors(&process) {
-                Some(found) => owners.add(&process, &found, inodes),
-                None => owners.hidden += usize::from(may_have_descriptors(&process)),
+        let processes = all_processes().into_iter().flatten().flatten();
+        let pids: Vec<i32> = processes.map(|process| process.pid()).collect();
+        let next = AtomicUsize::new(0);
+        let search = || {
+            let mut part = Self::default();
+            while let Some(pid) = pids.get(next.fetch_add(1, Ordering::Relaxed)) {
+                match descriptors(*pid) {
+                    Some(found) => part.add(*pid, &found, inodes),
+                    None => part.hidden += usize::from(may_have_descriptors(*pid)),
+                }
             }
-        }
+            part
+        };
+        let count = thread::available_parallelism().map_or(1, usize::from).min(THREADS);
+        let mut owners = thread::scope(|scope| {
+            let others: Vec<_> = (1..count).map(|_| scope.spawn(search)).collect();
+            let parts = others.into_iter().map(|one| one.join().unwrap_or_else(|panic| resume_unwind(panic)));
+            parts.fold(search(), Self::merged)
+        });
+        owners.unlisted = !Path::new("/proc/1").exists();
+        owners.holders.values_mut().for_each(|all| all.sort_by_key(|one| (one.pid, one.fd)));
+        owners.registrations.values_mut().for_each(|all| all.sort_by_key(|one| (one.pid, one.epoll, one.fd)));
         owners
+    }
+
+    fn merged(mut self, other: Self) -> Self {
+        self.hidden += other.hidden;
+        for (inode, found) in other.holders {
+            self.holders.entry(inode).or_default().extend(found);
+        }
+        for (inode, found) in other.registrations {
+            self.registrations.entry(inode).or_default().extend(found);
+        }
+        for (inode, pid) in other.sockets {
+            let known = self.sockets.entry(inode).or_insert(pid);
+            *known = pid.max(*known);
+        }
+        self
     }
 
     /// Returns whether every process was visible. An owner that is missing then runs in another namespace.
@@ -73,8 +110,7 @@ impl Owners {
         self.sockets.get(&inode).copied()
     }
 
-    fn add(&mut self, process: &Process, found: &Descriptors, inodes: &HashSet<u64>) {
-        let pid = process.pid();
+    fn add(&mut self, pid: i32, found: &Descriptors, inodes: &HashSet<u64>) {
         for (fd, inode) in &found.sockets {
             self.sockets.insert(*inode, pid);
             if inodes.contains(inode) {
@@ -98,9 +134,10 @@ pub(crate) fn command(pid: i32) -> String {
 }
 
 /// Returns whether a process can have descriptors: kernel threads and zombies have none.
-fn may_have_descriptors(process: &Process) -> bool {
+fn may_have_descriptors(pid: i32) -> bool {
     const PF_KTHREAD: u32 = 0x0020_0000;
-    process.stat().is_ok_and(|stat| stat.flags & PF_KTHREAD == 0 && stat.state != 'Z')
+    let stat = Process::new(pid).and_then(|process| process.stat());
+    stat.is_ok_and(|stat| stat.flags & PF_KTHREAD == 0 && stat.state != 'Z')
 }
 
 /// Returns the `/proc` directory that lists descriptors. After the main thread has exited, only those of the
@@ -115,32 +152,48 @@ fn folder(pid: i32) -> PathBuf {
 }
 
 /// Reads the descriptors of a process. Returns `None` if they are not visible.
-fn descriptors(process: &Process) -> Option<Descriptors> {
-    let pid = process.pid();
-    let found = descriptors_in(PathBuf::from(format!("/proc/{pid}")), process);
+fn descriptors(pid: i32) -> Option<Descriptors> {
+    let own = PathBuf::from(format!("/proc/{pid}"));
+    let found = descriptors_in(own.clone());
     if found.as_ref().is_some_and(|found| found.count > 0) {
         return found;
     }
-    let folder = folder(pid);
-    match Process::new_with_root(folder.clone()) {
-        Ok(thread) if thread.pid() != pid => descriptors_in(folder, &thread),
+    match folder(pid) {
+        thread if thread != own => descriptors_in(thread),
         _ => found,
     }
 }
 
-fn descriptors_in(folder: PathBuf, process: &Process) -> Option<Descriptors> {
+/// Reads each link by one system call: a server may have ten thousand.
+fn descriptors_in(folder: PathBuf) -> Option<Descriptors> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let links = rustix::fs::open(folder.join("fd"), flags, Mode::empty()).ok()?;
     let mut found = Descriptors { folder, count: 0, sockets: Vec::new(), epolls: Vec::new() };
-    for descriptor in process.fd().ok()? {
+    let mut buffer = Vec::new();
+    for entry in Dir::read_from(&links).ok()?.flatten() {
+        // Others are `.` and `..`.
+        let Some(fd) = entry.file_name().to_str().ok().and_then(|name| name.parse().ok()) else { continue };
         found.count += 1;
-        // It was closed during the scan.
-        let Ok(descriptor) = descriptor else { continue };
-        match descriptor.target {
-            FDTarget::Socket(inode) => found.sockets.push((descriptor.fd, inode)),
-            FDTarget::AnonInode(kind) if kind == "[eventpoll]" => found.epolls.push(descriptor.fd),
-            _ => {}
+        match rustix::fs::readlinkat(&links, entry.file_name(), buffer) {
+            Ok(link) => {
+                match link.to_str().unwrap_or_default() {
+                    "anon_inode:[eventpoll]" => found.epolls.push(fd),
+                    target => found.sockets.extend(socket(target).map(|inode| (fd, inode))),
+                }
+                buffer = link.into_bytes();
+            }
+            // This user may list descriptors, but not see what they are.
+            Err(Errno::ACCESS | Errno::PERM) => return None,
+            // It was closed during the scan.
+            Err(_) => buffer = Vec::new(),
         }
     }
     Some(found)
+}
+
+/// Parses `socket:[4711]`.
+fn socket(target: &str) -> Option<u64> {
+    target.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
 }
 
 /// The descriptors in use, and their limit.

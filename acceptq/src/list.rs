@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::format::{plural, wrap};
-use crate::probe::{Address, Diag, Holder, Kind, Listener, Owners, Registration, Target};
+use crate::probe::{Address, Diag, Holder, Kind, Listener, Namespace, Owners, Registration, Target};
 use crate::{NO_LISTENER, eprint, print_error, print_ignoring_epipe, width};
 
 /// Lists every listening socket with its queue, its owner and its epoll registration
@@ -26,13 +26,24 @@ pub(crate) struct List {
     /// Show only these: ports, addresses, paths of Unix sockets, @names of abstract ones
     #[arg(value_name = "PORT|PATH")]
     targets: Vec<Target>,
+    /// List every network namespace: those of all processes, and those in /run/netns
+    #[arg(long, conflicts_with = "netns")]
+    all_netns: bool,
     /// Print JSON; fields that are not visible are null
     #[arg(long)]
     json: bool,
 }
 
+/// A listener, and its network namespace if all of them are listed.
+struct Found {
+    netns: Option<String>,
+    listener: Listener,
+}
+
 #[derive(Serialize)]
 struct Row<'a> {
+    /// The argument of `--netns` that selects its network namespace; `None` for the one of this process.
+    netns: Option<&'a str>,
     kind: Kind,
     address: &'a Address,
     inode: u64,
@@ -47,38 +58,74 @@ struct Row<'a> {
 
 impl List {
     pub(crate) fn run(&self) -> io::Result<ExitCode> {
-        let diag = Diag::new()?;
-        let listeners = self.listeners(&diag)?;
-        let status = if listeners.is_empty() && !self.targets.is_empty() { NO_LISTENER } else { 0 };
-        let inodes: HashSet<u64> = listeners.iter().map(|listener| listener.inode).collect();
+        let (found, hidden) = self.listeners()?;
+        let status = if found.is_empty() && !self.targets.is_empty() { NO_LISTENER } else { 0 };
+        let inodes: HashSet<u64> = found.iter().map(|found| found.listener.inode).collect();
         let owners = Owners::of(&inodes);
-        let rows: Vec<Row<'_>> = listeners.iter().map(|listener| row(listener, &owners)).collect();
+        let rows: Vec<Row<'_>> = found.iter().map(|found| row(found, &owners)).collect();
         if self.json {
             let all = json!({ "schema": 1, "listeners": rows, "processes_hidden": owners.hidden });
             print_ignoring_epipe(&format!("{all}\n"))?;
         } else {
-            print_ignoring_epipe(&format!("{}\n", table(&rows).trim_fmt()))?;
+            print_ignoring_epipe(&format!("{}\n", table(&rows, self.all_netns).trim_fmt()))?;
             print_hidden_owners(&rows, &owners);
+            if hidden > 0 {
+                let processes = plural(hidden, "process");
+                let text =
+                    format!("The network namespaces of {processes} are not visible. Run this as root.");
+                eprint(&wrap(&text, "", "", width()));
+            }
         }
         Ok(ExitCode::from(status))
     }
 
-    fn listeners(&self, diag: &Diag) -> io::Result<Vec<Listener>> {
-        let mut found = Vec::new();
+    /// Returns the listeners, and the number of processes whose network namespace is not visible.
+    fn listeners(&self) -> io::Result<(Vec<Found>, usize)> {
+        let (mut found, mut hidden) = (Vec::new(), 0);
+        if self.all_netns {
+            let (namespaces, unseen) = Namespace::all()?;
+            hidden = unseen;
+            for namespace in namespaces {
+                match namespace.diag() {
+                    Ok(diag) => self.listeners_of(&diag, namespace.name.as_deref(), &mut found)?,
+                    Err(_) => hidden += 1,
+                }
+            }
+        } else {
+            self.listeners_of(&Diag::new()?, None, &mut found)?;
+        }
         for target in &self.targets {
-            let (chosen, _) = target.listeners(diag)?;
-            if chosen.is_empty() {
+            if !found.iter().any(|(number, _)| self.targets.get(*number) == Some(target)) {
                 print_error(&format!("nothing listens at {target}"));
             }
-            found.extend(chosen);
+        }
+        let mut found: Vec<Found> = found.into_iter().map(|(_, found)| found).collect();
+        found.sort_by_cached_key(|found| (found.netns.clone(), order(&found.listener)));
+        found.dedup_by(|one, other| {
+            (&one.netns, one.listener.cookie) == (&other.netns, other.listener.cookie)
+        });
+        Ok((found, hidden))
+    }
+
+    /// Adds the listeners of one network namespace, each with the number of the target that it matches.
+    fn listeners_of(
+        &self,
+        diag: &Diag,
+        netns: Option<&str>,
+        found: &mut Vec<(usize, Found)>,
+    ) -> io::Result<()> {
+        let mut add = |number: usize, all: Vec<Listener>| {
+            let netns = netns.map(String::from);
+            found.extend(all.into_iter().map(|listener| (number, Found { netns: netns.clone(), listener })));
+        };
+        for (number, target) in self.targets.iter().enumerate() {
+            add(number, target.listeners(diag)?.0);
         }
         if self.targets.is_empty() {
-            found.extend(Listener::inet(diag, None)?);
-            found.extend(Listener::unix(diag)?);
+            add(0, Listener::inet(diag, None)?);
+            add(0, Listener::unix(diag)?);
         }
-        found.sort_by_cached_key(order);
-        found.dedup_by_key(|listener| listener.cookie);
-        Ok(found)
+        Ok(())
     }
 }
 
@@ -92,14 +139,19 @@ pub(crate) fn order(listener: &Listener) -> (bool, u16, String, u64) {
 
 /// Returns the columns OWNER and WATCHED.
 pub(crate) fn owner_and_watched(listener: &Listener, owners: &Owners) -> (String, String) {
-    let row = row(listener, owners);
+    let row = row_of(listener, None, owners);
     (owner(&row), watched(&row))
 }
 
-fn row<'a>(listener: &'a Listener, owners: &'a Owners) -> Row<'a> {
+fn row<'a>(found: &'a Found, owners: &'a Owners) -> Row<'a> {
+    row_of(&found.listener, found.netns.as_deref(), owners)
+}
+
+fn row_of<'a>(listener: &'a Listener, netns: Option<&'a str>, owners: &'a Owners) -> Row<'a> {
     let holders = owners.holders(listener.inode);
     let is_visible = !holders.is_empty();
     Row {
+        netns,
         kind: listener.kind,
         address: &listener.address,
         inode: listener.inode,
@@ -113,7 +165,7 @@ fn row<'a>(listener: &'a Listener, owners: &'a Owners) -> Row<'a> {
     }
 }
 
-fn table(rows: &[Row<'_>]) -> Table {
+fn table(rows: &[Row<'_>], has_netns: bool) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     // Without a terminal every row is one line.
@@ -121,10 +173,12 @@ fn table(rows: &[Row<'_>]) -> Table {
         table.set_content_arrangement(ContentArrangement::Dynamic);
         table.set_width(crossterm::terminal::size().map_or(80, |(columns, _)| columns));
     }
-    table.set_header(["KIND", "ADDRESS", "QUEUED", "OF", "DROPS", "OWNER", "WATCHED"]);
+    let headings = ["KIND", "ADDRESS", "QUEUED", "OF", "DROPS", "OWNER", "WATCHED"];
+    table.set_header(has_netns.then_some("NETNS").into_iter().chain(headings));
     for row in rows {
         let drops = row.drops.map_or_else(|| "-".into(), |drops| drops.to_string());
-        table.add_row([
+        let netns = has_netns.then(|| row.netns.unwrap_or("-").to_string());
+        let cells = [
             row.kind.name().to_string(),
             row.address.to_string(),
             row.queued.to_string(),
@@ -132,11 +186,13 @@ fn table(rows: &[Row<'_>]) -> Table {
             drops,
             owner(row),
             watched(row),
-        ]);
+        ];
+        table.add_row(netns.into_iter().chain(cells));
     }
+    let numbers = if has_netns { 3..=5 } else { 2..=4 };
     for (number, column) in table.column_iter_mut().enumerate() {
         column.set_padding((0, 2));
-        if (2..=4).contains(&number) {
+        if numbers.contains(&number) {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }

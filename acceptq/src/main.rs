@@ -17,12 +17,17 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use self::probe::Namespace;
+
 /// Inspects the accept queues of any server from outside
 #[derive(Parser, Debug)]
 #[command(name = "acceptq", version, after_help = START)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
+    /// Run in this network namespace: its name in /run/netns, or a process in it
+    #[arg(long, value_name = "NAME|PID", global = true)]
+    netns: Option<String>,
 }
 
 const START: &str = "\
@@ -52,7 +57,21 @@ enum Command {
 const NO_LISTENER: u8 = 3;
 
 fn main() -> ExitCode {
-    let outcome = match Cli::parse().command {
+    match run(Cli::parse()) {
+        Ok(status) => status,
+        Err(error) => {
+            print_error(&error.to_string());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> io::Result<ExitCode> {
+    // A thread enters a namespace, and those that it starts later inherit it.
+    if let Some(name) = &cli.netns {
+        Namespace::of(name)?.enter()?;
+    }
+    match cli.command {
         Command::List(list) => list.run(),
         Command::Watch(watch) => ignore_broken_pipe(watch.run()),
         Command::Doctor(doctor) => doctor.run(),
@@ -62,13 +81,6 @@ fn main() -> ExitCode {
         Command::DemoServer(server) => server.run(),
         Command::Guard(guard) => guard.run(),
         Command::Manual(manual) => manual.run(),
-    };
-    match outcome {
-        Ok(status) => status,
-        Err(error) => {
-            print_error(&error.to_string());
-            ExitCode::FAILURE
-        }
     }
 }
 

@@ -25,7 +25,7 @@ use clap::Args;
 use serde_json::json;
 
 use self::diagnose::{Verdict, diagnose};
-use crate::probe::{Diag, Target, Targets};
+use crate::probe::{Diag, Namespace, Target, Targets};
 use crate::{NO_LISTENER, eprint, print_error, print_ignoring_epipe, width};
 
 /// Diagnoses listening sockets and names the next command
@@ -39,6 +39,10 @@ pub(crate) struct Doctor {
     /// Ports (8080, :8080, http), addresses (127.0.0.1:80, localhost:80), URLs, Unix sockets, @names
     #[arg(value_name = "TARGET")]
     targets: Vec<Target>,
+    /// All listening sockets of this process, in its network namespace
+    #[arg(long, value_name = "PID", value_parser = clap::value_parser!(i32).range(1..),
+          conflicts_with_all = ["targets", "netns"])]
+    pid: Option<i32>,
     /// Print the decision table: each verdict, the facts it needs, what else it might be
     #[arg(long)]
     explain: bool,
@@ -82,8 +86,7 @@ impl Doctor {
             print_ignoring_epipe(&explain::table(width()))?;
             return Ok(ExitCode::SUCCESS);
         }
-        let targets = Targets(self.targets.clone());
-        let diag = Diag::new()?;
+        let (diag, targets) = self.select()?;
         let is_interactive = io::stderr().is_terminal() && !self.json;
         if is_interactive {
             eprint(&format!("observing {targets} for {} ...", crate::format::duration(self.time)));
@@ -116,15 +119,34 @@ impl Doctor {
         Ok(ExitCode::from(verdict.exit_status()))
     }
 
+    fn select(&self) -> io::Result<(Diag, Targets)> {
+        if let Some(pid) = self.pid {
+            let namespace = Namespace::of_process(pid)?;
+            // Without privileges only its own namespace can be entered.
+            if !namespace.is_current()? {
+                namespace.enter()?;
+            }
+            let diag = Diag::new()?;
+            let targets = Targets::of_process(&diag, pid)?;
+            return Ok((diag, targets));
+        }
+        let targets = match self.targets.is_empty() {
+            true => Targets::All,
+            false => Targets::Each(self.targets.clone()),
+        };
+        Ok((Diag::new()?, targets))
+    }
+
     fn no_listener(&self, targets: &Targets, closed: usize) -> io::Result<ExitCode> {
         if self.json {
             let nothing = json!({ "schema": json::SCHEMA, "verdict": null, "listeners": [], "closed_meanwhile": closed });
             print_ignoring_epipe(&format!("{nothing}\n"))?;
         }
-        print_error(&match closed {
-            0 => format!(
-                "nothing listens at {targets} in this network namespace; for a container, run this in its \
-                 namespace (nsenter -t PID -n)"
+        print_error(&match (closed, self.pid) {
+            (0, Some(pid)) => format!("process {pid} has no listening socket"),
+            (0, None) => format!(
+                "nothing listens at {targets} in this network namespace; acceptq list --all-netns shows those \
+                 of containers, and --netns selects one"
             ),
             _ => {
                 format!("the listener at {targets} was closed during the observation; run this again")

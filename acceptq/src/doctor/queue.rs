@@ -241,7 +241,8 @@ impl QueueSnapshot {
     }
 
     fn group(&self, address: SocketAddr) -> impl Iterator<Item = &Listener> {
-        self.listeners.iter().filter(move |other| other.socket() == Some(address))
+        let all = self.listeners.iter().chain(&self.others);
+        all.filter(move |other| other.socket() == Some(address))
     }
 
     /// Returns the total queue length.

@@ -126,6 +126,12 @@ impl Owners {
     }
 }
 
+/// Returns the inodes of the sockets that a process has open; `None` if they are not visible.
+pub(crate) fn sockets(pid: i32) -> Option<HashSet<u64>> {
+    let found = descriptors(pid)?;
+    Some(found.sockets.into_iter().map(|(_, inode)| inode).collect())
+}
+
 /// Returns the name of a process, as ps(1) shows it.
 pub(crate) fn command(pid: i32) -> String {
     let name = fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();

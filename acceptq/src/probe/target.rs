@@ -1,6 +1,5 @@
 //! The target argument: a port, an address, a path or an abstract name.
 
-use std::collections::HashSet;
 use std::fmt;
 use std::fs;
 use std::io;
@@ -9,7 +8,6 @@ use std::os::linux::fs::MetadataExt;
 use std::path::Path;
 use std::str::FromStr;
 
-use super::connection::Connection;
 use super::diag::Diag;
 use super::listener::{Address, Listener};
 
@@ -142,7 +140,7 @@ impl Target {
         }
     }
 
-    fn is_unix(&self) -> bool {
+    pub(super) fn is_unix(&self) -> bool {
         matches!(self, Self::Abstract(_) | Self::Path(_))
     }
 
@@ -189,68 +187,6 @@ impl Target {
         let device = (nix::sys::stat::major(device) << 20) | nix::sys::stat::minor(device);
         // sock_diag truncates both to 32 bits.
         Some((u32::try_from(metadata.st_ino() & 0xffff_ffff).ok()?, u32::try_from(device).ok()?))
-    }
-}
-
-/// Selects the listeners of all its targets; without a target, every listener.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Targets(pub(crate) Vec<Target>);
-
-impl Targets {
-    /// Lists the selected listeners, and the others on the same ports.
-    pub(crate) fn listeners(&self, diag: &Diag) -> io::Result<(Vec<Listener>, Vec<Listener>)> {
-        let (mut found, mut others) = (Vec::new(), Vec::new());
-        if self.0.is_empty() {
-            found = Listener::inet(diag, None)?;
-            found.extend(Listener::unix(diag)?);
-        }
-        for target in &self.0 {
-            let (chosen, rest) = target.listeners(diag)?;
-            found.extend(chosen);
-            others.extend(rest);
-        }
-        let mut known = HashSet::new();
-        found.retain(|listener| known.insert((listener.kind, listener.cookie)));
-        others.retain(|listener| !known.contains(&(listener.kind, listener.cookie)));
-        Ok((found, others))
-    }
-
-    /// Lists the TCP connections of the selected ports; `None` if there are only Unix sockets.
-    pub(crate) fn connections(
-        &self,
-        diag: &Diag,
-        in_every_state: bool,
-    ) -> io::Result<Option<Vec<Connection>>> {
-        let inet: Vec<&Target> = self.0.iter().filter(|target| !target.is_unix()).collect();
-        if inet.is_empty() && !self.0.is_empty() {
-            return Ok(None);
-        }
-        // Port 0 is every port.
-        let one = |target: &&Target| target.port().unwrap_or(0);
-        let mut ports: Vec<u16> = inet.iter().map(one).collect();
-        ports.sort_unstable();
-        ports.dedup();
-        if ports.is_empty() || ports[0] == 0 {
-            ports = vec![0];
-        }
-        let mut found = Vec::new();
-        for port in ports {
-            found.extend(match in_every_state {
-                true => Connection::of_port_in_every_state(diag, port)?,
-                false => Connection::of_port(diag, port)?,
-            });
-        }
-        Ok(Some(found))
-    }
-}
-
-impl fmt::Display for Targets {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.is_empty() {
-            return f.write_str("all listeners");
-        }
-        let names: Vec<String> = self.0.iter().map(ToString::to_string).collect();
-        f.write_str(&names.join(", "))
     }
 }
 

@@ -180,7 +180,7 @@ impl Observer {
         let began = Instant::now();
         let mut summary = DoctorSummary::default();
         if self.is_local {
-            let collected = collect(&self.diag, &Targets(vec![self.target.clone()]), time)?;
+            let collected = collect(&self.diag, &Targets::Each(vec![self.target.clone()]), time)?;
             let diagnoses =
                 collected.inspections.iter().map(|inspection| (inspection, diagnose(&inspection.facts)));
             if let Some((inspection, rule)) = diagnoses.max_by_key(|(_, rule)| rule.verdict()) {

@@ -7,6 +7,7 @@ mod doctor;
 mod acceptors;
 mod users;
 mod list;
+mod netns;
 mod ordeal;
 mod outage;
 mod watch;

@@ -207,7 +207,8 @@ fn owner(row: &Row<'_>) -> String {
     let mut pids: Vec<i32> = holders.iter().map(|holder| holder.pid).collect();
     pids.dedup();
     let more = if pids.len() > 1 { format!(" +{}", pids.len() - 1) } else { String::new() };
-    format!("{} {}{more}", holders[0].pid, holders[0].command)
+    let unit = holders[0].unit.as_ref().map(|unit| format!(" ({unit})")).unwrap_or_default();
+    format!("{} {}{unit}{more}", holders[0].pid, holders[0].command)
 }
 
 /// Formats the distinct triggers, each with its count.

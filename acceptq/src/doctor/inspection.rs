@@ -56,6 +56,12 @@ impl Inspection {
         Some(known.map_or_else(|| owners::command(pid), |holder| holder.command.clone()))
     }
 
+    /// Returns the container or systemd unit of that process.
+    pub(crate) fn unit(&self) -> Option<&str> {
+        let pid = self.pid()?;
+        self.holders.iter().find(|holder| holder.pid == pid)?.unit.as_deref()
+    }
+
     /// Returns how the owner waits for arrivals; `None` if that is not visible.
     pub(crate) fn trigger(&self) -> Option<&'static str> {
         let owner = self.facts.owner.as_ref()?;

@@ -92,6 +92,7 @@ fn one(inspection: &Inspection, rule: &Rule, lists: bool) -> Value {
         "registrations": owner.map(|_| &inspection.registrations),
         "pid": inspection.pid(),
         "command": inspection.command(),
+        "unit": inspection.unit(),
         "holders": owner.map(|_| &inspection.holders),
         "processes": owner.map(|_| inspection.processes.iter().map(process_json).collect::<Vec<_>>()),
         "stopped": owner.map(|owner| &owner.stopped),

@@ -152,7 +152,8 @@ fn process(inspection: &Inspection) -> String {
         let uid = inspection.listener.uid.map_or_else(|| "unknown".into(), |uid| uid.to_string());
         return format!("not visible; the socket was created by uid {uid}");
     };
-    let mut text = format!("{command} (pid {pid})");
+    let unit = inspection.unit().map(|unit| format!(", {unit}")).unwrap_or_default();
+    let mut text = format!("{command} (pid {pid}{unit})");
     if let Some(process) = inspection.processes.iter().find(|process| process.pid == pid) {
         let _ = write!(text, " {}", activity(process));
     }

@@ -4,6 +4,7 @@
 //! visible is `None` or counted as hidden, never guessed.
 
 pub(crate) mod calls;
+pub(crate) mod cgroup;
 pub(crate) mod counters;
 pub(crate) mod diag;
 pub(crate) mod listener;

@@ -12,6 +12,7 @@ use rustix::fs::{Dir, Mode, OFlags};
 use rustix::io::Errno;
 use serde::Serialize;
 
+use super::cgroup;
 use super::registration::{self, Registration};
 use super::threads::Thread;
 
@@ -23,6 +24,8 @@ const THREADS: usize = 4;
 pub(crate) struct Holder {
     pub(crate) pid: i32,
     pub(crate) command: String,
+    /// The short id of its container, or its systemd unit.
+    pub(crate) unit: Option<String>,
     /// Its descriptor. A socket that is open under several descriptors has several holders.
     pub(crate) fd: i32,
 }
@@ -114,8 +117,8 @@ impl Owners {
         for (fd, inode) in &found.sockets {
             self.sockets.insert(*inode, pid);
             if inodes.contains(inode) {
-                let command = command(pid);
-                self.holders.entry(*inode).or_default().push(Holder { pid, command, fd: *fd });
+                let (command, unit) = (command(pid), cgroup::unit_of(pid));
+                self.holders.entry(*inode).or_default().push(Holder { pid, command, unit, fd: *fd });
             }
         }
         for (inode, registration) in

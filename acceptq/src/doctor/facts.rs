@@ -58,6 +58,8 @@ pub(crate) struct Clients {
     pub(crate) unread: usize,
     /// Connections in SYN_RECV: an unfinished handshake, or `TCP_DEFER_ACCEPT` waits for data.
     pub(crate) handshakes: usize,
+    /// Those of them that surely wait for data.
+    pub(crate) deferred: usize,
 }
 
 /// A sample of the queue length, and of the owner's threads immediately before and after.

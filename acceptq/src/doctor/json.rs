@@ -80,6 +80,7 @@ fn one(inspection: &Inspection, rule: &Rule, lists: bool) -> Value {
         "accepts_per_second": facts.accept_rate.map(round),
         "arrived_meanwhile": facts.any_arrived(),
         "handshakes": clients.handshakes,
+        "deferred": clients.deferred,
         "close_wait_unowned": inspection.close_wait_unowned,
         "dead": inspection.dead,
         "oldest_wait_ms": facts.oldest_wait.map(ms),

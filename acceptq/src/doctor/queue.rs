@@ -72,7 +72,12 @@ impl<'a> Queues<'a> {
         for one in last.at(address) {
             let then = before.get(&one.cookie);
             match one.phase {
-                Phase::Handshake => clients.handshakes += 1,
+                Phase::Handshake => {
+                    clients.handshakes += 1;
+                    // Between two timeouts it is not visible.
+                    let is_deferred = one.is_deferred || then.is_some_and(|then| then.is_deferred);
+                    clients.deferred += usize::from(is_deferred);
+                }
                 Phase::Closed if then.is_none_or(|then| then.is_unowned()) => clients.new_closed += 1,
                 Phase::Open if one.is_accepted() && is_counted(one) => {
                     clients.open += 1;

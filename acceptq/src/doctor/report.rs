@@ -123,9 +123,12 @@ fn queue(inspection: &Inspection, collected: &Collected) -> String {
     if let Some(dropped @ 1..) = facts.dropped {
         let _ = write!(text, "; {dropped} dropped");
     }
-    if facts.clients.handshakes > 0 {
-        let count = facts.clients.handshakes;
-        let _ = write!(text, "; {count} in SYN_RECV (handshake, or TCP_DEFER_ACCEPT)");
+    let deferred = facts.clients.deferred;
+    if deferred > 0 {
+        let _ = write!(text, "; {deferred} in SYN_RECV until they send data (TCP_DEFER_ACCEPT)");
+    }
+    if let others @ 1.. = facts.clients.handshakes.saturating_sub(deferred) {
+        let _ = write!(text, "; {others} in SYN_RECV (handshake, or TCP_DEFER_ACCEPT)");
     }
     text
 }

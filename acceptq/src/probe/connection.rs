@@ -6,7 +6,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use netlink_packet_core::Parseable;
-use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, InetResponseHeader, SocketId, StateFlags};
+use netlink_packet_sock_diag::inet::{
+    ExtensionFlags, InetRequest, InetResponseHeader, SocketId, StateFlags, Timer,
+};
 use netlink_packet_sock_diag::{AF_INET, AF_INET6, IPPROTO_TCP};
 
 use super::diag::{Diag, attributes, u32_at, u64_at};
@@ -19,6 +21,8 @@ const INET_DIAG_INFO: u16 = 2;
 const LAST_DATA_SENT: usize = 44;
 /// The offset of `tcpi_bytes_received`.
 const BYTES_RECEIVED: usize = 128;
+/// Longer than the first timeout of a SYN-ACK, one second.
+const SECOND_TIMEOUT: Duration = Duration::from_millis(1100);
 const ESTABLISHED: u8 = 1;
 const SYN_RECV: u8 = 3;
 const CLOSE_WAIT: u8 = 8;
@@ -40,6 +44,9 @@ pub(crate) struct Connection {
     pub(crate) age: Option<Duration>,
     /// 0 until it is accepted.
     pub(crate) inode: u64,
+    /// Its handshake is complete, and `TCP_DEFER_ACCEPT` waits for data: a timeout has passed without another
+    /// SYN-ACK.
+    pub(crate) is_deferred: bool,
 }
 
 /// The states of a connection, as far as an accept queue depends on them.
@@ -128,6 +135,8 @@ fn read(message: &[u8]) -> Option<Connection> {
         SYN_RECV => Phase::Handshake,
         _ => Phase::Closed,
     };
+    let is_deferred = phase == Phase::Handshake
+        && matches!(header.timer, Some(Timer::Retransmit(left, 0)) if left >= SECOND_TIMEOUT);
     // The client's FIN counts as a byte.
     let unread = header.recv_queue.saturating_sub(u32::from(header.state == CLOSE_WAIT));
     let read = u64_at(info, BYTES_RECEIVED).map(|received| received.saturating_sub(unread.into()));
@@ -141,5 +150,6 @@ fn read(message: &[u8]) -> Option<Connection> {
         read,
         age,
         inode: header.inode.into(),
+        is_deferred,
     })
 }

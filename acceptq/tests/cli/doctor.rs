@@ -1,5 +1,6 @@
 //! The verdict of `acceptq doctor` on each server.
 
+use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -275,6 +276,21 @@ fn reset_connections_count_as_dead() {
 
 fn to_usize(number: u64) -> usize {
     usize::try_from(number).expect("a small number")
+}
+
+#[test]
+fn deferred_connections_are_counted() {
+    let Some(server) = Server::start("level+defer", "127.0.0.1", 100) else { return };
+    let clients = server.endpoint.connect_many(3);
+    // Visible after the first timeout of their SYN-ACKs, a second after they connect.
+    let mut report = Value::Null;
+    wait_until("the doctor counts them", || {
+        report = examine(&server.target()).0;
+        report["deferred"] == 3
+    });
+    assert_eq!((&report["queued"], &report["handshakes"]), (&0.into(), &3.into()), "{report:#}");
+    (&clients[0]).write_all(b"x").expect("sent");
+    wait_until("one of them is accepted", || examine(&server.target()).0["open"] == 1);
 }
 
 #[test]

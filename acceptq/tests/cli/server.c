@@ -23,13 +23,14 @@
  *   stuck     edge-triggered; sleeps in a timer after the first connection
  *
  * MODE+busy runs another thread that computes. MODE+orphan serves in a second thread after the main thread
- * has exited.
+ * has exited. MODE+defer sets TCP_DEFER_ACCEPT.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -43,7 +44,7 @@
 #include <unistd.h>
 
 static const char *mode;
-static int limit, count, epfd, listener;
+static int limit, count, epfd, listener, defer_seconds;
 
 static int is(const char *name) { return strcmp(mode, name) == 0; }
 
@@ -80,6 +81,8 @@ static int listen_at(const char *address, in_port_t port) {
     int fd = socket(a.sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC | (is("blocking") ? 0 : SOCK_NONBLOCK), 0);
     if (fd < 0) die("socket");
     if (is("member") && setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &yes, sizeof yes)) die("SO_REUSEPORT");
+    if (defer_seconds && setsockopt(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, &defer_seconds, sizeof defer_seconds))
+        die("TCP_DEFER_ACCEPT");
     if (bind(fd, &a.sa, length)) die("bind");
     if (listen(fd, 64)) die("listen");
     return fd;
@@ -173,6 +176,7 @@ static void *serve_all(void *unused) {
 int main(int argc, char **argv) {
     if (argc != 4) return 2;
     char *busy = strstr(argv[1], "+busy"), *orphan = strstr(argv[1], "+orphan");
+    if (strstr(argv[1], "+defer")) defer_seconds = 600;
     argv[1][strcspn(argv[1], "+")] = 0;
     mode = argv[1];
     limit = atoi(argv[3]);

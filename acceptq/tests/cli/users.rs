@@ -65,6 +65,36 @@ fn foreign_server_shows_only_its_queue() {
 }
 
 #[test]
+fn two_capabilities_show_foreign_server() {
+    let (Some(tool), Some(server)) = (copy(), Server::start("edge", "127.0.0.1", 1)) else { return };
+    let _held = server.hold_one();
+    let _clients = server.connect_while_stopped(8);
+    let nobody = NOBODY.to_string();
+    let with = |capabilities: &str| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", &nobody, "--regid", &nobody, "--clear-groups"]);
+        command.args(["--inh-caps", capabilities, "--ambient-caps", capabilities]);
+        command
+    };
+    if !with("+sys_ptrace,+dac_read_search").arg("true").status().is_ok_and(|status| status.success()) {
+        crate::tool::skip!("setpriv(1) cannot grant capabilities");
+        return;
+    }
+    let examine = |capabilities: &str| {
+        let mut command = with(capabilities);
+        command.arg(&tool).args(["doctor", &server.target(), "--json", "--for", "0.5"]);
+        diagnosis(&command.output().expect("the tool runs"))
+    };
+    let report = await_verdict_of("stranded", || examine("+sys_ptrace,+dac_read_search"));
+    assert_eq!((&report["pid"], &report["trigger"]), (&server.pid().into(), &"edge".into()), "{report:#}");
+    // One of them alone does not.
+    for capabilities in ["+sys_ptrace", "+dac_read_search"] {
+        let report = await_verdict_of("undetermined", || examine(capabilities));
+        assert_eq!(report["cause"], "owner_hidden", "{capabilities}: {report:#}");
+    }
+}
+
+#[test]
 fn own_spinning_server_is_busy_in_ordeal() {
     let (Some(tool), Some(program)) = (copy(), program()) else { return };
     let server = Server::spawn(as_nobody(program).args(["spin", "127.0.0.1", "1"]), "127.0.0.1");

@@ -1,6 +1,8 @@
 //! The terminal in raw mode. It is restored on every exit, also on a panic or a signal.
 
-use std::io::{self, Stdout, Write};
+use std::fs::File;
+use std::io::{self, IsTerminal, Stdin, Stdout, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::panic;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,6 +15,8 @@ use crossterm::terminal::{
     Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode, size,
 };
 use crossterm::{execute, queue};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::screen::{Line, LineStyle};
@@ -34,7 +38,43 @@ pub(crate) enum Command {
 #[derive(Debug)]
 pub(crate) struct Terminal {
     out: Stdout,
+    /// The terminal that crossterm reads.
+    input: Input,
     ended: Arc<AtomicBool>,
+}
+
+#[derive(Debug)]
+enum Input {
+    Stdin(Stdin),
+    Controlling(File),
+}
+
+impl AsFd for Input {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Stdin(stdin) => stdin.as_fd(),
+            Self::Controlling(file) => file.as_fd(),
+        }
+    }
+}
+
+impl Input {
+    fn open() -> io::Result<Self> {
+        match io::stdin() {
+            stdin if stdin.is_terminal() => Ok(Self::Stdin(stdin)),
+            _ => Ok(Self::Controlling(File::open("/dev/tty")?)),
+        }
+    }
+
+    /// Waits for a key, or for the end of the terminal. Returns whether the terminal was closed.
+    fn is_closed(&self, within: Duration) -> io::Result<bool> {
+        let mut input = [PollFd::new(self, PollFlags::IN)];
+        match poll(&mut input, Some(&within.try_into().map_err(io::Error::other)?)) {
+            Ok(_) => Ok(input[0].revents().intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL)),
+            Err(Errno::INTR) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
 }
 
 impl Terminal {
@@ -49,9 +89,10 @@ impl Terminal {
             restore();
             before(panic);
         }));
+        let input = Input::open()?;
         ACTIVE.store(true, Ordering::Relaxed);
         enable_raw_mode()?;
-        let mut terminal = Self { out: io::stdout(), ended };
+        let mut terminal = Self { out: io::stdout(), input, ended };
         execute!(terminal.out, EnterAlternateScreen, Hide)?;
         Ok(terminal)
     }
@@ -92,13 +133,18 @@ impl Terminal {
             if self.ended.load(Ordering::Relaxed) {
                 return Ok(Some(Command::Quit));
             }
-            let step = left.min(SIGNAL_POLL_INTERVAL);
-            match event::poll(step) {
+            // crossterm reads a closed terminal forever.
+            if self.input.is_closed(Duration::ZERO)? {
+                return Ok(Some(Command::Quit));
+            }
+            match event::poll(Duration::ZERO) {
                 Ok(true) => return Ok(command(&event::read()?)),
                 Ok(false) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
+            let step = left.min(SIGNAL_POLL_INTERVAL);
+            self.input.is_closed(step)?;
             left = left.saturating_sub(step);
             if left.is_zero() {
                 return Ok(None);

@@ -152,6 +152,19 @@ fn watch_restores_terminal_on_key_and_signal() {
     }
 }
 
+#[test]
+fn watch_exits_when_its_terminal_closes() {
+    let (_listener, port) = listener();
+    let Some(mut script) = on_a_terminal(&port) else { return };
+    let written = reader(&mut script);
+    read_until(&written, "q: quit");
+    let stat = format!("/proc/{}/stat", child_of(&script));
+    script.kill().expect("a child of ours");
+    script.wait().expect("it ends");
+    // Until its new parent has read its status, it is a zombie.
+    wait_until("it has exited", || std::fs::read_to_string(&stat).map_or(true, |stat| stat.contains(") Z ")));
+}
+
 /// Returns the only child of script(1), which its shell has replaced by the tool.
 fn child_of(script: &Child) -> Pid {
     let children = format!("/proc/{0}/task/{0}/children", script.id());

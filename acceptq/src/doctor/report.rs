@@ -7,10 +7,12 @@ use super::collect::Collected;
 use super::details;
 use super::diagnose::{Cause, Rule, Verdict};
 use super::inspection::{Inspection, Process};
-use crate::format::{duration, fill, fit, plural, wrap};
+use crate::format::{duration, fill, fit, fit_end, plural, wrap};
 use crate::probe::{Activity, Connection};
 
 const INDENT: &str = "             ";
+/// Up to this many listeners are all listed.
+const LISTED: usize = 8;
 
 /// The observations of a listener, and the rule of the table that decides.
 pub(crate) type Diagnosis<'a> = (&'a Inspection, &'static Rule);
@@ -24,9 +26,7 @@ pub(crate) fn text(
 ) -> String {
     let mut out = String::new();
     if diagnoses.len() > 1 {
-        for diagnosis in diagnoses {
-            out.push_str(&summary_line(diagnosis, width));
-        }
+        out.push_str(&summary(diagnoses, width, verbose));
         out.push('\n');
     }
     let explained = if verbose { diagnoses.len() } else { 1 };
@@ -45,16 +45,36 @@ pub(crate) fn text(
     out
 }
 
+/// Formats a line for each listener. Of many, those without a fault are only counted.
+fn summary(diagnoses: &[Diagnosis<'_>], width: usize, verbose: bool) -> String {
+    let has_fault = |(_, rule): &&Diagnosis<'_>| rule.verdict() > Verdict::Idle;
+    let lists_all = verbose || diagnoses.len() <= LISTED;
+    let listed = diagnoses.iter().filter(|diagnosis| lists_all || has_fault(diagnosis));
+    let mut out: String = listed.map(|diagnosis| summary_line(diagnosis, width)).collect();
+    let others = diagnoses.iter().filter(|diagnosis| !has_fault(diagnosis)).count();
+    if !lists_all && others > 0 {
+        let listeners = plural(others, "listener");
+        out.push_str(&format!("no fault seen at {listeners} (--verbose lists them)\n"));
+    }
+    out
+}
+
 fn summary_line((inspection, rule): &Diagnosis<'_>, width: usize) -> String {
     let listener = &inspection.listener;
     let owner = match (inspection.pid(), inspection.command()) {
         (Some(pid), Some(command)) => format!("{command} {pid}"),
         _ => "?".into(),
     };
-    let address = format!("{} {}", listener.kind.name(), listener.address);
-    let verdict = rule.verdict().name().split(',').next().unwrap_or_default();
+    let (kind, address) = (listener.kind.name(), listener.address.to_string());
+    let verdict = match rule.verdict() {
+        Verdict::AtLimit => "at its limit",
+        verdict => verdict.name(),
+    };
     let queued = format!("{}/{}", listener.queued, listener.capacity());
-    let line = format!("{}  {}  {queued:>9}  {owner}", fill(verdict, 18), fill(&address, 28));
+    // The others need 37 columns, and the owner 16.
+    let for_address = width.saturating_sub(53 + kind.len()).max(21);
+    let address = fill(&fit_end(&address, for_address), for_address);
+    let line = format!("{}  {kind} {address} {queued:>9}  {owner}", fill(verdict, 22));
     format!("{}\n", fit(&line, width).trim_end())
 }
 

@@ -317,6 +317,21 @@ fn doctor_prints_text() {
 }
 
 #[test]
+fn listeners_without_fault_are_counted() {
+    let idle: Vec<_> =
+        (0..9).map(|_| std::net::TcpListener::bind("127.0.0.1:0").expect("a listener")).collect();
+    let port = |one: &std::net::TcpListener| one.local_addr().expect("it is bound").port().to_string();
+    let ports: Vec<String> = idle.iter().map(port).collect();
+    let mut arguments = vec!["doctor", "--for", "0.1"];
+    arguments.extend(ports.iter().map(String::as_str));
+    let text = stdout(&acceptq(&arguments));
+    assert!(text.starts_with("no fault seen at 9 listeners (--verbose lists them)\n"), "{text}");
+    arguments.push("--verbose");
+    let text = stdout(&acceptq(&arguments));
+    assert!(ports.iter().all(|port| text.contains(&format!("tcp 127.0.0.1:{port} "))), "{text}");
+}
+
+#[test]
 fn doctor_without_listener_exits_3() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port");
     let output = acceptq(&["doctor", &free.port().to_string(), "--json"]);

@@ -12,7 +12,7 @@ mod stress;
 mod demo;
 mod manual;
 
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -113,15 +113,17 @@ fn eprint(text: &str) {
     let _ = err.write_all(text.as_bytes()).and_then(|()| err.flush());
 }
 
-/// Prints an error message to stderr.
+/// Prints an error message to stderr: on one line, unless it is a terminal.
 fn print_error(text: &str) {
-    eprint(&format!("acceptq: {text}\n"));
+    match io::stderr().is_terminal() {
+        true => eprint(&format::wrap(text, "acceptq: ", "  ", width())),
+        false => eprint(&format!("acceptq: {text}\n")),
+    }
 }
 
-/// Returns the maximum width of a line of output.
+/// Returns the maximum width of a line of output. In a pipe to a pager stderr is the terminal.
 fn width() -> usize {
-    use std::io::IsTerminal;
-    let columns = match io::stdout().is_terminal() {
+    let columns = match io::stdout().is_terminal() || io::stderr().is_terminal() {
         true => crossterm::terminal::size().map_or(80, |(columns, _)| usize::from(columns)),
         false => 100,
     };

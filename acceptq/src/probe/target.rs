@@ -107,8 +107,9 @@ fn parse_port(port: &str, text: &str) -> Result<u16, String> {
 
 /// Returns the TCP port of a service: the most common ones, then those of /etc/services.
 fn service(name: &str) -> Option<u16> {
+    let name = &name.to_ascii_lowercase();
     let known = [("http", 80), ("https", 443), ("ssh", 22), ("redis", 6379), ("postgresql", 5432)];
-    if let Some((_, port)) = known.iter().find(|(known, _)| *known == name) {
+    if let Some((_, port)) = known.iter().find(|(known, _)| known == name) {
         return Some(*port);
     }
     let file = fs::read_to_string("/etc/services").ok()?;
@@ -125,9 +126,9 @@ fn resolve(host: &str) -> Option<IpAddr> {
     let listed = file.lines().find_map(|line| {
         let mut words = line.split('#').next()?.split_whitespace();
         let ip = words.next()?.parse().ok()?;
-        words.any(|name| name == host).then_some(ip)
+        words.any(|name| name.eq_ignore_ascii_case(host)).then_some(ip)
     });
-    listed.or_else(|| (host == "localhost").then_some(Ipv4Addr::LOCALHOST.into()))
+    listed.or_else(|| host.eq_ignore_ascii_case("localhost").then_some(Ipv4Addr::LOCALHOST.into()))
 }
 
 impl Target {
@@ -257,10 +258,12 @@ mod tests {
             (":8080", Target::Port(8080)),
             ("*:8080", Target::Port(8080)),
             ("http", Target::Port(80)),
+            ("HTTP", Target::Port(80)),
             (":https", Target::Port(443)),
             ("127.0.0.1", Target::Host(Ipv4Addr::LOCALHOST.into())),
             ("::1", Target::Host("::1".parse().expect("an address"))),
             ("localhost:80", localhost.clone()),
+            ("LocalHost:80", localhost.clone()),
             ("http://localhost/path?x=1", localhost),
             ("https://user@127.0.0.1:8443/x", Target::Address("127.0.0.1:8443".parse().expect("an address"))),
             ("http://[::1]:81", Target::Address("[::1]:81".parse().expect("an address"))),

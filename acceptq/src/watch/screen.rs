@@ -124,7 +124,8 @@ fn row(listener: &Listener, history: &History, notes: Notes<'_>, width: usize) -
 /// Formats a row with fixed column widths; address and owner share the remaining width.
 fn row_of(cells: &[String; 8], width: usize) -> String {
     let [kind, address, queued, of, drops, dead, owner, watched] = cells;
-    let left = width.saturating_sub(9 + 7 + 6 + 8 + 6 + 10 + 3);
+    // The numbers and their blanks, and the longest of KIND and WATCHED.
+    let left = width.saturating_sub(27 + 5 + "seqpacket".len() + "exclusive".len());
     let for_owner = (left * 2 / 5).min(30);
     let for_address = left.saturating_sub(for_owner).min(60);
     let address = fill(&fit_end(address, for_address), for_address);

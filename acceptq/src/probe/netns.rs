@@ -41,7 +41,10 @@ impl Namespace {
     /// Opens the namespace of a process.
     pub(crate) fn of_process(pid: i32) -> io::Result<Self> {
         let name = pid.to_string();
-        let file = File::open(of_process(pid)).map_err(|error| explain(&name, &error))?;
+        let file = File::open(of_process(pid)).map_err(|error| match error.kind() {
+            ErrorKind::NotFound => io::Error::new(ErrorKind::NotFound, format!("no process {pid}")),
+            _ => explain(&name, &error),
+        })?;
         Ok(Self { file, name: Some(name) })
     }
 
@@ -106,7 +109,7 @@ fn of_process(pid: i32) -> PathBuf {
 
 fn explain(name: &str, error: &io::Error) -> io::Error {
     let text = match error.kind() {
-        ErrorKind::NotFound => format!("no process {name}, and no network namespace of this name in {NAMED}"),
+        ErrorKind::NotFound => format!("no network namespace {name} in {NAMED}, and not a process id"),
         ErrorKind::PermissionDenied => {
             format!("the network namespace {name} cannot be entered: run this as root (CAP_SYS_ADMIN)")
         }

@@ -130,11 +130,7 @@ impl Doctor {
             let targets = Targets::of_process(&diag, pid)?;
             return Ok((diag, targets));
         }
-        let targets = match self.targets.is_empty() {
-            true => Targets::All,
-            false => Targets::Each(self.targets.clone()),
-        };
-        Ok((Diag::new()?, targets))
+        Ok((Diag::new()?, Targets::each(&self.targets)))
     }
 
     fn no_listener(&self, targets: &Targets, closed: usize) -> io::Result<ExitCode> {

@@ -51,7 +51,7 @@ impl Export {
     /// Observes the listeners. Returns the metrics.
     fn observe(&self) -> io::Result<String> {
         let diag = Diag::new()?;
-        let targets = Targets(self.targets.clone());
+        let targets = Targets::each(&self.targets);
         let collected = collect(&diag, &targets, self.time)?;
         let name = |target: &Target| target.to_string().trim_start_matches("port ").to_string();
         let of_target = |target: &Target| Ok((name(target), target.listeners(&diag)?.0.len()));

@@ -25,6 +25,11 @@ pub(crate) enum Targets {
 }
 
 impl Targets {
+    /// Selects those of all these targets, or all listeners if there is no target.
+    pub(crate) fn each(targets: &[Target]) -> Self {
+        if targets.is_empty() { Self::All } else { Self::Each(targets.to_vec()) }
+    }
+
     /// Selects the listeners that a process has open now.
     pub(crate) fn of_process(diag: &Diag, pid: i32) -> io::Result<Self> {
         let inodes = owners::sockets(pid).ok_or_else(|| {

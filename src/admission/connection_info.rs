@@ -68,9 +68,7 @@ impl<'a> ConnectionInfo<'a> {
 
 /// The peer of a Unix socket when it connected.
 ///
-/// # References
-///
-/// [unix(7)](https://man7.org/linux/man-pages/man7/unix.7.html), `SO_PEERCRED`
+/// See [unix(7)](https://man7.org/linux/man-pages/man7/unix.7.html), `SO_PEERCRED`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Credentials {
     /// The effective user.

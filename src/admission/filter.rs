@@ -19,8 +19,6 @@ use super::sync::Arc;
 ///
 /// For a decision by the connection alone, [`filter_fn`] makes a filter of a closure.
 ///
-/// # Examples
-///
 /// A number of connections in all, for a test run:
 ///
 /// ```

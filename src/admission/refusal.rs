@@ -5,14 +5,12 @@ use std::sync::Arc;
 
 /// The way in which an accepted connection is closed without being served. None of them blocks.
 ///
+/// See [socket(7)](https://man7.org/linux/man-pages/man7/socket.7.html), `SO_LINGER`.
+///
 /// ## A client that keeps sending
 ///
 /// Data that arrives after the close is answered by a reset, and a close with more than 64 KiB unread sends one. The
 /// client may see the reset before it has read the end of the stream, or the message.
-///
-/// # References
-///
-/// [socket(7)](https://man7.org/linux/man-pages/man7/socket.7.html), `SO_LINGER`
 #[derive(Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Refusal {

@@ -5,20 +5,15 @@ use std::io;
 
 /// An error number of the kernel.
 ///
-/// A newtype over the number, so that an unknown number is still a value.
-///
-/// # References
-///
-/// [errno(3)](https://man7.org/linux/man-pages/man3/errno.3.html)
+/// A newtype over the number, so that an unknown number is still a value. See
+/// [errno(3)](https://man7.org/linux/man-pages/man3/errno.3.html).
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Errno(i32);
 
 /// The effect of a failed `accept4` on the accept queue.
 ///
-/// # References
-///
-/// [accept(2)](https://man7.org/linux/man-pages/man2/accept.2.html), "Errors"; K50 to K52 of
-/// [the kernel's rules](crate::guide::kernel).
+/// See [accept(2)](https://man7.org/linux/man-pages/man2/accept.2.html), "Errors"; K50 to K52 of [the kernel's
+/// rules](crate::guide::kernel).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ErrnoClass {
     /// One connection is gone from the queue: accept the next.

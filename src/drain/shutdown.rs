@@ -33,9 +33,7 @@ pub enum Pending {
 
 /// The extent to which the kernel keeps new connections out of an accept queue that stays acceptable.
 ///
-/// # References
-///
-/// K23 and K79 of [the kernel's rules](crate::guide::kernel).
+/// See K23 and K79 of [the kernel's rules](crate::guide::kernel).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Intake {

@@ -48,12 +48,9 @@ pub struct LevelTriggered;
 /// in the queue.
 ///
 /// So each pass begins with an `EPOLL_CTL_MOD`, which has the kernel report what is queued (K6, K10). From then on no
-/// wakeup is lost, however the pass ends; the next wait drops a report that proves needless (K4).
-///
-/// # References
-///
-/// [epoll(7)](https://man7.org/linux/man-pages/man7/epoll.7.html); K4, K6 and K10 of
-/// [the kernel's rules](crate::guide::kernel).
+/// wakeup is lost, however the pass ends; the next wait drops a report that proves needless (K4). See
+/// [epoll(7)](https://man7.org/linux/man-pages/man7/epoll.7.html); K4, K6 and K10 of [the kernel's
+/// rules](crate::guide::kernel).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct EdgeTriggered;
 
@@ -90,6 +87,9 @@ pub struct EdgeTriggered;
 /// # }
 /// ```
 ///
+/// See [epoll_ctl(2)](https://man7.org/linux/man-pages/man2/epoll_ctl.2.html), `EPOLLEXCLUSIVE`; K25, K26, K70 and K71
+/// of [the kernel's rules](crate::guide::kernel).
+///
 /// ## Latency of a burst
 ///
 /// The kernel wakes the first registered epoll that sleeps in its wait (K25). What that worker leaves in the queue (its
@@ -121,11 +121,6 @@ pub struct EdgeTriggered;
 /// ## Other families
 ///
 /// `shutdown(SHUT_WR)` was tested to wake, and to do no harm, on TCP, MPTCP and Unix listeners only.
-///
-/// # References
-///
-/// [epoll_ctl(2)](https://man7.org/linux/man-pages/man2/epoll_ctl.2.html), `EPOLLEXCLUSIVE`; K25, K26, K70 and K71 of
-/// [the kernel's rules](crate::guide::kernel).
 #[doc(alias = "EPOLLEXCLUSIVE")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Exclusive;

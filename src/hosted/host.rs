@@ -25,21 +25,7 @@ use crate::linux::token::Token;
 /// The descriptor ([`AsFd`], [`AsRawFd`]) is readable while a pass is due: connections are pending, a permit was
 /// released, the timer has expired, or a [`Control`] was used. Then call [`poll_accept`](Self::poll_accept).
 ///
-/// Made by [`Builder::build_hosted`].
-///
-/// ## Edge-triggered event loops
-///
-/// Loops such as tokio's `AsyncFd`, mio and async-io react to an edge, and sleep until the next; what is on the inner
-/// epoll's ready list already raises none (K72). A loop that answers an edge by one wait and one pass, and then sleeps,
-/// strands the rest of the queue whenever a pass ends before the queue does. So **sleep after [`Progress::Idle`]
-/// only**, and clear only the readiness that was seen *before* that call. A loop that watches levels (poll(2), an outer
-/// epoll without `EPOLLET`) may sleep at any time.
-///
-/// ## The descriptor is the inner epoll
-///
-/// Nothing else may wait on it, or register anything there.
-///
-/// # Examples
+/// Made by [`Builder::build_hosted`]. See [epoll(7)](https://man7.org/linux/man-pages/man7/epoll.7.html).
 ///
 /// In an outer epoll that watches edges:
 ///
@@ -75,9 +61,17 @@ use crate::linux::token::Token;
 /// # }
 /// ```
 ///
-/// # References
+/// ## Edge-triggered event loops
 ///
-/// [epoll(7)](https://man7.org/linux/man-pages/man7/epoll.7.html)
+/// Loops such as tokio's `AsyncFd`, mio and async-io react to an edge, and sleep until the next; what is on the inner
+/// epoll's ready list already raises none (K72). A loop that answers an edge by one wait and one pass, and then sleeps,
+/// strands the rest of the queue whenever a pass ends before the queue does. So **sleep after [`Progress::Idle`]
+/// only**, and clear only the readiness that was seen *before* that call. A loop that watches levels (poll(2), an outer
+/// epoll without `EPOLLET`) may sleep at any time.
+///
+/// ## The descriptor is the inner epoll
+///
+/// Nothing else may wait on it, or register anything there.
 #[derive(Debug)]
 #[must_use = "dropping it closes the listener"]
 pub struct Hosted<L: Listener, F: Filter = ()> {

@@ -15,8 +15,6 @@ use crate::drain::errno::{Errno, ErrnoClass};
 ///
 /// Linux does not copy these flags from the listener.
 ///
-/// # Examples
-///
 /// ```
 /// use epoll_acceptor::socket::AcceptFlags;
 ///
@@ -64,26 +62,9 @@ impl fmt::Debug for AcceptFlags {
 ///
 /// Works for every listening socket: TCP, MPTCP, Unix `SOCK_STREAM` and `SOCK_SEQPACKET`.
 ///
-/// Without an address buffer the call is faster, and it cannot fail after the kernel has removed the
-/// connection from the queue. A connection that was reset in the queue is accepted like any other; its first
-/// read returns the error.
-///
-/// ## Blocking
-///
-/// `flags` apply to the accepted socket. The listener's own `O_NONBLOCK` decides whether this call blocks; all
-/// duplicates of the listener share that flag, also in other processes.
-///
-/// ## Cost of an empty queue
-///
-/// Linux allocates the descriptor, the inode and the file before it checks the queue, so an `EAGAIN` costs more
-/// than a success. [`has_pending`](super::queue::has_pending) is the cheaper check. For the same reason
-/// `EMFILE` does not mean that a connection is pending.
-///
-/// # Errors
-///
-/// [`AcceptError::class`] tells what the error did to the queue and what to do next.
-///
-/// # Examples
+/// Without an address buffer the call is faster, and it cannot fail after the kernel has removed the connection from
+/// the queue. A connection that was reset in the queue is accepted like any other; its first read returns the error.
+/// See [accept(2)](https://man7.org/linux/man-pages/man2/accept.2.html).
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -101,9 +82,20 @@ impl fmt::Debug for AcceptFlags {
 /// # }
 /// ```
 ///
-/// # References
+/// ## Blocking
 ///
-/// [accept(2)](https://man7.org/linux/man-pages/man2/accept.2.html)
+/// `flags` apply to the accepted socket. The listener's own `O_NONBLOCK` decides whether this call blocks; all
+/// duplicates of the listener share that flag, also in other processes.
+///
+/// ## Cost of an empty queue
+///
+/// Linux allocates the descriptor, the inode and the file before it checks the queue, so an `EAGAIN` costs more
+/// than a success. [`has_pending`](super::queue::has_pending) is the cheaper check. For the same reason
+/// `EMFILE` does not mean that a connection is pending.
+///
+/// # Errors
+///
+/// [`AcceptError::class`] tells what the error did to the queue and what to do next.
 #[doc(alias = "accept4")]
 pub fn accept(listener: &(impl AsFd + ?Sized), flags: AcceptFlags) -> Result<OwnedFd, AcceptError> {
     sys::accept4(listener.as_fd(), flags.bits()).map_err(AcceptError)
@@ -111,13 +103,8 @@ pub fn accept(listener: &(impl AsFd + ?Sized), flags: AcceptFlags) -> Result<Own
 
 /// `accept4(listener, addr, …, flags)`—Accepts the oldest connection in the accept queue, with its peer's address.
 ///
-/// The address is valid even if the connection was reset in the queue; `getpeername` returns `ENOTCONN` then.
-///
-/// # Errors
-///
-/// As for [`accept`].
-///
-/// # Examples
+/// The address is valid even if the connection was reset in the queue; `getpeername` returns `ENOTCONN` then. See
+/// [accept(2)](https://man7.org/linux/man-pages/man2/accept.2.html).
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -132,9 +119,9 @@ pub fn accept(listener: &(impl AsFd + ?Sized), flags: AcceptFlags) -> Result<Own
 /// # }
 /// ```
 ///
-/// # References
+/// # Errors
 ///
-/// [accept(2)](https://man7.org/linux/man-pages/man2/accept.2.html)
+/// As for [`accept`].
 #[doc(alias = "accept4")]
 pub fn accept_with_peer(
     listener: &(impl AsFd + ?Sized),

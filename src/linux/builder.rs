@@ -269,16 +269,13 @@ impl<L: Listener, F: Filter, G: Into<Option<Gate>>> Builder<L, F, G> {
     /// descriptor, such as another event loop's.
     ///
     /// The listener, a waker (eventfd) and a timer (timerfd) are registered under the one token. Answer every event
-    /// with that token by one pass. The acceptor keeps a duplicate of the epoll descriptor.
+    /// with that token by one pass. The acceptor keeps a duplicate of the epoll descriptor. See
+    /// [epoll_ctl(2)](https://man7.org/linux/man-pages/man2/epoll_ctl.2.html).
     ///
     /// # Errors
     ///
     /// [`BuildError`], which gives the listener back: the budget is 0, the descriptor does not listen or is registered
     /// already, `epoll` is not an epoll, or descriptors, memory or `max_user_watches` ran out.
-    ///
-    /// # References
-    ///
-    /// [epoll_ctl(2)](https://man7.org/linux/man-pages/man2/epoll_ctl.2.html)
     pub fn register(self, epoll: impl AsFd, token: Token) -> Result<EpollAcceptor<L, F>, BuildError<L>> {
         let Self { listener, filter, gate, backlog, config } = self;
         if let Err(kind) = prepare(&listener, config.budget, backlog) {

@@ -19,23 +19,8 @@ use crate::drain::errno::Errno;
 
 /// An epoll instance. Its descriptor is close-on-exec.
 ///
-/// An epoll is itself pollable: it is readable while a registered descriptor is ready. Another epoll or a runtime
-/// can therefore poll it ([`AsFd`], [`AsRawFd`]).
-///
-/// ## A registration can outlive its descriptor
-///
-/// The kernel registers the *open file description*. While a duplicate of the descriptor is open, in this process
-/// or in a forked one, `close` does not delete the registration: events continue, and the closed number can no
-/// longer name the registration. [`register`](Self::register) deletes before it closes; after a bare
-/// [`add`](Self::add), call [`delete`](Self::delete) before `close`.
-///
-/// ## Edge-triggered outer epoll
-///
-/// An outer epoll that registered this one with `EPOLLET` reports it only when an inner descriptor *becomes* ready.
-/// After such an event, wait on the inner epoll until it returns no event:
-/// [`Hosted`](crate::Hosted#edge-triggered-event-loops).
-///
-/// # Examples
+/// An epoll is itself pollable: it is readable while a registered descriptor is ready. Another epoll or a runtime can
+/// therefore poll it ([`AsFd`], [`AsRawFd`]). See [epoll(7)](https://man7.org/linux/man-pages/man7/epoll.7.html).
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -56,9 +41,18 @@ use crate::drain::errno::Errno;
 /// # }
 /// ```
 ///
-/// # References
+/// ## A registration can outlive its descriptor
 ///
-/// [epoll(7)](https://man7.org/linux/man-pages/man7/epoll.7.html)
+/// The kernel registers the *open file description*. While a duplicate of the descriptor is open, in this process
+/// or in a forked one, `close` does not delete the registration: events continue, and the closed number can no
+/// longer name the registration. [`register`](Self::register) deletes before it closes; after a bare
+/// [`add`](Self::add), call [`delete`](Self::delete) before `close`.
+///
+/// ## Edge-triggered outer epoll
+///
+/// An outer epoll that registered this one with `EPOLLET` reports it only when an inner descriptor *becomes* ready.
+/// After such an event, wait on the inner epoll until it returns no event:
+/// [`Hosted`](crate::Hosted#edge-triggered-event-loops).
 #[derive(Debug)]
 pub struct Epoll {
     // Shared with the registrations, which delete themselves through it.
@@ -73,13 +67,11 @@ static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 impl Epoll {
     /// `epoll_create1(EPOLL_CLOEXEC)`—Creates an epoll instance.
     ///
+    /// See [epoll_create(2)](https://man7.org/linux/man-pages/man2/epoll_create.2.html).
+    ///
     /// # Errors
     ///
     /// `EMFILE` or `ENFILE` if no descriptor is free, `ENOMEM`.
-    ///
-    /// # References
-    ///
-    /// [epoll_create(2)](https://man7.org/linux/man-pages/man2/epoll_create.2.html)
     #[doc(alias = "epoll_create1")]
     pub fn new() -> io::Result<Self> {
         Ok(Self { fd: Arc::new(sys::epoll_create1()?), id: NEXT_ID.fetch_add(1, Ordering::Relaxed) })
@@ -87,17 +79,14 @@ impl Epoll {
 
     /// `epoll_ctl(EPOLL_CTL_ADD)`—Registers a descriptor.
     ///
-    /// A descriptor that is already ready is reported by the next wait.
+    /// A descriptor that is already ready is reported by the next wait. See
+    /// [epoll_ctl(2)](https://man7.org/linux/man-pages/man2/epoll_ctl.2.html).
     ///
     /// # Errors
     ///
     /// This function rejects [`Interest::EXCLUSIVE`]: use [`add_exclusive`](Self::add_exclusive). The kernel rejects a
     /// descriptor that is already registered or does not support epoll, too deep nesting, and registrations above
     /// `max_user_watches`.
-    ///
-    /// # References
-    ///
-    /// [epoll_ctl(2)](https://man7.org/linux/man-pages/man2/epoll_ctl.2.html)
     #[doc(alias = "epoll_ctl")]
     #[doc(alias = "EPOLL_CTL_ADD")]
     pub fn add(
@@ -114,18 +103,9 @@ impl Epoll {
     ///
     /// The kernel wakes the first registered epoll on which a thread blocks, and no further exclusive one. Load is
     /// therefore uneven: the first epoll gets every connection while it keeps up. An exclusive registration cannot be
-    /// modified: delete it and add it again.
-    ///
-    /// ## Lost wakeup
-    ///
-    /// Only the woken epoll learns of the connection. If its owner does not accept until `EAGAIN`, the other epolls
-    /// stay blocked until the next connection arrives. Deleting the woken registration does not wake them either.
-    ///
-    /// # Errors
-    ///
-    /// As for [`add`](Self::add), and `EINVAL` if `fd` is an epoll.
-    ///
-    /// # Examples
+    /// modified: delete it and add it again. See
+    /// [epoll_ctl(2)](https://man7.org/linux/man-pages/man2/epoll_ctl.2.html), `EPOLLEXCLUSIVE`; K15, K25, K26 and K71
+    /// of [the kernel's rules](crate::guide::kernel).
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -141,10 +121,14 @@ impl Epoll {
     /// # }
     /// ```
     ///
-    /// # References
+    /// ## Lost wakeup
     ///
-    /// [epoll_ctl(2)](https://man7.org/linux/man-pages/man2/epoll_ctl.2.html), `EPOLLEXCLUSIVE`; K15, K25, K26 and K71 of
-    /// [the kernel's rules](crate::guide::kernel).
+    /// Only the woken epoll learns of the connection. If its owner does not accept until `EAGAIN`, the other epolls
+    /// stay blocked until the next connection arrives. Deleting the woken registration does not wake them either.
+    ///
+    /// # Errors
+    ///
+    /// As for [`add`](Self::add), and `EINVAL` if `fd` is an epoll.
     #[doc(alias = "EPOLLEXCLUSIVE")]
     pub fn add_exclusive(
         &self,
@@ -157,17 +141,14 @@ impl Epoll {
 
     /// `epoll_ctl(EPOLL_CTL_MOD)`—Changes the token and the interest of a registered descriptor.
     ///
-    /// The kernel checks readiness again: a descriptor that is ready now is reported once more, also an
-    /// edge-triggered one.
+    /// The kernel checks readiness again: a descriptor that is ready now is reported once more, also an edge-triggered
+    /// one. See [epoll_ctl(2)](https://man7.org/linux/man-pages/man2/epoll_ctl.2.html); K10 of [the kernel's
+    /// rules](crate::guide::kernel).
     ///
     /// # Errors
     ///
     /// This function rejects [`Interest::EXCLUSIVE`]. The kernel rejects a descriptor that is not registered
     /// (`ENOENT`) or registered exclusively (`EINVAL`).
-    ///
-    /// # References
-    ///
-    /// [epoll_ctl(2)](https://man7.org/linux/man-pages/man2/epoll_ctl.2.html); K10 of [the kernel's rules](crate::guide::kernel).
     #[doc(alias = "EPOLL_CTL_MOD")]
     pub fn modify(
         &self,
@@ -180,15 +161,13 @@ impl Epoll {
 
     /// `epoll_ctl(EPOLL_CTL_DEL)`—Deletes the registration of a descriptor.
     ///
-    /// Its events in an [`Events`] buffer stay there.
+    /// Its events in an [`Events`] buffer stay there. See
+    /// [epoll_ctl(2)](https://man7.org/linux/man-pages/man2/epoll_ctl.2.html); K13 of [the kernel's
+    /// rules](crate::guide::kernel).
     ///
     /// # Errors
     ///
     /// `ENOENT` if the descriptor is not registered with this epoll; `EBADF` if one of the two is closed.
-    ///
-    /// # References
-    ///
-    /// [epoll_ctl(2)](https://man7.org/linux/man-pages/man2/epoll_ctl.2.html); K13 of [the kernel's rules](crate::guide::kernel).
     #[doc(alias = "EPOLL_CTL_DEL")]
     pub fn delete(&self, fd: &(impl AsFd + ?Sized)) -> Result<(), EpollCtlError> {
         sys::epoll_ctl_del(self.as_fd(), fd.as_fd())
@@ -231,7 +210,7 @@ impl Epoll {
     ///
     /// `None` waits without a timeout; zero does not block. The resolution is one nanosecond plus the timer slack of
     /// the thread (prctl(2), `PR_SET_TIMERSLACK`). No wait ends early. A timeout beyond the kernel's range, such as
-    /// [`Duration::MAX`], never expires.
+    /// [`Duration::MAX`], never expires. See [epoll_wait(2)](https://man7.org/linux/man-pages/man2/epoll_wait.2.html).
     ///
     /// ## Kernels before 5.11
     ///
@@ -251,10 +230,6 @@ impl Epoll {
     /// # Errors
     ///
     /// [`InvalidInput`](io::ErrorKind::InvalidInput) if the buffer holds unread events of another epoll.
-    ///
-    /// # References
-    ///
-    /// [epoll_wait(2)](https://man7.org/linux/man-pages/man2/epoll_wait.2.html)
     #[doc(alias = "epoll_wait")]
     #[doc(alias = "epoll_pwait2")]
     #[inline]
@@ -267,13 +242,9 @@ impl Epoll {
     ///
     /// The kernel replaces the mask and blocks atomically, so a signal that is blocked outside the wait cannot be
     /// delivered between a check and the wait. A ready descriptor takes precedence over a pending signal. A zero
-    /// timeout, or unread events in the buffer, delivers no signal.
-    ///
-    /// # Errors
-    ///
-    /// As for [`wait`](Self::wait).
-    ///
-    /// # Examples
+    /// timeout, or unread events in the buffer, delivers no signal. See
+    /// [epoll_wait(2)](https://man7.org/linux/man-pages/man2/epoll_wait.2.html); K18 of [the kernel's
+    /// rules](crate::guide::kernel).
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
@@ -295,9 +266,9 @@ impl Epoll {
     /// # }
     /// ```
     ///
-    /// # References
+    /// # Errors
     ///
-    /// [epoll_wait(2)](https://man7.org/linux/man-pages/man2/epoll_wait.2.html); K18 of [the kernel's rules](crate::guide::kernel).
+    /// As for [`wait`](Self::wait).
     #[doc(alias = "epoll_pwait")]
     #[cfg(feature = "signals")]
     #[cfg_attr(docsrs, doc(cfg(feature = "signals")))]

@@ -13,8 +13,6 @@ use crate::drain::errno::Errno;
 /// Converts to an [`io::Error`] of the matching kind that contains this error
 /// ([`get_ref`](io::Error::get_ref)); the `raw_os_error` of that `io::Error` is `None`.
 ///
-/// # Examples
-///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// use epoll_acceptor::{Epoll, Interest, Token};

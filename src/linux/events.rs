@@ -33,16 +33,6 @@ impl Event {
 /// [`Epoll::wait`](super::epoll::Epoll::wait) fills the buffer; the iterator reads it. Reuse one buffer for the life of
 /// an event loop: only [`with_capacity`](Self::with_capacity) allocates.
 ///
-/// ## Unread events
-///
-/// The kernel reports an edge once: an event that is discarded unread is a lost wakeup. Therefore a wait does not
-/// overwrite unread events. The next wait *with this buffer* returns them first, without a system call and regardless
-/// of its timeout. [`clear`](Self::clear) and dropping the buffer discard them.
-///
-/// While the buffer holds unread events, a wait of another epoll with it is an error. Use one buffer per epoll.
-///
-/// # Examples
-///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// use std::time::Duration;
@@ -64,6 +54,14 @@ impl Event {
 /// # Ok(())
 /// # }
 /// ```
+///
+/// ## Unread events
+///
+/// The kernel reports an edge once: an event that is discarded unread is a lost wakeup. Therefore a wait does not
+/// overwrite unread events. The next wait *with this buffer* returns them first, without a system call and regardless
+/// of its timeout. [`clear`](Self::clear) and dropping the buffer discard them.
+///
+/// While the buffer holds unread events, a wait of another epoll with it is an error. Use one buffer per epoll.
 #[must_use]
 pub struct Events {
     buffer: Box<[libc::epoll_event]>,

@@ -23,13 +23,11 @@ bitflags! {
     /// assert_eq!(format!("{:?}", Interest::from_bits_retain(0x80_0001)), "EPOLLIN | 0x800000");
     /// ```
     ///
+    /// See [epoll_ctl(2)](https://man7.org/linux/man-pages/man2/epoll_ctl.2.html).
+    ///
     /// ## Empty interest
     ///
     /// The kernel always reports [`ERR`](Self::ERR) and [`HUP`](Self::HUP), even with an empty interest.
-    ///
-    /// # References
-    ///
-    /// [epoll_ctl(2)](https://man7.org/linux/man-pages/man2/epoll_ctl.2.html)
     #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
     pub struct Interest: u32 {
         /// The descriptor is readable; for a listener: a connection is in the accept queue.
@@ -105,7 +103,7 @@ impl fmt::Debug for Interest {
 
 /// The interest of an exclusive registration: only the flags that the kernel allows with `EPOLLEXCLUSIVE`.
 ///
-/// # Examples
+/// See [epoll_ctl(2)](https://man7.org/linux/man-pages/man2/epoll_ctl.2.html), `EPOLLEXCLUSIVE`.
 ///
 /// ```
 /// use epoll_acceptor::Interest;
@@ -115,10 +113,6 @@ impl fmt::Debug for Interest {
 /// assert_eq!(ExclusiveInterest::try_from(Interest::IN | Interest::ET), Ok(interest));
 /// assert!(ExclusiveInterest::try_from(Interest::IN | Interest::ONESHOT).is_err());
 /// ```
-///
-/// # References
-///
-/// [epoll_ctl(2)](https://man7.org/linux/man-pages/man2/epoll_ctl.2.html), `EPOLLEXCLUSIVE`
 #[doc(alias = "EPOLLEXCLUSIVE")]
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ExclusiveInterest {

@@ -30,8 +30,6 @@ impl PeerAddr {
     ///
     /// Never fails: an unknown family or length becomes [`Other`](Self::Other).
     ///
-    /// # Examples
-    ///
     /// ```
     /// use epoll_acceptor::socket::PeerAddr;
     ///
@@ -57,8 +55,6 @@ impl PeerAddr {
     /// unchanged.
     ///
     /// Use the canonical address as a key: otherwise one peer has two keys, depending on the listener.
-    ///
-    /// # Examples
     ///
     /// ```
     /// use std::net::{Ipv4Addr, SocketAddrV6};

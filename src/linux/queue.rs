@@ -20,15 +20,8 @@ pub struct AcceptQueue {
 
 /// `getsockopt(TCP_INFO)`—Returns the length and the backlog of the accept queue of a TCP or MPTCP listener.
 ///
-/// Requires no privileges. Does not count incomplete handshakes.
-///
-/// # Errors
-///
-/// [`Unsupported`](io::ErrorKind::Unsupported) for a socket without `TCP_INFO`, such as a Unix socket, and on a kernel
-/// that does not fill it in, such as gVisor;
-/// [`InvalidInput`](io::ErrorKind::InvalidInput) if the socket is not listening.
-///
-/// # Examples
+/// Requires no privileges. Does not count incomplete handshakes. See
+/// [tcp(7)](https://man7.org/linux/man-pages/man7/tcp.7.html).
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -41,9 +34,11 @@ pub struct AcceptQueue {
 /// # }
 /// ```
 ///
-/// # References
+/// # Errors
 ///
-/// [tcp(7)](https://man7.org/linux/man-pages/man7/tcp.7.html)
+/// [`Unsupported`](io::ErrorKind::Unsupported) for a socket without `TCP_INFO`, such as a Unix socket, and on a kernel
+/// that does not fill it in, such as gVisor;
+/// [`InvalidInput`](io::ErrorKind::InvalidInput) if the socket is not listening.
 #[doc(alias = "TCP_INFO")]
 pub fn accept_queue(listener: &(impl AsFd + ?Sized)) -> io::Result<AcceptQueue> {
     let info = tcp_info(listener.as_fd())?;
@@ -58,18 +53,8 @@ pub fn accept_queue(listener: &(impl AsFd + ?Sized)) -> io::Result<AcceptQueue> 
 
 /// `poll(listener, POLLIN, 0)`—Returns `true` if the listener is readable: a connection is in the accept queue.
 ///
-/// Works for every listening socket and costs a fraction of an `accept4` that returns `EAGAIN`.
-///
-/// ## Closed listeners
-///
-/// A listener with a pending error and a Unix listener after `shutdown` are always readable: the next accept returns
-/// the error. A TCP listener after `shutdown` is never readable.
-///
-/// # Errors
-///
-/// `ENOMEM`, or `EINTR` if a signal interrupts the call.
-///
-/// # Examples
+/// Works for every listening socket and costs a fraction of an `accept4` that returns `EAGAIN`. See
+/// [poll(2)](https://man7.org/linux/man-pages/man2/poll.2.html).
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -86,9 +71,14 @@ pub fn accept_queue(listener: &(impl AsFd + ?Sized)) -> io::Result<AcceptQueue> 
 /// # }
 /// ```
 ///
-/// # References
+/// ## Closed listeners
 ///
-/// [poll(2)](https://man7.org/linux/man-pages/man2/poll.2.html)
+/// A listener with a pending error and a Unix listener after `shutdown` are always readable: the next accept returns
+/// the error. A TCP listener after `shutdown` is never readable.
+///
+/// # Errors
+///
+/// `ENOMEM`, or `EINTR` if a signal interrupts the call.
 #[doc(alias = "poll")]
 pub fn has_pending(listener: &(impl AsFd + ?Sized)) -> io::Result<bool> {
     Ok(sys::poll(listener.as_fd(), libc::POLLIN)? & libc::POLLIN != 0)
@@ -97,7 +87,22 @@ pub fn has_pending(listener: &(impl AsFd + ?Sized)) -> io::Result<bool> {
 /// `getsockopt(TCP_INFO)`—Returns the time since a connection was established: right after the accept, its time in the
 /// accept queue (the sojourn time of CoDel).
 ///
-/// Works for TCP, and for MPTCP over IPv4. The resolution is one jiffy, 1 to 10 ms (`CONFIG_HZ`).
+/// Works for TCP, and for MPTCP over IPv4. The resolution is one jiffy, 1 to 10 ms (`CONFIG_HZ`). See
+/// [tcp(7)](https://man7.org/linux/man-pages/man7/tcp.7.html), `TCP_INFO`; K67 of [the kernel's
+/// rules](crate::guide::kernel).
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::net::{TcpListener, TcpStream};
+/// use std::time::Duration;
+///
+/// let listener = TcpListener::bind("127.0.0.1:0")?;
+/// let client = TcpStream::connect(listener.local_addr()?)?;
+/// let (stream, _) = listener.accept()?;
+/// assert!(epoll_acceptor::socket::time_queued(&stream)? < Duration::from_secs(60));
+/// # Ok(())
+/// # }
+/// ```
 ///
 /// ## Call it before the first write
 ///
@@ -113,26 +118,6 @@ pub fn has_pending(listener: &(impl AsFd + ?Sized)) -> io::Result<bool> {
 /// [`Unsupported`](io::ErrorKind::Unsupported) for a socket without `TCP_INFO`, such as a Unix socket, and on a kernel
 /// that does not fill it in, such as gVisor;
 /// [`InvalidInput`](io::ErrorKind::InvalidInput) for a listener.
-///
-/// # Examples
-///
-/// ```
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// use std::net::{TcpListener, TcpStream};
-/// use std::time::Duration;
-///
-/// let listener = TcpListener::bind("127.0.0.1:0")?;
-/// let client = TcpStream::connect(listener.local_addr()?)?;
-/// let (stream, _) = listener.accept()?;
-/// assert!(epoll_acceptor::socket::time_queued(&stream)? < Duration::from_secs(60));
-/// # Ok(())
-/// # }
-/// ```
-///
-/// # References
-///
-/// [tcp(7)](https://man7.org/linux/man-pages/man7/tcp.7.html), `TCP_INFO`; K67 of
-/// [the kernel's rules](crate::guide::kernel).
 #[doc(alias = "tcpi_last_data_sent")]
 pub fn time_queued(stream: &(impl AsFd + ?Sized)) -> io::Result<Duration> {
     let info = tcp_info(stream.as_fd())?;

@@ -23,14 +23,6 @@ use super::token::Token;
 /// Dropping the guard deletes the registration, then drops the descriptor: an open duplicate of the descriptor does
 /// not keep the registration alive.
 ///
-/// ## Forked child
-///
-/// The child shares the epoll with its parent: a deletion in the child would delete the parent's registration.
-/// Therefore a guard that is dropped in another process than the one that created it closes its descriptor and deletes
-/// nothing. [`modify`](Self::modify) does not check this.
-///
-/// # Examples
-///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// use std::net::{TcpListener, TcpStream};
@@ -49,6 +41,12 @@ use super::token::Token;
 /// # Ok(())
 /// # }
 /// ```
+///
+/// ## Forked child
+///
+/// The child shares the epoll with its parent: a deletion in the child would delete the parent's registration.
+/// Therefore a guard that is dropped in another process than the one that created it closes its descriptor and deletes
+/// nothing. [`modify`](Self::modify) does not check this.
 #[must_use = "dropping a registration deletes it"]
 #[derive(Debug)]
 pub struct Registration<F: AsFd> {
@@ -90,8 +88,6 @@ impl<F: AsFd> Registration<F> {
     ///
     /// There is no `get_mut`: replacing the descriptor would leave its registration without an owner. Sockets can be
     /// read and written through a shared reference.
-    ///
-    /// # Examples
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {

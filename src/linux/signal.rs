@@ -9,9 +9,8 @@ use super::sys::sigset;
 ///
 /// [`Epoll::wait_masked`](super::epoll::Epoll::wait_masked) installs the mask for the duration of the wait. A signal
 /// that is blocked outside the wait and unblocked in the mask is delivered *only* during the wait: no handler runs
-/// between the check of a flag and the wait. Signals are the numbers of signal(7).
-///
-/// # Examples
+/// between the check of a flag and the wait. Signals are the numbers of signal(7). See
+/// [sigsetops(3)](https://man7.org/linux/man-pages/man3/sigsetops.3.html).
 ///
 /// ```
 /// # fn main() -> std::io::Result<()> {
@@ -24,10 +23,6 @@ use super::sys::sigset;
 /// # Ok(())
 /// # }
 /// ```
-///
-/// # References
-///
-/// [sigsetops(3)](https://man7.org/linux/man-pages/man3/sigsetops.3.html)
 #[derive(Clone, Copy)]
 pub struct SignalMask(libc::sigset_t);
 

@@ -5,19 +5,17 @@
 /// Neither the kernel nor this crate interprets the bits. Tokens need not be unique, but the events of descriptors
 /// with the same token cannot be told apart.
 ///
-/// ## Stale events
-///
-/// An [`Events`](super::events::Events) buffer may hold events of a descriptor that was deleted after the wait. If you
-/// reuse a token for another descriptor, store a generation in some of its bits and compare it.
-///
-/// # Examples
-///
 /// ```
 /// use epoll_acceptor::Token;
 ///
 /// const LISTENER: Token = Token(0);
 /// assert!(matches!(Token(0), LISTENER));
 /// ```
+///
+/// ## Stale events
+///
+/// An [`Events`](super::events::Events) buffer may hold events of a descriptor that was deleted after the wait. If you
+/// reuse a token for another descriptor, store a generation in some of its bits and compare it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Token(pub u64);
 

@@ -14,13 +14,8 @@ use super::token::Token;
 ///
 /// An eventfd, registered edge-triggered and never read: each `write` is an edge, so handling the event needs no
 /// further system call. All wakes before a wait coalesce into one event. Dropping the waker deletes its registration,
-/// except in a forked child. Share it in an [`Arc`] to wake from several threads.
-///
-/// ## Stale events
-///
-/// An [`Events`](super::events::Events) buffer that was filled before the drop may still hold the waker's event.
-///
-/// # Examples
+/// except in a forked child. Share it in an [`Arc`] to wake from several threads. See
+/// [eventfd(2)](https://man7.org/linux/man-pages/man2/eventfd.2.html).
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -39,9 +34,9 @@ use super::token::Token;
 /// # }
 /// ```
 ///
-/// # References
+/// ## Stale events
 ///
-/// [eventfd(2)](https://man7.org/linux/man-pages/man2/eventfd.2.html)
+/// An [`Events`](super::events::Events) buffer that was filled before the drop may still hold the waker's event.
 #[doc(alias = "eventfd")]
 #[derive(Debug)]
 pub struct Waker {

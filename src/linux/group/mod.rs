@@ -58,8 +58,6 @@ pub use self::steering::Steering;
 
 /// A `SO_REUSEPORT` group of listeners, opened together.
 ///
-/// # Examples
-///
 /// ```
 /// use std::net::{SocketAddr, TcpStream};
 /// use epoll_acceptor::group::Group;
@@ -87,8 +85,6 @@ pub struct Group {
 }
 
 /// The configuration of a [`Group`].
-///
-/// # Examples
 ///
 /// ```
 /// use std::net::SocketAddr;
@@ -227,15 +223,13 @@ impl GroupBuilder {
 
     /// Opens the group with this number of members.
     ///
+    /// See [socket(7)](https://man7.org/linux/man-pages/man7/socket.7.html).
+    ///
     /// # Errors
     ///
     /// [`InvalidInput`](io::ErrorKind::InvalidInput) for 0 members; [`AddrInUse`](io::ErrorKind::AddrInUse) if a socket
     /// of another user or without `SO_REUSEPORT` is bound to the address; otherwise the error of the system call. After
     /// an error no member is open.
-    ///
-    /// # References
-    ///
-    /// [socket(7)](https://man7.org/linux/man-pages/man7/socket.7.html)
     #[doc(alias = "SO_REUSEPORT")]
     #[doc(alias = "SO_ATTACH_REUSEPORT_CBPF")]
     pub fn bind(self, members: usize) -> io::Result<Group> {
@@ -334,16 +328,6 @@ impl<F: Filter> EpollAcceptor<Member, F> {
     /// Where queues do not migrate, [`Pending::Keep`] only stops it, and its queue is reset when it is dropped: use `Serve` or
     /// `Refuse`.
     ///
-    /// ## Migration exceeds the backlog
-    ///
-    /// The kernel adds migrated connections to the queues of the other members beyond their backlog.
-    ///
-    /// ## `Steering::ByCpu`
-    ///
-    /// The last member takes over the position of the leaving one, and with it the CPU.
-    ///
-    /// # Examples
-    ///
     /// ```
     /// use std::net::SocketAddr;
     /// use std::time::Duration;
@@ -370,6 +354,14 @@ impl<F: Filter> EpollAcceptor<Member, F> {
     /// # Ok(())
     /// # }
     /// ```
+    ///
+    /// ## Migration exceeds the backlog
+    ///
+    /// The kernel adds migrated connections to the queues of the other members beyond their backlog.
+    ///
+    /// ## `Steering::ByCpu`
+    ///
+    /// The last member takes over the position of the leaving one, and with it the CPU.
     #[doc(alias = "tcp_migrate_req")]
     pub fn leave_group(mut self, pending: Pending, timeout: Duration) -> LeaveOutcome<F> {
         let shared = Arc::clone(&self.listener().shared);

@@ -14,11 +14,8 @@ use crate::linux::sys::options;
 /// The kernel's choice of a group member for a new connection.
 ///
 /// [`ByCpu`](Self::ByCpu), and a member that leaves without migration, require a classic BPF program
-/// (`SO_ATTACH_REUSEPORT_CBPF`, for TCP since Linux 4.6).
-///
-/// # References
-///
-/// [socket(7)](https://man7.org/linux/man-pages/man7/socket.7.html)
+/// (`SO_ATTACH_REUSEPORT_CBPF`, for TCP since Linux 4.6). See
+/// [socket(7)](https://man7.org/linux/man-pages/man7/socket.7.html).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Steering {

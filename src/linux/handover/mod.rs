@@ -75,7 +75,23 @@ pub use listeners::{Listeners, Received};
 /// Sets close-on-exec on every descriptor.
 ///
 /// Call it once, at the start of `main`: until then, executed programs inherit the descriptors. The variables stay set,
-/// because removing them is not thread-safe; `LISTEN_PID` does not match an executed child.
+/// because removing them is not thread-safe; `LISTEN_PID` does not match an executed child. See
+/// [sd_listen_fds(3)](https://man7.org/linux/man-pages/man3/sd_listen_fds.3.html).
+///
+/// ```
+/// use std::net::TcpListener;
+/// use epoll_acceptor::handover;
+///
+/// # fn main() -> std::io::Result<()> {
+/// // SAFETY: the service manager sets the variables, and no other code has taken the descriptors.
+/// let mut listeners = unsafe { handover::from_env() }?;
+/// let listener = match listeners.is_empty() {
+///     true => TcpListener::bind("127.0.0.1:0")?,
+///     false => listeners.take_tcp("http")?,
+/// };
+/// # Ok(())
+/// # }
+/// ```
 ///
 /// ## Programs in between
 ///
@@ -97,27 +113,6 @@ pub use listeners::{Listeners, Received};
 /// dropping the returned listeners closes them. In a program that systemd or [`spawn`] started this holds until other
 /// code takes the descriptors. The checks above detect a descriptor that was opened with `FD_CLOEXEC`, as std opens
 /// all of its own, but no other.
-///
-/// # Examples
-///
-/// ```
-/// use std::net::TcpListener;
-/// use epoll_acceptor::handover;
-///
-/// # fn main() -> std::io::Result<()> {
-/// // SAFETY: the service manager sets the variables, and no other code has taken the descriptors.
-/// let mut listeners = unsafe { handover::from_env() }?;
-/// let listener = match listeners.is_empty() {
-///     true => TcpListener::bind("127.0.0.1:0")?,
-///     false => listeners.take_tcp("http")?,
-/// };
-/// # Ok(())
-/// # }
-/// ```
-///
-/// # References
-///
-/// [sd_listen_fds(3)](https://man7.org/linux/man-pages/man3/sd_listen_fds.3.html)
 #[doc(alias = "sd_listen_fds")]
 #[doc(alias = "LISTEN_FDS")]
 #[allow(
@@ -133,20 +128,8 @@ pub unsafe fn from_env() -> io::Result<Listeners> {
 ///
 /// In the child, the descriptors from 3 on are the listeners, in this order, and `LISTEN_PID`, `LISTEN_FDS` and
 /// `LISTEN_FDNAMES` describe them. They replace any other descriptor at these numbers. This process clears no
-/// close-on-exec flag, so no program that another thread executes inherits them.
-///
-/// ## Ignored settings of the command
-///
-/// [`Command`] does not expose `env_clear` and `arg0`. The child gets the environment of this process with the
-/// additions and removals of the command, and its program as argument 0, found through the `PATH` of this process.
-///
-/// # Errors
-///
-/// [`InvalidInput`](io::ErrorKind::InvalidInput) for 0 or more than 253 listeners, a name that `LISTEN_FDNAMES` cannot
-/// contain (empty, longer than 255, with a colon, not printable ASCII), a descriptor that is not listening, or a NUL in
-/// an argument or variable; otherwise the error of [`Command::spawn`].
-///
-/// # Examples
+/// close-on-exec flag, so no program that another thread executes inherits them. See
+/// [sd_listen_fds(3)](https://man7.org/linux/man-pages/man3/sd_listen_fds.3.html).
 ///
 /// ```no_run
 /// use std::net::TcpListener;
@@ -160,9 +143,16 @@ pub unsafe fn from_env() -> io::Result<Listeners> {
 /// # }
 /// ```
 ///
-/// # References
+/// ## Ignored settings of the command
 ///
-/// [sd_listen_fds(3)](https://man7.org/linux/man-pages/man3/sd_listen_fds.3.html)
+/// [`Command`] does not expose `env_clear` and `arg0`. The child gets the environment of this process with the
+/// additions and removals of the command, and its program as argument 0, found through the `PATH` of this process.
+///
+/// # Errors
+///
+/// [`InvalidInput`](io::ErrorKind::InvalidInput) for 0 or more than 253 listeners, a name that `LISTEN_FDNAMES` cannot
+/// contain (empty, longer than 255, with a colon, not printable ASCII), a descriptor that is not listening, or a NUL in
+/// an argument or variable; otherwise the error of [`Command::spawn`].
 #[doc(alias = "LISTEN_PID")]
 pub fn spawn<F: AsFd>(mut command: Command, listeners: &[(&str, F)]) -> io::Result<Child> {
     let named = check(listeners)?;
@@ -188,14 +178,7 @@ pub fn spawn<F: AsFd>(mut command: Command, listeners: &[(&str, F)]) -> io::Resu
 
 /// `sendmsg(SCM_RIGHTS)`—Sends listeners to the process at the other end of a Unix socket, which calls [`receive`].
 ///
-/// They stay open and registered in this process.
-///
-/// # Errors
-///
-/// [`InvalidInput`](io::ErrorKind::InvalidInput) as for [`spawn`]; `ETOOMANYREFS` if the descriptors of this user in
-/// flight exceed `RLIMIT_NOFILE`; otherwise the error of the stream, such as `EAGAIN` if it is non-blocking and full.
-///
-/// # Examples
+/// They stay open and registered in this process. See [unix(7)](https://man7.org/linux/man-pages/man7/unix.7.html).
 ///
 /// ```
 /// use std::net::{TcpListener, TcpStream};
@@ -223,9 +206,10 @@ pub fn spawn<F: AsFd>(mut command: Command, listeners: &[(&str, F)]) -> io::Resu
 /// # }
 /// ```
 ///
-/// # References
+/// # Errors
 ///
-/// [unix(7)](https://man7.org/linux/man-pages/man7/unix.7.html)
+/// [`InvalidInput`](io::ErrorKind::InvalidInput) as for [`spawn`]; `ETOOMANYREFS` if the descriptors of this user in
+/// flight exceed `RLIMIT_NOFILE`; otherwise the error of the stream, such as `EAGAIN` if it is non-blocking and full.
 #[doc(alias = "SCM_RIGHTS")]
 pub fn send<F: AsFd>(mut stream: &UnixStream, listeners: &[(&str, F)]) -> io::Result<()> {
     let named = check(listeners)?;
@@ -245,7 +229,8 @@ pub fn send<F: AsFd>(mut stream: &UnixStream, listeners: &[(&str, F)]) -> io::Re
 
 /// `recvmsg(SCM_RIGHTS)`—Receives the listeners of one [`send`], owned and close-on-exec.
 ///
-/// Blocks until they arrive or the read timeout of the stream expires (`set_read_timeout`).
+/// Blocks until they arrive or the read timeout of the stream expires (`set_read_timeout`). See
+/// [unix(7)](https://man7.org/linux/man-pages/man7/unix.7.html), and [`send`] for an example.
 ///
 /// # Errors
 ///
@@ -254,14 +239,6 @@ pub fn send<F: AsFd>(mut stream: &UnixStream, listeners: &[(&str, F)]) -> io::Re
 /// * [`QuotaExceeded`](io::ErrorKind::QuotaExceeded) if this process has too few free descriptors. The received ones are
 ///   closed; the sender still has all of them and can send them again;
 /// * otherwise the error of the stream.
-///
-/// # Examples
-///
-/// See [`send`].
-///
-/// # References
-///
-/// [unix(7)](https://man7.org/linux/man-pages/man7/unix.7.html)
 #[doc(alias = "SCM_RIGHTS")]
 pub fn receive(mut stream: &UnixStream) -> io::Result<Listeners> {
     let mut bytes = [0; Header::SIZE];

@@ -1,7 +1,7 @@
 //! Guides and reference pages. This module exists in the documentation only.
 
-// The pages are in docs/. The definitions of links precede each page: there they lead to files, here to modules, and
-// of two definitions the first one counts. `tests/tidy` checks them, and writes them with UPDATE_GUIDE=1.
+// The pages are in docs/, where their links lead to files. Here a definition of each link precedes the page, wins, and
+// leads to a module. `tests/tidy` checks them, and writes them with UPDATE_GUIDE=1.
 macro_rules! page {
     ($(#[$attribute:meta])* $name:ident, $file:literal) => {
         $(#[$attribute])*

@@ -1,22 +1,8 @@
-// Of two definitions of a link the first one counts: here those for this page, in the README those for the repository.
+// The first of two definitions of a link wins: these are for rustdoc, those in the README for the repository.
 #![cfg_attr(any(doc, doctest), doc = include_str!("guide/links.md"))]
 #![cfg_attr(any(doc, doctest), doc = include_str!("guide/pictures.md"))]
 // Its examples ask for the feature.
 #![cfg_attr(any(not(doctest), feature = "axum08"), doc = include_str!("../README.md"))]
-//!
-//! # Modules
-//!
-//! The root has what most programs name. Besides:
-//!
-//! * [`acceptor`]: the parts of acceptors and gates that few programs name.
-//! * [`filter`]: the parts of filters, your own and the ready-made ones.
-//! * [`epoll`]: wrappers of epoll and eventfd, for use on their own, and their errors.
-//! * [`socket`]: `accept4`, and queries of listening sockets.
-#![cfg_attr(feature = "group", doc = "* [`group`]: several listeners on one address (`SO_REUSEPORT`).")]
-#![cfg_attr(feature = "handover", doc = "* [`handover`]: listeners from one process to another.")]
-#![cfg_attr(feature = "sim", doc = "* [`sim`]: the simulated kernel, to test a filter or an accept loop on.")]
-//!
-//! * [`guide`]: guides and reference pages.
 //!
 //! # Traps
 //!
@@ -26,17 +12,17 @@
 //!
 //! * **An event without a pass.** Answer every event with the acceptor's token by one pass ([`Acceptor::ready`] or
 //!   [`Acceptor::drain`]). An edge-triggered event that is discarded is not repeated.
-//! * **A batch of events half read.** [`Events`] keeps what was not read, and the next wait returns that first. Events
-//!   dropped with their buffer, or by [`Events::clear`], are lost.
-//! * **An event loop that watches an inner epoll edge-triggered** must wait on it once more before it blocks. [`Hosted`]
-//!   does that, for any event loop.
+//! * **Unread events.** The next wait with the same [`Events`] returns them first. Dropping the buffer, or
+//!   [`Events::clear`], loses them.
+//! * **An event loop that watches an inner epoll edge-triggered** must wait on it until it returns no event, before it
+//!   blocks. [`Hosted`] does that.
 //! * **A forgotten acceptor** ([`std::mem::forget`]) stays registered, and keeps a permit that was handed to it.
 //!
 //! ## At the limit, and out of descriptors
 //!
 //! * **The limit counts permits.** A stream that was cloned, or inherited by a forked child, outlives its permit.
-//! * **Without a gate only the timer retries** after EMFILE (10 ms, doubling to 200 ms). With one, each permit that is
-//!   released does: [`Gate`].
+//! * **Without a gate only the timer retries** after EMFILE. With a gate, a released permit does, too:
+//!   [`State::Exhausted`].
 //! * **The backlog must hold what waits.** A gate that waits leaves new connections to the kernel's queue, and std's
 //!   `bind` gives TCP listeners a backlog of 128. What does not fit is dropped, and its client retries after a second:
 //!   [`Builder::backlog`].
@@ -58,14 +44,14 @@
 //!
 //! * **Register after the last fork.** A forked child shares the epoll and its registrations: [`EpollAcceptor`].
 //! * **`O_NONBLOCK` belongs to the open socket.** Registering a listener makes it non-blocking for every holder of a
-//!   duplicate, and a holder that clears the flag makes the accepts of all block.
-//! * **A killed worker wakes no other.** A connection for which the kernel woke an [`Exclusive`](struct@Exclusive)
-//!   acceptor of the killed process waits until the next arrival.
+//!   duplicate, and a holder that clears the flag makes the accepts of every holder block.
+//! * **A killed worker wakes no other.** If the kernel woke an [`Exclusive`](struct@Exclusive) acceptor of the killed
+//!   process, the connection waits until the next arrival.
 //! * **Other code that deletes the acceptor's registration.** Only the next re-arm restores it, and a level-triggered
 //!   acceptor that is listening does not re-arm.
 //!
-//! A kernel, or a seccomp filter, that fails every accept and consumes nothing is treated as out of descriptors, after
-//! 64 errors in a row.
+//! After 64 accepts in a row that are interrupted or aborted, or find a pending queue empty (a seccomp filter can cause
+//! that), the acceptor backs off as if out of descriptors.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(not(target_os = "linux"))]
@@ -110,7 +96,7 @@ pub use linux::events::{Event, Events};
 pub use linux::interest::Interest;
 pub use linux::token::Token;
 
-/// The parts of filters: those that a filter of your own needs, and those of the ready-made ones.
+/// The parts of filters: of your own, and of the ready-made ones.
 ///
 /// [`Filter`] is the trait; [`RateLimit`], [`PeerLimit`], [`QueueDelay`], [`AllowedUsers`] and [`AllowedNetworks`] are
 /// ready-made filters. Which one helps when: [the guide to overload](crate::guide::overload).

@@ -32,8 +32,8 @@ impl Gate {
     ///
     /// ## Cancel safety
     ///
-    /// Dropping the future leaves the queue; a permit that was handed to it goes to the next waiter. Awaiting again
-    /// queues it at the end.
+    /// Dropping the future takes it out of the queue; a permit that was handed to it goes to the next waiter. A new
+    /// future queues at the end.
     ///
     /// ```
     /// use epoll_acceptor::Gate;

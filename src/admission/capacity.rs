@@ -114,8 +114,8 @@ impl Capacity {
         self.handshaking -= u32::from(self.limits.handshakes.is_some());
     }
 
-    /// As [`give`](Self::give), of a permit that no connection has used. If the latch is closed, the permit was taken
-    /// before it closed: so the gate was never full of connections.
+    /// As [`give`](Self::give), of a permit that no connection has used. Without privilege it opens the latch, which
+    /// counted this permit: the gate was not full of connections.
     pub(super) fn give_unused(&mut self, handshaking: bool, privileged: bool) {
         self.give(handshaking);
         self.latched &= privileged;

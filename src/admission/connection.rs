@@ -10,8 +10,8 @@ use super::permit::Permit;
 
 /// An accepted connection and its permit.
 ///
-/// Use it as the stream that it wraps: it dereferences to it, and reads and writes where the stream does. Dropping it
-/// closes the stream first and releases the permit second, so that the next connection finds a free descriptor.
+/// It dereferences to the stream, and implements `Read` and `Write` if the stream does. Dropping it closes the stream
+/// first and releases the permit second, so that the next connection finds a free descriptor.
 ///
 /// ```
 /// use std::io::{BufRead, BufReader, Write};
@@ -39,7 +39,7 @@ use super::permit::Permit;
 ///
 /// [`map`](Self::map) and [`try_map`](Self::try_map) keep the permit with whatever the stream becomes (a TLS session, a
 /// buffered reader, a runtime's stream). [`into_parts`](Self::into_parts) and `Into<OwnedFd>` take the two apart; drop
-/// the permit after the stream: one that is released before the close may cost the next connection a failed accept.
+/// the permit last: if it is released before the close, the next accept may find no free descriptor.
 ///
 /// ## `try_clone` escapes the limit
 ///
@@ -65,8 +65,8 @@ impl<S, P> Connection<S, P> {
         self
     }
 
-    /// Returns the peer's address, if the acceptor was built [`with_peer`](crate::Builder::with_peer). It is known for
-    /// a connection that was reset, too, for which getpeername(2) fails.
+    /// Returns the peer's address, if the acceptor was built [`with_peer`](crate::Builder::with_peer). Also of a
+    /// connection that was reset, for which getpeername(2) fails.
     #[must_use]
     pub const fn peer(&self) -> Option<SocketAddr> {
         self.peer

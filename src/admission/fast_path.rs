@@ -1,11 +1,11 @@
 //! The free permits of a gate in one atomic word, for as long as nothing but its limit matters.
 //!
-//! A permit is acquired and released by one compare-and-swap while the gate has no waiter and no rule besides its limit.
-//! In every other case the state is under the gate's lock. Two places never hold the count at once: the thread that has
-//! the lock freezes the word, and every thread that finds it frozen takes the lock.
+//! A permit is acquired and released by one compare-and-swap while the gate has no waiter and no rule besides its
+//! limit. In every other case the state is under the gate's lock. Two places never hold the count at once: the thread
+//! that has the lock freezes the word, and every thread that finds it frozen takes the lock.
 //!
-//! Without the word, under one mutex alone, a permit cost 7 ns instead of 5, and 48 instead of 8 when four threads on two
-//! processors released at once. With all of the state in atomic words the gate took 600 lines, three times as many.
+//! Without the word, under one mutex alone, a permit cost 7 ns instead of 5, and 48 instead of 8 when four threads on
+//! two processors released at once. With all of the state in atomic words the gate took 600 lines, three times as many.
 
 use std::ops::{Deref, DerefMut};
 
@@ -18,7 +18,7 @@ pub(super) struct FreePermits(AtomicI64);
 
 const FROZEN: i64 = -1;
 
-/// The state of a gate, locked, with the word frozen. It thaws when this is dropped, if it may.
+/// The locked state of a gate. The word is frozen until this is dropped; then it thaws, if only the limit matters.
 pub(super) struct LockedCapacity<'a> {
     /// Invariant: present until the drop, or until a condition variable takes it.
     state: Option<MutexGuard<'a, Capacity>>,
@@ -57,7 +57,7 @@ impl FreePermits {
         Err(NeedsLock)
     }
 
-    /// Locks the state, which then has the count.
+    /// Locks the state, and moves the count into it.
     pub(super) fn lock<'a>(&'a self, state: &'a Mutex<Capacity>) -> LockedCapacity<'a> {
         let mut state = lock(state);
         if let Ok(free) = u32::try_from(self.0.swap(FROZEN, Ordering::AcqRel)) {
@@ -79,7 +79,8 @@ impl FreePermits {
 pub(super) struct NeedsLock;
 
 impl<'a> LockedCapacity<'a> {
-    /// Lets a condition variable release the lock for a time. The word stays frozen: the thread that waits is counted.
+    /// Lets a condition variable release the lock for a time. The word stays frozen, because the state counts the
+    /// thread that waits.
     pub(super) fn while_unlocked(
         mut self,
         wait: impl FnOnce(MutexGuard<'a, Capacity>) -> MutexGuard<'a, Capacity>,

@@ -10,8 +10,8 @@ use super::sync::Arc;
 /// ([`admit`](Self::admit)).
 ///
 /// A filter never waits. It can delay all connections for a time, or reject; only the [`Gate`](crate::Gate) has a wait
-/// queue. So no filter can strand a client, whatever it returns and however often it panics: a connection that was
-/// accepted when a filter panics is closed, and its permit is released.
+/// queue. So no filter can strand a client, whatever it returns. If it panics after the accept, the connection is
+/// closed and its permit is released.
 ///
 /// Add filters with [`Builder::filter`](crate::Builder::filter); all of them must admit a connection. Put a filter that
 /// rejects by the peer before one that uses something up, such as a [`RateLimit`](crate::RateLimit): what the first
@@ -118,7 +118,7 @@ impl<'a, F: Filter> Reserved<'a, F> {
         Self { filter, permit: Some(permit) }
     }
 
-    /// Asks the filter; the permit of a connection that is admitted is used.
+    /// Asks the filter. Returns the permit if it admits the connection.
     #[inline]
     pub(crate) fn admit(&mut self, connection: &ConnectionInfo<'_>) -> Result<F::Permit, Rejection> {
         let permit = self.permit.as_mut().ok_or_else(Rejection::close)?;

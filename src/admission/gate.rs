@@ -18,9 +18,9 @@ use super::wait_queue::Wakes;
 /// A `Gate` is a handle: clones are the same gate. An acceptor takes a permit before it accepts, and the [`Permit`]
 /// travels with the connection; dropping it, on any thread, releases it.
 ///
-/// A full gate has a FIFO wait queue. A permit that is released while an acceptor or a task waits is handed to the
-/// first in the queue, in the same step: no acceptor that is awake can take it before. Of `n` waiters each gets one of
-/// the next `n` permits that are released. A waiter that has no use for its permit hands it on.
+/// A full gate has a FIFO wait queue. A released permit is handed to the first waiter in the same step, so no acceptor
+/// that is awake can take it first. Of `n` waiters each gets one of the next `n` permits that are released. A waiter
+/// that has no use for its permit hands it on.
 ///
 /// ```
 /// use epoll_acceptor::Gate;
@@ -50,18 +50,14 @@ use super::wait_queue::Wakes;
 ///
 /// ## Prompt owners
 ///
-/// A permit that was handed to an acceptor counts as in use until the acceptor's next pass, which uses it or hands it
-/// on. An owner that does not answer its events keeps that permit from the others for as long; so does an acceptor that
-/// is forgotten (`std::mem::forget`) instead of dropped.
-///
-/// ## Lowering the limit closes no connection
-///
-/// [`set_limit`](Gate::set_limit) below the number in use only keeps new connections out until enough are closed. A
-/// limit of 0 is legal: closed until raised.
+/// A permit that was handed to an acceptor is in use until the acceptor's next pass, which uses it or hands it on. An
+/// owner that does not answer its events withholds the permit until then; a forgotten acceptor (`std::mem::forget`)
+/// withholds it forever.
 ///
 /// ## Not in a signal handler
 ///
-/// Its methods may take a lock. The commands of a [`Control`](crate::Control) take none.
+/// Its methods may take a lock. [`Control::pause`](crate::Control::pause) and [`Control::stop`](crate::Control::stop)
+/// take none.
 ///
 /// ## Not across fork
 ///
@@ -166,7 +162,8 @@ impl Gate {
         self.shared.lock().limits.limit
     }
 
-    /// Changes the limit for all handles, and hands new permits to the waiters.
+    /// Changes the limit for all handles, and hands new permits to the waiters. A lower limit closes no connection: it
+    /// keeps new ones out until enough have ended. With 0 the gate is closed.
     pub fn set_limit(&self, limit: u32) {
         self.shared.change(WaitFor::Release, |state| state.limits.limit = limit);
     }
@@ -178,8 +175,8 @@ impl Gate {
         self.shared.lock().in_use
     }
 
-    /// Returns how many of the permits in use are in the [handshake stage](GateBuilder::handshakes): 0 for a gate without
-    /// one.
+    /// Returns how many of the permits in use are in the [handshake stage](GateBuilder::handshakes): 0 for a gate
+    /// without one.
     #[must_use]
     pub fn handshakes_in_use(&self) -> u32 {
         self.shared.lock().handshaking
@@ -262,8 +259,8 @@ impl GateBuilder {
     /// Opens a gate that was full only when `free` permits are free.
     ///
     /// Without a low-water mark an acceptor at the limit wakes for each permit that is released, to accept one
-    /// connection. With it, the acceptor sleeps until it can accept a batch. With a limit lower than `free` the
-    /// gate opens when it is empty.
+    /// connection. With it, the acceptor sleeps until it can accept a batch. If the limit is lower than `free`, the
+    /// gate opens when no permit is in use.
     ///
     /// ```
     /// use epoll_acceptor::Gate;
@@ -350,7 +347,7 @@ impl Shared {
         self.free.lock(&self.state)
     }
 
-    /// Releases a permit; `handshaking` is asked for where that matters.
+    /// Releases a permit. Asks for `handshaking` only where the lock is needed.
     #[inline]
     pub(super) fn release(&self, handshaking: impl FnOnce() -> bool) {
         if self.free.try_give().is_err() {

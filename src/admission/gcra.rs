@@ -10,9 +10,9 @@ use super::sync::{AtomicU64, Ordering};
 pub(crate) struct Gcra {
     /// When the bucket will be full again, in nanoseconds of the clock that the callers share.
     theoretical_arrival_time: AtomicU64,
-    /// Nanoseconds in which one token comes in.
+    /// Nanoseconds for each token.
     interval: AtomicU64,
-    /// Nanoseconds in which all tokens of a burst but one come in.
+    /// Nanoseconds for all tokens of a burst but one.
     tolerance: AtomicU64,
 }
 
@@ -72,7 +72,7 @@ impl Gcra {
         Duration::from_nanos(time.saturating_sub(nanoseconds(now)).saturating_sub(self.tolerance()))
     }
 
-    /// Puts a token back, or what is left of it: tokens that came in since may have found the bucket full without it.
+    /// Puts a token back, less what has come in since that would have found the bucket full.
     pub(crate) fn put_back(&self, token: &Token, now: Duration) {
         let left = token.theoretical_arrival_time.saturating_sub(nanoseconds(now));
         let left = left.min(self.interval.load(Ordering::Relaxed));

@@ -38,11 +38,11 @@ use super::sync::{Arc, AtomicU32, AtomicU64, Mutex, Ordering, lock};
 /// ## Bounded memory
 ///
 /// Only peers with connections in service are remembered, in a table that never grows: for 16,384 peers unless
-/// [`capacity`](PeerLimitBuilder::capacity) says otherwise; the limit of the acceptor's gate is enough. The connection
-/// of a further peer is refused, or admitted uncounted by
-/// [`allow_when_table_full`](PeerLimitBuilder::allow_when_table_full); [`table_full_count`](Self::table_full_count)
-/// counts both. So an attacker that fills the table locks others out, or evades the limit: a capacity equal to the
-/// gate's limit cannot fill first. The table's hash is keyed, so that no client can choose addresses that make it slow.
+/// [`capacity`](PeerLimitBuilder::capacity) is set. When it is full, a connection of a further peer is refused, or
+/// admitted uncounted with [`allow_when_table_full`](PeerLimitBuilder::allow_when_table_full);
+/// [`table_full_count`](Self::table_full_count) counts both. So an attacker that fills the table locks others out, or
+/// evades the limit. Set the capacity to the gate's limit: then the table cannot be full before the gate. The hash is
+/// keyed, so that no client can choose addresses that make the table slow.
 ///
 /// ## NAT and IPv6 prefixes
 ///
@@ -95,7 +95,7 @@ enum Peer {
     Unknown,
 }
 
-/// A connection's count among those of its peer, released when dropped. Empty until the connection is admitted, and for
+/// A connection's share of its peer's limit, released when dropped. Empty until the connection is admitted, and for
 /// connections that are not counted.
 #[must_use = "dropping it releases the count"]
 pub struct PeerPermit(Option<(Arc<Shared>, Peer)>);
@@ -184,7 +184,7 @@ impl PeerLimitBuilder {
     ///
     /// # Panics
     ///
-    /// If it is 0. [`build`](Self::build) panics if the size of the table overflows.
+    /// If it is 0.
     pub const fn capacity(mut self, peers: usize) -> Self {
         assert!(peers > 0, "the capacity must be at least 1");
         self.capacity = peers;

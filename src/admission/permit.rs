@@ -55,8 +55,8 @@ impl Permit {
 
 impl<F> Permit<F> {
     /// Ends the handshake stage of this connection: the next handshake may begin, and the connection still counts
-    /// against the gate's limit. From any thread, and any number of times. It is needed only at a gate with
-    /// [`handshakes`](crate::acceptor::GateBuilder::handshakes).
+    /// against the gate's limit. Call it from any thread, any number of times. Only a gate with
+    /// [`handshakes`](crate::acceptor::GateBuilder::handshakes) needs it.
     pub fn handshake_done(&self) {
         let Some(gate) = &self.slot.gate else { return };
         if self.slot.handshaking.swap(false, Ordering::AcqRel) {

@@ -12,12 +12,12 @@ use super::sync::{Arc, AtomicU64, Ordering};
 
 /// Refuses connections that were queued for long while the server is overloaded, so that it serves recent ones.
 ///
-/// A server that is offered more than it can serve fills its accept queue; from then on every connection waits as long
-/// as the queue is, and is served when its client has given up. This filter keeps the queue short by the rule of CoDel
-/// (RFC 8289): when the sojourn time of every connection has been above the *target* for an *interval*, connections that
-/// were queued for more than 1.8 times the target (which leaves a tick of the kernel's clock) are refused, until one was
-/// queued for the target or less. A burst that the server works off within the interval is not overload, and costs no
-/// client its connection.
+/// A server that is offered more than it can serve fills its accept queue; from then on every connection waits behind
+/// the whole queue, and is served when its client has given up. This filter keeps the queue short by the rule of CoDel
+/// (RFC 8289). When the sojourn time of every connection has been above the *target* for an *interval*, it refuses
+/// connections that were queued for more than 1.8 times the target, until one was queued for the target or less. The
+/// factor leaves a tick of the kernel's clock. A burst that the server works off within the interval is not overload,
+/// and costs no client its connection.
 ///
 /// Use it with a gate that waits: the gate keeps the server from accepting more than it can serve, the filter keeps the
 /// queue behind the gate short. Clones are the same filter; acceptors that share it share what it has measured.
@@ -42,8 +42,8 @@ use super::sync::{Arc, AtomicU64, Ordering};
 /// ## A short backlog hides the delay
 ///
 /// If the kernel drops a SYN because the queue is full, the client retries after a second or more, and no filter sees
-/// that wait. Choose a [backlog](crate::Builder::backlog) that holds what arrives in some intervals: a long one with this
-/// filter serves more clients, sooner, than a short one.
+/// that wait. Choose a [backlog](crate::Builder::backlog) that holds what arrives in some intervals: a long one with
+/// this filter serves more clients, sooner, than a short one.
 #[derive(Clone)]
 pub struct QueueDelay<C = Monotonic> {
     shared: Arc<Shared>,
@@ -195,19 +195,19 @@ impl<C: Clock> Filter for QueueDelay<C> {
     }
 }
 
-/// For how long every queue time has been above the target, in one word: 0, or the moment of the last one seen, in
-/// milliseconds, shifted above the time since the first of them.
+/// The period in which every queue time was above the target, in one word: 0 if the last one was not. Otherwise the low
+/// bits are its length, the high bits the moment of the last queue time, in milliseconds.
 #[derive(Default)]
 struct AboveTarget(AtomicU64);
 
-/// The bits of the time (17 minutes); those above hold the moment (557 years).
+/// The low bits (17 minutes); the high bits suffice for 557 years.
 const FOR_BITS: u32 = 20;
 const FOR_MAX: u64 = (1 << FOR_BITS) - 1;
 const INTERVAL_MAX: Duration = Duration::from_secs(16 * 60);
 
 impl AboveTarget {
-    /// Notes a queue time above the target. Returns whether all have been for an interval, with at least one connection
-    /// in each interval, or one that was queued for longer.
+    /// Notes a queue time above the target. Returns whether the period has lasted an interval. It begins again after a
+    /// gap that is longer than the interval and than this queue time.
     fn rises(&self, now: Duration, queued: Duration, interval: Duration) -> bool {
         // Never 0.
         let now = milliseconds(now) + 1;

@@ -152,8 +152,8 @@ impl<C: Clock> Filter for RateLimit<C> {
     type Permit = RatePermit;
 
     fn reserve(&self) -> Reservation<RatePermit> {
-        // A limit that refuses takes the token when a connection is there: one that is reserved for nothing would have
-        // another acceptor refuse a client.
+        // A limit that refuses takes the token after the accept: a token reserved for an empty queue would make another
+        // acceptor refuse a client.
         if self.shared.when_exceeded != WhenFull::Wait {
             return Reservation::Granted(RatePermit(None));
         }

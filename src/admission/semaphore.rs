@@ -23,7 +23,7 @@ pub trait Semaphore: Send + Sync {
     /// Takes back a permit that no connection has used. It frees no descriptor, so it wakes no waiter for a release.
     fn cancel(&self, permit: Self::Permit);
 
-    /// Queues the acceptor behind `notifier`, unless a permit is available or is kept for it: the check and the
+    /// Queues the acceptor that `notifier` wakes, unless a permit is available or is kept for it: the check and the
     /// insertion are one step. An acceptor that is queued already keeps its turn.
     fn enqueue(&self, notifier: &Arc<Notifier>, wait_for: WaitFor) -> Enqueued<Self::Permit>;
 

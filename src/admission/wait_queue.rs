@@ -3,18 +3,18 @@
 //! # Hand-off (P11)
 //!
 //! If a release woke every waiter, the busiest might win each time. If it woke one that has no use for the permit, the
-//! others would sleep on. So in the step that counts a release, the gate keeps the permit for the first waiter, and then
-//! wakes that one. Joining again keeps the turn. A kept permit is used or handed on, on every path:
+//! others would sleep on. So in the step that counts a release, the gate keeps the permit for the first waiter, and
+//! then wakes that one. Joining again keeps the turn. A kept permit is used or handed on, on every path:
 //!
 //! * The waiter collects it when its next pass begins. If that pass ends without using it (an empty queue, an error, a
 //!   panic), the permit goes to the next waiter.
 //! * A paused or stopped acceptor is not offered one.
-//! * A pass that is forgotten before its first step cannot hand it on. So `ready()` wakes its own acceptor once more when
-//!   it collects a permit; `drain()`, which cannot be forgotten, need not.
+//! * A pass that is forgotten before its first step cannot hand it on. So `ready()` wakes its own acceptor once more
+//!   when it collects a permit; `drain()`, which cannot be forgotten, need not.
 //! * Lowering the limit revokes permits that are kept and not collected.
 //!
-//! A waiter that leaves the queue is returned, and dropped without the gate's lock: the drop of a waker may run the code
-//! of a user, which may use the gate.
+//! A waiter that leaves the queue is returned, and dropped without the gate's lock: the drop of a waker may run the
+//! code of a user, which may use the gate.
 
 use std::collections::VecDeque;
 use std::task::Waker;
@@ -98,8 +98,8 @@ impl WaitQueue {
         }
     }
 
-    /// Revokes the last permit that is kept for a waiter, or for one that now declines permits; the waiter waits again.
-    /// Returns whether there was one.
+    /// Takes back the last permit that is kept for a waiter, which then waits again; with `only_declined`, for a waiter
+    /// that declines permits now. Returns whether there was one.
     pub(super) fn revoke(&mut self, only_declined: bool) -> bool {
         let kept = |waiter: &&mut Waiter| waiter.has_permit() && (!only_declined || waiter.declines());
         self.waiters.iter_mut().rev().find(kept).map(|waiter| waiter.stage = Stage::Waiting).is_some()

@@ -60,8 +60,8 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
         }
     }
 
-    /// Reserves the permits of the next connection: the gate's (P3), which stays with the pass until it is delivered, and
-    /// the filter's.
+    /// Reserves the permits of the next connection: the gate's (P3), which stays with the pass until a connection is
+    /// delivered, and the filter's.
     #[inline(always)]
     fn reserve(&mut self) -> Result<Reservation<F::Permit>, PassEnd> {
         if let Some(refusal) = self.ending.as_ref().and_then(Ending::refuses) {
@@ -119,7 +119,7 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
         }
     }
 
-    /// An empty queue that raised an event: looks for a listener that is closed and is reported forever.
+    /// The event was not for a connection: looks whether the listener is closed, which the kernel would report forever.
     fn found_nothing(&mut self, errno: Errno) -> Missed {
         match self.backend.peek() {
             Peek::ClosedPending => {
@@ -127,8 +127,8 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
                 Missed::Retry
             }
             Peek::Closed => Missed::End(PassEnd::ListenerClosed(None)),
-            // Another consumer took it, and the next has arrived. If that goes on, the calls of this process are
-            // filtered, and the kernel will report the listener forever (P2).
+            // Another consumer took the connection, and the next one has arrived. If that repeats, a seccomp filter
+            // makes the accepts fail, and the kernel would report the listener forever (P2).
             Peek::Pending if self.futile_accepts >= FUTILE_ACCEPTS_MAX => {
                 Missed::End(PassEnd::Block(BlockReason::Exhausted(errno)))
             }
@@ -140,7 +140,7 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
         }
     }
 
-    /// The listener was shut down with connections pending: accepts them all, and then it is closed.
+    /// The listener was shut down with connections pending: accepts them all before it counts as closed.
     #[cold]
     pub(super) fn drain_closed_listener(&mut self) {
         self.draining_closed_listener = true;

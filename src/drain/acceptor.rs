@@ -15,8 +15,8 @@ use crate::admission::semaphore::Semaphore;
 pub struct Sealed(());
 
 impl Sealed {
-    /// For a host that keeps a pass open between the calls of its owner. It alone waits on the epoll, and only between
-    /// two passes: so no wait comes between the settling of a pass and its last step.
+    /// For a host, which keeps a pass open between the calls of its owner. Only the host waits on the epoll, and only
+    /// between two passes: no wait comes between the first and the last step of a pass.
     pub(crate) const HOST: Self = Self(());
 }
 
@@ -46,8 +46,8 @@ impl Sealed {
 ///
 /// # Passes without a step
 ///
-/// Dropping or forgetting `ready()` before its first `next` strands no connection. But nothing is decided either: an
-/// acceptor that should block (full, paused) stays awake until `next` is called.
+/// Dropping or forgetting `ready()` before its first `next` strands no connection. But such a pass decides nothing: an
+/// acceptor that should block (full, paused) is woken again and again until `next` is called.
 ///
 /// # Examples
 ///

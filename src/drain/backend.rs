@@ -96,8 +96,8 @@ pub trait Backend: Send + Sync {
     /// Opens a reserve descriptor, unless there is one. Returns whether there is one now.
     fn make_reserve(&self) -> bool;
 
-    /// Keeps new connections out of the accept queue, for every holder of the socket. What is pending stays acceptable,
-    /// and connections that are accepted from now on are as if this had not been called.
+    /// Keeps new connections out of the accept queue, for every holder of the socket. What is pending stays acceptable;
+    /// accepted connections get their own options back.
     fn close_intake(&self) -> Intake;
 
     /// The clock of [`set_alarm`](Self::set_alarm).

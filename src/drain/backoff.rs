@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 /// 10 ms, doubling to 200 ms, until an accept succeeds. A permit that is released meanwhile makes the acceptor retry at
-/// once; if that fails, too, the next such retry is 5 ms later, because permits may be released that free no
-/// descriptor.
+/// once; if that fails, too, the next such retry is 5 ms later, because not every release frees a descriptor.
 #[derive(Clone, Debug)]
 pub(super) struct Backoff {
     next: Duration,
@@ -24,7 +23,7 @@ pub(super) struct Retry {
 impl Backoff {
     const FIRST: Duration = Duration::from_millis(10);
     const LAST: Duration = Duration::from_millis(200);
-    /// Between two retries that were not due.
+    /// The minimum time between two early retries.
     const MOMENT: Duration = Duration::from_millis(5);
 
     pub(super) const fn new() -> Self {

@@ -26,7 +26,7 @@ enum Shutdown {
     None,
     /// The owner has not seen the command yet.
     Commanded(ShutdownCommand),
-    /// The owner carries it out; or the queue is kept, and nothing is.
+    /// The owner carries it out; or it was `Pending::Keep`, which only stops.
     Begun,
     Ended(ShutdownReport),
 }
@@ -163,16 +163,17 @@ impl Control {
     ///
     /// The acceptor closes its intake and delivers or refuses what is pending; the owner waits and begins passes as
     /// before. When none is pending, or `within` has passed and the rest was refused, the acceptor's state is
-    /// [`State::Stopped`], and [`shutdown_report`](Self::shutdown_report) counts them. Then drop it. Only the
-    /// first call has an effect.
+    /// [`State::Stopped`], and [`shutdown_report`](Self::shutdown_report) counts what became of the pending
+    /// connections. Then drop the acceptor. Only the first call has an effect.
     ///
     /// * Unix: `shutdown(SHUT_RD)`. New connects are refused (ECONNREFUSED), the queue stays acceptable (K23).
     /// * TCP: `IP_MINTTL` and `IPV6_MINHOPCOUNT` = 255 (K79). A SYN is not answered; its client retries after a second,
-    ///   and finds the port's next owner if there is one by then. A handshake that was under way is queued when it ends:
-    ///   so an empty queue is watched for [a while](crate::Builder::handshake_grace).
-    /// * MPTCP, vsock and others: nothing keeps new connections out. The window remains, as short as it can be.
+    ///   and finds the port's next owner if there is one by then. A handshake that was under way is queued when it
+    ///   ends: so an empty queue is watched for [a while](crate::Builder::handshake_grace).
+    /// * MPTCP, vsock and others: nothing keeps new connections out. One that arrives between the last accept and the
+    ///   close is reset.
     ///
-    /// Needs no privileges. A permit that a pending connection waits for still has to be released.
+    /// Needs no privileges. At a full gate, pending connections still wait for a permit.
     ///
     /// ```
     /// use std::io::Read;

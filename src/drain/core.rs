@@ -3,9 +3,9 @@
 //! # Nothing is owed while user code runs (P1, P13)
 //!
 //! A connection is delivered only while the kernel is bound to report the listener again if more is queued. So a pass
-//! settles with the kernel *when it begins* ([`AcceptCore::begin`]), before user code runs: edge-triggered, or blocked
-//! until now, it arms. Whatever happens after that (the loop is left, the iterator forgotten, the body panics) needs no
-//! clean-up.
+//! settles with the kernel *when it begins* ([`AcceptCore::begin`]), before user code runs: an acceptor that is
+//! edge-triggered, or was blocked, arms the listener. Whatever happens after that (the loop is left, the iterator
+//! forgotten, the body panics) needs no clean-up.
 #![cfg_attr(not(feature = "sim"), allow(unreachable_pub, reason = "public behind `sim`"))]
 
 use std::net::SocketAddr;
@@ -50,7 +50,7 @@ pub struct AcceptCore<B: Backend, G: Semaphore, F: Filter> {
     /// The configured check, or the next best that the listener supports.
     pub(super) empty_check: EmptyCheck,
     predictor: BurstPredictor,
-    /// Whether the last pass found that the owner had been woken: then the next event may say nothing of the queue.
+    /// Whether the last pass found that the owner had been woken: then the next event may not be an arrival.
     woken_last_pass: bool,
     /// The listener was shut down with connections pending: accept them all, then it is closed. Never taken back, since
     /// no listener in this state listens again.
@@ -261,8 +261,8 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
         self.look()
     }
 
-    /// Checks whether the commands of other threads let the pass go on. A graceful shutdown is a command until its end. Called
-    /// before each accept: the owner may serve the connections of a pass for long.
+    /// Checks whether the commands of other threads let the pass go on. A graceful shutdown is a command until it has
+    /// ended. Called before each accept: the owner may serve the connections of a pass for long.
     #[cold]
     pub(super) fn check_commands(&self, requests: Requests) -> Result<(), PassEnd> {
         match &self.ending {

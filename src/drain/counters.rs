@@ -196,8 +196,7 @@ impl AtomicCounters {
 }
 
 impl Counters {
-    /// Returns whether every attempt and every refusal is accounted for. Always, while the owner waits; while it works
-    /// the parts may be one step apart.
+    /// Returns whether the sums in the description of [`Counters`] hold: always, while the owner waits.
     #[must_use]
     pub fn is_balanced(&self) -> bool {
         let sum = |prefix: &str| -> u64 {

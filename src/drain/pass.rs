@@ -35,7 +35,7 @@ impl Pass {
         Self { left: 0, taken: 0, pending: 0, then: Then::End, counts: false, over: true }
     }
 
-    /// A pass that takes one connection. In doubt of the event, it looks first.
+    /// A pass that takes one connection. If the event is in doubt, it looks at the queue first.
     #[inline]
     pub(super) const fn one(budget: u32, doubt: bool) -> Self {
         let (pending, then) = if doubt { (0, Then::Peek) } else { (1, Then::End) };

@@ -1,9 +1,9 @@
 //! The phases of an acceptor, and every transition between them: the only calls that arm and disarm the listener, leave
-//! the wait queue, and set the alarm. A pass that begins may join the queue as well, when it looks for its permit.
+//! the wait queue, and set the alarm. `AcceptCore::begin` may join the queue as well, to collect a permit.
 //!
-//! An acceptor that cannot accept disarms its listener, because one that is reported and not served is a spin (P2). The
-//! order keeps P1: look whether anything is pending (only a pause blocks on an empty queue), disarm, and only
-//! then join the wait queue or set the alarm; joining checks for a permit in the same step.
+//! An acceptor that cannot accept disarms its listener, because an armed listener that is not served makes the owner
+//! spin (P2). The order keeps P1: look whether anything is pending (only a pause blocks on an empty queue), disarm, and
+//! only then join the wait queue or set the alarm; joining checks for a permit in the same step.
 //!
 //! A Unix listener that was shut down with connections queued is reported forever. If it cannot be drained now, it is
 //! removed from the epoll, and drained later.
@@ -178,8 +178,7 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
             }
             Blocked::Exhausted { enqueued, .. } => {
                 if enqueued {
-                    // Any release may have freed a descriptor. One that is missed before this is made good by the
-                    // alarm.
+                    // Any release may have freed a descriptor. The alarm makes up for a release before this call.
                     if let Enqueued::Acquired(permit) = self.gate.enqueue(&self.notifier, WaitFor::Release) {
                         self.gate.cancel(permit);
                     }
@@ -260,9 +259,8 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
     }
 
     /// Follows each disarming. Of several exclusive registrations the kernel has woken only this one for what is
-    /// queued: so the others are woken, in every case (P1). With an empty queue the kernel wakes none; a look
-    /// beforehand could be out of date. They may be in other processes, and no list of them exists: so the kernel wakes
-    /// them, and only those with a sleeping thread.
+    /// queued, so the others must be woken (P1). They may be in other processes: only the kernel can wake them, and
+    /// does so only if the queue is not empty and a thread sleeps. A look at the queue beforehand could be out of date.
     fn on_disarmed(&self) {
         if self.config.trigger == Trigger::Exclusive {
             self.shared.counters.rewakes.add();
@@ -289,8 +287,8 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
         }
     }
 
-    /// Hands on a permit that was kept in the wait queue (P4). Called when the kernel's registration agrees with the phase:
-    /// the task that is woken may panic in its waker.
+    /// Hands on a permit that was kept in the wait queue (P4). Called when the kernel's registration agrees with the
+    /// phase: the task that is woken may panic in its waker.
     pub(super) fn hand_on(&self, kept: Option<G::Permit>) {
         if let Some(permit) = kept {
             self.gate.cancel(permit);

@@ -40,8 +40,8 @@ pub struct Poller<A> {
 enum Next {
     /// Polls the inner epoll, and begins a pass if there is an event.
     Poll,
-    /// As [`Poll`](Self::Poll); but the owner has slept, and most probably an arrival woke it. So the pass begins at once,
-    /// and the poll that follows each pass finds everything else.
+    /// As [`Poll`](Self::Poll); but the owner has slept, and most probably an arrival woke it. So the pass begins at
+    /// once, and the poll that follows each pass finds everything else.
     AfterSleep,
     /// Goes on with the open pass.
     Advance,

@@ -16,8 +16,8 @@ pub(super) struct BurstPredictor {
 impl BurstPredictor {
     const LOW: i32 = -4;
     const HIGH: i32 = 8;
-    /// With 0, -1, ... -4 the 1st, 3rd, 7th, 13th, 31st wakeup counts. Not powers of two: those fall in step with
-    /// periodic bursts.
+    /// With `bursts` at 0, -1, ... -4, every 1st, 3rd, 7th, 13th or 31st wakeup counts. Not powers of two: those fall
+    /// in step with periodic bursts.
     const PERIODS: [u32; 5] = [1, 3, 7, 13, 31];
 
     /// Returns whether this wakeup should count.

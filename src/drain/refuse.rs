@@ -1,4 +1,4 @@
-//! Connections that are refused: at which rate, and also when the process is out of descriptors.
+//! Refusing connections: the rate limit, and the reserve descriptor.
 
 use std::time::Duration;
 
@@ -54,7 +54,7 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
     }
 
     /// Out of descriptors: accepts pending connections with the reserve descriptor and refuses them, within the budget.
-    /// Returns whether that has shown that the listener is closed, and its queue empty.
+    /// Returns the end of the pass if the listener turns out to be closed, with an empty queue.
     #[cold]
     pub(super) fn refuse_when_exhausted(&mut self, errno: Errno) -> Option<PassEnd> {
         let by_shutdown = self.ending.as_ref().and_then(Ending::refuses);
@@ -80,7 +80,8 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
         None
     }
 
-    /// Accepts one connection with the reserve descriptor and refuses it; `None` without a reserve, or beyond the budget.
+    /// Accepts one connection with the reserve descriptor and refuses it; `None` without a reserve, or beyond the
+    /// budget.
     pub(super) fn refuse_with_reserve(&mut self, rejection: &Rejection) -> Option<Missed> {
         if self.pass.left == 0 || !self.backend.release_reserve() {
             return None;

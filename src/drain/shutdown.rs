@@ -1,8 +1,8 @@
-//! Graceful shutdown: a listener is to be closed without a reset for the connections that are pending.
+//! Graceful shutdown: closes a listener without a reset for the connections that are pending.
 //!
-//! To accept until the queue is empty and then to close leaves a window: what arrives in it is reset. So the intake is
-//! closed first: the kernel keeps new connections out, and what is pending stays. Only then does an empty queue mean
-//! that none is left, except TCP handshakes that were under way; those are waited for.
+//! A connection that arrives between the last accept and the close is reset. So the intake is closed first: the kernel
+//! keeps new connections out, and what is pending stays. Only then does an empty queue mean that none is left, except
+//! TCP handshakes that were under way; those are waited for.
 
 use std::time::Duration;
 
@@ -144,8 +144,8 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
             // Nothing can arrive; or anything can, and waiting does not change that.
             Intake::Closed | Intake::Open => Duration::ZERO,
         };
-        // A Unix listener that is shut down looks as if it had a queue, and only an accept tells, for which there is no
-        // permit. What arrived in the moment before its intake was closed is refused.
+        // poll(2) reports a Unix listener that is shut down as readable, and for an accept there is no permit: the
+        // queue counts as empty if it was before the intake was closed. What arrived in between is refused.
         let is_full = matches!(self.phase, Phase::Blocked { on: Blocked::Full, .. });
         let closed_empty = ending.began_empty && ending.intake == Intake::Closed && is_full;
         let empty = closed_empty || matches!(self.backend.peek(), Peek::Empty | Peek::Closed);

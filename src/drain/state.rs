@@ -7,38 +7,29 @@ use super::errno::Errno;
 
 /// The state of an acceptor.
 ///
-/// If several of throttled, exhausted and full hold, the state is the one that the acceptor met first; when that ends, it
-/// checks the others. Paused, stopped and closed take precedence.
-///
-/// | state | condition | ends by |
-/// |---|---|---|
-/// | listening | the kernel reports the listener | |
-/// | throttled | connections come, or are refused, faster than allowed | the timer |
-/// | exhausted | out of descriptors or memory | the timer, or a permit that is released |
-/// | full | connections are pending and the gate has no permit | a permit that is released, or a higher limit |
-/// | paused | [`Control::pause`](super::control::Control::pause) | the guard is dropped |
-/// | stopped | [`Control::stop`](super::control::Control::stop), or a graceful shutdown has ended | |
-/// | closed | the listener was shut down or closed | |
+/// If several of throttled, exhausted and full hold, the state is the one that the acceptor met first; when that ends,
+/// it checks the others. Paused, stopped and closed take precedence.
 ///
 /// [`Control`](super::control::Control) and [`ListenerClosed`] have examples.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum State {
-    /// It listens.
+    /// The kernel reports the listener.
     #[default]
     Listening,
-    /// Pending connections exceed a rate; it will retry.
+    /// Connections come, or are refused, faster than allowed. Ends by the timer.
     Throttled,
-    /// It ran out of descriptors or memory and will retry: after 10 ms, doubling to 200 ms; sooner when a permit is
-    /// released at its gate, at most every 5 ms.
+    /// Out of descriptors or memory. Retries after 10 ms, doubling to 200 ms; sooner when a permit is released at its
+    /// gate, at most every 5 ms.
     Exhausted,
-    /// Connections are pending, and its gate has no permit.
+    /// Connections are pending, and its gate has no permit. Ends when one is released, or the limit is raised.
     Full,
-    /// It is paused, and has noticed.
+    /// It has noticed a [`Control::pause`](super::control::Control::pause). Ends when no guard is left.
     Paused,
-    /// It was stopped, and has noticed: it is not registered any more.
+    /// It has noticed a [`Control::stop`](super::control::Control::stop), or its graceful shutdown has ended: not
+    /// registered any more.
     Stopped,
-    /// Its listener is closed: it is not registered any more.
+    /// Its listener was shut down or closed: not registered any more.
     Closed,
 }
 

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
-/// The check by which a pass finds the end of the queue, without a failing accept.
+/// The check by which a pass finds the end of the queue.
 ///
 /// An accept on an empty queue costs more than one that succeeds, because the kernel makes the descriptor first (K50).
 /// Each check is sound, because a connection enters the queue before its event is raised (K3): one that arrives after
@@ -105,8 +105,8 @@ pub struct EdgeTriggered;
 /// ## Killed workers
 ///
 /// A process that is killed runs no code. If the kernel had woken it, what it leaves in the queue is reported to the
-/// others with the next arrival only (K26). The same holds for an acceptor that is forgotten (`std::mem::forget`). Where
-/// workers get killed, let them share one epoll, register [`LevelTriggered`], or use `SO_REUSEPORT`.
+/// others with the next arrival only (K26). The same holds for an acceptor that is forgotten (`std::mem::forget`).
+/// Where workers get killed, let them share one epoll, register [`LevelTriggered`], or use `SO_REUSEPORT`.
 ///
 /// ## Fork
 ///

@@ -45,7 +45,8 @@ tcp!(
     ///
     /// axum's trait has no end: after the acceptor was stopped or its listener was closed, `axum::serve` waits forever,
     /// unless it is told to shut down: give it [`end_on`](AsyncAcceptor::end_on). For the peer's address as
-    /// `ConnectInfo<SocketAddr>`, call `tap_io` on the acceptor, and `into_make_service_with_connect_info` on the router.
+    /// `ConnectInfo<SocketAddr>`, call `tap_io` on the acceptor, and `into_make_service_with_connect_info` on the
+    /// router.
     ///
     /// ```
     /// use std::time::Duration;

@@ -67,13 +67,14 @@ use crate::linux::listener::Listener;
 /// ## Stream
 ///
 /// It is a `futures_core::Stream` of connections, which ends where `accept` returns `None`: what tonic's
-/// `serve_with_incoming_shutdown` takes (feature `tonic014`). With the feature `axum08` it is a listener for `axum::serve`.
+/// `serve_with_incoming_shutdown` takes (feature `tonic014`). With the feature `axum08` it is a listener for
+/// `axum::serve`.
 ///
 /// ## Graceful shutdown
 ///
-/// [`end_on`](Self::end_on) ties the end of a service to a signal. Without it: after [`Control::shutdown_gracefully`] go on
-/// accepting until `None`; then [`shutdown_report`](Self::shutdown_report) counts the pending connections that were
-/// served, refused and lost.
+/// [`end_on`](Self::end_on) ties the end of a service to a signal. Without it: after [`Control::shutdown_gracefully`]
+/// go on accepting until `None`; then [`shutdown_report`](Self::shutdown_report) counts the pending connections that
+/// were served, refused and lost.
 ///
 /// ## Cancel safety
 ///
@@ -347,8 +348,7 @@ impl<L: Listener, F: Filter> AsyncAcceptor<L, F> {
         self.unregistered
     }
 
-    /// Returns the hosted acceptor: how often it [polled](Hosted::polls) its epoll, and how often it was
-    /// [idle](Hosted::idle_polls).
+    /// Returns the hosted acceptor, which counts its [polls](Hosted::polls) and [idle polls](Hosted::idle_polls).
     pub fn hosted(&self) -> &Hosted<L, F> {
         self.fd.get_ref()
     }

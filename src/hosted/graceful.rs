@@ -23,12 +23,13 @@ use crate::drain::shutdown::Pending;
 /// A connection that holds up the end of its service until it was read from: what the
 /// [`Stream`](crate::AsyncAcceptor#stream) of an acceptor yields, and what axum gets.
 ///
-/// An HTTP server that shuts down closes each connection from which it has read nothing, although a first request may be
-/// on its way. So [`AsyncAcceptor::end_on`](crate::AsyncAcceptor::end_on) lets it shut down only when each of these
+/// An HTTP server that shuts down closes each connection from which it has read nothing, although a first request may
+/// be on its way. So [`AsyncAcceptor::end_on`](crate::AsyncAcceptor::end_on) lets it shut down only when each of these
 /// connections was read from once, by its `AsyncRead`, or was dropped. It dereferences to the [`Connection`].
 ///
 /// With TLS above it, the first bytes are those of the handshake, and the request comes later. Where the server speaks
-/// first, or reads by `try_read`, [take it apart](Self::into_parts) and drop the guard when the client has sent something.
+/// first, or reads by `try_read`, [take it apart](Self::into_parts) and drop the guard when the client has sent
+/// something.
 #[must_use = "a connection that is dropped is closed"]
 pub struct GracefulConnection<S, P = Permit> {
     // Dropped in this order.
@@ -63,7 +64,7 @@ struct Ending(Arc<Service>);
 #[derive(Debug, Default)]
 pub(super) struct ServiceOwner(Arc<Service>);
 
-/// What an acceptor may take longer than its deadline, because its time runs from a pass.
+/// The time by which an acceptor may exceed its deadline, because its time runs from its next pass.
 const SLACK: Duration = Duration::from_secs(1);
 
 impl Service {
@@ -96,7 +97,7 @@ impl Service {
             control.shutdown_gracefully(pending, within);
         }
         let begin = Instant::now();
-        // The acceptor's own time runs from its next pass: what it refuses at the end, it refuses before it is dropped.
+        // Waits for the acceptor's own end, so that it refuses the rest before it is dropped.
         let _ = timeout(within.saturating_add(SLACK), self.until(Self::has_ended)).await;
         let all_heard = self.until(|service| service.silent.load(Ordering::Acquire) == 0);
         let _ = timeout(within.saturating_sub(begin.elapsed()), all_heard).await;
@@ -173,8 +174,8 @@ impl Drop for SilentGuard {
 }
 
 impl<S, P> GracefulConnection<S, P> {
-    /// Takes it apart, for a server with types of its own around the stream. Keep the guard until the first bytes are read: the
-    /// end of the service waits for its drop. `None` if they were read already.
+    /// Takes it apart, for a server with types of its own around the stream. Keep the guard until the first bytes are
+    /// read: the end of the service waits for its drop. `None` if they were read already.
     ///
     /// ```
     /// # async fn serve(connection: epoll_acceptor::acceptor::GracefulConnection<tokio::net::TcpStream>) -> std::io::Result<()> {

@@ -42,7 +42,7 @@ pub struct EpollBackend<L: Listener> {
     reserve: Mutex<Option<OwnedFd>>,
     /// The listener's minimum TTL when it was registered.
     min_ttl: Option<MinTtl>,
-    /// The same before its intake was closed; accepted connections get it back.
+    /// Its minimum TTL before the intake was closed; accepted connections get it back.
     min_ttl_before: OnceLock<MinTtl>,
     /// Those of accept4.
     accept_flags: i32,
@@ -71,8 +71,8 @@ struct EventFdWaker(Arc<OwnedFd>);
 
 #[allow(clippy::cast_sign_loss, reason = "a bit mask")]
 const EDGE: u32 = (libc::EPOLLIN | libc::EPOLLET) as u32;
-/// The number of bytes that a refusal discards at a time of what a client has sent, so that the close does not reset,
-/// and how often.
+/// A refusal reads and discards what the client has sent, so that the close does not reset: this many bytes at a time,
+/// at most this many times.
 const DISCARD_CHUNK: usize = 4096;
 const DISCARDS_MAX: u32 = 16;
 
@@ -142,7 +142,7 @@ impl<L: Listener> EpollBackend<L> {
     }
 
     fn add_all(&self) -> Result<(), Errno> {
-        // The listener last, and untouched until all else is added: once it is, the owner may be woken at once.
+        // The listener last, unchanged until all else is added: from then on the owner may be woken.
         sys::epoll_ctl_add(self.epoll.as_fd(), self.waker.as_fd(), EDGE, self.token.0)?;
         sys::epoll_ctl_add(self.epoll.as_fd(), self.timer.as_fd(), EDGE, self.token.0)?;
         sys::set_nonblocking(self.fd())?;
@@ -190,7 +190,7 @@ const fn mask(trigger: Trigger) -> u32 {
     let events = match trigger {
         Trigger::Level => libc::EPOLLIN | libc::EPOLLRDHUP,
         Trigger::Edge => libc::EPOLLIN | libc::EPOLLRDHUP | libc::EPOLLET,
-        // Nothing else may be combined with it. What shuts a listener down shows as EPOLLIN or EPOLLHUP as well.
+        // Nothing else may be combined with it. A shutdown of the listener shows as EPOLLIN or EPOLLHUP, too.
         Trigger::Exclusive => libc::EPOLLIN | libc::EPOLLEXCLUSIVE,
     };
     events as u32

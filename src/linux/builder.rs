@@ -176,8 +176,8 @@ impl<L: Listener> Builder<L> {
 }
 
 impl<L: Listener, F: Filter> Builder<L, F, NoGate> {
-    /// Limits the connections in service by `gate`, together with everything else that uses it. An `Option` serves where
-    /// the configuration decides.
+    /// Limits the connections in service by `gate`, together with everything else that uses it. An `Option` serves
+    /// where the configuration decides.
     ///
     /// ```
     /// use std::net::TcpListener;

@@ -65,8 +65,8 @@ bitflags! {
         const RDHUP = bit(libc::EPOLLRDHUP);
         /// The kernel wakes one or more, not all, of the epolls that registered the descriptor.
         ///
-        /// Only [`Epoll::add_exclusive`](super::epoll::Epoll::add_exclusive) sets this bit. The name exists for `Debug`;
-        /// `add` and `modify` reject the bit.
+        /// Only [`Epoll::add_exclusive`](super::epoll::Epoll::add_exclusive) sets this bit. The name exists for
+        /// `Debug`; `add` and `modify` reject the bit.
         #[doc(alias = "EPOLLEXCLUSIVE")]
         const EXCLUSIVE = bit(libc::EPOLLEXCLUSIVE);
         /// The system does not suspend while the event is pending or being processed. Ignored without

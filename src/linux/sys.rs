@@ -196,8 +196,8 @@ impl RawAddress {
 
 /// `accept4`, which writes the peer's address to `address`.
 ///
-/// If the kernel cannot write it, it closes the connection, which has left the queue: hence a whole `sockaddr_storage`, with
-/// its true length.
+/// If the kernel cannot write it, it closes the connection, which has left the queue: hence a whole `sockaddr_storage`,
+/// with its true length.
 #[inline]
 pub(crate) fn accept4_with_peer(
     fd: BorrowedFd<'_>,
@@ -250,8 +250,8 @@ pub(crate) struct TcpInfo {
 }
 
 impl TcpInfo {
-    /// Returns whether the kernel reports the accept queue of a listener. gVisor fills in neither depth nor backlog, and
-    /// their zeros look like an empty queue.
+    /// Returns whether the kernel reports the accept queue of a listener. gVisor fills in neither depth nor backlog,
+    /// and their zeros look like an empty queue.
     pub(crate) const fn reports_queue(&self) -> bool {
         self.state == TCP_LISTEN && self.snd_cwnd > 0
     }

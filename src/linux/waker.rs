@@ -51,8 +51,8 @@ impl Waker {
     ///
     /// # Errors
     ///
-    /// `EMFILE` or `ENFILE` if no descriptor is free; [`InvalidInput`](io::ErrorKind::InvalidInput) if `epoll` is not an
-    /// epoll; [`QuotaExceeded`](io::ErrorKind::QuotaExceeded) above `max_user_watches`.
+    /// `EMFILE` or `ENFILE` if no descriptor is free; [`InvalidInput`](io::ErrorKind::InvalidInput) if `epoll` is not
+    /// an epoll; [`QuotaExceeded`](io::ErrorKind::QuotaExceeded) above `max_user_watches`.
     pub fn new(epoll: &(impl AsFd + ?Sized), token: Token) -> io::Result<Self> {
         let epoll = Arc::new(epoll.as_fd().try_clone_to_owned()?);
         let eventfd = Registration::new(&epoll, sys::eventfd()?, |epoll, fd| {

@@ -12,14 +12,10 @@
 //! The kernel keeps assigning connections to a member without an acceptor, and their clients wait forever. The other
 //! members show no sign of it. [`Group::unserved`] returns such members.
 //!
-//! ## Closing a member
-//!
-//! Closing a member resets the connections in its queue. [`EpollAcceptor::leave_group`] does not.
-//!
 //! ## A second server on the same address
 //!
-//! A second server that is started by mistake does not fail with `EADDRINUSE`: it gets its share of the connections. The
-//! kernel requires only the same effective uid and `SO_REUSEPORT` on every socket.
+//! A second server that is started by mistake does not fail with `EADDRINUSE`: it gets its share of the connections.
+//! The kernel requires only the same effective uid and `SO_REUSEPORT` on every socket.
 //!
 //! ## Several processes
 //!
@@ -200,8 +196,8 @@ impl Group {
         (0..).zip(&mut state.slots).map(|(index, slot)| slot.report(index)).collect()
     }
 
-    /// Returns the members that no acceptor serves: without one, abandoned by theirs, or stalled since the previous call of
-    /// `unserved` or [`report`](Self::report).
+    /// Returns the members that no acceptor serves: without one, abandoned by theirs, or stalled since the previous
+    /// call of `unserved` or [`report`](Self::report).
     #[must_use]
     pub fn unserved(&self) -> Vec<MemberReport> {
         self.report().into_iter().filter(|member| member.health.is_unserved()).collect()
@@ -319,14 +315,13 @@ impl Member {
 impl<F: Filter> EpollAcceptor<Member, F> {
     /// Removes the member from its group without resetting a connection.
     ///
-    /// If the kernel migrates the queue of a closed member (`net.ipv4.tcp_migrate_req` = 1 on Linux 5.14 or later), closes
-    /// the listener and wakes the other members. Otherwise, attaches a program that assigns new connections to the other
-    /// members, then shuts the member down as
-    /// [`shutdown_gracefully`](Control::shutdown_gracefully) does. The last member of a group is always
-    /// shut down this way.
+    /// If the kernel migrates the queue of a closed member (`net.ipv4.tcp_migrate_req` = 1 on Linux 5.14 or later),
+    /// closes the listener and wakes the other members. Otherwise, attaches a program that assigns new connections to
+    /// the other members, then shuts the member down as [`shutdown_gracefully`](Control::shutdown_gracefully) does. The
+    /// last member of a group is always shut down this way.
     ///
-    /// Where queues do not migrate, [`Pending::Keep`] only stops it, and its queue is reset when it is dropped: use `Serve` or
-    /// `Refuse`.
+    /// Where queues do not migrate, [`Pending::Keep`] only stops it, and its queue is reset when it is dropped: use
+    /// `Serve` or `Refuse`.
     ///
     /// ```
     /// use std::net::SocketAddr;
@@ -424,7 +419,8 @@ impl State {
             leaving.clear();
         }
         if !leaving.is_empty() || self.steering != Steering::ByHash {
-            // If the kernel forbids it, the shutdown drops new handshakes with a leaving member, and the client retries.
+            // If the kernel forbids it, the shutdown drops new handshakes with a leaving member, and the client
+            // retries.
             self.program_attached |= steering::attach(&any, self.steering, members, &leaving).is_ok();
         } else if self.program_attached {
             steering::detach(&any);

@@ -29,8 +29,8 @@
 //!
 //! ## Do not shut the socket down
 //!
-//! [`Control::shutdown_gracefully`] acts on the socket, which both processes share: with `Pending::Serve` or `Refuse` the
-//! next process would get no clients. If a listener was handed over, or a service manager holds it, end with
+//! [`Control::shutdown_gracefully`] acts on the socket, which both processes share: with `Pending::Serve` or `Refuse`
+//! the next process would get no clients. If a listener was handed over, or a service manager holds it, end with
 //! `Pending::Keep`.
 //!
 //! ## Restrict the Unix socket
@@ -157,7 +157,8 @@ pub unsafe fn from_env() -> io::Result<Listeners> {
 pub fn spawn<F: AsFd>(mut command: Command, listeners: &[(&str, F)]) -> io::Result<Child> {
     let named = check(listeners)?;
     let end = LISTEN_FDS_START + i32::try_from(named.len()).unwrap_or(i32::MAX - LISTEN_FDS_START);
-    // Duplicates above the target numbers: a `dup2` in the child must not overwrite a listener that is still to be moved.
+    // Duplicates above the target numbers: a `dup2` in the child must not overwrite a listener that is still to be
+    // moved.
     let fds = named.iter().map(|(_, fd)| rights::duplicate_from(*fd, end)).collect::<Result<Vec<_>, _>>()?;
     // Occupies the target numbers: `Command::spawn` must not open its own pipes there.
     let mut placeholders = Vec::new();
@@ -236,8 +237,8 @@ pub fn send<F: AsFd>(mut stream: &UnixStream, listeners: &[(&str, F)]) -> io::Re
 ///
 /// * [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) if the peer has closed the stream;
 /// * [`InvalidData`](io::ErrorKind::InvalidData) if it has sent anything else than [`send`] does;
-/// * [`QuotaExceeded`](io::ErrorKind::QuotaExceeded) if this process has too few free descriptors. The received ones are
-///   closed; the sender still has all of them and can send them again;
+/// * [`QuotaExceeded`](io::ErrorKind::QuotaExceeded) if this process has too few free descriptors. The received ones
+///   are closed; the sender still has all of them and can send them again;
 /// * otherwise the error of the stream.
 #[doc(alias = "SCM_RIGHTS")]
 pub fn receive(mut stream: &UnixStream) -> io::Result<Listeners> {

@@ -211,7 +211,8 @@ pub(crate) fn duplicate_from(fd: BorrowedFd<'_>, lowest: RawFd) -> Result<OwnedF
 /// The program that a child executes: its arguments, its environment without `LISTEN_PID`, and the descriptors that it
 /// inherits from [`LISTEN_FDS_START`] on.
 ///
-/// Everything is allocated before the fork: afterwards the child of a multithreaded process must not allocate (fork(2)).
+/// Everything is allocated before the fork: afterwards the child of a multithreaded process must not allocate
+/// (fork(2)).
 pub(crate) struct Exec {
     /// Invariant: `argv` and `envp` point into these strings and end with a null; the strings never change.
     _args: Vec<CString>,

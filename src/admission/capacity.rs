@@ -5,7 +5,6 @@ use std::task::Waker;
 use super::semaphore::WaitFor;
 use super::wait_queue::{WaitQueue, Waiter, Wakes};
 
-/// The configuration of a gate.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     pub(super) limit: u32,
@@ -22,16 +21,13 @@ pub(super) struct Limits {
 pub(super) struct Capacity {
     pub(super) limits: Limits,
     pub(super) in_use: u32,
-    /// Permits in the handshake stage.
     pub(super) handshaking: u32,
     /// The gate was full and has not come down to its low-water mark yet.
     latched: bool,
     pub(super) queue: WaitQueue,
     /// The tasks that wait until no permit is in use.
     pub(super) idle_tasks: Vec<(u64, Waker)>,
-    /// The number of threads that wait for that.
     pub(super) idle_threads: u32,
-    /// The number of the next task.
     pub(super) next_task: u64,
 }
 
@@ -100,7 +96,6 @@ impl Capacity {
         Some(self.idle_tasks.remove(at).1)
     }
 
-    /// Counts one permit fewer.
     pub(super) fn give(&mut self, handshaking: bool) {
         debug_assert!(self.in_use > 0, "a permit was released twice");
         self.in_use -= 1;
@@ -109,7 +104,6 @@ impl Capacity {
         }
     }
 
-    /// Counts one handshake less.
     pub(super) fn end_handshake(&mut self) {
         self.handshaking -= u32::from(self.limits.handshakes.is_some());
     }
@@ -148,7 +142,6 @@ impl Capacity {
         }
     }
 
-    /// Returns a number for one more waiting task.
     pub(super) const fn new_task(&mut self) -> u64 {
         self.next_task += 1;
         self.next_task

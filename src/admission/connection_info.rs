@@ -14,7 +14,6 @@ pub struct ConnectionInfo<'a> {
     source: &'a dyn ConnectionSource,
 }
 
-/// Where the answers come from.
 pub(crate) trait ConnectionSource {
     fn peer(&self) -> Option<SocketAddr>;
     fn queue_time(&self) -> Option<Duration>;

@@ -15,7 +15,6 @@ pub(super) struct CountTable<K> {
     hasher: RandomState,
 }
 
-/// The table holds as many keys as its capacity.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct TableFull;
 
@@ -27,7 +26,6 @@ impl<K: Copy + Eq + Hash> CountTable<K> {
         Self { slots, keys: 0, capacity, hasher: RandomState::new() }
     }
 
-    /// Returns the number of keys.
     pub(super) const fn keys(&self) -> usize {
         self.keys
     }
@@ -37,7 +35,6 @@ impl<K: Copy + Eq + Hash> CountTable<K> {
         self.slots[self.find(key)].map_or(0, |(_, count)| count)
     }
 
-    /// Adds one to the count of a key.
     pub(super) fn add(&mut self, key: K) -> Result<(), TableFull> {
         let slot = self.find(key);
         match &mut self.slots[slot] {

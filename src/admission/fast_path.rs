@@ -44,7 +44,6 @@ impl FreePermits {
         if free == FROZEN { Err(NeedsLock) } else { Ok(false) }
     }
 
-    /// Gives a permit back.
     #[inline]
     pub(super) fn try_give(&self) -> Result<(), NeedsLock> {
         let mut free = self.0.load(Ordering::Acquire);

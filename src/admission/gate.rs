@@ -382,7 +382,6 @@ impl Shared {
         self.wake_called();
     }
 
-    /// Waits until the condition variable is notified, or until the deadline.
     fn wait<'a>(&'a self, state: LockedCapacity<'a>, deadline: Option<Instant>) -> LockedCapacity<'a> {
         state.while_unlocked(|state| match deadline {
             None => self.idle.wait(state).unwrap_or_else(PoisonError::into_inner),

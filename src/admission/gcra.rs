@@ -16,7 +16,6 @@ pub(crate) struct Gcra {
     tolerance: AtomicU64,
 }
 
-/// A token that was taken.
 #[derive(Debug)]
 pub(crate) struct Token {
     /// When the bucket would have been full again, had no other token been taken since.
@@ -66,7 +65,6 @@ impl Gcra {
         }
     }
 
-    /// Returns how long it takes until a token is available.
     pub(crate) fn wait(&self, now: Duration) -> Duration {
         let time = self.theoretical_arrival_time.load(Ordering::Relaxed);
         Duration::from_nanos(time.saturating_sub(nanoseconds(now)).saturating_sub(self.tolerance()))

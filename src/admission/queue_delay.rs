@@ -162,7 +162,6 @@ impl<C> QueueDelay<C> {
 }
 
 impl<C: Clock> QueueDelay<C> {
-    /// Returns whether a connection that was queued this long must be refused.
     fn refuses(&self, queued: Duration) -> bool {
         let Rules { target, interval, max_delay, .. } = self.shared.rules;
         let above_target = &self.shared.above_target;

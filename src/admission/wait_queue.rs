@@ -23,7 +23,6 @@ use super::notifier::Notifier;
 use super::semaphore::WaitFor;
 use super::sync::Arc;
 
-/// The waiters, in the order in which they came.
 #[derive(Debug, Default)]
 pub(super) struct WaitQueue {
     /// Invariant: no waiter is queued twice.
@@ -76,12 +75,10 @@ impl WaitQueue {
         self.waiters.remove(at)
     }
 
-    /// As [`remove`](Self::remove), of a task.
     pub(super) fn remove_task(&mut self, task: u64) -> Option<Waiter> {
         self.remove(&Wakes::Task(task, Waker::noop().clone()))
     }
 
-    /// Returns whether a permit is kept for a waiter.
     pub(super) fn has_permit(&self, wakes: &Wakes) -> bool {
         self.waiters.iter().any(|waiter| waiter.is(wakes) && waiter.has_permit())
     }
@@ -105,7 +102,6 @@ impl WaitQueue {
         self.waiters.iter_mut().rev().find(kept).map(|waiter| waiter.stage = Stage::Waiting).is_some()
     }
 
-    /// Calls every waiter for a release.
     pub(super) fn call_release_waiters(&mut self) {
         for waiter in self.waiters.iter_mut().filter(|waiter| waiter.wait_for == WaitFor::Release) {
             waiter.stage = Stage::Called;
@@ -123,7 +119,6 @@ impl WaitQueue {
         self.waiters.remove(at).map(|waiter| waiter.wakes)
     }
 
-    /// Returns whether the queue is empty.
     pub(super) fn is_empty(&self) -> bool {
         self.waiters.is_empty()
     }

@@ -39,7 +39,6 @@ impl From<PassEnd> for Missed {
 const FUTILE_ACCEPTS_MAX: u32 = 64;
 
 impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
-    /// Accepts one connection, and admits or refuses it.
     #[inline(always)]
     pub(super) fn accept_one(&mut self) -> Result<Parts<B, G, F>, Missed> {
         self.may_accept()?;

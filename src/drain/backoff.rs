@@ -11,10 +11,8 @@ pub(super) struct Backoff {
     failed_at: Duration,
 }
 
-/// The retry after a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Retry {
-    /// Retry after this long.
     pub(super) after: Duration,
     /// Retry sooner, when a permit is released.
     pub(super) on_release: bool,

@@ -79,9 +79,7 @@ pub type Step<C> = Option<Result<C, ListenerClosed>>;
 pub(super) enum PassEnd {
     /// The budget is used, or the queue is empty.
     Done,
-    /// The owner was told to stop.
     Stop,
-    /// The acceptor cannot accept.
     Block(BlockReason),
     /// The listener is closed; the errno that said so, if one did.
     ListenerClosed(Option<Errno>),
@@ -307,7 +305,6 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
         Ok(())
     }
 
-    /// Ends the pass for a reason.
     #[inline(never)]
     fn end(&mut self, end: PassEnd) -> Option<ListenerClosed> {
         self.cancel_permit();

@@ -30,7 +30,6 @@ pub(super) enum Then {
 }
 
 impl Pass {
-    /// A pass that has ended.
     pub(super) const fn ended() -> Self {
         Self { left: 0, taken: 0, pending: 0, then: Then::End, counts: false, over: true }
     }
@@ -55,23 +54,19 @@ impl Pass {
         Self { left: budget, taken: 0, pending, then, counts: true, over: false }
     }
 
-    /// A look has shown that a connection is pending.
     pub(super) const fn saw_one(&mut self) {
         self.pending = 1;
         self.then = if self.counts { Then::Peek } else { Then::End };
     }
 
-    /// The length of the queue was read.
     pub(super) const fn saw_length(&mut self, length: u32) {
         (self.pending, self.then) = (length, Then::End);
     }
 
-    /// The queue is emptied until EAGAIN.
     pub(super) const fn until_eagain(&mut self) {
         self.saw_length(u32::MAX);
     }
 
-    /// One connection has left the queue.
     #[inline]
     pub(super) const fn took(&mut self) {
         self.taken += 1;

@@ -52,7 +52,6 @@ pub(super) enum Closed {
     },
 }
 
-/// The reason to block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BlockReason {
     Full,

@@ -20,7 +20,6 @@ impl BurstPredictor {
     /// in step with periodic bursts.
     const PERIODS: [u32; 5] = [1, 3, 7, 13, 31];
 
-    /// Returns whether this wakeup should count.
     #[inline]
     pub(super) fn counts(&mut self) -> bool {
         match self.lone.checked_sub(1) {

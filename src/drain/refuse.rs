@@ -13,7 +13,6 @@ use crate::admission::refusal::{Cause, Rejection};
 use crate::admission::semaphore::Semaphore;
 
 impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
-    /// Accepts one connection, and refuses it.
     #[cold]
     pub(super) fn accept_to_refuse(&mut self, rejection: &Rejection) -> Missed {
         match self.attempt() {

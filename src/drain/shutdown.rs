@@ -62,7 +62,6 @@ pub struct ShutdownReport {
     pub intake: Intake,
 }
 
-/// The command to shut down gracefully.
 #[derive(Debug)]
 pub(super) struct ShutdownCommand {
     /// Whether pending connections are served until the deadline.
@@ -102,7 +101,6 @@ impl Ending {
 }
 
 impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
-    /// Returns whether pending connections are refused instead of served.
     pub(super) fn refuses_pending(&self) -> bool {
         self.ending.as_ref().is_some_and(|ending| ending.refuses().is_some())
     }

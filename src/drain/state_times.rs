@@ -7,7 +7,6 @@ use super::state::State;
 
 const STATES: usize = State::ALL.len();
 
-/// The time spent in each state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct TimeInStates([Duration; STATES]);
 

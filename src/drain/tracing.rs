@@ -10,13 +10,11 @@ use tracing::{debug, error, info, warn};
 use super::counters::AtomicCounters;
 use super::state::State;
 
-/// The target of every event.
 const TARGET: &str = "epoll_acceptor";
 
 /// Between two events about refusals.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Reports a transition.
 pub(super) fn changed(from: State, to: State, counters: &AtomicCounters) {
     let (attempts, delivered) = (counters.attempts.read(), counters.delivered.read());
     match (from, to) {

@@ -40,7 +40,6 @@ impl AsFd for AsyncAnyStream {
     }
 }
 
-/// Calls the method of the stream that there is.
 macro_rules! either {
     ($self:ident.$method:ident($($argument:ident),*)) => {
         match $self.get_mut() {

@@ -134,7 +134,6 @@ impl<L: Listener, F: Filter> Hosted<L, F> {
         })
     }
 
-    /// Accepts streams in blocking mode from now on.
     pub(super) const fn accept_blocking(&mut self) {
         self.poller.acceptor_mut().accept_blocking();
     }

@@ -42,7 +42,6 @@ impl<L: Listener, F: Filter> EpollAcceptor<L, F> {
         self.core.backend().listener()
     }
 
-    /// Accepts streams in blocking mode from now on.
     pub(crate) const fn accept_blocking(&mut self) {
         self.core.backend_mut().accept_blocking();
     }

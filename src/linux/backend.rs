@@ -44,10 +44,8 @@ pub struct EpollBackend<L: Listener> {
     min_ttl: Option<MinTtl>,
     /// Its minimum TTL before the intake was closed; accepted connections get it back.
     min_ttl_before: OnceLock<MinTtl>,
-    /// Those of accept4.
     accept_flags: i32,
     token: Token,
-    /// The mask while armed.
     armed: u32,
     registered: AtomicBool,
     /// The armed mask can be set by `EPOLL_CTL_MOD`.
@@ -184,7 +182,6 @@ impl<L: Listener> EpollBackend<L> {
     }
 }
 
-/// The mask of an armed listener.
 #[allow(clippy::cast_sign_loss, reason = "a bit mask")]
 const fn mask(trigger: Trigger) -> u32 {
     let events = match trigger {

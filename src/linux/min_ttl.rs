@@ -43,7 +43,6 @@ impl MinTtl {
         Some(before)
     }
 
-    /// Sets the minimum of a socket.
     pub(super) fn set(self, fd: BorrowedFd<'_>) -> Result<(), Errno> {
         options::set_int(fd, libc::IPPROTO_IP, libc::IP_MINTTL, self.ttl)?;
         match self.hop_count {

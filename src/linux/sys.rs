@@ -26,14 +26,12 @@ use nix::sys::socket::sockopt;
 
 use crate::drain::errno::Errno;
 
-/// `epoll_create1(EPOLL_CLOEXEC)`
 pub(crate) fn epoll_create1() -> Result<OwnedFd, Errno> {
     // SAFETY: the call takes no pointer; epoll_create(2): "On success, these system calls return a file
     // descriptor", a new one, which has no other owner.
     unsafe { ret_owned_fd(libc::epoll_create1(libc::EPOLL_CLOEXEC)) }
 }
 
-/// `epoll_ctl(EPOLL_CTL_ADD)`
 pub(crate) fn epoll_ctl_add(
     epoll: BorrowedFd<'_>,
     fd: BorrowedFd<'_>,
@@ -43,7 +41,6 @@ pub(crate) fn epoll_ctl_add(
     epoll_ctl(epoll, libc::EPOLL_CTL_ADD, fd, mask, data)
 }
 
-/// `epoll_ctl(EPOLL_CTL_MOD)`
 #[inline]
 pub(crate) fn epoll_ctl_mod(
     epoll: BorrowedFd<'_>,
@@ -54,7 +51,6 @@ pub(crate) fn epoll_ctl_mod(
     epoll_ctl(epoll, libc::EPOLL_CTL_MOD, fd, mask, data)
 }
 
-/// `epoll_ctl(EPOLL_CTL_DEL)`
 pub(crate) fn epoll_ctl_del(epoll: BorrowedFd<'_>, fd: BorrowedFd<'_>) -> Result<(), Errno> {
     epoll_ctl(epoll, libc::EPOLL_CTL_DEL, fd, 0, 0)
 }
@@ -174,7 +170,6 @@ pub(crate) fn accept4(fd: BorrowedFd<'_>, flags: c_int) -> Result<OwnedFd, Errno
     unsafe { ret_owned_fd(libc::accept4(fd.as_raw_fd(), ptr::null_mut(), ptr::null_mut(), flags)) }
 }
 
-/// A buffer for a socket address.
 #[repr(C, align(8))]
 pub(crate) struct RawAddress {
     bytes: [u8; ADDRESS_SIZE],
@@ -188,7 +183,6 @@ impl RawAddress {
         Self { bytes: [0; ADDRESS_SIZE], length: 0 }
     }
 
-    /// Returns the bytes that the kernel wrote.
     pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.bytes[..self.length]
     }
@@ -325,7 +319,6 @@ pub(crate) fn peer_groups(fd: BorrowedFd<'_>, groups: &mut [libc::gid_t]) -> Res
     Ok(usize::try_from(length).unwrap_or(0) / size_of::<libc::gid_t>())
 }
 
-/// `getpeername`
 pub(crate) fn peer_name(fd: BorrowedFd<'_>) -> Result<RawAddress, Errno> {
     #[allow(clippy::cast_possible_truncation, reason = "a sockaddr_storage has 128 bytes")]
     let mut length = ADDRESS_SIZE as libc::socklen_t;
@@ -365,7 +358,6 @@ pub(crate) fn set_linger(fd: BorrowedFd<'_>, seconds: Option<u16>) -> Result<(),
     nix::sys::socket::setsockopt(&fd, sockopt::Linger, &value).map_err(errno)
 }
 
-/// `shutdown(SHUT_WR)`
 pub(crate) fn shutdown_write(fd: BorrowedFd<'_>) -> Result<(), Errno> {
     // SAFETY: the call takes no pointer.
     ret(unsafe { libc::shutdown(fd.as_raw_fd(), libc::SHUT_WR) })

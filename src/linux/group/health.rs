@@ -28,12 +28,9 @@ impl MemberHealth {
     }
 }
 
-/// One look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Look {
-    /// Connections that are pending.
     pub(super) pending: u32,
-    /// Passes that its owner has begun.
     pub(super) passes: u64,
     pub(super) state: State,
 }

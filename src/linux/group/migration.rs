@@ -2,7 +2,6 @@
 
 use std::fs;
 
-/// Returns `true` if the kernel migrates the queue of a closed member.
 pub(super) fn queues_migrate() -> bool {
     let read = |path| fs::read_to_string(path).unwrap_or_default();
     migrates(&read("/proc/sys/net/ipv4/tcp_migrate_req"), &read("/proc/sys/kernel/osrelease"))

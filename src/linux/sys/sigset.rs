@@ -6,7 +6,6 @@ use std::ptr;
 
 use super::{Errno, ret};
 
-/// `sigemptyset`
 pub(crate) fn empty() -> libc::sigset_t {
     let mut set = MaybeUninit::uninit();
     // SAFETY: sigsetops(3): "sigemptyset() initializes the signal set given by set to empty"; it fails for no
@@ -17,7 +16,6 @@ pub(crate) fn empty() -> libc::sigset_t {
     }
 }
 
-/// `sigfillset`
 pub(crate) fn full() -> libc::sigset_t {
     let mut set = MaybeUninit::uninit();
     // SAFETY: sigsetops(3): "sigfillset() initializes set to full, including all signals"; as above.

@@ -1,6 +1,6 @@
 //! The simulated kernel against the running one: the same calls give the same results.
 //!
-//! `EPOLL_ACCEPTOR_THOROUGH=1` widens every bound.
+//! `EPOLL_ACCEPTOR_THOROUGH=1` widens every bound, `EPOLL_ACCEPTOR_QUICK=1` narrows them for an emulated processor.
 #![cfg_attr(not(feature = "sim"), allow(unused))]
 
 #[cfg(feature = "sim")]
@@ -10,9 +10,13 @@ mod parity;
 
 use std::io::Write as _;
 
-/// Returns whether the wide bounds are set.
-fn thorough() -> bool {
-    std::env::var_os("EPOLL_ACCEPTOR_THOROUGH").is_some()
+/// Returns the bound to use.
+fn bound<T>(quick: T, usual: T, thorough: T) -> T {
+    let is_set = |name| std::env::var_os(name).is_some();
+    if is_set("EPOLL_ACCEPTOR_QUICK") {
+        return quick;
+    }
+    if is_set("EPOLL_ACCEPTOR_THOROUGH") { thorough } else { usual }
 }
 
 /// Prints to stderr past the capture of the test harness.

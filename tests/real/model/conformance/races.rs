@@ -12,7 +12,7 @@ use epoll_acceptor::{Epoll, Events, Interest, Token};
 use crate::conformance::cases::{System, Trigger};
 use crate::conformance::kernel::{connect, interest, listener, wait};
 use crate::conformance::model::Model;
-use crate::{report, thorough};
+use crate::{bound, report};
 
 /// The time limit of every wait, generous enough for a busy machine.
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -20,7 +20,7 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 /// Case 59: one thread waits, another re-arms the edge each time.
 #[test]
 fn modify_in_another_thread_gives_an_event() {
-    let rounds = if thorough() { 100_000 } else { 5_000 };
+    let rounds = bound(1_000, 5_000, 100_000);
     let (listener, epoll) = (listener(), Epoll::new().unwrap());
     epoll.add(&listener, Token(0), interest(Trigger::Edge)).unwrap();
     let _client = connect(&listener);
@@ -43,7 +43,7 @@ fn modify_in_another_thread_gives_an_event() {
 /// Case 60: ten threads on one epoll, ten edge-triggered listeners.
 #[test]
 fn threads_lose_no_wakeup_of_many_listeners() {
-    let rounds = if thorough() { 300 } else { 100 };
+    let rounds = bound(30, 100, 300);
     let listeners: Vec<TcpListener> = (0..10).map(|_| listener()).collect();
     let (epoll, end) = (Epoll::new().unwrap(), listener());
     for (token, listener) in (0..).zip(&listeners) {
@@ -79,7 +79,7 @@ fn accept_until_end(epoll: &Epoll, listeners: &[TcpListener], accepted: &AtomicU
 /// Case 61: this wait or the next reports an arrival at the deadline.
 #[test]
 fn arrival_at_the_deadline_is_not_lost() {
-    let rounds: u64 = if thorough() { 1_000 } else { 200 };
+    let rounds: u64 = bound(50, 200, 1_000);
     let (listener, epoll, together) = (listener(), Epoll::new().unwrap(), Barrier::new(2));
     epoll.add(&listener, Token(0), interest(Trigger::Edge)).unwrap();
     let timeout = Duration::from_micros(500);
@@ -148,7 +148,7 @@ fn nanosecond_wait_returns_at_once_or_on_time() {
 /// it, so misses are counted and do not fail the test.
 #[test]
 fn zero_timeout_waits_see_a_ready_listener() {
-    let waits = if thorough() { 10_000 } else { 200 };
+    let waits = bound(100, 200, 10_000);
     let (listener, epoll) = (listener(), Epoll::new().unwrap());
     epoll.add(&listener, Token(0), interest(Trigger::Level)).unwrap();
     let _client = connect(&listener);

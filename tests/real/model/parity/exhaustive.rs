@@ -5,14 +5,14 @@ use epoll_acceptor::sim::kernel::{Family, Mask, Shut};
 use crate::parity::op::{EPOLL, LISTENER, Op, Setup};
 use crate::parity::play::{Coverage, compare};
 use crate::parity::real::{Fixture, is_supported};
-use crate::{report, thorough};
+use crate::{bound, report};
 
 /// A second descriptor of the listener, for a second registration: `max` 1 and `max` 8 then differ.
 const DUPLICATE: u32 = 6;
 
 #[test]
 fn every_sequence_agrees() {
-    let depth = if thorough() { 5 } else { 4 };
+    let depth = bound(3, 4, 5);
     let halves = [[Family::Tcp4, Family::Unix], [Family::Tcp6, Family::Mptcp]];
     let coverages = std::thread::scope(|scope| {
         let halves = halves.map(|families| scope.spawn(move || compare_families(families, depth)));

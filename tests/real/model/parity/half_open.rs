@@ -7,7 +7,7 @@ use crate::parity::op::{EPOLL, LISTENER, Op, Setup};
 use crate::parity::play::{Coverage, compare};
 use crate::parity::random::Random;
 use crate::parity::real::{Fixture, is_supported};
-use crate::{report, thorough};
+use crate::{bound, report};
 
 #[test]
 fn half_open_requests_agree() {
@@ -15,7 +15,7 @@ fn half_open_requests_agree() {
     let (mut coverage, mut random) = (Coverage::default(), Random(1));
     let families = [Family::Tcp4, Family::Tcp6];
     let families = families.into_iter().filter(|family| is_supported(*family)).collect::<Vec<_>>();
-    let operations = if thorough() { 200_000 } else { 20_000 };
+    let operations = bound(4_000, 20_000, 200_000);
     while coverage.operations < operations {
         for family in families.iter().copied() {
             let setup = Setup { deferred: true, ..Setup::new([family, family], 3) };

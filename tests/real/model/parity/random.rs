@@ -5,7 +5,7 @@ use epoll_acceptor::sim::kernel::{Family, Mask, Shut};
 use crate::parity::op::{EPOLL, EVENTFD, LISTENER, OTHER_EPOLL, Op, Setup, TIMERFD};
 use crate::parity::play::{Coverage, Record, compare};
 use crate::parity::real::{Fixture, is_supported};
-use crate::{report, thorough};
+use crate::{bound, report};
 
 const FAMILIES: [[Family; 2]; 6] = [
     [Family::Tcp4, Family::Tcp4],
@@ -18,7 +18,7 @@ const FAMILIES: [[Family; 2]; 6] = [
 
 #[test]
 fn random_sequences_agree() {
-    let operations = if thorough() { 1_000_000 } else { 300_000 };
+    let operations = bound(60_000, 300_000, 1_000_000);
     let mut coverage = Coverage::default();
     compare_random(operations, seed(), &mut coverage, |_| {});
     report(&format!(

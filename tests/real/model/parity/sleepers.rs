@@ -10,7 +10,7 @@ use crate::parity::play::Coverage;
 use crate::parity::random::Random;
 use crate::parity::real::{Fixture, Real, is_supported};
 use crate::parity::workers::Workers;
-use crate::{report, thorough};
+use crate::{bound, report};
 
 pub(crate) const THREADS: u32 = 3;
 
@@ -37,7 +37,7 @@ pub(crate) struct SleepersRecord {
 fn blocked_threads_agree() {
     let mut coverage = Coverage::default();
     let mut woken = 0;
-    compare_sleepers(if thorough() { 300_000 } else { 20_000 }, 1, &mut coverage, |record| {
+    compare_sleepers(bound(4_000, 20_000, 300_000), 1, &mut coverage, |record| {
         woken += record.outcomes.iter().map(|(_, returned)| returned.len()).sum::<usize>();
     });
     report(&format!(

@@ -288,8 +288,8 @@ impl<R: Rules> Kernel<R> {
             (listener.listening, listener.shut) = (false, Shut::empty());
             listener.queue.clear();
             self.reset_unaccepted(file);
-            if family == Family::Mptcp {
-                self.wake_wait_queue(file, R::mptcp_shutdown_key(), 1);
+            if let (Family::Mptcp, Some(key)) = (family, R::mptcp_shutdown_key()) {
+                self.wake_wait_queue(file, key, 1);
             }
             self.wake_wait_queue(file, Mask::ERR, 1);
         } else if !listening || family == Family::Unix {

@@ -61,7 +61,7 @@
 //!   nested epolls, memory, permissions. [`Kernel::fail_accept`] injects the errors that they cause at accept.
 //! * `SOCK_DESTROY`, `EPOLLWAKEUP`, busy polling, priorities, the CPU on which a thread wakes.
 //! * **Cost.** A call takes no time; [`Kernel::advance`] moves the clock.
-//! * **Kernels** other than 6.18.
+//! * **Kernels** other than 6.18, unless [`Rules`] has the difference.
 #![forbid(unsafe_code)]
 
 mod connection;

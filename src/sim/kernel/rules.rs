@@ -108,7 +108,8 @@ pub trait Rules: Copy + Eq + Hash + Debug + Send + Sync + 'static {
         !mask.contains(Mask::EXCLUSIVE)
     }
 
-    /// K16. Returns the greatest number of links in a chain of epolls.
+    /// K16. Returns the greatest number of links in a chain of epolls. Linux 5.10 allows 5 if the chain is built from
+    /// the innermost epoll outwards.
     #[must_use]
     fn nesting_max() -> usize {
         4
@@ -157,10 +158,10 @@ pub trait Rules: Copy + Eq + Hash + Debug + Send + Sync + 'static {
         Mask::empty()
     }
 
-    /// K23. Returns the key of the additional, first wakeup when an MPTCP listener is shut down.
+    /// K23. Returns the key of the additional, first wakeup when an MPTCP listener is shut down. Linux 6.1 has none.
     #[must_use]
-    fn mptcp_shutdown_key() -> Mask {
-        Mask::WRITABLE | Mask::WRBAND
+    fn mptcp_shutdown_key() -> Option<Mask> {
+        Some(Mask::WRITABLE | Mask::WRBAND)
     }
 
     /// K23. Returns how many exclusive registrations a shutdown wakes at most; 0 is no limit.

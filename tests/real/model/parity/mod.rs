@@ -9,6 +9,7 @@ mod own;
 mod play;
 mod random;
 mod real;
+mod running;
 mod sleepers;
 mod sys;
 mod workers;

@@ -1,10 +1,11 @@
 //! Runs one sequence on both systems, and shrinks it if they differ.
 
-use epoll_acceptor::sim::kernel::{Linux, Rules};
+use epoll_acceptor::sim::kernel::Rules;
 
 use crate::parity::model::Model;
 use crate::parity::op::{Op, Outcome, Setup, System, Trace};
 use crate::parity::real::{Fixture, Real};
+use crate::parity::running::Running;
 use crate::report;
 
 /// What the comparisons covered.
@@ -51,7 +52,7 @@ pub(crate) fn on_model<R: Rules>(rules: R, setup: Setup, ops: &[Op]) -> Vec<Outc
 /// If the results differ repeatedly, with the shrunk sequence.
 pub(crate) fn compare(fixture: &Fixture, setup: Setup, ops: &[Op], coverage: &mut Coverage) -> Vec<Outcome> {
     coverage.sequences += 1;
-    let (kernel, model) = (on_kernel(fixture, setup, ops), on_model(Linux, setup, ops));
+    let (kernel, model) = (on_kernel(fixture, setup, ops), on_model(Running, setup, ops));
     coverage.operations += model.len() as u64;
     if kernel.starts_with(&model) {
         return kernel;
@@ -65,7 +66,7 @@ pub(crate) fn compare(fixture: &Fixture, setup: Setup, ops: &[Op], coverage: &mu
         return model;
     }
     let ops = shrink(fixture, setup, ops.to_vec());
-    let (kernel, model) = (on_kernel(fixture, setup, &ops), on_model(Linux, setup, &ops));
+    let (kernel, model) = (on_kernel(fixture, setup, &ops), on_model(Running, setup, &ops));
     panic!(
         "the model differs from the kernel:\n{}",
         Trace { setup, ops: &ops, kernel: &kernel, model: &model }
@@ -74,7 +75,7 @@ pub(crate) fn compare(fixture: &Fixture, setup: Setup, ops: &[Op], coverage: &mu
 
 /// Returns whether the systems differ in each of three runs.
 fn differs(fixture: &Fixture, setup: Setup, ops: &[Op]) -> bool {
-    let model = on_model(Linux, setup, ops);
+    let model = on_model(Running, setup, ops);
     (0..3).all(|_| !on_kernel(fixture, setup, ops).starts_with(&model))
 }
 

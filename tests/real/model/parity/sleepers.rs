@@ -2,13 +2,14 @@
 
 use std::fmt::Write as _;
 
-use epoll_acceptor::sim::kernel::{Family, Fd, Linux, Mask, Rules, Shut, Sleep, Thread};
+use epoll_acceptor::sim::kernel::{Family, Fd, Mask, Rules, Shut, Sleep, Thread};
 
 use crate::parity::model::Model;
 use crate::parity::op::{EPOLL, EVENTFD, LISTENER, OTHER_EPOLL, Op, Outcome, Setup, System};
 use crate::parity::play::Coverage;
 use crate::parity::random::Random;
 use crate::parity::real::{Fixture, Real, is_supported};
+use crate::parity::running::Running;
 use crate::parity::workers::Workers;
 use crate::{bound, report};
 
@@ -149,7 +150,7 @@ fn compare(
     steps: &[Step],
     coverage: &mut Coverage,
 ) -> Vec<StepOutcome> {
-    let model = on_model(Linux, setup, steps);
+    let model = on_model(Running, setup, steps);
     coverage.sequences += 1;
     coverage.operations += model.len() as u64;
     let kernel = on_kernel(fixture, workers, setup, steps);

@@ -69,7 +69,8 @@ fn clients_connect_and_close_at_random() {
             thread::spawn(move || {
                 let mut random = Random(seed() + number * 7919);
                 let mut connected = 0;
-                while begin.elapsed() < time {
+                // A slow machine takes longer than the disturbances.
+                while begin.elapsed() < time || connected <= 50 {
                     connected += connect_some(&endpoint, &mut random);
                 }
                 connected
@@ -78,25 +79,26 @@ fn clients_connect_and_close_at_random() {
         .collect();
     let connected: usize = threads.into_iter().map(|thread| thread.join().unwrap()).sum();
     println!("{connected} clients have connected");
-    assert!(connected > 200, "only {connected} clients connected in {time:?}");
 }
 
 /// Connects some clients at once; each closes in its own way. Returns their number.
 fn connect_some(endpoint: &Endpoint, random: &mut Random) -> usize {
     let most = 1 << random.below(6);
     let count = 1 + usize::try_from(random.below(most)).unwrap();
-    let waiting: Vec<Client> =
+    let waiting: Vec<(Client, bool)> =
         endpoint.connect_many(count).into_iter().filter_map(|client| leave(client, random)).collect();
-    for client in waiting {
-        assert_eq!(client.read_within(TIMEOUT), Read::Served);
+    for (client, sent) in waiting {
+        let read = client.read_within(TIMEOUT);
+        // A request that arrives after the server's close is reset. Between two CPUs the reset may overtake the answer.
+        assert!(read == Read::Served || sent && read == Read::Reset, "{read:?}, sent a request: {sent}");
         client.reset();
     }
     thread::sleep(Duration::from_micros(random.below(2_000)));
     count
 }
 
-/// Returns the client if it waits for its answer.
-fn leave(client: Client, random: &mut Random) -> Option<Client> {
+/// Returns the client if it waits for its answer, and whether it has sent a request.
+fn leave(client: Client, random: &mut Random) -> Option<(Client, bool)> {
     match random.below(6) {
         0 => client.reset(),
         1 => drop(client),
@@ -107,13 +109,13 @@ fn leave(client: Client, random: &mut Random) -> Option<Client> {
         3 => {
             // Fails if the server has closed the connection already; so may the next one.
             let _ = client.0.shutdown(std::net::Shutdown::Write);
-            return Some(client);
+            return Some((client, false));
         }
         4 => {
             send_request(&client);
-            return Some(client);
+            return Some((client, true));
         }
-        _ => return Some(client),
+        _ => return Some((client, false)),
     }
     None
 }

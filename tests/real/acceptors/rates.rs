@@ -45,7 +45,7 @@ fn rate_limit_delays_and_the_timer_resumes() {
             },
             || control.counters().delivered == 12,
         );
-        assert!(throttled && control.counters().throttles >= 3, "{}", control.counters());
+        assert!(throttled && control.counters().throttles >= 1, "{}", control.counters());
         // One wake per connection, and one for the first event.
         assert!(owner.wakes <= 14, "{} wakes: {}", owner.wakes, control.counters());
         assert_all_served(&clients);

@@ -106,7 +106,9 @@ fn message_reaches_a_client_with_a_request() {
         for client in &clients {
             let (received, end) = read_all(&client.0);
             assert_eq!(received, message.as_bytes(), "{:?}", endpoint.kind);
-            assert_eq!(end, Read::End, "{:?}", endpoint.kind);
+            // MPTCP of Linux 6.1 may reset its subflow behind the message.
+            let reset = endpoint.kind == Kind::Mptcp && end == Read::Reset;
+            assert!(end == Read::End || reset, "{:?}: {end:?}", endpoint.kind);
         }
     });
 }

@@ -36,6 +36,7 @@ page!(acceptq_zoo, "../docs/acceptq/acceptq-zoo.md");
 page!(promises, "../docs/promises.md");
 page!(architecture, "../docs/architecture.md");
 page!(kernel, "../docs/kernel.md");
+page!(kernel_versions, "../docs/kernels/kernel-versions.md");
 page!(known_bugs, "../docs/known-bugs.md");
 page!(known_bugs_tables, "../docs/known-bugs/known-bugs-tables.md");
 page!(benchmarks, "../docs/benchmarks.md");

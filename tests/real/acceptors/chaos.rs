@@ -14,7 +14,7 @@ use epoll_acceptor::{Acceptor, Connection, Control, Gate, State, Trigger};
 use socket2::SockAddr;
 
 use crate::support::{
-    Any, AnySocket, Client, Endpoint, Kind, LISTENER, NoDescriptors, Owner, Read, done_in_child,
+    Any, AnySocket, Client, Endpoint, Kind, LISTENER, NoDescriptors, Owner, Read, done_in_child, is_emulated,
     open_descriptors, serve,
 };
 
@@ -89,8 +89,10 @@ fn connect_some(endpoint: &Endpoint, random: &mut Random) -> usize {
         endpoint.connect_many(count).into_iter().filter_map(|client| leave(client, random)).collect();
     for (client, sent) in waiting {
         let read = client.read_within(TIMEOUT);
-        // A request that arrives after the server's close is reset. Between two CPUs the reset may overtake the answer.
-        assert!(read == Read::Served || sent && read == Read::Reset, "{read:?}, sent a request: {sent}");
+        // A request that arrives after the server's close is reset. Between two emulated processors the reset was seen to
+        // overtake the answer.
+        let overtaken = is_emulated() && sent && read == Read::Reset;
+        assert!(read == Read::Served || overtaken, "{read:?}, sent a request: {sent}");
         client.reset();
     }
     thread::sleep(Duration::from_micros(random.below(2_000)));

@@ -16,7 +16,7 @@ use socket2::{Domain, Socket, Type};
 
 use crate::support::{
     AnySocket, Client, Kind, LISTENER, LONG, Owner, Read, TRIGGERS, assert_all_served, assert_balanced,
-    listeners, matrix, serve,
+    is_emulated, listeners, matrix, serve,
 };
 
 /// Returns how many connections this rate and burst have allowed since `begin`.
@@ -45,7 +45,9 @@ fn rate_limit_delays_and_the_timer_resumes() {
             },
             || control.counters().delivered == 12,
         );
-        assert!(throttled && control.counters().throttles >= 1, "{}", control.counters());
+        // On an emulated processor the connections may come more slowly than the rate.
+        let least = if is_emulated() { 1 } else { 3 };
+        assert!(throttled && control.counters().throttles >= least, "{}", control.counters());
         // One wake per connection, and one for the first event.
         assert!(owner.wakes <= 14, "{} wakes: {}", owner.wakes, control.counters());
         assert_all_served(&clients);

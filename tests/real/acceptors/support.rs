@@ -344,6 +344,11 @@ pub(crate) fn unique_name() -> String {
     format!("epoll-acceptor-acc-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
+/// Returns whether the processor is emulated, as in the guests of .ci/kernels: slow, and its threads far apart.
+pub(crate) fn is_emulated() -> bool {
+    env::var_os("EPOLL_ACCEPTOR_QUICK").is_some()
+}
+
 /// Polls a condition until it is true.
 pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let begin = Instant::now();

@@ -39,7 +39,7 @@ pub(crate) fn mutants() -> Vec<Mutant> {
         Mutant::of_gate::<CheckThenTake>(&["L11"], "P3", limit(1, two(queued(1))), once(&[Action::Turn(1)])),
         Mutant::of_gate::<PublishedUncounted>(&["M7"], "P4", limit(1, queued(1)), none()),
         Mutant::of_gate::<OneTooMany>(&["L12"], "P3", limit(1, queued(2)), none()),
-        Mutant::of_gate::<LatchNotRebuilt>(&["F17"], "P3", limit(0, queued(2)), none()),
+        Mutant::of_gate::<LatchNotRebuilt>(&["F17"], "P3", limit(0, queued(2)), none()).explained(),
         Mutant::of_gate::<FromTheFirst>(&["M8"], "P11", limit(1, two(queued(3))), none()),
         Mutant::of_gate::<OneFailureForAll>(&["M10"], "P11", limit(3, two(eagain(1))), none()),
         Mutant::of_gate::<NinetyPercent>(&["M11"], "P1", limit(1, queued(2)), none()),

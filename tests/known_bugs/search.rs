@@ -22,6 +22,8 @@ pub(crate) struct Mutant {
     pub rows: &'static [&'static str],
     /// The promise that it must break.
     pub promise: &'static str,
+    /// It differs from the published fault, or no code of this crate has the part that it is in.
+    pub explained: bool,
     search: Search,
 }
 
@@ -58,7 +60,7 @@ impl Mutant {
             controls.check::<Gate>(&setup, &steps, &Real, "the acceptor")?;
             shortest::<Gate>(&setup, &steps, &HandLoops(|| Box::<L>::default()))
         };
-        Self { name: short(type_name::<L>()), rows, promise, search: Box::new(search) }
+        Self::new(type_name::<L>(), rows, promise, Box::new(search))
     }
 
     /// A gate with one hook replaced, behind the acceptors of this crate.
@@ -73,11 +75,11 @@ impl Mutant {
             controls.check::<TestGate<test_gate::Reference>>(&setup, &steps, &Real, "the reference gate")?;
             shortest::<TestGate<H>>(&setup, &steps, &Real)
         };
-        Self { name: short(type_name::<H>()), rows, promise, search: Box::new(search) }
+        Self::new(type_name::<H>(), rows, promise, Box::new(search))
     }
 
-    /// Anything else, with a property of its own, which `reference` keeps and `mutant` must break. `Err` says what was
-    /// seen, and after which steps.
+    /// Anything else, with a property of its own, which `reference` keeps (this crate's code, unless it is
+    /// [`explained`](Self::explained)) and `mutant` must break. `Err` says what was seen, and after which steps.
     pub(crate) fn of_part<M>(
         rows: &'static [&'static str],
         promise: &'static str,
@@ -91,7 +93,16 @@ impl Mutant {
                 Err(script) => Ok(Kill { promise: promise.into(), script }),
             }
         };
-        Self { name: short(type_name::<M>()), rows, promise, search: Box::new(search) }
+        Self::new(type_name::<M>(), rows, promise, Box::new(search))
+    }
+
+    fn new(path: &'static str, rows: &'static [&'static str], promise: &'static str, search: Search) -> Self {
+        Self { name: short(path), rows, promise, explained: false, search }
+    }
+
+    /// It explains its rows, and does not refute them.
+    pub(crate) fn explained(self) -> Self {
+        Self { explained: true, ..self }
     }
 
     /// Refutes it by the promise that it must break.

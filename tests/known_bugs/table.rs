@@ -18,7 +18,10 @@ const CLOSE: &str = "<!-- /known-bugs -->\n";
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Totals {
     pub(crate) rows: usize,
+    /// By a mutant, with this crate's code as control.
     pub(crate) refuted: usize,
+    /// By a mutant that is not the published fault itself, or that no code of this crate is the control of.
+    pub(crate) explained: usize,
     pub(crate) cannot_be_written: usize,
     pub(crate) out_of_scope: usize,
     pub(crate) missing: usize,
@@ -46,12 +49,11 @@ fn status(row: &Row, found: &Found<'_>, totals: &mut Totals) -> String {
     totals.rows += 1;
     match (found.get(row.id), row.status) {
         (Some(kills), None) => {
-            totals.refuted += 1;
-            kills
-                .iter()
-                .map(|(mutant, kill)| format!("{} `{}`", kill.promise, mutant.name))
-                .collect::<Vec<_>>()
-                .join("; ")
+            let explained = kills.iter().all(|(mutant, _)| mutant.explained);
+            *if explained { &mut totals.explained } else { &mut totals.refuted } += 1;
+            let kills = kills.iter().map(|(mutant, kill)| format!("{} `{}`", kill.promise, mutant.name));
+            let kills = kills.collect::<Vec<_>>().join("; ");
+            if explained { format!("explained: {kills}") } else { kills }
         }
         (None, Some(Status::CannotBeWritten(reason, shown_by))) => {
             totals.cannot_be_written += 1;
@@ -106,11 +108,11 @@ pub(crate) fn keep_current(table: &str, scripts: &str) -> Result<(), String> {
 
 impl std::fmt::Display for Totals {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { rows, refuted, cannot_be_written, out_of_scope, missing } = self;
+        let Self { rows, refuted, explained, cannot_be_written, out_of_scope, missing } = self;
         write!(
             f,
-            "{rows} rows: {refuted} refuted, {cannot_be_written} cannot be written, {out_of_scope} out of scope, \
-             {missing} missing"
+            "{rows} rows: {refuted} refuted on this crate's code, {explained} explained, {cannot_be_written} cannot be \
+             written, {out_of_scope} out of scope, {missing} missing"
         )
     }
 }

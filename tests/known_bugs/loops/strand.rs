@@ -42,7 +42,7 @@ pub(crate) fn mutants() -> Vec<Mutant> {
             level(1),
             vec![vec![fail(libc::ENOBUFS)], vec![Action::Pause(0)], vec![Action::Tick]],
         ),
-        Mutant::of_loop::<WaitsForIdle>(&["F5"], "P1", budget(1, level(2)), none()),
+        Mutant::of_loop::<WaitsForIdle>(&["F5"], "P1", budget(1, level(2)), none()).explained(),
         Mutant::of_loop::<WaitsForAByte>(&["F7"], "P1", edge(2), none()),
         Mutant::of_loop::<ClearsItsTimer>(&["F11"], "P1", level(1), once(&[Action::Exhaust])),
     ]

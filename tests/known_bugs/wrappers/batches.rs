@@ -30,7 +30,9 @@ pub(crate) fn mutants() -> Vec<Mutant> {
             "no event for a successor",
             || no_event_for_a_successor(|generation| generation << 32),
             || no_event_for_a_successor(TokenIsAnIndex::bits),
-        ),
+        )
+        // The user chooses the tokens.
+        .explained(),
     ]
 }
 

@@ -10,12 +10,14 @@ use crate::search::Mutant;
 use crate::test_gate::{GateHooks, Reference, TestGate};
 
 pub(crate) fn mutants() -> Vec<Mutant> {
-    vec![Mutant::of_part::<WakesLocked>(
+    let mutant = Mutant::of_part::<WakesLocked>(
         &["F13"],
         "P9, wakes without a lock",
         || wakes_unlocked::<Gate>().and_then(|()| wakes_unlocked::<TestGate<Reference>>()),
         wakes_unlocked::<TestGate<WakesLocked>>,
-    )]
+    );
+    // One lock of the published two.
+    vec![mutant.explained()]
 }
 
 /// Wakes an owner while it holds the lock that the owner needs.

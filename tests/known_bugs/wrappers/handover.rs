@@ -2,15 +2,18 @@
 
 use epoll_acceptor::sim::kernel::{ConnState, Family, Fd, Kernel, Mask};
 
+use super::controls;
 use crate::search::Mutant;
 
 pub(crate) fn mutants() -> Vec<Mutant> {
     fn mutant<H: HandOver>(rows: &'static [&'static str]) -> Mutant {
-        Mutant::of_part::<H>(rows, "P10", loses_no_client::<Handed>, loses_no_client::<H>)
+        let reference = || loses_no_client::<Handed>().and_then(|()| controls::new_owner_serves_all());
+        Mutant::of_part::<H>(rows, "P10", reference, loses_no_client::<H>)
     }
     vec![
         mutant::<ClosesWithAQueue>(&["F22"]),
-        mutant::<StopsAndStays>(&["M51"]),
+        // The crate's graceful shutdown keeps clients out otherwise.
+        mutant::<StopsAndStays>(&["M51"]).explained(),
         mutant::<SharesTheNumber>(&["M52"]),
         mutant::<PicksTheWrongOne>(&["L22"]),
     ]

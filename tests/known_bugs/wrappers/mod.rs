@@ -1,6 +1,7 @@
 //! Wrappers of epoll with one fault each, and the property that each breaks.
 
 pub(crate) mod batches;
+mod controls;
 pub(crate) mod gate;
 pub(crate) mod handover;
 pub(crate) mod latency;

@@ -1,10 +1,12 @@
-//! A runtime's record of readiness: an event that arrives after a look survives the clearing.
+//! A runtime's record of readiness: an event that arrives after a look survives the clearing. This crate has none: it uses
+//! tokio's.
 
 use crate::search::Mutant;
 
 pub(crate) fn mutants() -> Vec<Mutant> {
     fn mutant<R: Readiness>(row: &'static [&'static str]) -> Mutant {
         Mutant::of_part::<R>(row, "no lost event", no_event_forgotten::<Counted>, no_event_forgotten::<R>)
+            .explained()
     }
     vec![mutant::<ClearsAll>(&["M24"]), mutant::<ClearsUnasked>(&["M25"]), mutant::<CountsToA256>(&["M26"])]
 }

@@ -19,7 +19,7 @@ pub(crate) fn mutants() -> Vec<Mutant> {
         Mutant::of_part::<PlainDup>(
             &["M46"],
             "close-on-exec",
-            || closed_on_exec(&Epoll::new().unwrap().as_fd().try_clone_to_owned().unwrap()),
+            || closed_on_exec(&Epoll::new().unwrap().try_clone().unwrap()),
             || closed_on_exec(&nix::unistd::dup(Epoll::new().unwrap().as_fd()).unwrap()),
         ),
         Mutant::of_part::<PlainAccept>(

@@ -1,9 +1,10 @@
 //! Emulated epolls that differ from the kernel's in one rule, and registrations that use a rule wrongly, on the simulated
-//! kernel.
+//! kernel. What differs from an emulated epoll is explained: this crate has none.
 
 use epoll_acceptor::sim::kernel::AfterReport;
 use epoll_acceptor::sim::kernel::{Family, Fd, Kernel, Linux, Mask, Rules, Sleep, Thread};
 
+use super::controls;
 use crate::search::Mutant;
 
 pub(crate) fn mutants() -> Vec<Mutant> {
@@ -13,23 +14,24 @@ pub(crate) fn mutants() -> Vec<Mutant> {
             "an edge per arrival",
             || edge_for_each_arrival(Linux),
             || edge_for_each_arrival(OneEdgeEach),
-        ),
+        )
+        .explained(),
         Mutant::of_part::<OneShotStays>(
             &["M42"],
             "one event per shot",
-            || silent_after_one_shot(Linux),
+            || silent_after_one_shot(Linux).and_then(|()| controls::silent_after_one_shot()),
             || silent_after_one_shot(OneShotStays),
         ),
         Mutant::of_part::<AddLooksAway>(
             &["M56"],
             "`ADD` reports readiness",
-            || reports_earlier_arrivals(Linux),
+            || reports_earlier_arrivals(Linux).and_then(|()| controls::reports_earlier_arrivals()),
             || reports_earlier_arrivals(AddLooksAway),
         ),
         Mutant::of_part::<ClosesOnly>(
             &["M43"],
             "no event after close",
-            || no_event_after_close(true),
+            || no_event_after_close(true).and_then(|()| controls::no_event_after_the_end()),
             || no_event_after_close(false),
         ),
         Mutant::of_part::<AllWake>(
@@ -37,7 +39,8 @@ pub(crate) fn mutants() -> Vec<Mutant> {
             "one wakeup per client",
             || one_wakes(Mask::IN | Mask::EXCLUSIVE),
             || one_wakes(Mask::IN),
-        ),
+        )
+        .explained(),
     ]
 }
 

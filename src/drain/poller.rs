@@ -105,6 +105,12 @@ impl<A: Acceptor> Poller<A> {
         self.idle_polls
     }
 
+    /// Returns whether a pass is open: the next call goes on with it.
+    #[cfg(feature = "sim")]
+    pub const fn is_in_pass(&self) -> bool {
+        matches!(self.next, Next::Advance)
+    }
+
     /// Returns the acceptor.
     pub const fn acceptor(&self) -> &A {
         &self.acceptor

@@ -23,6 +23,11 @@ pub trait Subject: Send {
     /// listener is closed.
     fn pass(&mut self, keep: &mut dyn FnMut(Box<dyn Any + Send>)) -> bool;
 
+    /// Whether its last pass was left open: the next call goes on with it.
+    fn is_in_pass(&self) -> bool {
+        false
+    }
+
     /// How other threads pause, resume and stop it.
     fn control(&self) -> Option<Arc<dyn Handle>> {
         None

@@ -325,7 +325,7 @@ impl World {
             let told = self.pass(acceptor, &mut *subject);
             let mut inner = self.lock();
             let listener = inner.listener_of(acceptor);
-            inner.checker.on_pass_end(acceptor, listener, told);
+            inner.checker.on_pass_end(acceptor, listener, told, subject.is_in_pass());
         }
         self.lock().subjects[acceptor] = Some(subject);
         self.leave(acceptor);
@@ -352,7 +352,7 @@ impl World {
     fn pass(&self, acceptor: usize, subject: &mut dyn Subject) -> bool {
         let outermost = {
             let mut inner = self.lock();
-            inner.checker.on_pass_begin(acceptor);
+            inner.checker.on_pass_begin(acceptor, subject.is_in_pass());
             let last = inner.point.unwrap_or(0).saturating_add(POINTS_MAX);
             inner.pass_ends_by.is_none() && inner.pass_ends_by.replace(last).is_none()
         };

@@ -156,7 +156,11 @@ impl Checker {
         self.accounts.iter().map(|account| account.waits_with_events).sum()
     }
 
-    pub(super) fn on_pass_begin(&mut self, acceptor: usize) {
+    /// `is_open`: one goes on that was left open.
+    pub(super) fn on_pass_begin(&mut self, acceptor: usize, is_open: bool) {
+        if is_open {
+            return;
+        }
         let account = &mut self.accounts[acceptor];
         account.in_pass = Some(0);
         account.pass = PassStats { began: self.now, ..PassStats::default() };
@@ -165,9 +169,10 @@ impl Checker {
         }
     }
 
-    pub(super) fn on_pass_end(&mut self, acceptor: usize, listener: usize, closed: bool) {
+    /// `is_open`: the pass goes on with the next call.
+    pub(super) fn on_pass_end(&mut self, acceptor: usize, listener: usize, closed: bool, is_open: bool) {
         let account = &mut self.accounts[acceptor];
-        account.in_pass = None;
+        account.in_pass = account.in_pass.filter(|_| is_open);
         account.closed_reports += u32::from(closed);
         if account.closed_reports > 1 {
             self.violate("P7", format!("acceptor {acceptor} reported twice that its listener is closed"));

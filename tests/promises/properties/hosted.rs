@@ -14,7 +14,6 @@ use epoll_acceptor::sim::{
     AcceptCore, Action, Backend, BuiltIn, Factory, GateMode, Handle, InstrumentedBackend, Leave, Poller,
     Report, Script, Semaphore, Setup, SimStage, Stage, Subject, Tracked, Violation,
 };
-use epoll_acceptor::socket::ErrnoClass;
 use epoll_acceptor::{Acceptor, Counters, Filter, Gate, Progress, Trigger};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestError, TestRunner};
@@ -160,6 +159,10 @@ where
         false
     }
 
+    fn is_in_pass(&self) -> bool {
+        self.poller.is_in_pass()
+    }
+
     fn control(&self) -> Option<Arc<dyn Handle>> {
         Some(Arc::new(self.poller.acceptor().control()))
     }
@@ -200,14 +203,6 @@ impl Factory for Tasks {
 }
 
 fn run_hosted(setup: &Setup, script: &Script, sleeps: Sleeps) -> Result<Report, Violation> {
-    // The checker excuses one retry for each wakeup since a pass began, and takes a pass in two parts for two passes:
-    // so where something runs out, no future is dropped in the middle of one.
-    let scarce = |act: &Action| {
-        matches!(act, Action::Exhaust)
-            || matches!(act, Action::Fail(errno) if errno.class() == ErrnoClass::Resource)
-    };
-    let whole = script.acts().iter().any(|(_, act)| scarce(act));
-    let setup = &Setup { leave: if whole { Leave::AtTheEnd } else { setup.leave }, ..setup.clone() };
     let host = Host::new(setup);
     let tasks = Tasks { host: host.clone(), made: AtomicUsize::new(0), sleeps };
     run_on::<Gate, BuiltIn, _>(

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use epoll_acceptor::filter::{Clock, Reservation};
-use epoll_acceptor::sim::Notifier;
+use epoll_acceptor::sim::{Notifier, Semaphore as _};
 use epoll_acceptor::{Filter, Gate, RateLimit, State, Trigger};
 use loom::sync::Arc;
 use loom::thread;
@@ -229,5 +229,87 @@ fn handshake_done_counts_once() {
         drop(other);
         twice.into_iter().for_each(join);
         assert_eq!((gate.in_use(), gate.handshakes_in_use()), (1, 0), "P4");
+    });
+}
+
+/// A gate that was full opens when it has come down to its low-water mark, or is empty.
+#[test]
+fn low_water_mark_strands_no_connection() {
+    let gate = |limit| Gate::builder(limit).low_water(2).build();
+    explore_wide("low water: two releases", move || scene::two_releases_against_block(&gate(2)));
+    explore_wide("low water: limit raised", move || scene::raised_limit_against_block(&gate(0)));
+    explore_wide("low water: limit lowered", move || scene::lowered_limit_against_releases(&gate(2)));
+    explore("low water above the limit", move || scene::release_against_block(Trigger::Level, &gate(1)));
+}
+
+/// The permit that closed the gate is cancelled: it was never full of connections, and opens above its mark.
+#[test]
+fn cancelled_permit_opens_above_the_low_water_mark() {
+    explore("low water: cancel against block", || {
+        let gate = Gate::builder(2).low_water(2).build();
+        let (held, last) = (gate.try_acquire(), gate.try_acquire().expect("the gate has two"));
+        let cancel = {
+            let gate = gate.clone();
+            thread::spawn(move || gate.cancel(last))
+        };
+        Owner::new(Trigger::Level, gate.clone(), 1).serve(1);
+        join(cancel);
+        assert_eq!(gate.in_use(), 1, "P4");
+        drop(held);
+    });
+}
+
+/// Threads that take the last permits meanwhile close the gate; when none is in use it is open.
+#[test]
+fn gate_with_a_low_water_mark_is_open_when_idle() {
+    explore_wide("low water: two threads acquire against block", || {
+        let gate = Gate::builder(2).low_water(2).build();
+        let others = [(); 2].map(|()| {
+            let gate = gate.clone();
+            thread::spawn(move || drop(gate.try_acquire()))
+        });
+        Owner::new(Trigger::Level, gate.clone(), 1).serve(1);
+        others.into_iter().for_each(join);
+        let all: Vec<_> = std::iter::from_fn(|| gate.try_acquire()).collect();
+        assert_eq!((all.len(), gate.in_use()), (2, 2), "P3 and P4");
+    });
+}
+
+#[test]
+fn reserved_permit_is_for_privileged_handles() {
+    explore("reserved: three threads acquire", || {
+        scene::three_threads_acquire(&Gate::builder(2).reserved(1).build());
+    });
+    explore_wide("reserved: releases, a privileged acquire, block", || {
+        let gate = Gate::builder(2).reserved(1).build();
+        let permit = gate.try_acquire();
+        let release = thread::spawn(move || drop(permit));
+        let admin = gate.privileged();
+        let privileged = thread::spawn(move || drop(admin.try_acquire().expect("one is reserved")));
+        Owner::new(Trigger::Level, gate.clone(), 1).serve(1);
+        join(release);
+        join(privileged);
+        assert_eq!(gate.in_use(), 0, "P4");
+    });
+}
+
+/// The first release leaves a reserved permit free alone: it is for the privileged acceptor, though the other came first.
+#[test]
+fn reserved_permit_passes_the_first_waiter() {
+    explore_wide("reserved: two acceptors, two releases", || {
+        let gate = Gate::builder(2).reserved(1).build();
+        let (one, two) = (gate.try_acquire(), gate.privileged().try_acquire());
+        let mut public = Owner::new(Trigger::Level, gate.clone(), 1);
+        let mut admin = Owner::new(Trigger::Level, gate.privileged(), 1);
+        public.block();
+        admin.block();
+        let release = thread::spawn(move || drop(one));
+        admin.serve(1);
+        assert_eq!(public.served, 0, "P3: the reserved permit is not for this one");
+        let last = thread::spawn(move || drop(two));
+        public.serve(1);
+        join(release);
+        join(last);
+        assert_eq!(gate.in_use(), 0, "P4");
     });
 }

@@ -10,6 +10,8 @@ mod linearizable;
 mod passes;
 #[cfg(feature = "sim")]
 mod properties;
+#[cfg(feature = "sim")]
+mod real_stage;
 
 use std::io::Write;
 

@@ -124,7 +124,7 @@ fn listens_for(listener: SocketAddr, local: SocketAddr) -> bool {
         && (listener.ip().is_unspecified() || listener.ip() == local.ip())
 }
 
-fn read(message: &[u8]) -> Option<Connection> {
+pub(crate) fn read(message: &[u8]) -> Option<Connection> {
     let header = InetResponseHeader::parse(message.get(..INET_HEADER)?).ok()?;
     let id = &header.socket_id;
     let info = attributes(&message[INET_HEADER..]).find(|(number, _)| *number == INET_DIAG_INFO);

@@ -28,7 +28,7 @@ impl Counters {
 }
 
 /// Reads one field. Two lines start with the name of the group: the names of its fields, then their values.
-fn field(text: &str, group: &str, name: &str) -> Option<u64> {
+pub(crate) fn field(text: &str, group: &str, name: &str) -> Option<u64> {
     let mut lines = text.lines().filter_map(|line| line.strip_prefix(group));
     let at = lines.next()?.split_whitespace().position(|word| word == name)?;
     lines.next()?.split_whitespace().nth(at)?.parse().ok()

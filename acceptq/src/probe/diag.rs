@@ -60,18 +60,10 @@ impl Diag {
         loop {
             datagram.clear();
             self.socket.recv(&mut datagram, 0)?;
-            let mut rest = &datagram[..];
-            while rest.len() >= HEADER {
-                let message = NetlinkBuffer::new_checked(rest).map_err(io::Error::other)?;
-                complete &= message.flags() & NLM_F_DUMP_INTR == 0;
-                match message.message_type() {
-                    DONE => return Ok((found, complete)),
-                    ERROR => return Err(request_error(message.payload())),
-                    SOCK_DIAG_BY_FAMILY => found.extend(read(message.payload())),
-                    _ => {}
-                }
-                let length = (message.length() as usize).next_multiple_of(4);
-                rest = rest.get(length..).unwrap_or_default();
+            let (done, whole) = read_datagram(&datagram, |payload| found.extend(read(payload)))?;
+            complete &= whole;
+            if done {
+                return Ok((found, complete));
             }
         }
     }
@@ -86,6 +78,25 @@ impl Diag {
         request.emit(&mut packet[HEADER..]);
         self.socket.send(&packet, 0).map(drop)
     }
+}
+
+/// Passes the payload of each entry to `entry`. Returns whether the dump is over, and whether the kernel marks this part
+/// as complete.
+pub(crate) fn read_datagram(datagram: &[u8], mut entry: impl FnMut(&[u8])) -> io::Result<(bool, bool)> {
+    let (mut rest, mut complete) = (datagram, true);
+    while rest.len() >= HEADER {
+        let message = NetlinkBuffer::new_checked(rest).map_err(io::Error::other)?;
+        complete &= message.flags() & NLM_F_DUMP_INTR == 0;
+        match message.message_type() {
+            DONE => return Ok((true, complete)),
+            ERROR => return Err(request_error(message.payload())),
+            SOCK_DIAG_BY_FAMILY => entry(message.payload()),
+            _ => {}
+        }
+        let length = (message.length() as usize).next_multiple_of(4);
+        rest = rest.get(length..).unwrap_or_default();
+    }
+    Ok((false, complete))
 }
 
 fn request_error(payload: &[u8]) -> io::Error {

@@ -187,7 +187,7 @@ fn listening_unix(diag: &Diag, show_flags: ShowFlags) -> io::Result<Vec<Listener
     diag.dump(&UnixRequest { state_flags, inode: 0, show_flags, cookie: [0xff; 8] }, read_unix)
 }
 
-fn read_inet(message: &[u8]) -> Option<Listener> {
+pub(crate) fn read_inet(message: &[u8]) -> Option<Listener> {
     let header = InetResponseHeader::parse(message.get(..INET_HEADER)?).ok()?;
     let (mut drops, mut is_mptcp, mut is_v6_only) = (None, false, false);
     for (number, value) in attributes(&message[INET_HEADER..]) {
@@ -222,7 +222,7 @@ fn read_inet(message: &[u8]) -> Option<Listener> {
     })
 }
 
-fn read_unix(message: &[u8]) -> Option<Listener> {
+pub(crate) fn read_unix(message: &[u8]) -> Option<Listener> {
     let header = UnixResponseHeader::parse(message.get(..UNIX_HEADER)?).ok()?;
     let kind = match i32::from(header.kind) {
         libc::SOCK_SEQPACKET => Kind::Seqpacket,

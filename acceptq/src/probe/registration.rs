@@ -107,7 +107,7 @@ impl Trigger {
 
 /// A parsed `tfd:` line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Item {
+pub(crate) struct Item {
     fd: i32,
     mask: u32,
     /// Inode and device of the registered file, on kernels that report them.
@@ -156,7 +156,7 @@ pub(super) fn of(
     found
 }
 
-fn items(text: &str) -> impl Iterator<Item = Item> {
+pub(crate) fn items(text: &str) -> impl Iterator<Item = Item> {
     text.lines().filter_map(item)
 }
 

@@ -73,16 +73,27 @@ impl Thread {
 
     pub(crate) fn read(pid: i32, tid: i32) -> Option<Self> {
         let folder = format!("/proc/{pid}/task/{tid}");
-        let stat = fs::read_to_string(format!("{folder}/stat")).ok()?;
+        let text = |file| fs::read_to_string(format!("{folder}/{file}")).ok();
+        Self::parse(pid, tid, &text("stat")?, || blocking_call(&folder), || text("status"))
+    }
+
+    /// Reads its files; `status` after the activity, as its count of switches belongs to what is seen.
+    pub(crate) fn parse(
+        pid: i32,
+        tid: i32,
+        stat: &str,
+        blocking_call: impl FnOnce() -> Activity,
+        status: impl FnOnce() -> Option<String>,
+    ) -> Option<Self> {
         // The name may contain blanks and parentheses; the fields follow the last parenthesis.
         let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
         let activity = match *fields.first()? {
             "R" => Activity::Running,
             "T" | "t" => Activity::Stopped,
             "Z" | "X" => return None,
-            _ => blocking_call(&folder),
+            _ => blocking_call(),
         };
-        let status = fs::read_to_string(format!("{folder}/status")).ok()?;
+        let status = status()?;
         let sleeps = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
         Some(Self {
             pid,
@@ -106,7 +117,7 @@ fn blocking_call(folder: &str) -> Activity {
 }
 
 /// Parses `232 0x4 0x7ffd...`: the number of the system call and its arguments, or `running`, or `-1 ...`.
-fn by_syscall(text: &str) -> Option<Activity> {
+pub(crate) fn by_syscall(text: &str) -> Option<Activity> {
     let mut words = text.split_whitespace();
     let number: i64 = words.next()?.parse().ok()?;
     let first = words.next().and_then(|word| word.strip_prefix("0x")).unwrap_or_default();
@@ -168,7 +179,7 @@ const NON_SOCKET_WAITS: [i64; 8] = [
 ];
 
 /// Parses the kernel function in which the thread is blocked; `0` if it is not visible.
-fn by_wchan(name: &str) -> Activity {
+pub(crate) fn by_wchan(name: &str) -> Activity {
     // Strips the suffix of a compiler-generated clone: `poll_schedule_timeout.constprop.0`.
     match name.trim().split('.').next().unwrap_or_default() {
         "ep_poll" | "do_epoll_wait" => Activity::EpollWait(None),

@@ -188,6 +188,7 @@ pub(crate) const RULES: &[Rule] = &{
         rule(C::ClosesAtOnce, Low, &[Arrived, ClosedAtOnce], &[]),
         rule(C::Taking, Medium, &[Arrived], &[]),
         rule(C::TooShortToSee, Low, &[WokeOften], &[]),
+        rule(C::NothingArrived, Low, &[Busy], &[]),
         rule(C::NothingArrived, High, &[], &[]),
     ]
 };

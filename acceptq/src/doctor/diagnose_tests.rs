@@ -379,3 +379,12 @@ fn exit_statuses_are_distinct() {
     let faultless = Verdict::ALL.iter().filter(|verdict| !fault(verdict)).copied().collect::<Vec<_>>();
     assert_eq!(faultless, [Verdict::Healthy, Verdict::Idle, Verdict::Accepting]);
 }
+
+#[test]
+fn idle_is_less_certain_while_a_thread_computes() {
+    let idle = empty(asleep(Trigger::Level));
+    assert_eq!(diagnose(&idle).confidence, Confidence::High);
+    let computes = with(idle, |owner| owner.cpu = 0.9);
+    let diagnosis = diagnose(&computes);
+    assert_eq!((diagnosis.cause, diagnosis.confidence), (Cause::NothingArrived, Confidence::Low));
+}

@@ -210,7 +210,10 @@ impl Cause {
             }
             Self::ClosesAtOnce => "Refusing at a limit of its own, or short requests that were answered.",
             Self::TooShortToSee => "Idle, with timers of its own; or refusing at a limit of its own.",
-            Self::NothingArrived => "Connections shorter than 50 ms whose client closes first are not seen.",
+            Self::NothingArrived => {
+                "Connections shorter than 50 ms whose client closes first are not seen. A new connection waits \
+                 while a thread computes."
+            }
             Self::Stopped | Self::WorkerStopped | Self::FileTable | Self::UnwatchedMember => "",
             Self::DescriptorTable => "With an empty queue: it may close one before the next one arrives.",
             Self::ClosesWithoutDescriptor => "Short requests that free their descriptor in time.",

@@ -265,7 +265,7 @@ impl<'a> Observations<'a> {
         let accepted = queue.accepted.iter().filter(|inode| self.scans[1].owner_of(**inode) == Some(pid));
         Process {
             pid,
-            activities: sampler.activities(&[pid]),
+            activities: sampler.threads_by_activity(pid),
             cpu: sampler.load(&[pid]).cpu,
             accepted: accepted.count(),
             is_stopped: sampler.is_stopped(pid),

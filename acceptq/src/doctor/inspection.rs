@@ -31,7 +31,8 @@ pub(crate) struct Inspection {
 #[derive(Clone, Debug)]
 pub(crate) struct Process {
     pub(crate) pid: i32,
-    pub(crate) activities: Vec<Activity>,
+    /// What its threads were seen to do, and how many did each.
+    pub(crate) activities: Vec<(String, usize)>,
     /// Of its busiest thread, as a fraction of one processor.
     pub(crate) cpu: f64,
     /// Open connections accepted at this address.

@@ -1,6 +1,6 @@
 //! The report of the diagnosis as JSON. What is not visible is null.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::collect::Collected;
 use super::diagnose::Rule;
 use super::inspection::{Inspection, Process};
-use super::report::{Diagnosis, activity_names, next, state};
+use super::report::{Diagnosis, next, state};
 use crate::probe::{Activity, Connection};
 
 /// The version of the fields. A change that breaks a reader increments it.
@@ -98,7 +98,7 @@ fn one(inspection: &Inspection, rule: &Rule, lists: bool) -> Value {
         "processes": owner.map(|_| inspection.processes.iter().map(process_json).collect::<Vec<_>>()),
         "stopped": owner.map(|owner| &owner.stopped),
         "owner_asleep": inspection.owner_asleep(),
-        "doing": owner.map(|owner| activity_names(&owner.activities)),
+        "doing": owner.map(|owner| owner.activities.iter().map(Activity::name).collect::<BTreeSet<_>>()),
         "cpu_percent": owner.map(|owner| round(owner.cpu * 100.0)),
         "waits_per_second": owner.and_then(|owner| owner.calls).map(|calls| round(calls.waits)),
         "calls_per_second": owner.and_then(|owner| owner.calls).map(|calls| round(calls.all)),
@@ -120,7 +120,7 @@ fn one(inspection: &Inspection, rule: &Rule, lists: bool) -> Value {
 fn process_json(process: &Process) -> Value {
     json!({
         "pid": process.pid,
-        "doing": process.activities.iter().map(Activity::name).collect::<Vec<_>>(),
+        "doing": process.activities.iter().map(|(name, _)| name).collect::<Vec<_>>(),
         "cpu_percent": round(process.cpu * 100.0),
         "accepted_alive": process.accepted,
         "stopped": process.is_stopped,

@@ -233,11 +233,14 @@ impl Cause {
                  connections stay open."
             }
             Self::Computes => {
-                "A loop whose wait returns at once (spinning). To tell them apart the system calls of the thread \
-                 that waits here must be counted: run this as root, or use strace -c."
+                "If its system calls could not be counted (see --verbose: calls): a loop whose wait returns at \
+                 once (spinning). strace -c tells them apart."
             }
             Self::Blocked => "All workers busy, each with a slow request.",
-            Self::Unread => "A few slow requests whose clients have sent the next one already.",
+            Self::Unread => {
+                "A lock that is never released, or an exhausted pool (see --verbose: threads); or a few slow \
+                 requests whose clients have sent the next one already."
+            }
             Self::Dropping | Self::QueueFull => "A short burst: observe for longer (--for 10).",
             Self::FallsBehind => "A burst that has passed: observe for longer (--for 10).",
             Self::OwnerHidden | Self::OwnerElsewhere => {

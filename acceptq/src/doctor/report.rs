@@ -8,7 +8,7 @@ use super::details;
 use super::diagnose::{Cause, Rule, Verdict};
 use super::inspection::{Inspection, Process};
 use crate::format::{duration, fill, fit, fit_end, plural, wrap};
-use crate::probe::{Activity, Connection};
+use crate::probe::Connection;
 
 const INDENT: &str = "             ";
 /// Up to this many listeners are all listed.
@@ -196,17 +196,16 @@ fn process(inspection: &Inspection) -> String {
 
 /// Describes what a process does.
 pub(super) fn activity(process: &Process) -> String {
-    let names = activity_names(&process.activities);
-    match process.is_stopped {
-        true => "is stopped".into(),
-        false => format!("in {}, {:.0} % CPU", names.join(", "), process.cpu * 100.0),
+    if process.is_stopped {
+        return "is stopped".into();
     }
-}
-
-pub(super) fn activity_names(activities: &[Activity]) -> Vec<String> {
-    let mut names: Vec<String> = activities.iter().map(Activity::name).collect();
-    names.dedup();
-    names
+    let are_many = process.activities.iter().any(|(_, threads)| *threads > 1);
+    let describe = |(name, threads): &(String, usize)| match are_many {
+        true => format!("{name} ({})", plural(*threads, "thread")),
+        false => name.clone(),
+    };
+    let all: Vec<_> = process.activities.iter().map(describe).collect();
+    format!("in {}, {:.0} % CPU", all.join(", "), process.cpu * 100.0)
 }
 
 pub(super) fn state(waiting: &Connection) -> &'static str {

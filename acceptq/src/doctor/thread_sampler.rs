@@ -1,6 +1,6 @@
 //! Samples the threads of a listener's owner.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use crate::probe::{Activity, Holder, Thread};
@@ -131,6 +131,16 @@ impl ThreadSampler {
         all.sort_by_key(|activity| format!("{activity:?}"));
         all.dedup();
         all
+    }
+
+    /// Returns what the threads of a process were seen to do, and how many did each. A thread may have done several.
+    pub(crate) fn threads_by_activity(&self, pid: i32) -> Vec<(String, usize)> {
+        let mut counts = BTreeMap::new();
+        for history in self.of_processes(&[pid]) {
+            let names: BTreeSet<_> = history.activities.iter().map(Activity::name).collect();
+            names.into_iter().for_each(|name| *counts.entry(name).or_default() += 1);
+        }
+        counts.into_iter().collect()
     }
 
     fn of_processes(&self, pids: &[i32]) -> impl Iterator<Item = &ThreadHistory> {

@@ -15,8 +15,8 @@ use epoll_acceptor::{
 use socket2::{Domain, Socket, Type};
 
 use crate::support::{
-    AnySocket, Client, Endpoint, Kind, LISTENER, LONG, Owner, Read, TRIGGERS, assert_all_served, assert_balanced,
-    is_emulated, listeners, matrix, serve,
+    AnySocket, Client, Endpoint, Kind, LISTENER, LONG, Owner, Read, TRIGGERS, assert_all_served,
+    assert_balanced, is_emulated, listeners, matrix, serve,
 };
 
 /// Returns how many connections this rate and burst have allowed since `begin`.

@@ -43,6 +43,9 @@ pub(crate) enum Answer {
     Refused,
 }
 
+/// How often a call is sent that no server has processed. The client may still have the connection that has just ended.
+const REPEATS: usize = 10;
+
 impl Client {
     pub(crate) fn connect(protocol: Protocol, address: SocketAddr) -> Self {
         raise_descriptor_limit();
@@ -80,11 +83,13 @@ impl Client {
                 let check = client.check(HealthCheckRequest { service: String::new() });
                 RUNTIME.block_on(async { timeout(LONG, check).await }).expect("a call is answered in time")
             };
-            let answer = match check() {
-                Err(status) if has_crossed_goaway(&status) => check(),
-                answer => answer,
-            };
-            let answer = answer.expect("a call is answered").into_inner();
+            let mut attempts = (0..REPEATS).map(|_| check());
+            let is_final = |answer: &Result<_, Status>| !answer.as_ref().is_err_and(has_crossed_goaway);
+            let answer = attempts
+                .find(is_final)
+                .expect("a call is processed")
+                .expect("a call is answered")
+                .into_inner();
             assert_eq!(answer.status(), ServingStatus::Serving);
             return Answer::Served;
         }

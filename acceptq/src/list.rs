@@ -9,6 +9,7 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use serde::Serialize;
 use serde_json::json;
 
+use crate::doctor::SCHEMA;
 use crate::format::{plural, wrap};
 use crate::probe::{Address, Diag, Holder, Kind, Listener, Namespace, Owners, Registration, Target};
 use crate::{NO_LISTENER, eprint, print_error, print_ignoring_epipe, width};
@@ -64,7 +65,7 @@ impl List {
         let owners = Owners::of(&inodes);
         let rows: Vec<Row<'_>> = found.iter().map(|found| row(found, &owners)).collect();
         if self.json {
-            let all = json!({ "schema": 1, "listeners": rows, "processes_hidden": owners.hidden });
+            let all = json!({ "schema": SCHEMA, "listeners": rows, "processes_hidden": owners.hidden });
             print_ignoring_epipe(&format!("{all}\n"))?;
         } else {
             print_ignoring_epipe(&format!("{}\n", table(&rows, self.all_netns).trim_fmt()))?;

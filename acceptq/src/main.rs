@@ -13,7 +13,9 @@ mod demo;
 mod manual;
 
 use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::ops::RangeInclusive;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
@@ -119,6 +121,15 @@ fn print_error(text: &str) {
         true => eprint(&format::wrap(text, "acceptq: ", "  ", width())),
         false => eprint(&format!("acceptq: {text}\n")),
     }
+}
+
+/// Parses a number of seconds.
+fn seconds(text: &str, allowed: &RangeInclusive<f64>) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "must be a number of seconds, such as 0.5".to_string())?;
+    if !allowed.contains(&seconds) {
+        return Err(format!("must be between {} and {} seconds", allowed.start(), allowed.end()));
+    }
+    Ok(Duration::from_secs_f64(seconds))
 }
 
 /// Returns the maximum width of a line of output. In a pipe to a pager stderr is the terminal.

@@ -26,7 +26,7 @@ use serde_json::json;
 
 use self::diagnose::{Verdict, diagnose};
 use crate::probe::{Diag, Namespace, Target, Targets};
-use crate::{NO_LISTENER, eprint, print_error, print_ignoring_epipe, width};
+use crate::{NO_LISTENER, eprint, print_error, print_ignoring_epipe, seconds, width};
 
 /// Diagnoses listening sockets and names the next command
 ///
@@ -53,7 +53,7 @@ pub(crate) struct Doctor {
     #[arg(long)]
     json: bool,
     /// Observation period in seconds
-    #[arg(long = "for", value_name = "SECONDS", default_value = "1", value_parser = seconds)]
+    #[arg(long = "for", value_name = "SECONDS", default_value = "1", value_parser = period)]
     time: Duration,
 }
 
@@ -72,12 +72,9 @@ fn exit_statuses() -> String {
     text
 }
 
-pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|_| "must be a number of seconds, such as 0.5".to_string())?;
-    if !(0.1..=3600.0).contains(&seconds) {
-        return Err("must be between 0.1 and 3600 seconds".into());
-    }
-    Ok(Duration::from_secs_f64(seconds))
+/// Parses the observation period.
+pub(crate) fn period(text: &str) -> Result<Duration, String> {
+    seconds(text, &(0.1..=3600.0))
 }
 
 impl Doctor {
@@ -135,7 +132,8 @@ impl Doctor {
 
     fn no_listener(&self, targets: &Targets, closed: usize) -> io::Result<ExitCode> {
         if self.json {
-            let nothing = json!({ "schema": json::SCHEMA, "verdict": null, "listeners": [], "closed_meanwhile": closed });
+            let nothing =
+                json!({ "schema": SCHEMA, "verdict": null, "listeners": [], "closed_meanwhile": closed });
             print_ignoring_epipe(&format!("{nothing}\n"))?;
         }
         print_error(&match (closed, self.pid) {

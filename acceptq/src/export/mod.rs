@@ -13,7 +13,7 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::doctor::collect::collect;
-use crate::doctor::{diagnose::diagnose, seconds};
+use crate::doctor::{diagnose::diagnose, period};
 use crate::print_ignoring_epipe;
 use crate::probe::{Diag, Target, Targets};
 
@@ -34,7 +34,7 @@ pub(crate) struct Export {
     #[arg(long, value_name = "PATH", conflicts_with = "listen")]
     textfile: Option<PathBuf>,
     /// Observation period in seconds
-    #[arg(long = "for", value_name = "SECONDS", default_value = "1", value_parser = seconds)]
+    #[arg(long = "for", value_name = "SECONDS", default_value = "1", value_parser = period)]
     time: Duration,
 }
 

@@ -19,7 +19,7 @@ use self::client::Request;
 use self::observer::Observer;
 use self::stages::Config;
 use crate::probe::Target;
-use crate::{NO_LISTENER, print_error, print_ignoring_epipe, width};
+use crate::{NO_LISTENER, print_error, print_ignoring_epipe, seconds, width};
 
 /// The delay before a request, in which a server that sends data first, or refuses, can do so.
 const SILENCE: Duration = Duration::from_millis(200);
@@ -49,7 +49,7 @@ pub(crate) struct Stress {
     #[arg(long, value_name = "TEXT", default_value = "PING\\n", value_parser = unescape)]
     send: Payload,
     /// Seconds that a client waits for an answer
-    #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = patience)]
     patience: Duration,
     /// The server's process, if it does not own the listener or is not visible
     #[arg(long, value_name = "PID", value_parser = clap::value_parser!(i32).range(1..))]
@@ -83,12 +83,8 @@ Exit status by verdict:
     2  invalid arguments
     3  nothing listens at the target";
 
-fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|_| "must be a number of seconds, such as 0.5".to_string())?;
-    if !(0.5..=60.0).contains(&seconds) {
-        return Err("must be between 0.5 and 60 seconds".into());
-    }
-    Ok(Duration::from_secs_f64(seconds))
+fn patience(text: &str) -> Result<Duration, String> {
+    seconds(text, &(0.5..=60.0))
 }
 
 fn unescape(text: &str) -> Result<Payload, String> {

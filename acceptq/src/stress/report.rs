@@ -8,6 +8,7 @@ use super::client::Behavior;
 use super::observer::DoctorSummary;
 use super::stages::Config;
 use super::verdict::{ClientCounts, Facts, Limit, StressVerdict};
+use crate::doctor::SCHEMA;
 use crate::doctor::diagnose::Verdict;
 use crate::format::{duration, plural, wrap};
 
@@ -137,7 +138,7 @@ pub(crate) fn json(
     took: Duration,
 ) -> Value {
     let mut all = serde_json::to_value(facts).unwrap_or_else(|_| json!({}));
-    all["schema"] = json!(1);
+    all["schema"] = json!(SCHEMA);
     all["verdict"] = json!(verdict.name());
     all["unseen"] = match verdict {
         StressVerdict::Undetermined(unseen) => json!(unseen),

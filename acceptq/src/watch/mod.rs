@@ -25,7 +25,7 @@ use self::terminal::{Command, Terminal};
 use crate::list;
 use crate::probe::connection::specific;
 use crate::probe::{Connection, Counters, Diag, Listener, Owners, Target};
-use crate::{NO_LISTENER, print, print_error};
+use crate::{NO_LISTENER, print, print_error, seconds};
 
 /// How often owners are read: a scan of `/proc` costs more than a sample, and owners rarely change.
 const OWNERS_EVERY: Duration = Duration::from_secs(5);
@@ -44,7 +44,7 @@ pub(crate) struct Watch {
     #[arg(value_name = "PORT|PATH")]
     target: Option<Target>,
     /// Seconds between samples
-    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = interval)]
     interval: Duration,
     /// Exit after this many samples
     #[arg(long, value_name = "SAMPLES", value_parser = clap::value_parser!(u64).range(1..))]
@@ -54,12 +54,8 @@ pub(crate) struct Watch {
     json: bool,
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|_| "must be a number of seconds, such as 0.5".to_string())?;
-    if !(0.05..=3600.0).contains(&seconds) {
-        return Err("must be between 0.05 and 3600 seconds".into());
-    }
-    Ok(Duration::from_secs_f64(seconds))
+fn interval(text: &str) -> Result<Duration, String> {
+    seconds(text, &(0.05..=3600.0))
 }
 
 impl Watch {

@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::doctor::SCHEMA;
 use crate::format::{plural, wrap};
 use crate::probe::{Address, Diag, Holder, Kind, Listener, Namespace, Owners, Registration, Target};
-use crate::{NO_LISTENER, eprint, print_error, print_ignoring_epipe, width};
+use crate::{NO_LISTENER, eprint, print_error, print_ignoring_epipe, remedy, width};
 
 /// Lists every listening socket with its queue, its owner and its epoll registration
 ///
@@ -72,8 +72,7 @@ impl List {
             print_hidden_owners(&rows, &owners);
             if hidden > 0 {
                 let processes = plural(hidden, "process");
-                let text =
-                    format!("The network namespaces of {processes} are not visible. Run this as root.");
+                let text = format!("The network namespaces of {processes} are not visible. {}", remedy());
                 eprint(&wrap(&text, "", "", width()));
             }
         }
@@ -239,8 +238,8 @@ fn print_hidden_owners(rows: &[Row<'_>], owners: &Owners) {
     if unseen > 0 {
         let reason = match owners.hidden {
             _ if owners.is_complete() => "they run in another PID namespace or in the kernel.".into(),
-            0 => "/proc hides the processes of other users (hidepid). Run this as root.".into(),
-            hidden => format!("{} cannot be inspected. Run this as root.", plural(hidden, "process")),
+            0 => format!("/proc hides the processes of other users (hidepid). {}", remedy()),
+            hidden => format!("{} cannot be inspected. {}", plural(hidden, "process"), remedy()),
         };
         let text = format!("The owners of {} are not visible: {reason}", plural(unseen, "listener"));
         eprint(&wrap(&text, "", "", width()));

@@ -123,6 +123,19 @@ fn print_error(text: &str) {
     }
 }
 
+/// Returns whether this is root, which may still lack privileges, as in a container.
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Returns the remedy for what is not visible to this user.
+fn remedy() -> &'static str {
+    match is_root() {
+        true => "This root is confined, by its capabilities or a security module.",
+        false => "Run this as root.",
+    }
+}
+
 /// Parses a number of seconds.
 fn seconds(text: &str, allowed: &RangeInclusive<f64>) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "must be a number of seconds, such as 0.5".to_string())?;

@@ -9,6 +9,7 @@ use super::diagnose::{Cause, Rule, Verdict};
 use super::inspection::{Inspection, Process};
 use crate::format::{duration, fill, fit, fit_end, plural, wrap};
 use crate::probe::Connection;
+use crate::remedy;
 
 const INDENT: &str = "             ";
 /// Up to this many listeners are all listed.
@@ -220,16 +221,12 @@ fn foot(diagnoses: &[Diagnosis<'_>], collected: &Collected, width: usize) -> Str
     }
     if collected.hidden > 0 && diagnoses.iter().any(|(_, rule)| rule.verdict() == Verdict::Undetermined) {
         let hidden = plural(collected.hidden, "process");
-        let text = format!("The descriptors of {hidden} are not visible. Run this as root.");
+        let text = format!("The descriptors of {hidden} are not visible. {}", remedy());
         out.push_str(&wrap(&text, "", "", width));
     }
     if collected.unlisted && diagnoses.iter().any(|(inspection, _)| inspection.facts.owner.is_none()) {
-        out.push_str(&wrap(
-            "/proc hides the processes of other users (hidepid). Run this as root.",
-            "",
-            "",
-            width,
-        ));
+        let text = format!("/proc hides the processes of other users (hidepid). {}", remedy());
+        out.push_str(&wrap(&text, "", "", width));
     }
     out
 }

@@ -33,7 +33,7 @@ impl Targets {
     /// Selects the listeners that a process has open now.
     pub(crate) fn of_process(diag: &Diag, pid: i32) -> io::Result<Self> {
         let inodes = owners::sockets(pid).ok_or_else(|| {
-            let text = format!("the descriptors of process {pid} are not visible: run this as root");
+            let text = format!("the descriptors of process {pid} are not visible. {}", crate::remedy());
             io::Error::new(ErrorKind::PermissionDenied, text)
         })?;
         let own = Listener::inet(diag, None)?.into_iter().filter(|one| inodes.contains(&one.inode));

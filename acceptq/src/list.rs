@@ -1,7 +1,7 @@
 //! `acceptq list`: every listening socket.
 
 use std::collections::HashSet;
-use std::io::{self, IsTerminal};
+use std::io::{self, ErrorKind, IsTerminal};
 use std::process::ExitCode;
 
 use clap::Args;
@@ -88,6 +88,8 @@ impl List {
             for namespace in namespaces {
                 match namespace.diag() {
                     Ok(diag) => self.listeners_of(&diag, namespace.name.as_deref(), &mut found)?,
+                    // A name is left in /run/netns whose namespace has gone.
+                    Err(error) if error.kind() == ErrorKind::InvalidInput => {}
                     Err(_) => hidden += 1,
                 }
             }

@@ -41,7 +41,7 @@ impl Namespace {
     /// Opens the namespace of a process.
     pub(crate) fn of_process(pid: i32) -> io::Result<Self> {
         let name = pid.to_string();
-        let file = File::open(of_process(pid)).map_err(|error| match error.kind() {
+        let file = File::open(path_of(pid)).map_err(|error| match error.kind() {
             ErrorKind::NotFound => io::Error::new(ErrorKind::NotFound, format!("no process {pid}")),
             _ => explain(&name, &error),
         })?;
@@ -69,7 +69,7 @@ impl Namespace {
         let mut pids: Vec<i32> = processes.map(|process| process.pid()).collect();
         pids.sort_unstable();
         let named = names.into_iter().map(|name| (Path::new(NAMED).join(&name), name));
-        let of_processes = pids.into_iter().map(|pid| (of_process(pid), pid.to_string()));
+        let of_processes = pids.into_iter().map(|pid| (path_of(pid), pid.to_string()));
         for (path, name) in named.chain(of_processes) {
             match fs::metadata(&path) {
                 Ok(metadata) if !known.insert(metadata.ino()) => {}
@@ -103,7 +103,7 @@ impl Namespace {
     }
 }
 
-fn of_process(pid: i32) -> PathBuf {
+fn path_of(pid: i32) -> PathBuf {
     PathBuf::from(format!("/proc/{pid}/ns/net"))
 }
 

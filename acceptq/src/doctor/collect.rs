@@ -289,6 +289,7 @@ impl<'a> Observations<'a> {
             accepts: pids.iter().any(|pid| sampler.accepts_on(*pid, holders)),
             cpu: load.cpu,
             never_asleep: load.never_asleep,
+            tid: load.tid,
             works_in_calls: load.works_in_calls,
             accepted_alive,
             processes: processes.len(),

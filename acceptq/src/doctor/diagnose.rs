@@ -110,6 +110,8 @@ pub(crate) enum Cause {
     Dropping,
     /// The queue was full.
     QueueFull,
+    /// Likewise, while a thread used the processor.
+    FullWhileBusy,
     /// A new connection must expect to wait for a second or more.
     FallsBehind,
 
@@ -179,6 +181,8 @@ pub(crate) const RULES: &[Rule] = &{
         rule(C::WorkerStopped, High, &[Unread, SomeStopped], &[]),
         rule(C::Computes, Medium, &[Unread, Busy], &[Accepted, Arrived]),
         rule(C::Unread, Medium, &[Unread], &[]),
+        rule(C::FullWhileBusy, Medium, &[Dropped, Busy], &[Asleep]),
+        rule(C::FullWhileBusy, Medium, &[Full, Busy], &[Asleep]),
         rule(C::Dropping, High, &[Dropped], &[]),
         rule(C::QueueFull, High, &[Full], &[]),
         rule(C::FallsBehind, High, &[Behind], &[]),
@@ -232,7 +236,7 @@ impl Cause {
             Self::Disarmed | Self::NotRearmed | Self::WorkersOccupied => Verdict::AtLimit,
             Self::Computes | Self::Blocked => Verdict::Busy,
             Self::Unread => Verdict::NotReading,
-            Self::Dropping | Self::QueueFull => Verdict::Overflow,
+            Self::Dropping | Self::QueueFull | Self::FullWhileBusy => Verdict::Overflow,
             Self::FallsBehind => Verdict::Slow,
             Self::OwnerHidden | Self::OwnerElsewhere | Self::Contradiction | Self::NothingSeen => {
                 Verdict::Undetermined

@@ -260,6 +260,8 @@ fn accepting_server_is_judged_by_what_it_serves() {
     stray.overflows = Some(0);
     let mut full = taking(asleep(Trigger::Level));
     full.samples = samples(65, false);
+    let computing = |facts: &Facts| with(facts.clone(), |owner| owner.cpu = 0.9);
+    let (full_busy, dropping_busy) = (computing(&full), computing(&dropping));
     let mut slow_edge = with(asleep(Trigger::Edge), |owner| owner.works_in_calls = true);
     (slow_edge.any_accepted, slow_edge.accept_rate) = (Some(true), Some(20.0));
     let busy = with(empty(asleep(Trigger::Level)), |owner| owner.cpu = 0.9);
@@ -279,6 +281,8 @@ fn accepting_server_is_judged_by_what_it_serves() {
         ("drops some", dropping, Cause::Dropping),
         ("drops segments that are no connections", stray, Cause::Taking),
         ("full at times", full, Cause::QueueFull),
+        ("full, and it computes", full_busy, Cause::FullWhileBusy),
+        ("drops some, and it computes", dropping_busy, Cause::FullWhileBusy),
         ("3 of 100 with unread data", unread(read.clone(), 3, 100), Cause::Unread),
         ("1 of 2 with unread data", unread(read.clone(), 1, 2), Cause::Unread),
         ("1 of 3 with unread data", unread(read, 1, 3), Cause::Serving),

@@ -84,6 +84,8 @@ pub(crate) struct Owner {
     /// The busiest thread was running in every sample. Such a thread counts as the busiest whatever its
     /// `cpu`.
     pub(crate) never_asleep: bool,
+    /// The busiest thread.
+    pub(crate) tid: Option<i32>,
     /// A thread was blocked in a call other than a wait for events, and continued during the period.
     pub(crate) works_in_calls: bool,
     /// The system calls of the thread that waits most often, if they were counted.

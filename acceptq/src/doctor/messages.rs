@@ -183,6 +183,10 @@ impl Cause {
                 "The server accepts, but the queue was full in at least one sample, when the kernel drops or \
                  refuses new connections."
             }
+            Self::FullWhileBusy => {
+                "The queue was full while a thread used a CPU: the server accepts too rarely between its \
+                 other work, or as fast as it can."
+            }
             Self::FallsBehind => "The queue was never empty; the rate says how long a new one must wait.",
             Self::OwnerHidden => {
                 "None was accepted, and the process that owns the listener is not visible to this user or \
@@ -241,7 +245,9 @@ impl Cause {
                 "A lock that is never released, or an exhausted pool (see --verbose: threads); or a few slow \
                  requests whose clients have sent the next one already."
             }
-            Self::Dropping | Self::QueueFull => "A short burst: observe for longer (--for 10).",
+            Self::Dropping | Self::QueueFull | Self::FullWhileBusy => {
+                "A short burst: observe for longer (--for 10)."
+            }
             Self::FallsBehind => "A burst that has passed: observe for longer (--for 10).",
             Self::OwnerHidden | Self::OwnerElsewhere => {
                 "Every fault is possible: stranded, at its limit, out of descriptors, busy, stopped."
@@ -251,7 +257,7 @@ impl Cause {
         }
     }
 
-    /// Returns the next command, and why. `PID`, `PORT` and `TARGET` are replaced.
+    /// Returns the next command, and why. `PID`, `TID` (the busiest thread), `PORT` and `TARGET` are replaced.
     pub(crate) fn next(self) -> &'static str {
         match self {
             Self::Serving => "nothing to do",
@@ -287,11 +293,15 @@ impl Cause {
             Self::WorkersOccupied => {
                 "strace -f -p PID   (what do its workers wait for?); raise the number of workers"
             }
-            Self::Computes => "strace -c -f -p PID (Ctrl-C after 5 s); perf top -p PID; gdb -p PID",
+            Self::Computes => "strace -c -f -p PID (Ctrl-C after 5 s); perf top -t TID; gdb -p PID",
             Self::Blocked => "strace -f -p PID; gdb -p PID -batch -ex 'thread apply all bt'",
             Self::Unread => "gdb -p PID -batch -ex 'thread apply all bt'   (ss -tnp: Recv-Q of each)",
             Self::Dropping | Self::QueueFull => {
                 "raise the backlog (argument of listen, net.core.somaxconn), or accept faster"
+            }
+            Self::FullWhileBusy => {
+                "perf top -t TID: what does this thread compute between its accepts? Move it to other \
+                 threads; or raise the backlog"
             }
             Self::FallsBehind => "acceptq watch TARGET; strace -c -f -p PID; add workers",
             Self::OwnerHidden => "sudo acceptq doctor TARGET",

@@ -115,9 +115,11 @@ pub(crate) fn next(inspection: &Inspection, cause: Cause) -> String {
     let port =
         inspection.listener.socket().map_or_else(|| "PORT".into(), |address| address.port().to_string());
     let pid = inspection.pid().map_or_else(|| "PID".into(), |pid| pid.to_string());
-    let stopped = inspection.facts.owner.as_ref().map(|owner| &owner.stopped[..]).unwrap_or_default();
+    let owner = inspection.facts.owner.as_ref();
+    let tid = owner.and_then(|owner| owner.tid).map_or_else(|| "TID".into(), |tid| tid.to_string());
+    let stopped = owner.map(|owner| &owner.stopped[..]).unwrap_or_default();
     let stopped = stopped.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
-    let text = cause.next().replace("STOPPED", &stopped);
+    let text = cause.next().replace("STOPPED", &stopped).replace("TID", &tid);
     text.replace("localhost:PORT", &address.to_string())
         .replace("PORT", &port)
         .replace("TARGET", &address.to_string())

@@ -42,6 +42,7 @@ pub(crate) struct Load {
     /// Of the busiest thread, as a fraction of one processor.
     pub(crate) cpu: f64,
     pub(crate) never_asleep: bool,
+    pub(crate) tid: Option<i32>,
     /// A thread was blocked in a call other than a wait for events, and continued.
     pub(crate) works_in_calls: bool,
 }
@@ -240,6 +241,7 @@ impl ThreadSampler {
             // On a loaded machine a thread that never blocks may get little processor time.
             if (never_asleep, user + system) >= (load.never_asleep, load.cpu) {
                 (load.cpu, load.never_asleep) = (user + system, never_asleep);
+                load.tid = Some(history.first.tid);
             }
             let in_a_call = history.activities.iter().any(|activity| matches!(activity, Activity::Other(_)));
             load.works_in_calls |= in_a_call && history.last.sleeps != history.first.sleeps;

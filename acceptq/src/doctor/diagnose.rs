@@ -144,7 +144,7 @@ const fn rule(
 }
 
 /// The table. The last rule always holds.
-pub(crate) const RULES: &[Rule] = &{
+pub(crate) static RULES: &[Rule] = &{
     use Cause as C;
     use Confidence::{High, Low, Medium};
     [
@@ -214,6 +214,11 @@ pub(crate) fn diagnose(facts: &Facts) -> &'static Rule {
 impl Rule {
     pub(crate) fn verdict(&self) -> Verdict {
         self.cause.verdict()
+    }
+
+    /// Returns its number in the table, from 1.
+    pub(crate) fn number(&self) -> usize {
+        RULES.iter().take_while(|rule| !std::ptr::eq(*rule, self)).count() + 1
     }
 }
 

@@ -106,6 +106,9 @@ fn one(
         line("or", cause.otherwise());
     }
     line("confidence", rule.confidence.name());
+    if verbose {
+        line("rule", &format!("{} of acceptq doctor --explain", rule.number()));
+    }
     line("next", &next(inspection, cause));
 }
 

@@ -314,6 +314,12 @@ fn doctor_prints_text() {
         assert!(text.contains(condition), "{condition} is not in: {text}");
     }
     assert!(text.lines().all(|line| line.chars().count() <= 110), "{text}");
+    let rule = text.lines().find_map(|line| line.strip_prefix("  rule ")?.trim_start().split_once(" of "));
+    let (number, _) = rule.unwrap_or_else(|| panic!("no rule in {text}"));
+    let table = stdout(&acceptq(&["doctor", "--explain"]));
+    let mut verdicts = table.split("\n\n");
+    let stranded = verdicts.find(|verdict| verdict.starts_with("STRANDED")).expect("the verdict");
+    assert!(stranded.contains(&format!("\n  rule {number} ")), "{number}: {stranded}");
 }
 
 #[test]

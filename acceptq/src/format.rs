@@ -25,6 +25,15 @@ pub(crate) fn plural(count: usize, noun: &str) -> String {
     format!("{count} {noun}{ending}")
 }
 
+/// Quotes a name for a shell if it needs that: any process can choose the name of a socket.
+pub(crate) fn quoted(name: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "@%+=:,./-_[]".contains(c);
+    match name.chars().all(is_plain) {
+        true => name.into(),
+        false => format!("'{}'", name.replace('\'', r"'\''")),
+    }
+}
+
 /// Truncates or pads a text to `width` columns. Some characters occupy two.
 pub(crate) fn fill(text: &str, width: usize) -> String {
     let mut out = fit(text, width);
@@ -94,6 +103,14 @@ mod tests {
         assert_eq!(plural(1, "process"), "1 process");
         assert_eq!(plural(2, "process"), "2 processes");
         assert_eq!(plural(0, "listener"), "0 listeners");
+    }
+
+    #[test]
+    fn names_are_quoted_for_a_shell() {
+        assert_eq!(quoted("@plain-1.sock"), "@plain-1.sock");
+        assert_eq!(quoted("[::1]:80"), "[::1]:80");
+        assert_eq!(quoted("/run/$(x); y"), "'/run/$(x); y'");
+        assert_eq!(quoted("@it's"), r"'@it'\''s'");
     }
 
     #[test]

@@ -305,7 +305,7 @@ impl Cause {
             }
             Self::FallsBehind => "acceptq watch TARGET; strace -c -f -p PID; add workers",
             Self::OwnerHidden => "sudo acceptq doctor TARGET",
-            Self::OwnerElsewhere => "run this on the host, or: nsenter -t PID -n -p acceptq doctor TARGET",
+            Self::OwnerElsewhere => "run this on the host, or in a container with --pid=host",
             Self::Contradiction | Self::NothingSeen => "acceptq doctor TARGET --for 5",
         }
     }

@@ -7,8 +7,8 @@ use super::collect::Collected;
 use super::details;
 use super::diagnose::{Cause, Rule, Verdict};
 use super::inspection::{Inspection, Process};
-use crate::format::{duration, fill, fit, fit_end, plural, wrap};
-use crate::probe::Connection;
+use crate::format::{duration, fill, fit, fit_end, plural, quoted, wrap};
+use crate::probe::{Address, Connection};
 use crate::remedy;
 
 const INDENT: &str = "             ";
@@ -112,21 +112,33 @@ fn one(
     line("next", &next(inspection, cause));
 }
 
-/// Returns the next command, with the names filled in.
+/// Returns the next command, with the names filled in. A name that a process has chosen comes last: it may contain
+/// the others.
 pub(crate) fn next(inspection: &Inspection, cause: Cause) -> String {
-    let address = &inspection.listener.address;
-    let port =
-        inspection.listener.socket().map_or_else(|| "PORT".into(), |address| address.port().to_string());
+    let address = quoted(&inspection.listener.address.to_string());
+    let (connect, connections) = match &inspection.listener.address {
+        Address::Inet(socket) => {
+            (format!("curl -m 5 {address}"), format!("ss -tnp sport = :{}", socket.port()))
+        }
+        Address::Abstract(_) => {
+            let name = address.replacen('@', "", 1);
+            (format!("curl -m 5 --abstract-unix-socket {name} http://localhost/"), "ss -xp".into())
+        }
+        Address::Path(_) | Address::Unnamed => {
+            (format!("curl -m 5 --unix-socket {address} http://localhost/"), "ss -xp".into())
+        }
+    };
     let pid = inspection.pid().map_or_else(|| "PID".into(), |pid| pid.to_string());
     let owner = inspection.facts.owner.as_ref();
     let tid = owner.and_then(|owner| owner.tid).map_or_else(|| "TID".into(), |tid| tid.to_string());
     let stopped = owner.map(|owner| &owner.stopped[..]).unwrap_or_default();
     let stopped = stopped.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
-    let text = cause.next().replace("STOPPED", &stopped).replace("TID", &tid);
-    text.replace("localhost:PORT", &address.to_string())
-        .replace("PORT", &port)
-        .replace("TARGET", &address.to_string())
-        .replace("PID", &pid)
+    let text = cause.next().replace("STOPPED", &stopped).replace("PID", &pid).replace("TID", &tid);
+    let text = text.replace("ss -tnp sport = :PORT", &connections);
+    match text.contains("TARGET") {
+        true => text.replace("TARGET", &address),
+        false => text.replace("curl -m 5 localhost:PORT", &connect),
+    }
 }
 
 fn queue(inspection: &Inspection, collected: &Collected) -> String {

@@ -294,6 +294,14 @@ fn deferred_connections_are_counted() {
 }
 
 #[test]
+fn next_command_quotes_a_name() {
+    let path = path().replace(".sock", "-$(PID).sock");
+    let Some(server) = Server::start("level", &path, 1) else { return };
+    let report = await_verdict(&server.target(), "idle");
+    assert_eq!(report["next"], format!("connect as a client while acceptq watch '{path}' runs"));
+}
+
+#[test]
 fn doctor_prints_text() {
     let Some(server) = Server::start("edge", "127.0.0.1", 1) else { return };
     let _held = server.hold_one();

@@ -76,7 +76,7 @@ fn run(cli: Cli) -> io::Result<ExitCode> {
     match cli.command {
         Command::List(list) => list.run(),
         Command::Watch(watch) => ignore_broken_pipe(watch.run()),
-        Command::Doctor(doctor) => doctor.run(),
+        Command::Doctor(doctor) => doctor.run(cli.netns),
         Command::Export(export) => export.run(),
         Command::Stress(stress) => stress.run(),
         Command::Demo(demo) => demo.run(),

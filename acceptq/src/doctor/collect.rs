@@ -42,6 +42,8 @@ pub(crate) struct Collected {
     pub(crate) hidden: usize,
     /// Other users' processes are not listed (`hidepid`).
     pub(crate) unlisted: bool,
+    /// The argument of `--netns` that selects the network namespace; `None` for the one of the user.
+    pub(crate) netns: Option<String>,
 }
 
 /// A snapshot of the queues.
@@ -120,6 +122,7 @@ pub(crate) fn collect(diag: &Diag, targets: &Targets, time: Duration) -> io::Res
         closed,
         hidden: after.hidden,
         unlisted: after.unlisted,
+        netns: None,
     })
 }
 

@@ -28,7 +28,7 @@ struct Peer {
 pub(crate) fn json(diagnoses: &[Diagnosis<'_>], collected: &Collected) -> Value {
     let inspections = diagnoses.iter().zip(lists(diagnoses));
     let listeners: Vec<Value> =
-        inspections.map(|((inspection, rule), lists)| one(inspection, rule, lists)).collect();
+        inspections.map(|((inspection, rule), lists)| one(inspection, rule, lists, collected)).collect();
     // The fields of the worst listener are at the top level too, for monitoring.
     let mut all = listeners.first().cloned().unwrap_or_else(|| json!({}));
     all["schema"] = json!(SCHEMA);
@@ -51,7 +51,7 @@ fn lists(diagnoses: &[Diagnosis<'_>]) -> Vec<bool> {
         .collect()
 }
 
-fn one(inspection: &Inspection, rule: &Rule, lists: bool) -> Value {
+fn one(inspection: &Inspection, rule: &Rule, lists: bool, collected: &Collected) -> Value {
     let (facts, listener) = (&inspection.facts, &inspection.listener);
     let owner = facts.owner.as_ref();
     let table = inspection.table.map(|(_, table)| table);
@@ -64,7 +64,7 @@ fn one(inspection: &Inspection, rule: &Rule, lists: bool) -> Value {
         "meaning": verdict.meaning(),
         "explanation": cause.explanation(),
         "otherwise": cause.otherwise(),
-        "next": next(inspection, cause),
+        "next": next(inspection, cause, collected.netns.as_deref()),
     });
     let queue = json!({
         "kind": listener.kind,

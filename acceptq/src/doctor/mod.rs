@@ -24,6 +24,7 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::json;
 
+use self::collect::Collected;
 use self::diagnose::{Verdict, diagnose};
 use crate::probe::{Diag, Namespace, Target, Targets};
 use crate::{NO_LISTENER, eprint, print_error, print_ignoring_epipe, seconds, width};
@@ -78,12 +79,12 @@ pub(crate) fn period(text: &str) -> Result<Duration, String> {
 }
 
 impl Doctor {
-    pub(crate) fn run(&self) -> io::Result<ExitCode> {
+    pub(crate) fn run(&self, netns: Option<String>) -> io::Result<ExitCode> {
         if self.explain {
             print_ignoring_epipe(&explain::table(width()))?;
             return Ok(ExitCode::SUCCESS);
         }
-        let (diag, targets) = self.select()?;
+        let (diag, targets, other) = self.select()?;
         let is_interactive = io::stderr().is_terminal() && !self.json;
         if is_interactive {
             eprint(&format!("observing {targets} for {} ...", crate::format::duration(self.time)));
@@ -93,7 +94,7 @@ impl Doctor {
             // Erases the line.
             eprint("\r\x1b[2K");
         }
-        let collected = collected?;
+        let collected = Collected { netns: netns.or(other), ..collected? };
         if collected.inspections.is_empty() {
             return self.no_listener(&targets, collected.closed);
         }
@@ -116,18 +117,18 @@ impl Doctor {
         Ok(ExitCode::from(verdict.exit_status()))
     }
 
-    fn select(&self) -> io::Result<(Diag, Targets)> {
-        if let Some(pid) = self.pid {
-            let namespace = Namespace::of_process(pid)?;
-            // Without privileges only its own namespace can be entered.
-            if !namespace.is_current()? {
-                namespace.enter()?;
-            }
-            let diag = Diag::new()?;
-            let targets = Targets::of_process(&diag, pid)?;
-            return Ok((diag, targets));
+    /// Returns the listeners to observe, and the argument of `--netns` if it has entered another namespace.
+    fn select(&self) -> io::Result<(Diag, Targets, Option<String>)> {
+        let Some(pid) = self.pid else { return Ok((Diag::new()?, Targets::each(&self.targets), None)) };
+        let namespace = Namespace::of_process(pid)?;
+        // Without privileges only its own namespace can be entered.
+        let is_other = !namespace.is_current()?;
+        if is_other {
+            namespace.enter()?;
         }
-        Ok((Diag::new()?, Targets::each(&self.targets)))
+        let diag = Diag::new()?;
+        let targets = Targets::of_process(&diag, pid)?;
+        Ok((diag, targets, namespace.name.filter(|_| is_other)))
     }
 
     fn no_listener(&self, targets: &Targets, closed: usize) -> io::Result<ExitCode> {

@@ -109,12 +109,12 @@ fn one(
     if verbose {
         line("rule", &format!("{} of acceptq doctor --explain", rule.number()));
     }
-    line("next", &next(inspection, cause));
+    line("next", &next(inspection, cause, collected.netns.as_deref()));
 }
 
 /// Returns the next command, with the names filled in. A name that a process has chosen comes last: it may contain
 /// the others.
-pub(crate) fn next(inspection: &Inspection, cause: Cause) -> String {
+pub(crate) fn next(inspection: &Inspection, cause: Cause, netns: Option<&str>) -> String {
     let address = quoted(&inspection.listener.address.to_string());
     let (connect, connections) = match &inspection.listener.address {
         Address::Inet(socket) => {
@@ -134,7 +134,13 @@ pub(crate) fn next(inspection: &Inspection, cause: Cause) -> String {
     let stopped = owner.map(|owner| &owner.stopped[..]).unwrap_or_default();
     let stopped = stopped.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
     let text = cause.next().replace("STOPPED", &stopped).replace("PID", &pid).replace("TID", &tid);
-    let text = text.replace("ss -tnp sport = :PORT", &connections);
+    let mut text = text.replace("ss -tnp sport = :PORT", &connections);
+    if let Some(netns) = netns {
+        text = text.replace("acceptq ", &format!("acceptq --netns {} ", quoted(netns)));
+        for command in ["curl -m", "ss -t", "ss -x"] {
+            text = text.replace(command, &format!("nsenter -t {pid} -n {command}"));
+        }
+    }
     match text.contains("TARGET") {
         true => text.replace("TARGET", &address),
         false => text.replace("curl -m 5 localhost:PORT", &connect),

@@ -5,7 +5,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::server::{Server, program};
-use crate::tool::{NO_FAULT, acceptq, await_verdict_of, diagnosis, skip, stdout};
+use crate::tool::{acceptq, await_verdict_of, diagnosis, skip, stdout};
 
 /// Starts a server in a network namespace of its own. Reports a skip and returns `None` if this is not
 /// allowed.
@@ -39,8 +39,10 @@ fn server_in_other_namespace_is_found() {
     assert!(text.contains("queued 0 of 65"), "{text}");
     for selected in [&[&port, "--netns", &pid][..], &["--pid", &pid]] {
         let arguments = [&["doctor", "--json", "--for", "0.5"], selected].concat();
-        let report = await_verdict_of(NO_FAULT, || diagnosis(&acceptq(&arguments)));
+        let report = await_verdict_of("idle", || diagnosis(&acceptq(&arguments)));
         assert_eq!(report["pid"], server.pid(), "{selected:?}");
+        let next = format!("connect as a client while acceptq --netns {pid} watch 0.0.0.0:{port} runs");
+        assert_eq!(report["next"], next, "{selected:?}");
     }
 }
 

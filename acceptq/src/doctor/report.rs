@@ -9,7 +9,7 @@ use super::diagnose::{Cause, Rule, Verdict};
 use super::inspection::{Inspection, Process};
 use crate::format::{duration, fill, fit, fit_end, plural, quoted, wrap};
 use crate::probe::{Address, Connection};
-use crate::remedy;
+use crate::{is_root, remedy};
 
 const INDENT: &str = "             ";
 /// Up to this many listeners are all listed.
@@ -133,7 +133,11 @@ pub(crate) fn next(inspection: &Inspection, cause: Cause, netns: Option<&str>) -
     let tid = owner.and_then(|owner| owner.tid).map_or_else(|| "TID".into(), |tid| tid.to_string());
     let stopped = owner.map(|owner| &owner.stopped[..]).unwrap_or_default();
     let stopped = stopped.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
-    let text = cause.next().replace("STOPPED", &stopped).replace("PID", &pid).replace("TID", &tid);
+    let text = match cause {
+        Cause::OwnerHidden if is_root() => Cause::OwnerElsewhere.next(),
+        cause => cause.next(),
+    };
+    let text = text.replace("STOPPED", &stopped).replace("PID", &pid).replace("TID", &tid);
     let mut text = text.replace("ss -tnp sport = :PORT", &connections);
     if let Some(netns) = netns {
         text = text.replace("acceptq ", &format!("acceptq --netns {} ", quoted(netns)));

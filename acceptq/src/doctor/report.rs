@@ -227,6 +227,9 @@ pub(super) fn activity(process: &Process) -> String {
     if process.is_stopped {
         return "is stopped".into();
     }
+    if process.activities.is_empty() {
+        return "began during the observation".into();
+    }
     let are_many = process.activities.iter().any(|(_, threads)| *threads > 1);
     let describe = |(name, threads): &(String, usize)| match are_many {
         true => format!("{name} ({})", plural(*threads, "thread")),

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io;
+use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,7 @@ use super::queue::{Queue, Queues};
 use super::thread_sampler::{self, ThreadSampler};
 use super::workers;
 use crate::probe::calls::{CallCounter, CallRates};
+use crate::probe::connection::specific;
 use crate::probe::owners::FdTable;
 use crate::probe::{
     Address, Connection, Counters, Diag, Holder, Listener, Owners, Registration, Targets, Trigger,
@@ -53,6 +55,8 @@ pub(crate) struct QueueSnapshot {
     /// On the same port, but not selected.
     pub(crate) others: Vec<Listener>,
     pub(crate) connections: Option<Vec<Connection>>,
+    /// The listening addresses that are not wildcards.
+    pub(crate) specific: HashSet<SocketAddr>,
     /// The accepted Unix sockets, in the first and in the last snapshot.
     pub(crate) accepted_unix: Vec<Listener>,
 }
@@ -137,7 +141,8 @@ fn snapshot(diag: &Diag, targets: &Targets, when: When) -> io::Result<QueueSnaps
         if matches!(when, When::First | When::Between { lists: true }) { connections()? } else { None };
     let is_unix = listeners.iter().any(|listener| listener.kind.is_unix());
     let accepted_unix = if is_end && is_unix { Listener::accepted_unix(diag)? } else { Vec::new() };
-    Ok(QueueSnapshot { listeners, others, connections: early.or(late), accepted_unix })
+    let specific = specific(listeners.iter().chain(&others));
+    Ok(QueueSnapshot { listeners, others, connections: early.or(late), specific, accepted_unix })
 }
 
 /// Starts to count the system calls of the threads that keep running although connections are queued.

@@ -7,7 +7,6 @@ use std::rc::Rc;
 
 use super::collect::QueueSnapshot;
 use super::facts::Clients;
-use crate::probe::connection::specific;
 use crate::probe::{Connection, Listener, Phase};
 
 /// The accept queue of a listener, as far as it can be separated from others on its address.
@@ -257,8 +256,8 @@ impl QueueSnapshot {
 
     /// Iterates over the connections that arrived at this address.
     fn at(&self, address: SocketAddr) -> impl Iterator<Item = &Connection> {
-        let others = specific(self.listeners.iter().chain(&self.others));
-        self.connections.iter().flatten().filter(move |waiting| waiting.arrived_at(address, &others))
+        let all = self.connections.iter().flatten();
+        all.filter(move |waiting| waiting.arrived_at(address, &self.specific))
     }
 }
 

@@ -114,10 +114,13 @@ impl Owners {
     }
 
     fn add(&mut self, pid: i32, found: &Descriptors, inodes: &HashSet<u64>) {
+        // Once per process, which may have thousands of listeners.
+        let mut names = None;
         for (fd, inode) in &found.sockets {
             self.sockets.insert(*inode, pid);
             if inodes.contains(inode) {
-                let (command, unit) = (command(pid), cgroup::unit_of(pid));
+                let names = names.get_or_insert_with(|| (command(pid), cgroup::unit_of(pid)));
+                let (command, unit) = names.clone();
                 self.holders.entry(*inode).or_default().push(Holder { pid, command, unit, fd: *fd });
             }
         }

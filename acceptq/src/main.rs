@@ -69,6 +69,11 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> io::Result<ExitCode> {
+    // Prometheus connects from this namespace, also if another one is observed.
+    let endpoint = match &cli.command {
+        Command::Export(export) => export.bind()?,
+        _ => None,
+    };
     // A thread enters a namespace, and those that it starts later inherit it.
     if let Some(name) = &cli.netns {
         Namespace::of(name)?.enter()?;
@@ -77,7 +82,7 @@ fn run(cli: Cli) -> io::Result<ExitCode> {
         Command::List(list) => list.run(),
         Command::Watch(watch) => ignore_broken_pipe(watch.run()),
         Command::Doctor(doctor) => doctor.run(cli.netns),
-        Command::Export(export) => export.run(),
+        Command::Export(export) => export.run(endpoint),
         Command::Stress(stress) => stress.run(),
         Command::Demo(demo) => demo.run(),
         Command::DemoServer(server) => server.run(),

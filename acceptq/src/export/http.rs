@@ -20,10 +20,17 @@ const REQUEST: usize = 8 << 10;
 /// The last metrics, and when they were complete.
 type Last = Option<(Instant, String)>;
 
+/// Returns the listener of the endpoint.
+pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    TcpListener::bind(address)
+        .map_err(|error| io::Error::new(error.kind(), format!("cannot listen at {address}: {error}")))
+}
+
 /// Serves the metrics until the process is killed. Each request observes, one at a time.
-pub(super) fn serve(address: SocketAddr, observe: impl Fn() -> io::Result<String> + Sync) -> io::Result<()> {
-    let listener = TcpListener::bind(address)
-        .map_err(|error| io::Error::new(error.kind(), format!("cannot listen at {address}: {error}")))?;
+pub(super) fn serve(
+    listener: TcpListener,
+    observe: impl Fn() -> io::Result<String> + Sync,
+) -> io::Result<()> {
     eprint(&format!("serving http://{}/metrics\n", listener.local_addr()?));
     let gate = Gate::new(CONNECTIONS);
     let mut acceptor = LevelTriggered::on(listener).gate(&gate).build_blocking()?;

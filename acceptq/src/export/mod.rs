@@ -5,7 +5,7 @@ mod metrics;
 
 use std::fs;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -39,9 +39,14 @@ pub(crate) struct Export {
 }
 
 impl Export {
-    pub(crate) fn run(&self) -> io::Result<ExitCode> {
-        match (self.listen, &self.textfile) {
-            (Some(address), _) => http::serve(address, || self.observe())?,
+    /// Returns the listener of the endpoint, in the network namespace of the caller.
+    pub(crate) fn bind(&self) -> io::Result<Option<TcpListener>> {
+        self.listen.map(http::bind).transpose()
+    }
+
+    pub(crate) fn run(&self, endpoint: Option<TcpListener>) -> io::Result<ExitCode> {
+        match (endpoint, &self.textfile) {
+            (Some(listener), _) => http::serve(listener, || self.observe())?,
             (_, Some(path)) => replace(path, &self.observe()?)?,
             _ => print_ignoring_epipe(&self.observe()?)?,
         }

@@ -18,7 +18,7 @@ const DASHBOARD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/export/dashboard.j
 const METRICS: &str = include_str!("../../src/export/metrics.rs");
 
 /// A process that is killed at the end.
-struct Process(Child);
+pub(crate) struct Process(Child);
 
 impl Drop for Process {
     fn drop(&mut self) {
@@ -28,9 +28,10 @@ impl Drop for Process {
 }
 
 /// Runs the exporter on any port. Returns it and its address.
-fn exporter(target: &str) -> (Process, String) {
+pub(crate) fn exporter(arguments: &[&str]) -> (Process, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_acceptq"));
-    command.args(["export", target, "--listen", "127.0.0.1:0", "--for", "0.3"]).stderr(Stdio::piped());
+    command.arg("export").args(arguments).args(["--listen", "127.0.0.1:0", "--for", "0.3"]);
+    command.stderr(Stdio::piped());
     let mut child = Process(command.spawn().expect("the tool runs"));
     let mut line = String::new();
     let stderr = child.0.stderr.take().expect("a pipe");
@@ -41,7 +42,7 @@ fn exporter(target: &str) -> (Process, String) {
 }
 
 /// Returns the head and the body of an answer.
-fn get(address: &str, path: &str) -> (String, String) {
+pub(crate) fn get(address: &str, path: &str) -> (String, String) {
     let mut stream = TcpStream::connect(address).expect("it listens");
     stream.set_read_timeout(Some(LONG)).expect("a time");
     write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").expect("it reads");
@@ -124,7 +125,7 @@ fn textfile_is_replaced() {
 #[test]
 fn endpoint_serves_many_scrapes() {
     let (listener, port) = crate::watch::listener();
-    let (_exporter, address) = exporter(&port);
+    let (_exporter, address) = exporter(&[&port]);
     // They do not delay the others.
     let silent: Vec<_> = (0..3).map(|_| TcpStream::connect(&*address).expect("it listens")).collect();
     silent[0].shutdown(Shutdown::Both).expect("connected");
@@ -193,7 +194,7 @@ fn prometheus_scrapes_and_alerts() {
     let Some(server) = Server::start("edge", "127.0.0.1", 1) else { return };
     let _held = server.hold_one();
     let _clients = server.connect_while_stopped(5);
-    let (_exporter, exporter) = exporter(&server.target());
+    let (_exporter, exporter) = exporter(&[&server.target()]);
     let folder = folder().join("prometheus");
     fs::create_dir(&folder).expect("our own directory");
     let config = format!(

@@ -4,6 +4,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
+use crate::export::{exporter, get};
 use crate::server::{Server, program};
 use crate::tool::{acceptq, await_verdict_of, diagnosis, skip, stdout};
 
@@ -37,6 +38,9 @@ fn server_in_other_namespace_is_found() {
     assert_eq!(found[0]["netns"], pid);
     let text = stdout(&acceptq(&["watch", &port, "--netns", &pid, "--count", "1"]));
     assert!(text.contains("queued 0 of 65"), "{text}");
+    let (_exporter, endpoint) = exporter(&[&port, "--netns", &pid]);
+    let (_, metrics) = get(&endpoint, "/metrics");
+    assert!(metrics.contains(&format!("acceptq_listeners{{target=\"{port}\"}} 1\n")), "{metrics}");
     for selected in [&[&port, "--netns", &pid][..], &["--pid", &pid]] {
         let arguments = [&["doctor", "--json", "--for", "0.5"], selected].concat();
         let report = await_verdict_of("idle", || diagnosis(&acceptq(&arguments)));

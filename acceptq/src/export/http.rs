@@ -43,7 +43,10 @@ pub(super) fn serve(
                 let _ = within_patience(&connection)
                     .and_then(|()| answer(&mut *connection, || fresh(last, observe)));
             };
-            thread::Builder::new().spawn_scoped(scope, serve)?;
+            // Without a thread the connection is closed.
+            if let Err(error) = thread::Builder::new().spawn_scoped(scope, serve) {
+                print_error(&format!("cannot start a thread: {error}"));
+            }
         }
         Ok(())
     })

@@ -31,14 +31,17 @@ while True:
             epoll.register(client, select.EPOLLIN)
 ";
 
-/// Runs the step on a server, which gets the port as its last argument.
+/// Runs the step on a server, which gets a free port as its last argument.
 fn step(command: &[&str]) -> Output {
     let free = TcpListener::bind("127.0.0.1:0").and_then(|one| one.local_addr()).expect("a port");
-    let port = free.port().to_string();
+    step_at(&free.port().to_string(), command)
+}
+
+fn step_at(port: &str, command: &[&str]) -> Output {
     let tool = Path::new(env!("CARGO_BIN_EXE_acceptq")).parent().expect("a folder");
     let path = std::env::var("PATH").unwrap_or_default();
     let mut step = Command::new(Path::new(EXAMPLES).join("ordeal-step"));
-    step.arg(&port).args(command).arg(&port).current_dir(EXAMPLES);
+    step.arg(port).args(command).arg(port).current_dir(EXAMPLES);
     step.env("PATH", format!("{}:{path}", tool.display())).output().expect("bash runs it")
 }
 
@@ -76,6 +79,14 @@ fn ordeal_step_passes_the_examples() {
         assert_eq!((status, &report["verdict"]), (0, &verdict.into()), "{command:?}: {report:#}");
         assert_eq!((&report["schema"], &report["held"]), (&1.into(), &8.into()), "{report:#}");
     });
+}
+
+#[test]
+fn ordeal_step_spares_another_server() {
+    let (_listener, port) = crate::watch::listener();
+    let output = step_at(&port, &["false"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert_eq!(String::from_utf8_lossy(&output.stderr), format!("port {port} is in use\n"));
 }
 
 #[test]

@@ -98,12 +98,18 @@ fn two_capabilities_show_foreign_server() {
 fn own_spinning_server_is_busy_in_ordeal() {
     let (Some(tool), Some(program)) = (copy(), program()) else { return };
     let server = Server::spawn(as_nobody(program).args(["spin", "127.0.0.1", "1"]), "127.0.0.1");
-    let output = as_nobody(&tool)
-        .args(["ordeal", &server.target(), "--yes", "--freeze", "--json", "--patience", "1"])
-        .output();
-    let (report, status) = diagnosis(&output.expect("the tool runs"));
-    // This user may not count system calls.
-    assert_eq!((report["verdict"].as_str(), status), (Some("busy"), 16), "{report:#}");
+    let run = || {
+        let output = as_nobody(&tool)
+            .args(["ordeal", &server.target(), "--yes", "--freeze", "--json", "--patience", "3"])
+            .output();
+        let (report, status) = diagnosis(&output.expect("the tool runs"));
+        // This user may not count system calls.
+        assert_ne!(report["verdict"], "spins", "{report:#}");
+        (report, status)
+    };
+    // On a loaded machine the thread may not be seen running.
+    let report = await_verdict_of("busy", run);
+    assert_eq!(report["exit_status"], 16);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use crate::conformance::kernel::Linux;
 use crate::conformance::model::Model;
+use crate::parity::sys::share_limit;
 use crate::report;
 
 /// The trigger of a registration.
@@ -68,6 +69,7 @@ const FAN_IN: &[(u32, Trigger, [usize; 2])] = &[(49, Level, [2, 2]), (50, Edge, 
 
 #[test]
 fn kernel_conforms_through_the_wrapper() {
+    let _limit = share_limit();
     report(&format!("conformance: {} cases of the kernel's self-test on the kernel", all::<Linux>()));
 }
 

@@ -12,6 +12,7 @@ use epoll_acceptor::{Epoll, Events, Interest, Token};
 use crate::conformance::cases::{System, Trigger};
 use crate::conformance::kernel::{connect, interest, listener, wait};
 use crate::conformance::model::Model;
+use crate::parity::sys::share_limit;
 use crate::{bound, report};
 
 /// The time limit of every wait, generous enough for a busy machine.
@@ -20,6 +21,7 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 /// Case 59: one thread waits, another re-arms the edge each time.
 #[test]
 fn modify_in_another_thread_gives_an_event() {
+    let _limit = share_limit();
     let rounds = bound(1_000, 5_000, 100_000);
     let (listener, epoll) = (listener(), Epoll::new().unwrap());
     epoll.add(&listener, Token(0), interest(Trigger::Edge)).unwrap();
@@ -43,6 +45,7 @@ fn modify_in_another_thread_gives_an_event() {
 /// Case 60: ten threads on one epoll, ten edge-triggered listeners.
 #[test]
 fn threads_lose_no_wakeup_of_many_listeners() {
+    let _limit = share_limit();
     let rounds = bound(30, 100, 300);
     let listeners: Vec<TcpListener> = (0..10).map(|_| listener()).collect();
     let (epoll, end) = (Epoll::new().unwrap(), listener());
@@ -79,6 +82,7 @@ fn accept_until_end(epoll: &Epoll, listeners: &[TcpListener], accepted: &AtomicU
 /// Case 61: this wait or the next reports an arrival at the deadline.
 #[test]
 fn arrival_at_the_deadline_is_not_lost() {
+    let _limit = share_limit();
     let rounds: u64 = bound(50, 200, 1_000);
     let (listener, epoll, together) = (listener(), Epoll::new().unwrap(), Barrier::new(2));
     epoll.add(&listener, Token(0), interest(Trigger::Edge)).unwrap();
@@ -135,6 +139,7 @@ fn model_keeps_an_arrival_at_the_deadline() {
 /// Cases 62 and 63: a wait with a nanosecond timeout returns ready events at once, and otherwise not before the timeout.
 #[test]
 fn nanosecond_wait_returns_at_once_or_on_time() {
+    let _limit = share_limit();
     let (listener, epoll) = (listener(), Epoll::new().unwrap());
     epoll.add(&listener, Token(0), interest(Trigger::Level)).unwrap();
     let (start, timeout) = (Instant::now(), Duration::from_micros(10_250));
@@ -148,6 +153,7 @@ fn nanosecond_wait_returns_at_once_or_on_time() {
 /// it, so misses are counted and do not fail the test.
 #[test]
 fn zero_timeout_waits_see_a_ready_listener() {
+    let _limit = share_limit();
     let waits = bound(100, 200, 10_000);
     let (listener, epoll) = (listener(), Epoll::new().unwrap());
     epoll.add(&listener, Token(0), interest(Trigger::Level)).unwrap();

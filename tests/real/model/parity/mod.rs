@@ -11,5 +11,5 @@ mod random;
 mod real;
 mod running;
 mod sleepers;
-mod sys;
+pub(crate) mod sys;
 mod workers;

@@ -4,7 +4,7 @@
 use std::ffi::CString;
 use std::io;
 use std::mem::{self, MaybeUninit};
-use std::sync::RwLock;
+use std::sync::{RwLock, RwLockReadGuard};
 
 use libc::{c_int, c_uint, c_void, socklen_t};
 
@@ -130,7 +130,7 @@ pub(crate) fn epoll_wait(epoll: c_int, max: usize, timeout: c_int) -> Result<Vec
 pub(crate) fn poll(fd: c_int, requested: u32, timeout: c_int) -> u32 {
     let mut one = libc::pollfd { fd, events: i16::try_from(requested).unwrap(), revents: 0 };
     // poll(2) fails if nfds exceeds RLIMIT_NOFILE.
-    let _shared = LIMIT.read().unwrap();
+    let _shared = share_limit();
     // SAFETY: one valid pollfd.
     check(unsafe { libc::poll(&raw mut one, 1, timeout) }).unwrap();
     u32::from(u16::from_ne_bytes(one.revents.to_ne_bytes()))
@@ -276,8 +276,13 @@ fn open_descriptor(open: impl FnOnce() -> c_int) -> Result<c_int> {
 
 /// Runs `open` while no other test has the descriptor table full.
 fn with_shared_limit<T>(open: impl FnOnce() -> T) -> T {
-    let _shared = LIMIT.read().unwrap();
+    let _shared = share_limit();
     open()
+}
+
+/// Lets no other test make the descriptor table full while the guard exists.
+pub(crate) fn share_limit() -> RwLockReadGuard<'static, ()> {
+    LIMIT.read().unwrap()
 }
 
 fn check(result: c_int) -> Result<c_int> {

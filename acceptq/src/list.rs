@@ -79,7 +79,7 @@ impl List {
         Ok(ExitCode::from(status))
     }
 
-    /// Returns the listeners, and the number of processes whose network namespace is not visible.
+    /// Returns the listeners, and the number of processes in a network namespace that is not visible.
     fn listeners(&self) -> io::Result<(Vec<Found>, usize)> {
         let (mut found, mut hidden) = (Vec::new(), 0);
         if self.all_netns {
@@ -88,7 +88,7 @@ impl List {
             for namespace in namespaces {
                 match namespace.diag() {
                     Ok(diag) => self.listeners_of(&diag, namespace.name.as_deref(), &mut found)?,
-                    // A name is left in /run/netns whose namespace has gone.
+                    // The namespace has gone, and its name in /run/netns is left.
                     Err(error) if error.kind() == ErrorKind::InvalidInput => {}
                     Err(_) => hidden += 1,
                 }

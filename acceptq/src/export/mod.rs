@@ -30,7 +30,7 @@ pub(crate) struct Export {
     /// Serve http://ADDRESS/metrics, for example 127.0.0.1:9117
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<SocketAddr>,
-    /// Write a file whose name ends in .prom, by a rename, for node_exporter's textfile collector
+    /// Write a .prom file, by a rename, for node_exporter's textfile collector
     #[arg(long, value_name = "PATH", conflicts_with = "listen")]
     textfile: Option<PathBuf>,
     /// Observation period in seconds

@@ -57,7 +57,7 @@ impl Namespace {
     }
 
     /// Lists this namespace, those in `/run/netns`, and those of all processes, each once; and counts the
-    /// processes and files whose namespace is not visible.
+    /// processes and files in one that is not visible.
     pub(crate) fn all() -> io::Result<(Vec<Self>, usize)> {
         let current = Self::current()?;
         let mut known = HashSet::from([current.file.metadata()?.ino()]);

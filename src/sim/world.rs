@@ -172,29 +172,18 @@ impl World {
     ///
     /// Unwinds out of a pass that does not end, by [`Endless`].
     pub(super) fn yield_point(&self) {
-        {
-            let mut inner = self.lock();
-            let Some(point) = inner.point else { return };
-            inner.point = Some(point + 1);
-            if inner.pass_ends_by.is_some_and(|last| point > last) && !std::thread::panicking() {
-                inner.checker.violate("P2", "a pass does not end");
-                drop(inner);
-                resume_unwind(Box::new(Endless));
-            }
+        let mut inner = self.lock();
+        let Some(point) = inner.point else { return };
+        inner.point = Some(point + 1);
+        if inner.pass_ends_by.is_some_and(|last| point > last) && !std::thread::panicking() {
+            inner.checker.violate("P2", "a pass does not end");
+            drop(inner);
+            resume_unwind(Box::new(Endless));
         }
-        loop {
-            let act = {
-                let mut inner = self.lock();
-                let passed = inner.point.unwrap_or(0);
-                match inner.script.front() {
-                    Some((point, _)) if *point < passed => inner.script.pop_front(),
-                    _ => None,
-                }
-            };
-            match act {
-                Some((_, act)) => self.act(act),
-                None => return,
-            }
+        while let Some(act) = inner.due() {
+            drop(inner);
+            self.act(act);
+            inner = self.lock();
         }
     }
 
@@ -433,6 +422,16 @@ impl World {
 }
 
 impl Inner {
+    /// The next action of the script, if its point has passed.
+    fn due(&mut self) -> Option<Action> {
+        let (point, act) = *self.script.front()?;
+        if point >= self.point? {
+            return None;
+        }
+        self.script.pop_front();
+        Some(act)
+    }
+
     pub(super) fn on_permit_taken(&mut self, gate: usize) {
         self.checker.on_permit_taken(gate);
         self.check_latch(gate, false);

@@ -14,29 +14,30 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
-/// A subscriber that keeps the level, the message and the field `refused` of each event of this crate.
+/// A subscriber that keeps the level and some fields of each event of this crate.
 #[derive(Clone, Default)]
 struct Log {
-    events: Arc<Mutex<Vec<(Level, String, u64)>>>,
+    events: Arc<Mutex<Vec<(Level, Fields)>>>,
     /// It panics at the first event with this message.
     panics_at: Option<&'static str>,
 }
 
 impl Log {
-    fn take(&self) -> Vec<(Level, String, u64)> {
+    fn take(&self) -> Vec<(Level, Fields)> {
         std::mem::take(&mut *self.events.lock().unwrap())
     }
 
     /// Takes the messages alone.
     fn take_messages(&self) -> Vec<String> {
-        self.take().into_iter().map(|(_, message, _)| message).collect()
+        self.take().into_iter().map(|(_, fields)| fields.message).collect()
     }
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Fields {
     message: String,
     refused: u64,
+    since: u64,
 }
 
 impl Visit for Fields {
@@ -47,8 +48,10 @@ impl Visit for Fields {
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        if field.name() == "refused" {
-            self.refused = value;
+        match field.name() {
+            "refused" => self.refused = value,
+            "since" => self.since = value,
+            _ => {}
         }
     }
 }
@@ -71,8 +74,8 @@ impl Subscriber for Log {
         event.record(&mut fields);
         let mut events = self.events.lock().unwrap();
         let panics = self.panics_at == Some(&*fields.message)
-            && events.iter().all(|(_, message, _)| *message != fields.message);
-        events.push((*event.metadata().level(), fields.message, fields.refused));
+            && events.iter().all(|(_, earlier)| earlier.message != fields.message);
+        events.push((*event.metadata().level(), fields));
         drop(events);
         if panics {
             resume_unwind(Box::new("a subscriber"));
@@ -145,8 +148,9 @@ fn transitions_are_reported_once() {
     server.run_passes(&mut acceptor);
     let events = log.take();
     assert_eq!(events.len(), 1, "{events:?}");
+    let (level, fields) = &events[0];
     assert_eq!(
-        (events[0].0, events[0].1.as_str()),
+        (*level, fields.message.as_str()),
         (Level::ERROR, "closed: the listener does not listen any more")
     );
 }
@@ -169,8 +173,20 @@ fn refusals_are_reported_once_per_second() {
     let events = log.take();
     let most = 1 + usize::try_from(begin.elapsed().as_secs()).unwrap();
     assert!((1..=most).contains(&events.len()), "{events:?}");
-    assert_eq!((events[0].0, events[0].1.as_str(), events[0].2), (Level::WARN, "refused", 1));
+    let (level, first) = &events[0];
+    assert_eq!((*level, first.message.as_str(), first.refused, first.since), (Level::WARN, "refused", 1, 1));
     drop(clients);
+    // The next event counts from the last one.
+    let last = events.last().unwrap().1.refused;
+    let next = loop {
+        drop(server.connect());
+        server.run_passes(&mut acceptor);
+        if let Some((_, next)) = log.take().into_iter().next() {
+            break next;
+        }
+        assert!(begin.elapsed() < Duration::from_secs(30), "no second event");
+    };
+    assert_eq!(next.since, next.refused - last);
 }
 
 #[test]

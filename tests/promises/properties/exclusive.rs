@@ -11,7 +11,7 @@ use crate::{say, thorough};
 
 #[test]
 fn every_promise_holds_in_a_crowd_after_one_act_anywhere() {
-    let step = if thorough() { 1 } else { 53 };
+    let step = if thorough() { 1 } else { 101 };
     let setups = (0..setups::count()).map(setups::nth).filter(setups::is_crowded).step_by(step);
     explore_all("a crowd, one act", setups, 1, Action::all);
 }
@@ -26,7 +26,7 @@ fn every_promise_holds_between_exclusive_acceptors_after_two_acts() {
 fn every_promise_holds_between_exclusive_acceptors_after_three_acts() {
     // Each has its own gate, for one connection: the first that is woken is full first.
     let setups = pairs().into_iter().skip(9).take(if thorough() { 3 } else { 1 });
-    explore_all("exclusive, three acts", setups, 3, if thorough() { ends } else { decisive });
+    explore_all("exclusive, three acts", setups, 3, if thorough() { ends } else { late_news });
 }
 
 /// The ways in which the acceptor that was woken can stop accepting, and what makes it accept again.
@@ -44,8 +44,9 @@ fn ends_and_cures(setup: &Setup) -> Vec<Action> {
     acts
 }
 
-fn decisive(_: &Setup) -> Vec<Action> {
-    vec![Action::Pause(0), Action::Drop(0), Action::Free, Action::Insert(0), Action::Tell(0)]
+/// A connection that the kernel has queued and not yet announced while the acceptor that it will wake pauses.
+fn late_news(_: &Setup) -> Vec<Action> {
+    vec![Action::Pause(0), Action::Insert(0), Action::Tell(0)]
 }
 
 fn ends(_: &Setup) -> Vec<Action> {

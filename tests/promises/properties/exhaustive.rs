@@ -11,7 +11,7 @@ use crate::{say, thorough};
 #[test]
 fn every_promise_holds_after_one_act_anywhere() {
     // Every n-th of all setups and, thoroughly, each; n shares no factor with the number of choices.
-    let step = if thorough() { 1 } else { 11 };
+    let step = if thorough() { 1 } else { 23 };
     let setups =
         (0..setups::count()).map(setups::nth).filter(|setup| !setups::is_crowded(setup)).step_by(step);
     explore_all("one act", setups, 1, Action::all);
@@ -25,7 +25,7 @@ fn every_promise_holds_in_every_pair_of_choices() {
 #[test]
 fn every_promise_holds_after_two_acts_anywhere() {
     let setups = setups::in_pairs();
-    let most = if thorough() { setups.len() } else { 20 };
+    let most = if thorough() { setups.len() } else { 12 };
     let acts = if thorough() { Action::all } else { decisive };
     explore_all("two acts", setups.into_iter().take(most), 2, acts);
 }

@@ -24,7 +24,7 @@ fn promises_hold_for_every_policy_after_one_act() {
 
 #[test]
 fn promises_hold_for_every_policy_after_two_acts() {
-    explore_all("policies, two acts", varied(if thorough() { 3 } else { 41 }), 2, decisive);
+    explore_all("policies, two acts", varied(if thorough() { 3 } else { 43 }), 2, decisive);
 }
 
 /// Every n-th of the setups in which all pairs of choices meet, with every policy.

@@ -24,7 +24,7 @@ use crate::probe::{Diag, Target, Targets};
 /// are not visible, and most verdicts are missing.
 #[derive(Args, Debug)]
 pub(crate) struct Export {
-    /// Ports, addresses, Unix sockets [default: all listeners]. Each listener is 21 series
+    /// Ports, addresses, Unix sockets [default: all listeners]. Each address has 21 series
     #[arg(value_name = "TARGET")]
     targets: Vec<Target>,
     /// Serve http://ADDRESS/metrics, for example 127.0.0.1:9117

@@ -1,7 +1,8 @@
-// The first of two definitions of a link wins: these are for rustdoc, those in the README for the repository.
+// A link may be defined twice; the first definition wins. These are for rustdoc, those in the README for the
+// repository.
 #![cfg_attr(any(doc, doctest), doc = include_str!("guide/links.md"))]
 #![cfg_attr(any(doc, doctest), doc = include_str!("guide/pictures.md"))]
-// Its examples ask for the feature.
+// The README's examples need the feature.
 #![cfg_attr(any(not(doctest), feature = "axum08"), doc = include_str!("../README.md"))]
 //!
 //! # Traps
@@ -10,12 +11,12 @@
 //!
 //! ## In your loop
 //!
-//! * **An event without a pass.** Answer every event with the acceptor's token by one pass ([`Acceptor::ready`] or
-//!   [`Acceptor::drain`]). An edge-triggered event that is discarded is not repeated.
+//! * **An event without a pass.** Answer every event that carries the acceptor's token with one pass
+//!   ([`Acceptor::ready`] or [`Acceptor::drain`]). An edge-triggered event that is discarded is not repeated.
 //! * **Unread events.** The next wait with the same [`Events`] returns them first. Dropping the buffer, or
 //!   [`Events::clear`], loses them.
-//! * **An event loop that watches an inner epoll edge-triggered** must wait on it until it returns no event, before it
-//!   blocks. [`Hosted`] does that.
+//! * **An event loop that watches an inner epoll edge-triggered** must wait on the inner epoll until that returns no
+//!   event, before the loop blocks. [`Hosted`] does that.
 //! * **A forgotten acceptor** ([`std::mem::forget`]) stays registered, and keeps a permit that was handed to it.
 //!
 //! ## At the limit, and out of descriptors
@@ -23,7 +24,7 @@
 //! * **The limit counts permits.** A stream that was cloned, or inherited by a forked child, outlives its permit.
 //! * **Without a gate only the timer retries** after EMFILE. With a gate, a released permit does, too:
 //!   [`State::Exhausted`].
-//! * **The backlog must hold what waits.** A gate that waits leaves new connections to the kernel's queue, and std's
+//! * **The backlog must hold what waits.** A gate that waits leaves new connections in the kernel's queue, and std's
 //!   `bind` gives TCP listeners a backlog of 128. What does not fit is dropped, and its client retries after a second:
 //!   [`Builder::backlog`].
 //!
@@ -37,8 +38,8 @@
 //!
 //! * **Dropping an acceptor resets its queue.** [Shut it down](Control::shutdown_gracefully), or take the listener out
 //!   ([`EpollAcceptor::into_listener`]).
-//! * **A Unix listener that was shut down while its acceptor is full.** Only an accept can show whether anything is
-//!   queued: the owner learns of the shutdown when a permit is released.
+//! * **A Unix listener that was shut down while its acceptor is full.** Only an accept, which needs a permit, can show
+//!   whether anything is queued: the owner learns of the shutdown when a permit is released.
 //!
 //! ## More than one process
 //!
@@ -50,8 +51,8 @@
 //! * **Other code that deletes the acceptor's registration.** Only the next re-arm restores it, and a level-triggered
 //!   acceptor that is listening does not re-arm.
 //!
-//! After 64 accepts in a row that are interrupted or aborted, or find a pending queue empty (a seccomp filter can cause
-//! that), the acceptor backs off as if out of descriptors.
+//! After 64 accepts in a row that are interrupted or aborted, or find nothing although poll(2) reports a connection (a
+//! seccomp filter can cause that), the acceptor backs off as if out of descriptors.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(not(target_os = "linux"))]
@@ -96,7 +97,7 @@ pub use linux::events::{Event, Events};
 pub use linux::interest::Interest;
 pub use linux::token::Token;
 
-/// The parts of filters: of your own, and of the ready-made ones.
+/// The types that filters use, your own and the ready-made ones.
 ///
 /// [`Filter`] is the trait; [`RateLimit`], [`PeerLimit`], [`QueueDelay`], [`AllowedUsers`] and [`AllowedNetworks`] are
 /// ready-made filters. Which one helps when: [the guide to overload](crate::guide::overload).
@@ -111,7 +112,7 @@ pub mod filter {
     pub use crate::admission::refusal::{Cause, Rejection};
 }
 
-/// Wrappers of epoll and eventfd, which work on their own, and the errors of registrations.
+/// Wrappers of epoll and eventfd, usable without an acceptor, and the errors of registrations.
 ///
 /// [`Epoll`], [`Events`] and [`Interest`] are at the root.
 pub mod epoll {

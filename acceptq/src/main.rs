@@ -141,7 +141,6 @@ fn remedy() -> &'static str {
     }
 }
 
-/// Parses a number of seconds.
 fn seconds(text: &str, allowed: &RangeInclusive<f64>) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "must be a number of seconds, such as 0.5".to_string())?;
     if !allowed.contains(&seconds) {

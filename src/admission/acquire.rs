@@ -14,7 +14,7 @@ use super::wait_queue::Wakes;
 #[must_use = "futures do nothing unless they are awaited"]
 pub struct Acquire<'a> {
     gate: &'a Gate,
-    /// Its number in the wait queue, once it was polled and until it is ready.
+    /// The number of the future in the wait queue, from its first poll until it is ready.
     task: Option<u64>,
 }
 

@@ -48,7 +48,7 @@ impl AllowedNetworks {
         Self { allowed: Vec::new(), denied: Vec::new(), allow_unknown: false, refusal: Refusal::Reset }
     }
 
-    /// Admits a network, and from then on only networks that are allowed.
+    /// Admits a network. Once any network is allowed, all others are refused.
     ///
     /// # Errors
     ///

@@ -19,7 +19,7 @@ use super::refusal::{Cause, Refusal, Rejection};
 /// assert!(allowed.admit(&of(1001).info(), &mut ()).is_err());
 /// ```
 ///
-/// ## As of the connect
+/// ## Credentials at connect(2)
 ///
 /// The kernel notes the effective user and group, and the supplementary groups, of the process that called connect(2)
 /// (unix(7), `SO_PEERCRED`, `SO_PEERGROUPS`). The descriptor may have been passed on since, and a setuid program

@@ -16,7 +16,7 @@ pub(super) struct Limits {
     pub(super) reserved: u32,
 }
 
-/// The whole state of a gate. Invariant: while a waiter accepts permits, none is available for it.
+/// The whole state of a gate. Invariant: no permit is available for a waiter that accepts permits.
 #[derive(Debug)]
 pub(super) struct Capacity {
     pub(super) limits: Limits,
@@ -68,7 +68,7 @@ impl Capacity {
         }
         self.in_use += 1;
         self.handshaking += u32::from(self.limits.handshakes.is_some());
-        // Only the last permit closes the latch. A privileged handle passes a closed one, and neither closes nor opens
+        // Only the last permit closes the latch. A privileged handle ignores the latch, and neither closes nor opens
         // it.
         if self.limits.low_water > 1 && !privileged {
             self.set_latch();
@@ -77,7 +77,7 @@ impl Capacity {
     }
 
     /// Takes a permit (one that is kept for the waiter, or an available one), or else queues the waiter, in one step
-    /// (P1). Returns whether it has a permit, and the waiter that left the queue.
+    /// (P1). Returns whether the waiter has a permit, and the entry that was removed from the queue.
     pub(super) fn acquire_or_enqueue(
         &mut self,
         wakes: Wakes,
@@ -108,8 +108,8 @@ impl Capacity {
         self.handshaking -= u32::from(self.limits.handshakes.is_some());
     }
 
-    /// As [`give`](Self::give), of a permit that no connection has used. Without privilege it opens the latch, which
-    /// counted this permit: the gate was not full of connections.
+    /// As [`give`](Self::give), for a permit that no connection has used. Unless the handle is privileged, opens the
+    /// latch: the latch counted this permit, but the gate was not full of connections.
     pub(super) fn give_unused(&mut self, handshaking: bool, privileged: bool) {
         self.give(handshaking);
         self.latched &= privileged;
@@ -135,7 +135,7 @@ impl Capacity {
         self.queue = queue;
     }
 
-    /// Revokes permits that were granted and not collected, as far as the limit was lowered since (P3).
+    /// Revokes granted permits that are not collected yet, while the permits in use exceed a lowered limit (P3).
     pub(super) fn revoke_above_limit(&mut self) {
         while self.in_use > self.limits.limit && self.queue.revoke(false) {
             self.give(true);

@@ -47,7 +47,6 @@ impl Clock for Monotonic {
     }
 }
 
-/// A shared clock.
 impl<C: Clock + ?Sized> Clock for Arc<C> {
     fn now(&self) -> Duration {
         C::now(self)

@@ -37,7 +37,8 @@ impl<F: Filter> Filter for Option<F> {
 
 macro_rules! filters {
     ($(($name:ident, $permit:ident, $at:tt)),+) => {
-        /// All must admit a connection, and are asked in order. While one asks to retry later, none is rejected.
+        /// All must admit a connection, and are asked in order. While any filter asks to retry later, no connection is
+        /// rejected.
         #[allow(non_snake_case, reason = "a variable for each type")]
         impl<$($name: Filter),+> Filter for ($($name,)+) {
             type Permit = ($($name::Permit,)+);
@@ -45,7 +46,7 @@ macro_rules! filters {
             #[inline]
             fn reserve(&self) -> Reservation<Self::Permit> {
                 let mut rejected = None;
-                // What is reserved is cancelled by every way out but the last.
+                // Every return but the last cancels what was reserved.
                 $(
                     let $permit = match self.$at.reserve() {
                         Reservation::Granted(permit) => Some(Reserved::new(&self.$at, permit)),
@@ -77,7 +78,7 @@ macro_rules! filters {
 
             #[inline]
             fn cancel(&self, permit: Self::Permit) {
-                // All of them, should one panic.
+                // Cancels all of them, even if one panics.
                 $(let $permit = Reserved::new(&self.$at, permit.$at);)+
                 $(drop($permit);)+
             }

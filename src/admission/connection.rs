@@ -65,8 +65,8 @@ impl<S, P> Connection<S, P> {
         self
     }
 
-    /// Returns the peer's address, if the acceptor was built [`with_peer`](crate::Builder::with_peer). Also of a
-    /// connection that was reset, for which getpeername(2) fails.
+    /// Returns the peer's address, if the acceptor was built [`with_peer`](crate::Builder::with_peer). The address is
+    /// known even if the connection was reset, when getpeername(2) fails.
     #[must_use]
     pub const fn peer(&self) -> Option<SocketAddr> {
         self.peer

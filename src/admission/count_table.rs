@@ -8,7 +8,7 @@ use std::hash::{BuildHasher, Hash, RandomState};
 /// on earlier keys. The hash is keyed, so that no client can choose keys that collide.
 #[derive(Debug)]
 pub(super) struct CountTable<K> {
-    /// A power of two, at least twice `capacity`: a search always finds an empty one.
+    /// Their number is a power of two, at least twice `capacity`: a search always finds an empty slot.
     slots: Box<[Option<(K, u32)>]>,
     keys: usize,
     capacity: usize,
@@ -19,7 +19,6 @@ pub(super) struct CountTable<K> {
 pub(super) struct TableFull;
 
 impl<K: Copy + Eq + Hash> CountTable<K> {
-    /// Creates an empty table for `capacity` keys.
     pub(super) fn new(capacity: usize) -> Self {
         let slots = capacity.checked_mul(2).and_then(usize::checked_next_power_of_two);
         let slots = vec![None; slots.expect("a table that fits into memory")].into_boxed_slice();
@@ -63,7 +62,7 @@ impl<K: Copy + Eq + Hash> CountTable<K> {
         self.keys -= 1;
         let (mut hole, mut next) = (slot, self.after(slot));
         while let Some((key, _)) = self.slots[next] {
-            // It would be cut off by the hole unless the hole is before its home slot.
+            // The hole would cut the key off from its home slot, unless the hole is before that slot.
             let home = self.home(key);
             if self.distance(home, next) >= self.distance(hole, next) {
                 self.slots.swap(hole, next);
@@ -95,7 +94,6 @@ impl<K: Copy + Eq + Hash> CountTable<K> {
         (slot + 1) & self.mask()
     }
 
-    /// The number of steps from one slot to another.
     const fn distance(&self, from: usize, to: usize) -> usize {
         to.wrapping_sub(from) & self.mask()
     }

@@ -17,9 +17,9 @@ use super::sync::Arc;
 /// rejects by the peer before one that uses something up, such as a [`RateLimit`](crate::RateLimit): what the first
 /// rejects is not counted by the second. Tuples, `Option<F>`, `Arc<F>`, `Box<F>` and `&F` are filters.
 ///
-/// For a decision by the connection alone, [`filter_fn`] makes a filter of a closure.
+/// To decide by the connection alone, make a filter from a closure with [`filter_fn`].
 ///
-/// A number of connections in all, for a test run:
+/// A limit on the total number of connections, for a test run:
 ///
 /// ```
 /// use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -76,7 +76,7 @@ pub trait Filter: Send + Sync {
     }
 
     /// Returns whether [`admit`](Self::admit) asks for the peer's address. The address is then read with the accept
-    /// itself, which costs less than to ask later and works for connections that were reset.
+    /// itself, which costs less than asking later and works for connections that were reset.
     #[inline]
     fn needs_peer_addr(&self) -> bool {
         false
@@ -141,7 +141,7 @@ impl<F: Filter> Drop for Reserved<'_, F> {
     }
 }
 
-/// Makes a filter of a closure that decides by the connection.
+/// Makes a filter from a closure that decides by the connection.
 ///
 /// ```
 /// use std::net::SocketAddr;

@@ -222,7 +222,7 @@ impl Gate {
         state.in_use == 0
     }
 
-    /// Makes the handle of a permit that is counted already.
+    /// Creates the [`Permit`] for a permit that is already counted.
     #[inline]
     pub(super) fn permit(&self) -> Permit {
         Permit::of(Arc::clone(&self.shared))
@@ -256,7 +256,7 @@ impl GateBuilder {
         self
     }
 
-    /// Opens a gate that was full only when `free` permits are free.
+    /// Once the gate was full, opens it again only when `free` permits are free.
     ///
     /// Without a low-water mark an acceptor at the limit wakes for each permit that is released, to accept one
     /// connection. With it, the acceptor sleeps until it can accept a batch. If the limit is lower than `free`, the
@@ -347,7 +347,7 @@ impl Shared {
         self.free.lock(&self.state)
     }
 
-    /// Releases a permit. Asks for `handshaking` only where the lock is needed.
+    /// Releases a permit. Calls `handshaking` only if the lock is needed.
     #[inline]
     pub(super) fn release(&self, handshaking: impl FnOnce() -> bool) {
         if self.free.try_give().is_err() {
@@ -360,7 +360,7 @@ impl Shared {
         self.change(WaitFor::Release, |capacity| capacity.give(handshaking));
     }
 
-    /// Changes the state, grants what that makes available to the waiters in the same step, and then wakes them.
+    /// Changes the state, in the same step grants the permits that this makes available, and then wakes their waiters.
     pub(super) fn change(&self, released: WaitFor, change: impl FnOnce(&mut Capacity)) {
         let mut state = self.lock();
         change(&mut state);
@@ -392,7 +392,8 @@ impl Shared {
         })
     }
 
-    /// Wakes every waiter that was called, one at a time and without the lock, and the tasks that wait for idleness.
+    /// Wakes every waiter in the stage `Called`, one at a time and without the lock, and the tasks that wait for
+    /// idleness.
     fn wake_called(&self) {
         /// Wakes the remaining waiters if a waker panics.
         struct WakeAll<'a>(&'a Shared);

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::sync::{AtomicU64, Ordering};
 
-/// A number of tokens per second and a burst. Kept as the theoretical arrival time of the next token, so that no timer
-/// refills it.
+/// A token bucket with a rate per second and a burst, stored as a theoretical arrival time, so that no timer has to
+/// refill it.
 #[derive(Debug)]
 pub(crate) struct Gcra {
     /// When the bucket will be full again, in nanoseconds of the clock that the callers share.
@@ -54,7 +54,7 @@ impl Gcra {
             if missing > tolerance {
                 return Err(Duration::from_nanos(missing - tolerance));
             }
-            // A clock at its end brings no more tokens.
+            // At the end of the clock there are no more tokens.
             let Some(next) = time.max(now).checked_add(interval) else {
                 return Err(Duration::from_nanos(interval));
             };
@@ -70,7 +70,8 @@ impl Gcra {
         Duration::from_nanos(time.saturating_sub(nanoseconds(now)).saturating_sub(self.tolerance()))
     }
 
-    /// Puts a token back, less what has come in since that would have found the bucket full.
+    /// Puts a token back, minus the refill since then that would have overflowed the bucket had the token not been
+    /// taken.
     pub(crate) fn put_back(&self, token: &Token, now: Duration) {
         let left = token.theoretical_arrival_time.saturating_sub(nanoseconds(now));
         let left = left.min(self.interval.load(Ordering::Relaxed));

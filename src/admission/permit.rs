@@ -42,12 +42,12 @@ impl Permit {
         Self { slot: Slot { gate: Some(gate), handshaking: AtomicBool::new(true) }, filters: () }
     }
 
-    /// Takes the permit from its gate without releasing it, and whether it is in the handshake stage.
+    /// Takes the gate out of the permit without releasing the permit. Returns the gate, and whether the permit is in
+    /// the handshake stage.
     pub(super) fn take(&mut self) -> Option<(Arc<Shared>, bool)> {
         Some((self.slot.gate.take()?, self.slot.handshaking.load(Ordering::Acquire)))
     }
 
-    /// Adds the permits of the filters.
     pub(crate) fn with_filters<F>(self, filters: F) -> Permit<F> {
         Permit { slot: self.slot, filters }
     }

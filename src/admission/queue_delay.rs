@@ -16,8 +16,8 @@ use super::sync::{Arc, AtomicU64, Ordering};
 /// the whole queue, and is served when its client has given up. This filter keeps the queue short by the rule of CoDel
 /// (RFC 8289). When the sojourn time of every connection has been above the *target* for an *interval*, it refuses
 /// connections that were queued for more than 1.8 times the target, until one was queued for the target or less. The
-/// factor leaves a tick of the kernel's clock. A burst that the server works off within the interval is not overload,
-/// and costs no client its connection.
+/// factor allows for one tick of the kernel's clock. A burst that the server works off within the interval is not
+/// overload, and costs no client its connection.
 ///
 /// Use it with a gate that waits: the gate keeps the server from accepting more than it can serve, the filter keeps the
 /// queue behind the gate short. Clones are the same filter; acceptors that share it share what it has measured.
@@ -42,7 +42,7 @@ use super::sync::{Arc, AtomicU64, Ordering};
 /// ## A short backlog hides the delay
 ///
 /// If the kernel drops a SYN because the queue is full, the client retries after a second or more, and no filter sees
-/// that wait. Choose a [backlog](crate::Builder::backlog) that holds what arrives in some intervals: a long one with
+/// that wait. Choose a [backlog](crate::Builder::backlog) that holds what arrives in several intervals: a long one with
 /// this filter serves more clients, sooner, than a short one.
 #[derive(Clone)]
 pub struct QueueDelay<C = Monotonic> {
@@ -99,7 +99,7 @@ impl QueueDelay {
 }
 
 impl<C> QueueDelayBuilder<C> {
-    /// Begins to refuse only when every connection, for this long, was queued longer than the target.
+    /// Begins to refuse only when, for this long, every connection was queued longer than the target.
     ///
     /// # Panics
     ///
@@ -165,7 +165,7 @@ impl<C: Clock> QueueDelay<C> {
     fn refuses(&self, queued: Duration) -> bool {
         let Rules { target, interval, max_delay, .. } = self.shared.rules;
         let above_target = &self.shared.above_target;
-        // For every connection: the refused ones show as much of the queue as the admitted ones.
+        // Every connection counts: a refused one shows as much of the queue as an admitted one.
         let overloaded = match queued > target {
             true => above_target.rises(self.clock.now(), queued, interval),
             false => above_target.ends(),
@@ -194,8 +194,8 @@ impl<C: Clock> Filter for QueueDelay<C> {
     }
 }
 
-/// The period in which every queue time was above the target, in one word: 0 if the last one was not. Otherwise the low
-/// bits are its length, the high bits the moment of the last queue time, in milliseconds.
+/// The period in which every queue time was above the target, in one word: 0 if the last queue time was not. Otherwise
+/// the low bits hold the length of the period, the high bits the moment of the last queue time, in milliseconds.
 #[derive(Default)]
 struct AboveTarget(AtomicU64);
 
@@ -205,8 +205,8 @@ const FOR_MAX: u64 = (1 << FOR_BITS) - 1;
 const INTERVAL_MAX: Duration = Duration::from_secs(16 * 60);
 
 impl AboveTarget {
-    /// Notes a queue time above the target. Returns whether the period has lasted an interval. It begins again after a
-    /// gap that is longer than the interval and than this queue time.
+    /// Notes a queue time above the target. Returns whether the period has lasted an interval. The period begins again
+    /// after a gap longer than both the interval and this queue time.
     fn rises(&self, now: Duration, queued: Duration, interval: Duration) -> bool {
         // Never 0.
         let now = milliseconds(now) + 1;

@@ -67,7 +67,7 @@ impl RateLimit {
     ///
     /// # Panics
     ///
-    /// If `rate` is 0: pause the acceptor, or take a [`Gate`](crate::Gate) with the limit 0.
+    /// If `rate` is 0. To accept nothing, pause the acceptor or use a [`Gate`](crate::Gate) with the limit 0.
     #[must_use]
     pub fn per_second(rate: u32) -> Self {
         Self::builder(rate).build()

@@ -67,7 +67,7 @@ pub enum Cause {
     Credentials,
     /// Its peer is not in an allowed network.
     Network,
-    /// The process was out of descriptors, and it was accepted with the reserve.
+    /// The process was out of descriptors, and the connection was accepted with the reserve descriptor.
     OutOfDescriptors,
     /// The listener is being shut down.
     Shutdown,

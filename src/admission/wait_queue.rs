@@ -4,7 +4,7 @@
 //!
 //! If a release woke every waiter, the busiest might win each time. If it woke one that has no use for the permit, the
 //! others would sleep on. So in the step that counts a release, the gate keeps the permit for the first waiter, and
-//! then wakes that one. Joining again keeps the turn. A kept permit is used or handed on, on every path:
+//! then wakes it. A waiter that joins again keeps its turn. A kept permit is used or handed on, on every path:
 //!
 //! * The waiter collects it when its next pass begins. If that pass ends without using it (an empty queue, an error, a
 //!   panic), the permit goes to the next waiter.
@@ -13,8 +13,8 @@
 //!   when it collects a permit; `drain()`, which cannot be forgotten, need not.
 //! * Lowering the limit revokes permits that are kept and not collected.
 //!
-//! A waiter that leaves the queue is returned, and dropped without the gate's lock: the drop of a waker may run the
-//! code of a user, which may use the gate.
+//! A waiter that leaves the queue is returned, and dropped without the gate's lock: dropping a waker may run user code,
+//! which may use the gate.
 
 use std::collections::VecDeque;
 use std::task::Waker;
@@ -37,7 +37,7 @@ pub(super) struct Waiter {
     stage: Stage,
 }
 
-/// A waiter, as it is woken.
+/// How a waiter is woken.
 #[derive(Clone, Debug)]
 pub(super) enum Wakes {
     /// The owner of an acceptor.
@@ -83,7 +83,7 @@ impl WaitQueue {
         self.waiters.iter().any(|waiter| waiter.is(wakes) && waiter.has_permit())
     }
 
-    /// Keeps a permit for each waiter for which `take` has one, in order. `take` gets whether the waiter is
+    /// Keeps a permit for each waiter for which `take` has one, in order. `take` receives whether the waiter is
     /// privileged, and returns `None` when nothing is left for any waiter.
     pub(super) fn grant(&mut self, mut take: impl FnMut(bool) -> Option<bool>) {
         for waiter in self.waiters.iter_mut().filter(|waiter| waiter.accepts_permit()) {
@@ -95,8 +95,8 @@ impl WaitQueue {
         }
     }
 
-    /// Takes back the last permit that is kept for a waiter, which then waits again; with `only_declined`, for a waiter
-    /// that declines permits now. Returns whether there was one.
+    /// Takes back the last permit that is kept for a waiter, which then waits again. With `only_declined`, considers
+    /// only waiters that decline permits now. Returns whether there was one.
     pub(super) fn revoke(&mut self, only_declined: bool) -> bool {
         let kept = |waiter: &&mut Waiter| waiter.has_permit() && (!only_declined || waiter.declines());
         self.waiters.iter_mut().rev().find(kept).map(|waiter| waiter.stage = Stage::Waiting).is_some()

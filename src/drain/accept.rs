@@ -22,9 +22,8 @@ use crate::admission::semaphore::Semaphore;
 /// The reason why an attempt delivers no connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Missed {
-    /// There may be another.
+    /// Another connection may be pending.
     Retry,
-    /// The pass is over.
     End(PassEnd),
 }
 
@@ -183,7 +182,7 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
     }
 }
 
-/// A connection that was accepted, until it is counted. Refused when dropped, if a filter panics.
+/// An accepted connection that is not counted yet. If a filter panics, dropping this refuses the connection.
 pub(super) struct Arrival<'a, B: Backend> {
     pub(super) backend: &'a B,
     pub(super) counters: &'a AtomicCounters,

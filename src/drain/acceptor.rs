@@ -15,8 +15,8 @@ use crate::admission::semaphore::Semaphore;
 pub struct Sealed(());
 
 impl Sealed {
-    /// For a host, which keeps a pass open between the calls of its owner. Only the host waits on the epoll, and only
-    /// between two passes: no wait comes between the first and the last step of a pass.
+    /// For [`Hosted`](crate::Hosted), which keeps a pass open between the calls of its owner. Only it waits on the
+    /// inner epoll, and only between two passes.
     pub(crate) const HOST: Self = Self(());
 }
 
@@ -25,7 +25,7 @@ impl Sealed {
 /// # How to drive it
 ///
 /// 1. Wait on the epoll.
-/// 2. For every event with the acceptor's token, begin one pass: iterate [`ready`](Self::ready), or call
+/// 2. For every event that carries the acceptor's token, begin one pass: iterate [`ready`](Self::ready), or call
 ///    [`drain`](Self::drain). The event may come from the listener, from a permit that was released, from a
 ///    [`Control`], or from the timer; the pass finds out.
 /// 3. Wait again.
@@ -42,7 +42,7 @@ impl Sealed {
 /// # Waiting inside the loop body
 ///
 /// A wait consumes events. If the body of the loop waits on the same epoll, the events that it gets need a pass of
-/// their own afterwards. So do the events of a wait during which a `Ready` was kept.
+/// their own afterwards. So do the events of a wait that was made while a `Ready` existed.
 ///
 /// # Passes without a step
 ///

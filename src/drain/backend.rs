@@ -69,16 +69,16 @@ pub trait Backend: Send + Sync {
     /// Returns the descriptor of a connection, if it has one.
     fn stream_fd<'a>(&self, stream: &'a Self::Stream) -> Option<BorrowedFd<'a>>;
 
-    /// Has the kernel report the listener from now on, and at once if its queue is not empty.
+    /// Makes the kernel report the listener from now on, and at once if its queue is not empty.
     fn arm(&self) -> Result<(), Errno>;
 
-    /// Has the kernel report no arrivals. The queue stays.
+    /// Makes the kernel report no arrivals. The queue stays.
     fn disarm(&self) -> Result<(), Errno>;
 
     /// Removes the listener from the epoll. The waker and the alarm stay; [`arm`](Self::arm) adds it again.
     fn remove(&self);
 
-    /// Has the kernel report the listener on every epoll that it is registered on, if its queue is not empty.
+    /// Makes the kernel report the listener on every epoll that it is registered on, if its queue is not empty.
     fn rewake_other_epolls(&self);
 
     /// Returns whether the registration is this process's own, and not a forked child's copy of its parent's.
@@ -96,8 +96,8 @@ pub trait Backend: Send + Sync {
     /// Opens a reserve descriptor, unless there is one. Returns whether there is one now.
     fn make_reserve(&self) -> bool;
 
-    /// Keeps new connections out of the accept queue, for every holder of the socket. What is pending stays acceptable;
-    /// accepted connections get their own options back.
+    /// Keeps new connections out of the accept queue, for every holder of the socket. Pending connections can still be
+    /// accepted; accepted connections get their own options back.
     fn close_intake(&self) -> Intake;
 
     /// The clock of [`set_alarm`](Self::set_alarm).

@@ -166,7 +166,8 @@ impl Control {
     /// [`State::Stopped`], and [`shutdown_report`](Self::shutdown_report) counts what became of the pending
     /// connections. Then drop the acceptor. Only the first call has an effect.
     ///
-    /// * Unix: `shutdown(SHUT_RD)`. New connects are refused (ECONNREFUSED), the queue stays acceptable (K23).
+    /// * Unix: `shutdown(SHUT_RD)`. New connects are refused (ECONNREFUSED); queued connections can still be accepted
+    ///   (K23).
     /// * TCP: `IP_MINTTL` and `IPV6_MINHOPCOUNT` = 255 (K79). A SYN is not answered; its client retries after a second,
     ///   and finds the port's next owner if there is one by then. A handshake that was under way is queued when it
     ///   ends: so an empty queue is watched for [a while](crate::Builder::handshake_grace).
@@ -246,7 +247,7 @@ impl Control {
         self.notifier.requests().stop()
     }
 
-    /// What pauses without a guard, for the scripts of the simulated kernel.
+    /// Returns the notifier, with which the scripts of the simulated kernel pause without a guard.
     #[cfg(feature = "sim")]
     pub(crate) fn notifier(&self) -> &Notifier {
         &self.notifier

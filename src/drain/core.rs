@@ -52,8 +52,8 @@ pub struct AcceptCore<B: Backend, G: Semaphore, F: Filter> {
     predictor: BurstPredictor,
     /// Whether the last pass found that the owner had been woken: then the next event may not be an arrival.
     woken_last_pass: bool,
-    /// The listener was shut down with connections pending: accept them all, then it is closed. Never taken back, since
-    /// no listener in this state listens again.
+    /// The listener was shut down with connections pending: accept them all, then it is closed. Never taken back,
+    /// because no listener in this state listens again.
     pub(super) draining_closed_listener: bool,
     pub(super) backoff: Backoff,
     /// Failed attempts of the classes *consumed* and *interrupted*, since the last success.
@@ -61,7 +61,7 @@ pub struct AcceptCore<B: Backend, G: Semaphore, F: Filter> {
     /// The time for which the alarm is set.
     pub(super) alarm_at: Option<Duration>,
     pub(super) refusal_rate: Option<Gcra>,
-    /// Until then nothing is accepted, because it might have to be refused.
+    /// The time until which nothing is accepted, because it might have to be refused.
     pub(super) refusals_resume_at: Option<Duration>,
     /// The reserve descriptor must be opened (again).
     pub(super) reserve_fd_missing: bool,
@@ -110,8 +110,8 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
             peer: None,
             empty_check,
             predictor: BurstPredictor::default(),
-            // A connection that was queued before the first wait has no event yet, and a first pass without one is
-            // legal.
+            // The first pass may begin without an event: a connection that was queued before the first wait has none
+            // yet.
             woken_last_pass: true,
             draining_closed_listener: false,
             backoff: Backoff::new(),
@@ -134,7 +134,7 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
         &self.backend
     }
 
-    /// Returns the backend. After it was taken apart nothing may be accepted.
+    /// Returns the backend. After the backend was taken apart, nothing may be accepted.
     pub const fn backend_mut(&mut self) -> &mut B {
         &mut self.backend
     }
@@ -142,7 +142,7 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
     /// Returns the peer of the last connection, if the accepts read it.
     #[inline]
     pub(crate) const fn peer(&self) -> Option<SocketAddr> {
-        // A `None` that the compiler can see costs each connection less than a copy of one.
+        // A `None` that the compiler can see costs less than a copy for each connection.
         if self.config.with_peer { self.peer } else { None }
     }
 
@@ -153,7 +153,7 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
 
     /// Begins a pass: reads the requests of other threads, and settles with the kernel (P1).
     ///
-    /// `forgettable`: the first step may never follow.
+    /// `forgettable`: the caller may forget the pass before its first step.
     #[inline]
     pub(crate) fn begin(&mut self, forgettable: bool) {
         let guard = WakeOnPanic(self);
@@ -285,7 +285,7 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
             Then::ReadLength => self.backend.queue_length(),
             Then::Peek => None,
         };
-        // Zero alone proves nothing: another kernel may not report it.
+        // Zero alone proves nothing: a kernel that does not report the length returns it, too.
         if let Some(length @ 1..) = length {
             self.predictor.learn(length);
             self.pass.saw_length(length);

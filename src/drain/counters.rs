@@ -14,10 +14,10 @@ macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
         /// The counters of an acceptor since it was registered.
         ///
-        /// Every attempt to accept is one of seven: `attempts = delivered + refused + aborted + interrupted +
-        /// empty + exhausted + fatal`. Exact while the owner waits; read while it works, from another thread, the
-        /// parts may be one step apart. The counters `refused_…`, one for each [`Cause`], add up to `refused`, and
-        /// the counters `exhausted_…` to `exhausted`.
+        /// Every attempt to accept is one of seven: `attempts = delivered + refused + aborted + interrupted + empty +
+        /// exhausted + fatal`. Exact while the owner waits; if another thread reads them while the owner works, the
+        /// parts may be one step apart. The counters `refused_…`, one for each [`Cause`], add up to `refused`, and the
+        /// counters `exhausted_…` to `exhausted`.
         ///
         /// ```
         /// use std::net::{TcpListener, TcpStream};

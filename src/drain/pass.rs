@@ -9,7 +9,7 @@ pub(super) struct Pass {
     pub(super) left: u32,
     /// Connections taken from the queue.
     pub(super) taken: u32,
-    /// Connections that are pending for certain: those that the event reported, or a look at the queue.
+    /// Connections that are pending for certain: those that the event or a look at the queue reported.
     pub(super) pending: u32,
     pub(super) then: Then,
     /// It looks for the end of the queue, and so learns how long the queue was.

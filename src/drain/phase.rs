@@ -29,7 +29,7 @@ pub(super) enum Phase {
     Closed(Closed),
 }
 
-/// The condition that an acceptor is blocked on, which also ends it.
+/// The condition that an acceptor is blocked on, and what ends it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Blocked {
     /// In the gate's wait queue for a permit.
@@ -46,7 +46,7 @@ pub(super) enum Blocked {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Closed {
     Stopped,
-    /// The owner is owed the news, once.
+    /// The owner must be told once that its listener is closed.
     Listener {
         owed: Option<ListenerClosed>,
     },
@@ -62,7 +62,6 @@ pub(super) enum BlockReason {
     StillBlocked,
 }
 
-/// The outcome of an attempt to block.
 enum BlockOutcome {
     Blocked,
     /// Nothing is pending, or the listener is closed.
@@ -87,7 +86,7 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
         self.hand_on(kept);
     }
 
-    /// Has the kernel report the listener, unless it is bound to. Returns whether it will.
+    /// Arms the listener, unless the kernel will report it anyway. Returns whether the kernel will report it.
     #[inline]
     pub(super) fn arm(&mut self) -> bool {
         if self.phase == Phase::Listening && self.config.trigger != Trigger::Edge {
@@ -136,7 +135,8 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
                 self.close_for(None);
                 return BlockOutcome::NoReason;
             }
-            // The next arrival asks again. If it is blocked already, it stays blocked until that condition ends.
+            // The next arrival causes another attempt. An acceptor that is blocked already stays so until its condition
+            // ends.
             Peek::Empty if reason != BlockReason::Paused => return BlockOutcome::NoReason,
             // The kernel would report it forever, with any mask.
             Peek::ClosedPending => self.remove(),
@@ -185,7 +185,7 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
                 self.set_state(State::Exhausted);
             }
             Blocked::Throttled { .. } => self.set_state(State::Throttled),
-            // By the published state: removing the listener has changed the phase already.
+            // Compares the published state, because removing the listener has changed the phase already.
             Blocked::Paused if self.shared.state() == State::Paused => {}
             Blocked::Paused => {
                 self.shared.counters.pauses.add();
@@ -217,7 +217,7 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
         self.hand_on(kept);
     }
 
-    /// The listener is closed: the owner is owed the news, unless a graceful shutdown has closed it.
+    /// Ends the acceptor because its listener is closed. The owner must be told, unless a graceful shutdown closed it.
     pub(super) fn close_for(&mut self, errno: Option<Errno>) {
         self.close(match self.ends_by_shutdown() {
             true => Closed::Stopped,
@@ -257,7 +257,7 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
         false
     }
 
-    /// Follows each disarming. Of several exclusive registrations the kernel has woken only this one for what is
+    /// Called after each disarm. Of several exclusive registrations the kernel has woken only this one for what is
     /// queued, so the others must be woken (P1). They may be in other processes: only the kernel can wake them, and
     /// does so only if the queue is not empty and a thread sleeps. A look at the queue beforehand could be out of date.
     fn on_disarmed(&self) {

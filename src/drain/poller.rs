@@ -65,7 +65,7 @@ impl<A: Acceptor> Poller<A> {
         &mut self,
         poll: impl FnOnce() -> Result<bool, E>,
     ) -> Result<Progress<A::Stream, A::Permit>, E> {
-        // Outside the pass while this runs: if a filter panics, the next call polls and begins another.
+        // `Poll` while this runs: if a filter panics, the next call polls and begins another pass.
         match std::mem::replace(&mut self.next, Next::Poll) {
             Next::Advance => {}
             Next::Stopped => {
@@ -121,7 +121,7 @@ impl<A: Acceptor> Poller<A> {
         &mut self.acceptor
     }
 
-    /// Returns the acceptor; an open pass ends with its next one.
+    /// Returns the acceptor; an open pass ends when the next one begins.
     pub fn into_acceptor(self) -> A {
         self.acceptor
     }

@@ -9,15 +9,15 @@
 pub(super) struct BurstPredictor {
     /// Invariant: `LOW <= bursts <= HIGH`.
     bursts: i32,
-    /// The number of wakeups that accept one connection before the next one counts again.
+    /// The number of wakeups that accept one connection before the length is read again.
     lone: u32,
 }
 
 impl BurstPredictor {
     const LOW: i32 = -4;
     const HIGH: i32 = 8;
-    /// With `bursts` at 0, -1, ... -4, every 1st, 3rd, 7th, 13th or 31st wakeup counts. Not powers of two: those fall
-    /// in step with periodic bursts.
+    /// With `bursts` at 0, -1, ... -4, every 1st, 3rd, 7th, 13th or 31st wakeup reads the length. Not powers of two:
+    /// those fall in step with periodic bursts.
     const PERIODS: [u32; 5] = [1, 3, 7, 13, 31];
 
     #[inline]

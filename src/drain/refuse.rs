@@ -30,7 +30,7 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
     pub(super) fn has_refused(&mut self) {
         if let Some(rate) = &self.refusal_rate {
             let now = self.shared.now();
-            // Always granted: otherwise the refusal before would have stopped the pass.
+            // Always granted: otherwise the previous refusal would have stopped the pass.
             let _ = rate.take(now);
             let wait = rate.wait(now);
             self.refusals_resume_at = (!wait.is_zero()).then(|| now.saturating_add(wait));
@@ -40,7 +40,7 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
         self.refusal_log.refused(self.shared.now(), &self.shared.counters);
     }
 
-    /// Checks that another connection may be refused: which one will be is unknown before it is accepted.
+    /// Checks that another refusal is allowed: whether a connection will be refused is unknown before it is accepted.
     #[cold]
     pub(super) fn may_refuse(&mut self) -> Result<(), PassEnd> {
         let now = self.now();

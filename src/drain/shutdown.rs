@@ -31,7 +31,8 @@ pub enum Pending {
     Keep,
 }
 
-/// The extent to which the kernel keeps new connections out of an accept queue that stays acceptable.
+/// The extent to which the kernel keeps new connections out of an accept queue from which connections can still be
+/// accepted.
 ///
 /// See K23 and K79 of [the kernel's rules](crate::guide::kernel).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -87,7 +88,7 @@ pub(super) struct Ending {
     pub(super) check_at: Duration,
 }
 
-/// The interval of looks at the queue, which another process may empty.
+/// The interval between checks of the queue, which another process may empty.
 const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 /// The number of connections that are refused at the end: more than a queue holds, and a bound where new connections
 /// cannot be kept out.
@@ -113,7 +114,7 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
         let deadline = now.saturating_add(within);
         let began_empty = self.backend.peek() == Peek::Empty;
         let intake = self.backend.close_intake();
-        // Pending connections must not be reset because descriptors run out, if one is available now.
+        // If a descriptor is available now, no pending connection is reset for lack of one later.
         let _ = self.backend.make_reserve();
         let before = self.shared.read();
         let (quiet, check_at) = (None, now);
@@ -142,8 +143,8 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
             // Nothing can arrive; or anything can, and waiting does not change that.
             Intake::Closed | Intake::Open => Duration::ZERO,
         };
-        // poll(2) reports a Unix listener that is shut down as readable, and for an accept there is no permit: the
-        // queue counts as empty if it was before the intake was closed. What arrived in between is refused.
+        // poll(2) reports a Unix listener that is shut down as readable, and a full gate has no permit for an accept:
+        // the queue counts as empty if it was empty before the intake was closed. What arrived in between is refused.
         let is_full = matches!(self.phase, Phase::Blocked { on: Blocked::Full, .. });
         let closed_empty = ending.began_empty && ending.intake == Intake::Closed && is_full;
         let empty = closed_empty || matches!(self.backend.peek(), Peek::Empty | Peek::Closed);
@@ -225,8 +226,7 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
         counters.delivered.read() + counters.refused.read() + counters.aborted.read()
     }
 
-    /// Returns whether the end of the listener is the end of a graceful shutdown: its intake was closed by shutting it
-    /// down.
+    /// Returns whether the listener closed because a graceful shutdown shut it down to close its intake.
     pub(super) fn ends_by_shutdown(&self) -> bool {
         self.ending.as_ref().is_some_and(|ending| ending.intake == Intake::Closed)
     }

@@ -12,7 +12,7 @@ use super::state::State;
 
 const TARGET: &str = "epoll_acceptor";
 
-/// Between two events about refusals.
+/// The minimum time between two events about refusals.
 const PAUSE: Duration = Duration::from_secs(1);
 
 pub(super) fn changed(from: State, to: State, counters: &AtomicCounters) {

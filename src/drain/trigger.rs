@@ -11,8 +11,8 @@ use thiserror::Error;
 /// Each check is sound, because a connection enters the queue before its event is raised (K3): one that arrives after
 /// the check raises an event of its own.
 ///
-/// Unless [`Builder::empty_check`](crate::Builder::empty_check) sets it, it is `QueueLength` for TCP and MPTCP, and
-/// `Poll` for all others.
+/// The default is `QueueLength` for TCP and MPTCP, and `Poll` for all others:
+/// [`Builder::empty_check`](crate::Builder::empty_check).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum EmptyCheck {
@@ -47,7 +47,7 @@ pub struct LevelTriggered;
 /// Registers the listener edge-triggered (`EPOLLIN | EPOLLET`): the kernel reports arrivals, and not what a pass left
 /// in the queue.
 ///
-/// So each pass begins with an `EPOLL_CTL_MOD`, which has the kernel report what is queued (K6, K10). From then on no
+/// So each pass begins with an `EPOLL_CTL_MOD`, which makes the kernel report what is queued (K6, K10). From then on no
 /// wakeup is lost, however the pass ends; the next wait drops a report that proves needless (K4). See
 /// [epoll(7)](https://man7.org/linux/man-pages/man7/epoll.7.html); K4, K6 and K10 of [the kernel's
 /// rules](crate::guide::kernel).
@@ -59,8 +59,8 @@ pub struct EdgeTriggered;
 ///
 /// For worker threads or processes with an epoll each. Each worker builds an acceptor on a duplicate of the listener,
 /// or on the one that it inherited. An acceptor that *stops listening* (full, out of descriptors, paused, stopped,
-/// dropped) removes its registration and then wakes the other epolls: a `shutdown(SHUT_WR)`, which changes nothing on a
-/// listening socket and has the kernel look at the queue for every registration that is left (K70).
+/// dropped) removes its registration and then wakes the other epolls with `shutdown(SHUT_WR)`, which changes nothing on
+/// a listening socket but makes the kernel check the queue for every remaining registration (K70).
 ///
 /// ```
 /// use std::net::TcpListener;
@@ -93,9 +93,9 @@ pub struct EdgeTriggered;
 /// ## Latency of a burst
 ///
 /// The kernel wakes the first registered epoll that sleeps in its wait (K25). What that worker leaves in the queue (its
-/// budget used up, the loop left early) stays there until it waits again, or until the next arrival finds it awake and
-/// wakes another. A worker that may compute for long between two waits should hand its connections to other threads, or
-/// register [`LevelTriggered`], which wakes all.
+/// budget used up, the loop left early) stays there until the worker waits again, or until the next arrival finds the
+/// worker awake and wakes another. A worker that may compute for long between two waits should hand its connections to
+/// other threads, or register [`LevelTriggered`], which wakes all.
 ///
 /// ## Uneven load
 ///
@@ -110,8 +110,8 @@ pub struct EdgeTriggered;
 ///
 /// ## Fork
 ///
-/// Processes that inherit an epoll share its registrations: that is one worker, not several. Let each process make its
-/// epoll, and register there the listener that it has inherited.
+/// Processes that inherit an epoll share its registrations: that is one worker, not several. Let each process create an
+/// epoll of its own and register the inherited listener there.
 ///
 /// ## Nested epolls
 ///
@@ -120,7 +120,7 @@ pub struct EdgeTriggered;
 ///
 /// ## Other families
 ///
-/// `shutdown(SHUT_WR)` was tested to wake, and to do no harm, on TCP, MPTCP and Unix listeners only.
+/// That `shutdown(SHUT_WR)` wakes and does no harm was tested on TCP, MPTCP and Unix listeners only.
 #[doc(alias = "EPOLLEXCLUSIVE")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Exclusive;

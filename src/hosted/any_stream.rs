@@ -1,4 +1,4 @@
-//! A stream of tokio, of TCP or Unix.
+//! A tokio stream, TCP or Unix.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -11,7 +11,7 @@ use tokio::net::{TcpStream, UnixStream};
 use super::into_tokio::IntoTokio;
 use crate::linux::any::AnyStream;
 
-/// A stream of tokio, of TCP or Unix: what a connection of an [`AnyListener`](crate::socket::AnyListener) becomes.
+/// A tokio stream, TCP or Unix: what a connection of an [`AnyListener`](crate::socket::AnyListener) becomes.
 #[derive(Debug)]
 pub enum AsyncAnyStream {
     /// TCP or MPTCP.

@@ -43,9 +43,9 @@ macro_rules! tcp {
 tcp!(
     /// For `axum::serve`. Each connection has its permit, which is released when axum drops it.
     ///
-    /// axum's trait has no end: after the acceptor was stopped or its listener was closed, `axum::serve` waits forever,
-    /// unless it is told to shut down: give it [`end_on`](AsyncAcceptor::end_on). For the peer's address as
-    /// `ConnectInfo<SocketAddr>`, call `tap_io` on the acceptor, and `into_make_service_with_connect_info` on the
+    /// axum's trait cannot report an end: after the acceptor was stopped or its listener was closed, `axum::serve`
+    /// waits forever, unless it is told to shut down. Give it [`end_on`](AsyncAcceptor::end_on). For the peer's address
+    /// as `ConnectInfo<SocketAddr>`, call `tap_io` on the acceptor, and `into_make_service_with_connect_info` on the
     /// router.
     ///
     /// ```
@@ -77,7 +77,7 @@ tcp!(
     crate::linux::group::Member
 );
 
-/// As for TCP. The address is mostly unnamed.
+/// As for TCP. Most clients' addresses are unnamed.
 impl<F> Listener for AsyncAcceptor<UnixListener, F>
 where
     F: Filter<Permit: Unpin + Send + 'static> + 'static,

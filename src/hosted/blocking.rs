@@ -59,7 +59,7 @@ use crate::linux::listener::Listener;
 ///
 /// ## Keep one `accept` pending
 ///
-/// A permit that was handed to this acceptor waits with it until the next `accept`: do other work that blocks on other
+/// A permit that was handed to this acceptor waits with it until the next `accept`: do other blocking work on other
 /// threads.
 ///
 /// ## Graceful shutdown
@@ -80,7 +80,6 @@ pub struct Incoming<'a, L: Listener, F: Filter> {
     acceptor: &'a mut BlockingAcceptor<L, F>,
 }
 
-/// A connection of a listener.
 type StdConnection<L, F> = Connection<<L as Listener>::Stream, Permit<<F as Filter>::Permit>>;
 
 impl<L: Listener, F: Filter, G: Into<Option<Gate>>> Builder<L, F, G> {

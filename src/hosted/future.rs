@@ -84,7 +84,7 @@ use crate::linux::listener::Listener;
 /// ## Keep one `accept` pending
 ///
 /// While no `accept` is polled, a gate that sheds refuses no connection, and a permit that was handed to this acceptor
-/// waits with it. When the task does not accept for long, drop the acceptor, or [stop](Control::stop) it and poll
+/// waits with it. If the task does not accept for long, drop the acceptor, or [stop](Control::stop) it and poll
 /// `accept` once more, which returns `None` and hands the permit on.
 ///
 /// ## Connections that tokio cannot watch
@@ -97,7 +97,7 @@ pub struct AsyncAcceptor<L: Listener, F: Filter = ()> {
     fd: AsyncFd<Hosted<L, F>>,
     unregistered: u64,
     service: ServiceOwner,
-    /// The runtime has ended, and was reported.
+    /// The end of the runtime was reported.
     out_of_runtime: bool,
 }
 
@@ -107,12 +107,10 @@ impl<L: Listener, F: Filter> Unpin for AsyncAcceptor<L, F> {}
 /// The number of passes without a connection, or of connections that tokio cannot watch, after which a poll yields.
 const FUTILE_MAX: u32 = 16;
 
-/// A connection of a listener as tokio's stream.
 type TokioConnection<L, F> =
     Connection<<<L as Listener>::Stream as IntoTokio>::Stream, Permit<<F as Filter>::Permit>>;
 type TokioGraceful<L, F> =
     GracefulConnection<<<L as Listener>::Stream as IntoTokio>::Stream, Permit<<F as Filter>::Permit>>;
-/// A connection as the listener gives it.
 type StdConnection<L, F> = Connection<<L as Listener>::Stream, Permit<<F as Filter>::Permit>>;
 
 impl<L: Listener, F: Filter, G: Into<Option<Gate>>> Builder<L, F, G> {
@@ -247,7 +245,7 @@ impl<L: Listener, F: Filter> AsyncAcceptor<L, F> {
                 }
             }
         }
-        // All are refused. Not every executor has a budget, as tokio does.
+        // These passes refused every connection. Yields, because not every executor limits a task, as tokio does.
         cx.waker().wake_by_ref();
         Poll::Pending
     }
@@ -277,7 +275,7 @@ impl<L: Listener, F: Filter> AsyncAcceptor<L, F> {
     }
 
     /// Returns a future that ends the service at `signal`, for the graceful shutdown of axum, tonic or a loop of your
-    /// own. It ends when the server may close the connections that are idle:
+    /// own. The future completes when the server may close the connections that are idle:
     ///
     /// 1. At the signal it calls [`shutdown_gracefully`](Control::shutdown_gracefully): new connects are kept out, and
     ///    those that are pending are served or refused. With [`Pending::Keep`], or if it was [stopped](Control::stop)
@@ -295,8 +293,8 @@ impl<L: Listener, F: Filter> AsyncAcceptor<L, F> {
     ///
     /// * `within` is not the time for requests in service: put a timeout around the server. tonic also waits for a
     ///   client that never sends its HTTP/2 preface.
-    /// * A further request on a connection that is kept alive may cross with its close, as at any time. A client of
-    ///   HTTP/2 that has sent its preface, and no request yet, reads GOAWAY, and asks elsewhere.
+    /// * A further request on a connection that is kept alive may race with the close, as it always may. An HTTP/2
+    ///   client that has sent its preface, but no request yet, reads GOAWAY and retries elsewhere.
     /// * With TLS, the handshake counts as the first bytes.
     /// * At a gate that waits and is full of idle connections, pending clients are refused after `within`: the server
     ///   closes idle connections, and so frees their permits, only when it is told to shut down.
@@ -410,14 +408,12 @@ impl<L: Listener + fmt::Debug, F: Filter> fmt::Debug for AsyncAcceptor<L, F> {
     }
 }
 
-/// Reads as the stream does.
 impl<S: AsyncRead + Unpin, P: Unpin> AsyncRead for Connection<S, P> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut **self.get_mut()).poll_read(cx, buf)
     }
 }
 
-/// Writes as the stream does.
 impl<S: AsyncWrite + Unpin, P: Unpin> AsyncWrite for Connection<S, P> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut **self.get_mut()).poll_write(cx, buf)

@@ -52,11 +52,11 @@ pub(super) struct Service {
     changed: Notify,
     /// The futures of `end_on` that are not over.
     ends: AtomicUsize,
-    /// The task that waits for the end of the stream, which comes when they are over.
+    /// The task that waits for the end of the stream, which comes when all futures of `end_on` are over.
     stream: Mutex<Option<Waker>>,
 }
 
-/// The end of a service, until it is over or no longer waited for.
+/// A future of `end_on`, counted until it is over or dropped.
 #[derive(Debug)]
 struct Ending(Arc<Service>);
 
@@ -64,13 +64,13 @@ struct Ending(Arc<Service>);
 #[derive(Debug, Default)]
 pub(super) struct ServiceOwner(Arc<Service>);
 
-/// The time by which an acceptor may exceed its deadline, because its time runs from its next pass.
+/// The time by which an acceptor may exceed the deadline, which it counts from its next pass.
 const SLACK: Duration = Duration::from_secs(1);
 
 impl Service {
     async fn until(&self, condition: impl Fn(&Self) -> bool) {
         loop {
-            // Made before the look, so that no change after it is missed.
+            // Created before the check, so that no later change is missed.
             let changed = self.changed.notified();
             if condition(self) {
                 return;
@@ -128,7 +128,7 @@ impl ServiceOwner {
 
     /// Waits until every future of `end_on` is over.
     pub(super) fn poll_over(&self, cx: &Context<'_>) -> Poll<()> {
-        // Left before the look, so that no end after it is missed. The waker before is dropped without the lock.
+        // Stored before the check, so that no later end is missed. The previous waker is dropped without the lock.
         let before = self.0.stream().replace(cx.waker().clone());
         drop(before);
         if self.0.ends.load(Ordering::Acquire) > 0 {
@@ -139,7 +139,6 @@ impl ServiceOwner {
         Poll::Ready(())
     }
 
-    /// The acceptor accepts no more.
     pub(super) fn end(&self) {
         self.0.ended.store(true, Ordering::Release);
         self.0.changed.notify_waiters();
@@ -238,7 +237,6 @@ impl<S: fmt::Debug, P> fmt::Debug for GracefulConnection<S, P> {
     }
 }
 
-/// Reads as the stream does.
 impl<S: AsyncRead + Unpin, P: Unpin> AsyncRead for GracefulConnection<S, P> {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -253,7 +251,6 @@ impl<S: AsyncRead + Unpin, P: Unpin> AsyncRead for GracefulConnection<S, P> {
     }
 }
 
-/// Writes as the stream does.
 impl<S: AsyncWrite + Unpin, P: Unpin> AsyncWrite for GracefulConnection<S, P> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.stream().poll_write(cx, buf)

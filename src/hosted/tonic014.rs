@@ -5,7 +5,6 @@ use tonic::transport::server::Connected;
 use super::graceful::GracefulConnection;
 use crate::admission::connection::Connection;
 
-/// As the stream.
 impl<S: Connected, P> Connected for Connection<S, P> {
     type ConnectInfo = S::ConnectInfo;
 
@@ -14,7 +13,7 @@ impl<S: Connected, P> Connected for Connection<S, P> {
     }
 }
 
-/// As the stream: so an acceptor is what tonic's `serve_with_incoming` takes.
+/// Returns the stream's connection info, so that tonic's `serve_with_incoming` takes an acceptor.
 ///
 /// ```
 /// use std::time::Duration;

@@ -132,7 +132,7 @@ fn of_ip(address: SocketAddr) -> PeerAddr {
 macro_rules! either {
     ($type:ident) => {
         impl $type {
-            /// Returns the address of the socket itself, in the type of a peer's.
+            /// Returns the address of the socket itself.
             ///
             /// ```
             /// use std::net::{TcpListener, TcpStream};

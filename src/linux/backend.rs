@@ -38,7 +38,7 @@ pub struct EpollBackend<L: Listener> {
     epoll: OwnedFd,
     waker: Arc<OwnedFd>,
     timer: OwnedFd,
-    /// The descriptor kept for when they run out, if one is wanted.
+    /// The reserve descriptor, for when descriptors run out; `None` unless configured.
     reserve: Mutex<Option<OwnedFd>>,
     /// The listener's minimum TTL when it was registered.
     min_ttl: Option<MinTtl>,
@@ -140,7 +140,7 @@ impl<L: Listener> EpollBackend<L> {
     }
 
     fn add_all(&self) -> Result<(), Errno> {
-        // The listener last, unchanged until all else is added: from then on the owner may be woken.
+        // The listener comes last and is unchanged until all else is added: once it is armed, the owner may be woken.
         sys::epoll_ctl_add(self.epoll.as_fd(), self.waker.as_fd(), EDGE, self.token.0)?;
         sys::epoll_ctl_add(self.epoll.as_fd(), self.timer.as_fd(), EDGE, self.token.0)?;
         sys::set_nonblocking(self.fd())?;
@@ -174,7 +174,7 @@ impl<L: Listener> EpollBackend<L> {
         sys::epoll_ctl_mod(self.epoll.as_fd(), self.fd(), mask, self.token.0)
     }
 
-    /// Gives an accepted connection the hop limit back that closing the intake has taken.
+    /// Restores the minimum TTL of an accepted connection to what it was before the intake was closed.
     fn restore_min_ttl(&self, stream: BorrowedFd<'_>) {
         if let Some(before) = self.min_ttl_before.get() {
             let _ = before.set(stream);
@@ -299,7 +299,7 @@ impl<L: Listener> Backend for EpollBackend<L> {
     }
 
     fn rewake_other_epolls(&self) {
-        // On a socket that does not listen it would leave a mark that later children inherit (K24).
+        // On a socket that does not listen it would set a shutdown state that later connections inherit (K24).
         if sys::is_listening(self.fd()) {
             let _ = sys::shutdown_write(self.fd());
         }

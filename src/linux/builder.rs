@@ -114,7 +114,6 @@ fn remedy(error: &io::Error) -> &'static str {
     }
 }
 
-/// Attempts per pass, unless set.
 const BUDGET: u32 = 64;
 
 macro_rules! on {
@@ -176,8 +175,8 @@ impl<L: Listener> Builder<L> {
 }
 
 impl<L: Listener, F: Filter> Builder<L, F, NoGate> {
-    /// Limits the connections in service by `gate`, together with everything else that uses it. An `Option` serves
-    /// where the configuration decides.
+    /// Limits the connections in service by `gate`, together with everything else that uses it. Pass an `Option` if the
+    /// configuration decides whether there is a gate.
     ///
     /// ```
     /// use std::net::TcpListener;
@@ -269,7 +268,7 @@ impl<L: Listener, F: Filter, G: Into<Option<Gate>>> Builder<L, F, G> {
     /// descriptor, such as another event loop's.
     ///
     /// The listener, a waker (eventfd) and a timer (timerfd) are registered under the one token. Answer every event
-    /// with that token by one pass. The acceptor keeps a duplicate of the epoll descriptor. See
+    /// that carries that token with one pass. The acceptor keeps a duplicate of the epoll descriptor. See
     /// [epoll_ctl(2)](https://man7.org/linux/man-pages/man2/epoll_ctl.2.html).
     ///
     /// # Errors
@@ -345,10 +344,10 @@ impl BuildErrorKind {
     }
 }
 
-/// Drops the listener, and so closes it; `?` on an error of [`Builder::register`] does. Take the listener out first to
-/// keep it.
+/// Drops the listener, which closes it: `?` on an error of [`Builder::register`] does this. Take the listener out first
+/// to keep it.
 ///
-/// [`AlreadyExists`](io::ErrorKind::AlreadyExists) if it was registered already, the system's own kind, or
+/// The kind is [`AlreadyExists`](io::ErrorKind::AlreadyExists) if it was registered already, the system's own kind, or
 /// [`InvalidInput`](io::ErrorKind::InvalidInput).
 impl<L> From<BuildError<L>> for io::Error {
     fn from(error: BuildError<L>) -> Self {

@@ -61,7 +61,7 @@ pub struct Epoll {
     id: u64,
 }
 
-/// The id of the next epoll. Id 0 is the buffer that no epoll has filled yet.
+/// The id of the next epoll. Id 0 marks a buffer that no epoll has filled yet.
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 impl Epoll {

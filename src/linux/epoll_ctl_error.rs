@@ -35,9 +35,6 @@ pub struct EpollCtlError {
     reason: Reason,
 }
 
-// Until `acceptor` imports it by its name.
-
-/// The operation that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Operation {
     Add,

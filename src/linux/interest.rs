@@ -172,7 +172,6 @@ impl fmt::Debug for ExclusiveInterest {
     }
 }
 
-/// The flags that the kernel allows with `EPOLLEXCLUSIVE`.
 const ALLOWED: Interest = Interest::IN
     .union(Interest::OUT)
     .union(Interest::ERR)

@@ -25,8 +25,8 @@ impl MinTtl {
     /// Raises the minimum to 255, which only neighbours reach; returns what it was before. `None` if that is not
     /// possible for every family that the socket accepts: then nothing has changed.
     ///
-    /// `registered` is the minimum when the acceptor was registered. A minimum that has become 255 since is another
-    /// acceptor's raise of the same socket; one that was 255 is the user's, and nothing higher exists.
+    /// `registered` is the minimum when the acceptor was registered. If the minimum has become 255 since, another
+    /// acceptor has raised it on the same socket. If it was 255 already, the user set it, and nothing higher exists.
     pub(super) fn raise(fd: BorrowedFd<'_>, registered: Self) -> Option<Self> {
         let now = Self::of(fd)?;
         let own = |now, registered| if now == Self::MAX { registered } else { now };

@@ -157,7 +157,6 @@ fn events_max(buffer: &[libc::epoll_event]) -> c_int {
     c_int::try_from(buffer.len().min(EVENTS_MAX)).unwrap_or(c_int::MAX)
 }
 
-/// The maximum number of events per wait.
 pub(crate) const EVENTS_MAX: usize = c_int::MAX as usize / size_of::<libc::epoll_event>();
 
 /// `accept4` without an address: cannot fail after the kernel has removed the connection from the queue.

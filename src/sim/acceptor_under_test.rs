@@ -19,7 +19,7 @@ use crate::drain::state::State;
 
 /// An accept loop under test.
 pub trait Subject: Send {
-    /// Answers one event: accepts, and passes each connection to `keep`. Returns whether the owner got the news that the
+    /// Answers one event: accepts, and passes each connection to `keep`. Returns whether the owner was told that the
     /// listener is closed.
     fn pass(&mut self, keep: &mut dyn FnMut(Box<dyn Any + Send>)) -> bool;
 
@@ -138,7 +138,7 @@ impl Factory for Real {
     }
 }
 
-/// The panic of [`Leave::Panic`], and of what else a setup has the owner of an acceptor survive: raise it with
+/// The panic of [`Leave::Panic`], and of every other panic that the owner of an acceptor survives: raise it with
 /// `std::panic::resume_unwind`.
 #[derive(Clone, Copy, Debug)]
 pub struct InjectedPanic;

@@ -142,7 +142,7 @@ impl SimStage {
 }
 
 impl World {
-    /// The client that has waited longest leaves, of those that have not.
+    /// Makes a client leave: of those that have not left, the one that has waited longest.
     fn leave(&mut self, listener: usize, how: impl FnOnce(&mut Kernel, ConnId)) {
         let Ok(address) = self.kernel.address(self.listeners[listener]) else { return };
         let oldest = self.kernel.queued(address).find(|id| !self.gone.contains(id));
@@ -239,7 +239,7 @@ impl Stage for SimStage {
     fn wait(&mut self, acceptor: usize) -> usize {
         let mut world = lock(&self.world);
         let epoll = world.epolls[acceptor];
-        // Asleep between its turns, which is what an exclusive registration is about.
+        // The thread sleeps between its turns, because exclusive registrations depend on sleeping threads.
         let thread = Thread(u32::try_from(acceptor).unwrap_or(u32::MAX));
         let slept = match world.kernel.is_waiting(thread) {
             true => world.kernel.run(thread),
@@ -287,14 +287,14 @@ impl SimBackend {
     }
 }
 
-/// The peer of a connection: one of two, by turns for two connections each.
+/// The peer of a connection: one of two, which alternate after every two connections.
 fn address(id: ConnId) -> SocketAddr {
     let number = u16::try_from(id.0 % 1000).unwrap_or(0);
     let peer = if id.0 / 2 % 2 == 0 { 1 } else { 2 };
     SocketAddr::from(([10, 0, 0, peer], 1024 + number))
 }
 
-/// The peer of a connection where there are no addresses: one of two users, by the same turns.
+/// The peer of a connection where there are no addresses: one of two users, which alternate in the same way.
 fn credentials(id: ConnId) -> Credentials {
     let other = id.0 / 2 % 2;
     Credentials { uid: Policy::USER + other, gid: 100 + other, pid: 1 + id.0 }

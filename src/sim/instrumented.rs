@@ -196,7 +196,7 @@ impl<B: Backend> Backend for InstrumentedBackend<B> {
     }
 
     fn set_alarm(&self, after: Option<Duration>) -> Result<(), Errno> {
-        // An alarm for now expires at once, which takes the kernel a moment.
+        // An alarm that is due at once is set to 1 ns, as the real backend does.
         let after = after.map(|after| after.max(Duration::from_nanos(1)));
         self.fallible(Call::Alarm, |backend| {
             backend.set_alarm(after)?;

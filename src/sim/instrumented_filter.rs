@@ -53,7 +53,7 @@ impl<F: Filter> InstrumentedFilter<F> {
         }
     }
 
-    /// What the filter answers, and then, with nothing in between, what the checker says to that.
+    /// Asks the filter and passes its answer to the checker, with nothing in between.
     fn admit_checked(
         &self,
         connection: &ConnectionInfo<'_>,

@@ -1,9 +1,9 @@
 //! One run: a setup, a script, and the promises checked along the way and at the end.
 //!
-//! First the owners wait and answer events while the script plays. Then every shortage ends, what was paused is resumed,
-//! and no client connects any more. From there every connection that is still queued must be served without help: the
-//! owners answer their events, connections in service are closed one by one when all owners sleep, and alarms expire.
-//! What is queued at the end is stranded.
+//! First the owners wait and answer events while the script plays. Then every shortage ends, what was paused is
+//! resumed, and no client connects any more. From there every connection that is still queued must be served without
+//! help: the owners answer their events, connections in service are closed one by one when all owners sleep, and alarms
+//! expire. What is queued at the end is stranded.
 
 use std::sync::Arc;
 
@@ -161,7 +161,7 @@ fn build<G: Limited, F: PolicyFilter, B: Backend<Stream: Send> + 'static>(
         let backend = InstrumentedBackend::new(backend, world.clone(), acceptor);
         let gate = InstrumentedGate::new(gates[acceptor % gates.len()].clone(), world.clone(), acceptor);
         let instrument = |filter| InstrumentedFilter::new(filter, setup.policy, world.clone(), acceptor);
-        // Behind another, the second filter has no rule of its own.
+        // No rule of its own is checked for a second filter.
         let second = choosy
             .clone()
             .map(|filter| InstrumentedFilter::new(filter, Policy::Nothing, world.clone(), acceptor));
@@ -312,7 +312,6 @@ fn work_off(setup: &Setup, world: &World, listeners: usize) -> Result<(), Violat
     violated(world)
 }
 
-/// The totals at the end.
 fn check_totals(setup: &Setup, world: &World, listeners: usize) -> Result<(), Violation> {
     for acceptor in 0..setup.acceptors {
         let mut inner = world.lock();

@@ -13,7 +13,7 @@ use crate::drain::trigger::{EmptyCheck, Trigger};
 pub struct Setup {
     /// How the acceptors are registered.
     pub trigger: Trigger,
-    /// How every second acceptor is, if not as the others.
+    /// How every second acceptor is registered, if differently.
     pub second: Option<Trigger>,
     /// How a pass knows that the queue is empty; `None` is the acceptor's default.
     pub empty_check: Option<EmptyCheck>,
@@ -50,7 +50,7 @@ pub enum GateMode {
     Open,
     /// At most this many; the others wait.
     Wait(u32),
-    /// At most this many; the others wait, once it is full until this many permits are free.
+    /// At most the first number; the others wait, once it is full until the second number of permits is free.
     Batch(u32, u32),
     /// At most this many; the others are refused.
     Shed(u32),
@@ -141,7 +141,7 @@ pub enum Action {
     Exhaust,
     /// Descriptors are available again.
     Relieve,
-    /// The next accept fails with this errno; one that consumes a connection does.
+    /// The next accept fails with this errno or, if the errno consumes a connection, the next accept that finds one.
     Fail(Errno),
     /// The next call of this kind fails, with ENOMEM.
     FailCall(Call),
@@ -155,7 +155,7 @@ pub enum Action {
     Limit(u32),
     /// Time passes until the next alarm, or for 5 ms.
     Tick,
-    /// Another acceptor has its turn, if an event waits for it and it is not in the middle of one.
+    /// Another acceptor has its turn, if an event waits for it and it is not in the middle of a pass.
     Turn(usize),
     /// The listener is shut down.
     Shut(usize),
@@ -165,8 +165,8 @@ pub enum Action {
 
 /// What the environment does and when: `(n, act)` is done at the n-th point of the run.
 ///
-/// Points stand before and after every call through the seam and every operation of the gate, between a wait
-/// and its pass, and wherever all owners are asleep. A run is decided by its setup and its script alone.
+/// Points are before and after every call of the backend and every operation of the gate, between a wait and its pass,
+/// and wherever all owners are asleep. A run is decided by its setup and its script alone.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Script {
     /// Invariant: in order of the points.

@@ -95,13 +95,13 @@ type CountPermits = Box<dyn Fn(usize) -> Option<u32> + Send>;
 /// Changes the limit of one of the gates.
 type SetLimit = dyn Fn(usize, u32) + Send + Sync;
 
-/// InjectedPanic out of a pass that does not end.
+/// The panic that unwinds out of a pass that does not end.
 struct Endless;
 
-/// Points within one pass, with those of passes inside it: far more than any pass that ends.
+/// The maximum number of points of one pass, including the passes inside it: far more than any pass that ends has.
 const POINTS_MAX: u32 = 20_000;
 
-/// What a Tick passes when no alarm is set.
+/// The time that a `Tick` takes when no alarm is set.
 const A_WHILE: Duration = Duration::from_millis(5);
 
 impl World {
@@ -195,7 +195,6 @@ impl World {
         self.lock().script.is_empty()
     }
 
-    /// Plays one action.
     pub(super) fn act(&self, act: Action) {
         let mut inner = self.lock();
         inner.checker.on_action(act);
@@ -337,7 +336,7 @@ impl World {
         drop(control);
     }
 
-    /// One pass; returns whether the owner got the news that the listener is closed.
+    /// One pass; returns whether the owner was told that the listener is closed.
     fn pass(&self, acceptor: usize, subject: &mut dyn Subject) -> bool {
         let outermost = {
             let mut inner = self.lock();
@@ -437,7 +436,7 @@ impl Inner {
         self.check_latch(gate, false);
     }
 
-    /// After a change of a gate's permits.
+    /// Reports a change of a gate's permits to the checker.
     pub(super) fn check_latch(&mut self, gate: usize, unused: bool) {
         let in_use = self.in_use_of(gate);
         self.checker.on_permits_in_use(gate, in_use, unused);
@@ -445,7 +444,7 @@ impl Inner {
 
     pub(super) fn on_permit_released(&mut self, gate: usize) {
         let in_use = self.in_use_of(gate);
-        // As it is, and as it will be before the permit is handed to a waiter.
+        // Once with the count as it is, and once with the count before the permit is handed to a waiter.
         self.checker.on_permits_in_use(gate, in_use, false);
         self.checker.on_permits_in_use(gate, in_use.saturating_sub(1), false);
         if in_use <= self.checker.gates[gate].limit {
@@ -485,7 +484,6 @@ impl Inner {
         self.stage.queued(self.listener_of(acceptor))
     }
 
-    /// The listener that an acceptor accepts from.
     pub(super) fn listener_of(&self, acceptor: usize) -> usize {
         if self.one_listener { 0 } else { acceptor }
     }

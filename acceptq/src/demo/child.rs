@@ -130,7 +130,6 @@ impl Server {
         Ok(last)
     }
 
-    /// Disconnects half of the clients.
     pub(crate) fn disconnect_half(&mut self) -> io::Result<Queue> {
         let mut number = 0;
         self.clients.retain(|_| {
@@ -195,7 +194,7 @@ impl Server {
         Ok(self.start_doctor()?.wait()?.code())
     }
 
-    /// Likewise, while clients connect, each when the one before has disconnected.
+    /// Likewise, while clients connect one after the other.
     pub(crate) fn doctor_under_load(&mut self) -> io::Result<Option<i32>> {
         let mut doctor = self.start_doctor()?;
         loop {

@@ -18,7 +18,6 @@ use crate::format::wrap;
 use crate::stress::client::Outcome;
 use crate::{print_error, print_ignoring_epipe};
 
-/// The width of the text.
 const WIDTH: usize = 78;
 /// The width of a drawn queue.
 const CELLS: usize = 44;
@@ -39,7 +38,6 @@ pub(crate) struct Demo {
     fast: bool,
 }
 
-/// The style of a text.
 #[derive(Clone, Copy)]
 enum Style {
     Plain,

@@ -27,7 +27,6 @@ pub(crate) struct DemoServer {
     accept_loop: Loop,
 }
 
-/// The accept loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Loop {
     Faulty,

@@ -48,7 +48,6 @@ pub(crate) struct Collected {
     pub(crate) netns: Option<String>,
 }
 
-/// A snapshot of the queues.
 #[derive(Debug)]
 pub(crate) struct QueueSnapshot {
     pub(crate) listeners: Vec<Listener>,

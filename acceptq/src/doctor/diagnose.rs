@@ -43,7 +43,6 @@ pub(crate) enum Confidence {
     High,
 }
 
-/// The cause of a verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Cause {

@@ -96,7 +96,6 @@ pub(crate) struct Owner {
     /// The number of processes, and of those that have such a connection open.
     pub(crate) processes: usize,
     pub(crate) processes_serving: usize,
-    /// The stopped processes.
     pub(crate) stopped: Vec<i32>,
     /// They watch another listener on the same address, but not this one.
     pub(crate) sibling_watched: bool,

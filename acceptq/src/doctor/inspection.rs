@@ -6,7 +6,6 @@ use super::facts::Facts;
 use crate::probe::owners::{self, FdTable};
 use crate::probe::{Activity, Connection, Holder, Listener, Registration, Trigger};
 
-/// The observations of one listener.
 #[derive(Debug)]
 pub(crate) struct Inspection {
     /// In the last snapshot.

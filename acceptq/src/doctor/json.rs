@@ -24,7 +24,6 @@ struct Peer {
     wait_ms: Option<u64>,
 }
 
-/// Formats the report.
 pub(crate) fn json(diagnoses: &[Diagnosis<'_>], collected: &Collected) -> Value {
     let inspections = diagnoses.iter().zip(lists(diagnoses));
     let listeners: Vec<Value> =

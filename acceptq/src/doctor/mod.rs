@@ -73,7 +73,6 @@ fn exit_statuses() -> String {
     text
 }
 
-/// Parses the observation period.
 pub(crate) fn period(text: &str) -> Result<Duration, String> {
     seconds(text, &(0.1..=3600.0))
 }

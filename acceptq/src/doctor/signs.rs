@@ -13,7 +13,7 @@ const CPU_BUSY: f64 = 0.15;
 const SLEPT_SHARE: f64 = 0.8;
 /// A server falls behind if a new connection must expect to wait at least this long.
 const SLOW: Duration = Duration::from_secs(1);
-/// So many connections with unread data are more than a slow request.
+/// At least this number of connections with unread data is more than a slow request.
 const UNREAD_MANY: usize = 3;
 
 macro_rules! signs {
@@ -26,7 +26,6 @@ macro_rules! signs {
             #[cfg(test)]
             pub(crate) const ALL: &[Self] = &[$(Self::$sign),*];
 
-            /// Returns the statement.
             pub(crate) fn text(self) -> &'static str {
                 match self { $(Self::$sign => $text),* }
             }
@@ -73,7 +72,6 @@ signs! {
     EachHolds: "each process that accepts here has such a connection open",
 }
 
-/// A set of signs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Signs(u64);
 
@@ -86,7 +84,6 @@ impl Signs {
         self.0 |= u64::from(is_set) << sign as u32;
     }
 
-    /// Derives the signs from the facts.
     pub(crate) fn of(facts: &Facts) -> Self {
         let mut signs = Self::default();
         let (waiting, accepted) = (facts.is_never_empty(), facts.any_accepted == Some(true));

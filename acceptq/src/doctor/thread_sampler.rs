@@ -160,9 +160,9 @@ impl ThreadSampler {
         self.threads.values().any(|history| history.first.parent == pid && history.first.pid != pid)
     }
 
-    /// Returns the threads that ran in at least half of the samples so far and that surely wait for this
-    /// listener if they wait: those seen in one of its epoll instances, and those without another thread in
-    /// their process that may.
+    /// Returns the threads that ran in at least half of the samples so far and that surely wait for this listener if
+    /// they wait: those seen in one of its epoll instances, and those whose process has no other thread that may wait
+    /// for it.
     pub(crate) fn running_waiters(&self, epolls: &[(i32, Vec<i32>)]) -> Vec<Thread> {
         let waits_here = |history: &ThreadHistory| {
             let own = epolls.iter().filter(|(pid, _)| *pid == history.first.pid);
@@ -227,7 +227,6 @@ impl ThreadSampler {
         })
     }
 
-    /// Returns the load of these processes.
     pub(crate) fn load(&self, pids: &[i32]) -> Load {
         let mut load = Load::default();
         let seconds = self.elapsed.as_secs_f64().max(0.001);

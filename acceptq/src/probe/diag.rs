@@ -80,8 +80,8 @@ impl Diag {
     }
 }
 
-/// Passes the payload of each entry to `entry`. Returns whether the dump is over, and whether the kernel marks this part
-/// as complete.
+/// Passes the payload of each entry to `entry`. Returns whether the dump is over, and whether the kernel marks this
+/// part as complete.
 pub(crate) fn read_datagram(datagram: &[u8], mut entry: impl FnMut(&[u8])) -> io::Result<(bool, bool)> {
     let (mut rest, mut complete) = (datagram, true);
     while rest.len() >= HEADER {

@@ -40,7 +40,6 @@ pub(crate) enum Kind {
     Seqpacket,
 }
 
-/// The address of a listener.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Address {
     Inet(SocketAddr),

@@ -15,7 +15,6 @@ use super::diag::Diag;
 /// The directory of the namespaces that `ip netns` names.
 const NAMED: &str = "/run/netns";
 
-/// A network namespace.
 #[derive(Debug)]
 pub(crate) struct Namespace {
     file: File,
@@ -38,7 +37,6 @@ impl Namespace {
         }
     }
 
-    /// Opens the namespace of a process.
     pub(crate) fn of_process(pid: i32) -> io::Result<Self> {
         let name = pid.to_string();
         let file = File::open(path_of(pid)).map_err(|error| match error.kind() {
@@ -56,8 +54,8 @@ impl Namespace {
         Ok(Self { file: File::open("/proc/thread-self/ns/net")?, name: None })
     }
 
-    /// Lists this namespace, those in `/run/netns`, and those of all processes, each once; and counts the
-    /// processes and files in one that is not visible.
+    /// Lists this namespace, those in `/run/netns`, and those of all processes, each once. Also returns the number of
+    /// processes and files whose namespace is not visible.
     pub(crate) fn all() -> io::Result<(Vec<Self>, usize)> {
         let current = Self::current()?;
         let mut known = HashSet::from([current.file.metadata()?.ino()]);

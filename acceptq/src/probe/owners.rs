@@ -152,8 +152,8 @@ fn may_have_descriptors(pid: i32) -> bool {
     stat.is_ok_and(|stat| stat.flags & PF_KTHREAD == 0 && stat.state != 'Z')
 }
 
-/// Returns the `/proc` directory that lists descriptors. After the main thread has exited, only those of the
-/// others do.
+/// Returns the `/proc` directory that lists descriptors. After the main thread has exited, only the directories of the
+/// other threads do.
 fn folder(pid: i32) -> PathBuf {
     let own = PathBuf::from(format!("/proc/{pid}"));
     let has_ended = Process::new(pid).and_then(|process| process.stat()).is_ok_and(|stat| stat.state == 'Z');

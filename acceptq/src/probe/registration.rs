@@ -47,7 +47,6 @@ pub(crate) struct Registration {
     pub(crate) fd: i32,
     #[serde(rename = "how")]
     pub(crate) trigger: Trigger,
-    /// The event mask.
     #[serde(serialize_with = "as_hex")]
     pub(crate) mask: u32,
     /// Epoll instances of the same process that watch this one, with their trigger.

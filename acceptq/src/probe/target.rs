@@ -11,7 +11,6 @@ use std::str::FromStr;
 use super::diag::Diag;
 use super::listener::{Address, Listener};
 
-/// Selects listeners.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Target {
     /// All listeners on this port, on any address.

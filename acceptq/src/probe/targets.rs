@@ -10,7 +10,6 @@ use super::listener::Listener;
 use super::owners;
 use super::target::Target;
 
-/// Selects listeners.
 #[derive(Clone, Debug)]
 pub(crate) enum Targets {
     All,

@@ -34,7 +34,6 @@ pub(crate) enum Activity {
 pub(crate) struct Thread {
     pub(crate) pid: i32,
     pub(crate) tid: i32,
-    /// The parent of the process.
     pub(crate) parent: i32,
     pub(crate) activity: Activity,
     /// Processor time in user mode, in clock ticks.
@@ -77,7 +76,8 @@ impl Thread {
         Self::parse(pid, tid, &text("stat")?, || blocking_call(&folder), || text("status"))
     }
 
-    /// Reads its files; `status` after the activity, as its count of switches belongs to what is seen.
+    /// Parses the files of a thread. Reads `status` after the activity, so that its count of context switches belongs
+    /// to that activity.
     pub(crate) fn parse(
         pid: i32,
         tid: i32,

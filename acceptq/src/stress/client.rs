@@ -18,7 +18,6 @@ const REFUSAL_WINDOW: Duration = Duration::from_millis(50);
 const REFUSALS: [i32; 5] =
     [libc::ECONNREFUSED, libc::ECONNRESET, libc::ECONNABORTED, libc::EPIPE, libc::ETIMEDOUT];
 
-/// The address of the server.
 #[derive(Clone, Debug)]
 pub(crate) struct Endpoint {
     pub(crate) address: SockAddr,
@@ -57,7 +56,6 @@ pub(crate) enum Outcome {
     Refused,
 }
 
-/// A client connection.
 #[derive(Debug)]
 pub(crate) struct Client {
     socket: Socket,

@@ -23,7 +23,6 @@ use crate::{NO_LISTENER, print_error, print_ignoring_epipe, seconds, width};
 
 /// The delay before a request, in which a server that sends data first, or refuses, can do so.
 const SILENCE: Duration = Duration::from_millis(200);
-/// The number of stages.
 const STAGES: u64 = 6;
 
 /// Stress-tests the accept loop of a running server: does it strand or spin at its limit?

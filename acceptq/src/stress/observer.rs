@@ -22,7 +22,6 @@ const INIT: i32 = 1;
 /// From this fraction of a processor a thread counts as busy.
 const CPU_BUSY: f64 = 0.15;
 
-/// Observes one server.
 #[derive(Debug)]
 pub(crate) struct Observer {
     diag: Diag,

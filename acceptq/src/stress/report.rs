@@ -105,7 +105,6 @@ fn counts(counts: &ClientCounts, unanswered: &str) -> String {
     format!("{} answered, {} refused, {} {unanswered}", counts.answered, counts.refused, counts.unanswered)
 }
 
-/// Formats the verdict.
 pub(crate) fn verdict(verdict: StressVerdict, facts: &Facts, frozen: bool, width: usize) -> String {
     let name = verdict.name().replace('_', " ").to_uppercase();
     let mut out = wrap(&format!("{name}: {}.", verdict.meaning()), "", "  ", width);
@@ -129,7 +128,6 @@ const HELD_BACK: &str = "At the limit the doctor's verdict was another one: from
 const NOT_FROZEN: &str = "A fast server accepts the connections one by one, and one wakeup for many \
                           connections, which can strand a server, was not tested. Use --freeze to test it.";
 
-/// Formats JSON.
 pub(crate) fn json(
     verdict: StressVerdict,
     facts: &Facts,

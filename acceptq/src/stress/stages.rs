@@ -31,7 +31,6 @@ const TIME_LIMIT: Duration = Duration::from_secs(60);
 const NEW_CONNECTIONS: usize = 5;
 const NEW_CONNECTION_INTERVAL: Duration = Duration::from_millis(50);
 
-/// The settings of the stress test.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
     pub(crate) hold: usize,

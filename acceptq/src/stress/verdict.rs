@@ -6,7 +6,6 @@ use serde::Serialize;
 use super::client::Behavior;
 use super::observer::DoctorSummary;
 
-/// The verdict of the stress test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum StressVerdict {
@@ -83,7 +82,6 @@ pub(crate) struct Facts {
     pub(crate) limit: Limit,
     /// The clients of the flood, before half of them disconnect.
     pub(crate) flood: ClientCounts,
-    /// The number of bursts.
     pub(crate) bursts: usize,
     /// The clients of the flood that disconnected.
     pub(crate) quit: usize,
@@ -95,7 +93,7 @@ pub(crate) struct Facts {
     pub(crate) resumed_with: Option<usize>,
     /// The remaining clients of the flood, below the limit.
     pub(crate) stayed: ClientCounts,
-    /// None was accepted for the patience of a client, although connections waited below the limit.
+    /// Within the time that a client waits, none was accepted, although connections waited below the limit.
     pub(crate) stalled: bool,
     /// The queue length before the last stage.
     pub(crate) left_behind: Option<u32>,
@@ -105,7 +103,6 @@ pub(crate) struct Facts {
     pub(crate) after: DoctorSummary,
 }
 
-/// Derives the verdict.
 pub(crate) fn evaluate(facts: &Facts) -> StressVerdict {
     if facts.gone {
         return StressVerdict::Undetermined(UndeterminedReason::Gone);

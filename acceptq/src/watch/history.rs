@@ -70,7 +70,6 @@ impl History {
         self.now.as_ref()
     }
 
-    /// Returns the listener at a position.
     pub(crate) fn cookie(&self, position: usize) -> Option<[u8; 8]> {
         Some(self.now.as_ref()?.listeners.get(position)?.cookie)
     }

@@ -173,7 +173,6 @@ fn wait(time: Duration, ended: &AtomicBool) {
     }
 }
 
-/// Takes samples.
 #[derive(Debug)]
 struct Sampler {
     diag: Diag,

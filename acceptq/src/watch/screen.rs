@@ -18,7 +18,6 @@ pub(crate) struct View {
     pub(crate) selected: usize,
 }
 
-/// A line with its style.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Line {
     pub(crate) text: String,

@@ -24,7 +24,6 @@ use super::screen::{Line, LineStyle};
 /// How often signals are checked.
 const SIGNAL_POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// A command of the user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Command {
     Quit,
@@ -126,7 +125,6 @@ impl Terminal {
         self.out.flush()
     }
 
-    /// Waits for a command.
     pub(crate) fn next_command(&self, within: Duration) -> io::Result<Option<Command>> {
         let mut left = within;
         loop {

@@ -148,7 +148,6 @@ struct State {
     /// The member indices in the order of the kernel's array, where the last socket replaces a closed one.
     order: Vec<usize>,
     steering: Steering,
-    /// A BPF program is attached.
     program_attached: bool,
 }
 
@@ -196,8 +195,8 @@ impl Group {
         (0..).zip(&mut state.slots).map(|(index, slot)| slot.report(index)).collect()
     }
 
-    /// Returns the members that no acceptor serves: without one, abandoned by theirs, or stalled since the previous
-    /// call of `unserved` or [`report`](Self::report).
+    /// Returns the members that no acceptor serves: those without an acceptor, abandoned by theirs, or stalled since
+    /// the previous call of `unserved` or [`report`](Self::report).
     #[must_use]
     pub fn unserved(&self) -> Vec<MemberReport> {
         self.report().into_iter().filter(|member| member.health.is_unserved()).collect()
@@ -462,7 +461,7 @@ impl AsFd for Member {
 impl Listener for Member {
     type Stream = TcpStream;
 
-    /// The group looks at its acceptor in [`Group::report`].
+    /// [`Group::report`] observes the acceptor through `control`.
     fn is_served_by(&self, control: Control) {
         let slot = &mut self.shared.lock().slots[self.index];
         (slot.control, slot.last) = (Some(control), None);

@@ -14,9 +14,7 @@ pub(crate) struct Expected {
     pub(crate) waits_with_events: u64,
     pub(crate) in_pass: Option<u32>,
     pub(crate) budget: u32,
-    /// Its gate.
     pub(crate) gate: usize,
-    /// It accepts until EAGAIN, as configured.
     pub(crate) accepts_until_eagain: bool,
     /// The causes for which it may refuse.
     pub(crate) allowed_causes: AllowedCauses,
@@ -29,7 +27,6 @@ pub(crate) struct Expected {
     pub(crate) backoffs: u32,
     /// Transient errors since it last accepted a connection or backed off.
     pub(crate) futile: u32,
-    /// Paused by a command.
     pub(crate) paused: bool,
     pub(crate) stopped: bool,
     /// Attempts made since it was told to pause or stop: one may have been under way.
@@ -48,7 +45,8 @@ pub(crate) struct Expected {
     /// It ran out of descriptors or memory with connections pending, and neither time nor a wakeup nor a client has
     /// changed that.
     pub(crate) exhausted: bool,
-    /// When it last ran out with connections pending, and the time before, with nothing since that excuses it.
+    /// The last two times that it ran out with connections pending, the latest first, with nothing since that excuses
+    /// it.
     pub(crate) shortages: [Option<Duration>; 2],
     pub(crate) pass: PassStats,
     pub(crate) alarm: Option<Duration>,
@@ -61,7 +59,7 @@ pub(crate) struct GateModel {
     pub(crate) in_use: u32,
     /// Once full, it opens again when so many are free.
     pub(crate) low_water: u32,
-    /// It was full, and has not come down to the mark. A permit that was not used was never taken.
+    /// It was full, and has not come down to the mark. A permit that was returned unused does not count as taken.
     pub(crate) was_full: bool,
 }
 

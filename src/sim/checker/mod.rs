@@ -37,7 +37,7 @@ const BACKOFF_MIN: Duration = Duration::from_millis(1);
 /// Within this time an acceptor may run out twice: by its alarm, and by a permit that was released since.
 const SHORTAGES_APART: Duration = Duration::from_millis(5);
 
-/// So many transient errors in a row are treated as a shortage.
+/// This number of transient errors in a row is treated as a shortage.
 const PATIENCE: u32 = 64;
 
 /// Follows a run.
@@ -48,7 +48,7 @@ pub(super) struct Checker {
     pub(super) accounts: Vec<Expected>,
     /// Connections that clients made.
     pub(super) arrived: u64,
-    /// Of these, so many are queued and not reported yet.
+    /// Of these, the number that are queued and not reported yet.
     pub(super) unreported: u32,
     pub(super) stolen: u64,
     pub(super) aborted: u64,
@@ -61,7 +61,7 @@ pub(super) struct Checker {
     pub(super) gates: Vec<GateModel>,
     /// Tokens of the rate that are used up.
     pub(super) tokens: u64,
-    /// The most that any account was passed over.
+    /// The most permits that were released while one acceptor waited.
     pub(super) passed_over_most: u32,
     pub(super) now: Duration,
     /// Something happened that excuses an accept on an empty queue.
@@ -90,12 +90,10 @@ impl Checker {
         });
     }
 
-    /// The gate of an acceptor.
     pub(super) fn gate_of(&self, acceptor: usize) -> usize {
         self.accounts[acceptor].gate
     }
 
-    /// The permits of an acceptor's gate.
     pub(super) fn gate_model_of(&self, acceptor: usize) -> GateModel {
         self.gates[self.gate_of(acceptor)]
     }
@@ -116,10 +114,11 @@ impl Checker {
     }
 
     pub(super) fn on_action(&mut self, act: Action) {
-        // Clients that connect or leave never make a correct acceptor call accept on an empty queue. These others may.
+        // Clients that connect or leave never make a correct acceptor call accept on an empty queue. All other actions
+        // may.
         self.disturbed |=
             !matches!(act, Action::Connect(_) | Action::Quit(_) | Action::Reset(_) | Action::Free);
-        // An event of its own, or an empty queue: an acceptor that failed before may retry.
+        // These actions raise an event, or may empty the queue: an acceptor that failed before may retry.
         if let Action::Connect(_) | Action::Insert(_) | Action::Tell(_) | Action::Steal(_) | Action::Shut(_) =
             act
         {
@@ -156,7 +155,7 @@ impl Checker {
         self.accounts.iter().map(|account| account.waits_with_events).sum()
     }
 
-    /// `is_open`: one goes on that was left open.
+    /// `is_open`: a pass that was left open goes on.
     pub(super) fn on_pass_begin(&mut self, acceptor: usize, is_open: bool) {
         if is_open {
             return;
@@ -334,7 +333,8 @@ impl Checker {
         }
     }
 
-    /// So many permits of a gate are in use, those included that are kept for a waiter. `unused`: one was cancelled.
+    /// The number of permits of a gate in use has changed; it includes those that are kept for a waiter. `unused`: one
+    /// was cancelled.
     pub(super) fn on_permits_in_use(&mut self, gate: usize, in_use: u32, unused: bool) {
         let places = &mut self.gates[gate];
         let free = places.limit.saturating_sub(in_use);
@@ -371,7 +371,7 @@ impl Checker {
         account.pass.alarms += 1;
         let futile = std::mem::take(&mut account.futile);
         account.backoffs += u32::from(before.is_none());
-        // One that is set again is no back-off of its own.
+        // An alarm that replaces another is not a new back-off.
         let too_long = before.is_none() && account.backoffs == 1 && after > BACKOFF_FIRST_MAX;
         let PassStats { began, exhausted, transient, alarms } = account.pass;
         let throttled = account.throttled.take().map(|wait| wait.max(BACKOFF_MIN));
@@ -398,12 +398,11 @@ impl Checker {
         }
     }
 
-    /// Whether an alarm is set and has not expired.
     pub(super) fn is_alarm_pending(&self, acceptor: usize) -> bool {
         self.accounts[acceptor].alarm.is_some()
     }
 
-    /// A call failed that the script made fail: what the acceptor does about it looks like a shortage.
+    /// A call failed because the script made it fail: the acceptor reacts as it does to a shortage.
     pub(super) fn on_failed_call(&mut self) {
         (self.calls_failed, self.disturbed) = (true, true);
         self.excuse();

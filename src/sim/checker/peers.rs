@@ -156,7 +156,6 @@ impl PeerChecker {
         self.ends(serial, |accepted| accepted.open = false);
     }
 
-    /// Its permit is released.
     pub(crate) fn on_released(&mut self, serial: Option<u64>) {
         if let Some(serial) = serial {
             self.ends(serial, |accepted| accepted.has_permit = false);
@@ -190,8 +189,8 @@ impl PeerChecker {
         }
     }
 
-    /// Whether every queue time was above the target for an interval, up to one that is seen now; `None` if a filter may
-    /// see it either way, because for a while no connection was accepted.
+    /// Whether every queue time was above the target for an interval, including the one seen now; `None` if a filter
+    /// may decide either way, because for a while no connection was accepted.
     fn has_been_above(&self, now: Duration, queued: Duration) -> Option<bool> {
         if queued <= Policy::TARGET {
             return Some(false);

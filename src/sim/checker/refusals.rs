@@ -26,7 +26,7 @@ impl Checker {
         }
     }
 
-    /// How many the time has brought so far, at this rate.
+    /// How many tokens have accrued so far at this rate.
     fn so_far(&self, per_second: u32) -> u64 {
         let whole = self.now.as_nanos() * u128::from(per_second) / Duration::from_secs(1).as_nanos();
         u64::try_from(whole).unwrap_or(u64::MAX)
@@ -37,7 +37,6 @@ impl Checker {
         self.accounts[acceptor].throttled = Some(wait);
     }
 
-    /// A token of the rate was taken.
     pub(crate) fn on_token_taken(&mut self) {
         self.tokens += 1;
         let burst = self.accounts.first().map_or(0, |account| account.allowed_causes.burst);
@@ -72,9 +71,9 @@ pub(crate) struct AllowedCauses {
     credentials: bool,
     filter: bool,
     out_of_descriptors: bool,
-    /// How fast.
+    /// The maximum number of refusals per second, and at once.
     pub(super) rate: Option<(u32, u32)>,
-    /// How many come in at once by the rate that lets them in.
+    /// The burst of the rate at which connections are admitted.
     pub(super) burst: u32,
 }
 
@@ -83,10 +82,10 @@ impl AllowedCauses {
         Self {
             full: matches!(setup.gate, GateMode::Shed(_)),
             rated: matches!(setup.policy, Policy::ShedRate(_)),
-            // A gate that panics after the accept counts as well.
             peer: matches!(setup.policy, Policy::Peers(_) | Policy::PeersThenChoosy(_)),
             delay: setup.policy == Policy::Delay,
             credentials: setup.policy == Policy::Allowed,
+            // A gate that sheds may panic after the accept, which counts as well.
             filter: matches!(setup.policy, Policy::Choosy | Policy::PeersThenChoosy(_))
                 || matches!(setup.gate, GateMode::Shed(_)),
             out_of_descriptors: setup.reserve,

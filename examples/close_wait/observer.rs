@@ -24,9 +24,12 @@ pub(crate) fn sockets(port: u16) -> io::Result<Sockets> {
     const LISTEN: u8 = 10;
     const CLOSE_WAIT: u8 = 8;
     let mut sockets = Sockets { queued: 0, close_wait_unowned: 0 };
-    for row in fs::read_to_string("/proc/net/tcp")?.lines().filter_map(parse_row) {
+    // A busy machine has thousands of rows.
+    let local_port = format!(":{port:04X} ");
+    let table = fs::read_to_string("/proc/net/tcp")?;
+    let rows = table.lines().filter(|line| line.contains(&local_port)).filter_map(parse_row);
+    for row in rows.filter(|row| row.local_port == port) {
         match row.state {
-            _ if row.local_port != port => {}
             LISTEN => sockets.queued = row.rx_queue,
             CLOSE_WAIT if row.inode == 0 => sockets.close_wait_unowned += 1,
             _ => {}

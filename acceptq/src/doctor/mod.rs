@@ -10,7 +10,7 @@ mod json;
 mod messages;
 mod queue;
 mod report;
-mod signs;
+pub(crate) mod signs;
 mod thread_sampler;
 mod workers;
 

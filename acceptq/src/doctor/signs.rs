@@ -8,7 +8,7 @@ use crate::probe::{Activity, Trigger};
 
 /// From this fraction of a processor a thread counts as busy, even if some samples found it blocked: a thread
 /// that waits for events uses less than 0.01. A thread that no sample found blocked is busy at any fraction.
-const CPU_BUSY: f64 = 0.15;
+pub(crate) const CPU_BUSY: f64 = 0.15;
 /// The owner sleeps on a non-empty queue if it is blocked in at least this fraction of the samples.
 const SLEPT_SHARE: f64 = 0.8;
 /// A server falls behind if a new connection must expect to wait at least this long.

@@ -14,13 +14,12 @@ use crate::doctor::Inspection;
 use crate::doctor::collect::collect;
 use crate::doctor::diagnose::{Cause, Verdict, diagnose};
 use crate::doctor::facts::Owner;
+use crate::doctor::signs::CPU_BUSY;
 use crate::probe::connection::specific;
 use crate::probe::target::canonical;
 use crate::probe::{Address, Connection, Diag, Kind, Listener, Target, Targets, Thread};
 
 const INIT: i32 = 1;
-/// From this fraction of a processor a thread counts as busy.
-const CPU_BUSY: f64 = 0.15;
 
 #[derive(Debug)]
 pub(crate) struct Observer {
@@ -238,13 +237,15 @@ impl DoctorSummary {
 
     /// Returns whether a thread keeps running without accepting, and its system calls were not counted.
     pub(crate) fn is_busy_uncounted(&self) -> bool {
-        let is_busy = self.cpu_percent.is_some_and(|cpu| cpu >= CPU_BUSY * 100.0);
-        let may_spin = match self.verdict {
-            None | Some(Verdict::Undetermined | Verdict::Exhausted) => self.owner_asleep != Some(true),
+        let is_busy = match self.verdict {
+            // A machine under load may give such a thread little of its CPU time: the doctor has looked at more.
             Some(Verdict::Busy) => self.cause == Some(Cause::Computes),
+            None | Some(Verdict::Undetermined | Verdict::Exhausted) => {
+                self.owner_asleep != Some(true) && self.cpu_percent.is_some_and(|cpu| cpu >= CPU_BUSY * 100.0)
+            }
             Some(_) => false,
         };
-        is_busy && may_spin && self.waits_return.is_none()
+        is_busy && self.waits_return.is_none()
     }
 }
 

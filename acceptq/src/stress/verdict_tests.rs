@@ -94,7 +94,9 @@ fn other_work_at_the_limit_is_not_spinning() {
     let uncounted =
         DoctorSummary { verdict: Some(Verdict::Busy), cause: Some(Cause::Computes), ..busy.clone() };
     let counted = DoctorSummary { waits_return: Some(false), ..uncounted.clone() };
+    let starved = DoctorSummary { cpu_percent: Some(3.0), ..uncounted.clone() };
     assert_eq!(evaluate(&Facts { full: uncounted, ..well() }), StressVerdict::Busy);
+    assert_eq!(evaluate(&Facts { full: starved, ..well() }), StressVerdict::Busy);
     assert_eq!(evaluate(&Facts { full: counted, ..well() }), StressVerdict::WaitsWell);
     let full = DoctorSummary { verdict: Some(Verdict::Exhausted), ..busy };
     assert_eq!(evaluate(&Facts { full: full.clone(), ..well() }), StressVerdict::Busy);

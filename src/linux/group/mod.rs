@@ -22,6 +22,7 @@
 //! A group knows only the members that it opened, but it steers by their position among *all* sockets on the address:
 //! [a group and another process](crate::guide::multi_core#several-processes).
 
+mod builder;
 mod health;
 mod migration;
 mod steering;
@@ -36,8 +37,6 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
-
 use self::health::{Look, health};
 use self::migration::queues_migrate;
 use super::acceptor::EpollAcceptor;
@@ -49,6 +48,7 @@ use crate::drain::acceptor::Acceptor;
 use crate::drain::control::Control;
 use crate::drain::shutdown::Pending;
 
+pub use self::builder::GroupBuilder;
 pub use self::health::MemberHealth;
 pub use self::steering::Steering;
 
@@ -78,27 +78,7 @@ pub struct Group {
     /// Members that `take` has not returned yet.
     untaken: VecDeque<Member>,
     address: SocketAddr,
-}
-
-/// The configuration of a [`Group`].
-///
-/// ```
-/// use std::net::SocketAddr;
-/// use epoll_acceptor::group::{Group, Steering};
-///
-/// # fn main() -> std::io::Result<()> {
-/// let address = SocketAddr::from(([127, 0, 0, 1], 0));
-/// let group = Group::builder(address).backlog(1024).steering(Steering::ByCpu).bind(4)?;
-/// assert_eq!(group.report().len(), 4);
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Clone, Debug)]
-#[must_use = "`bind` opens the group"]
-pub struct GroupBuilder {
-    address: SocketAddr,
     backlog: u32,
-    steering: Steering,
 }
 
 /// One listener of a group, for an acceptor.
@@ -161,13 +141,10 @@ struct Slot {
     leaving: bool,
 }
 
-/// The default of `net.core.somaxconn` since Linux 5.4.
-const BACKLOG: u32 = 4096;
-
 impl Group {
     /// Returns a builder for a group on `address`. With port 0 the kernel picks a free port for all members.
     pub const fn builder(address: SocketAddr) -> GroupBuilder {
-        GroupBuilder { address, backlog: BACKLOG, steering: Steering::ByHash }
+        GroupBuilder::new(address)
     }
 
     /// Returns the address on which all members listen.
@@ -201,72 +178,6 @@ impl Group {
     pub fn unserved(&self) -> Vec<MemberReport> {
         self.report().into_iter().filter(|member| member.health.is_unserved()).collect()
     }
-}
-
-impl GroupBuilder {
-    /// Sets the backlog of each member, 4096 by default. The kernel caps it at `net.core.somaxconn`.
-    pub const fn backlog(mut self, backlog: u32) -> Self {
-        self.backlog = backlog;
-        self
-    }
-
-    /// Sets how the kernel chooses a member, [`Steering::ByHash`] by default.
-    pub const fn steering(mut self, steering: Steering) -> Self {
-        self.steering = steering;
-        self
-    }
-
-    /// Opens the group with this number of members.
-    ///
-    /// See [socket(7)](https://man7.org/linux/man-pages/man7/socket.7.html).
-    ///
-    /// # Errors
-    ///
-    /// [`InvalidInput`](io::ErrorKind::InvalidInput) for 0 members; [`AddrInUse`](io::ErrorKind::AddrInUse) if a socket
-    /// of another user or without `SO_REUSEPORT` is bound to the address; otherwise the error of the system call. After
-    /// an error no member is open.
-    #[doc(alias = "SO_REUSEPORT")]
-    #[doc(alias = "SO_ATTACH_REUSEPORT_CBPF")]
-    pub fn bind(self, members: usize) -> io::Result<Group> {
-        if members == 0 {
-            let message = "a group must have 1 or more members";
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
-        }
-        let mut address = self.address;
-        let mut sockets = Vec::new();
-        for _ in 0..members {
-            let socket = bind_socket(address)?;
-            // With port 0 the first socket gets the port of all.
-            address = socket.local_addr()?.as_socket().unwrap_or(address);
-            sockets.push(socket);
-        }
-        // Binds all sockets before the first one listens: if a bind fails, no client has connected.
-        let backlog = i32::try_from(self.backlog).unwrap_or(i32::MAX);
-        sockets.iter().try_for_each(|socket| socket.listen(backlog))?;
-        let program_attached = self.steering != Steering::ByHash;
-        if program_attached {
-            steering::attach(&sockets[0], self.steering, members, &[])?;
-        }
-        let listeners: Vec<_> =
-            sockets.into_iter().map(|socket| Arc::new(TcpListener::from(socket))).collect();
-        let slot = |listener| Slot { listener: Arc::downgrade(listener), ..Slot::default() };
-        let slots = listeners.iter().map(slot).collect();
-        let order = (0..members).collect();
-        let state = State { slots, order, steering: self.steering, program_attached };
-        let shared = Arc::new(Shared { state: Mutex::new(state) });
-        let member =
-            |(index, listener)| Member { index, listener: Some(listener), shared: Arc::clone(&shared) };
-        let untaken = (0..).zip(listeners).map(member).collect();
-        Ok(Group { shared, untaken, address })
-    }
-}
-
-fn bind_socket(address: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
-    socket.bind(&address.into())?;
-    Ok(socket)
 }
 
 impl Member {
@@ -381,6 +292,18 @@ impl Shared {
 }
 
 impl State {
+    /// Appends an open member to the kernel's order. Returns its index.
+    fn insert(&mut self, listener: &Arc<TcpListener>) -> usize {
+        let closed = (0..self.slots.len()).find(|index| !self.order.contains(index));
+        let index = closed.unwrap_or(self.slots.len());
+        if closed.is_none() {
+            self.slots.push(Slot::default());
+        }
+        self.slots[index] = Slot::new(listener);
+        self.order.push(index);
+        index
+    }
+
     /// Steers new connections away from a member. Returns `false` if no other member is known to be open: one that was
     /// released may be closed.
     fn mark_leaving(&mut self, index: usize) -> bool {
@@ -400,6 +323,7 @@ impl State {
         if let Some(position) = self.order.iter().position(|other| *other == index) {
             self.order.swap_remove(position);
         }
+        self.slots[index] = Slot::default();
         self.update_steering();
         // Some kernels migrate the queue without waking the sibling. `shutdown(SHUT_WR)` wakes the epolls of a TCP
         // listener, and reports an event only if its queue is not empty.
@@ -433,6 +357,10 @@ impl State {
 }
 
 impl Slot {
+    fn new(listener: &Arc<TcpListener>) -> Self {
+        Self { listener: Arc::downgrade(listener), ..Self::default() }
+    }
+
     fn report(&mut self, index: usize) -> MemberReport {
         let listener = self.listener.upgrade().filter(|listener| sys::is_listening(listener.as_fd()));
         let queue = listener.as_ref().and_then(|listener| accept_queue(listener).ok());

@@ -82,16 +82,50 @@ fn members_that_leave_together_get_no_connections() {
             for (index, worker) in (0..).zip(workers) {
                 if leaving.contains(&index) { leave_now.push(worker) } else { others.push(worker) }
             }
-            let leave_one = |worker| leave(worker, Pending::Serve(Refusal::Reset)).unwrap();
-            let mut leave_now: Vec<_> = leave_now.into_iter().map(leave_one).collect();
-            while !leave_now.is_empty() {
-                let clients = connect_many(group.local_addr(), 40);
-                let depths: Vec<_> = leave_now.iter().map(Worker::depth).collect();
-                assert!(depths.iter().all(|depth| *depth == 0), "{steering:?}, {leaving:?}: {depths:?}");
-                serve_all(&mut others, clients);
-                leave_now.remove(0).serve_to_the_end();
-            }
-            serve_all(&mut others, connect_many(group.local_addr(), 40));
+            leave_together(&group, leave_now, &mut others);
+        }
+    }
+}
+
+fn leave_together(group: &Group, leaving: Vec<Worker>, others: &mut [Worker]) {
+    let leave_one = |worker| leave(worker, Pending::Serve(Refusal::Reset)).unwrap();
+    let mut leaving: Vec<_> = leaving.into_iter().map(leave_one).collect();
+    while !leaving.is_empty() {
+        let clients = connect_many(group.local_addr(), 40);
+        let depths: Vec<_> = leaving.iter().map(Worker::depth).collect();
+        assert!(depths.iter().all(|depth| *depth == 0), "{group:?}: {depths:?}");
+        assert_eq!(clients.iter().map(retransmissions).sum::<u32>(), 0, "{group:?}: no SYN was dropped");
+        serve_all(others, clients);
+        leaving.remove(0).serve_to_the_end();
+    }
+    serve_all(others, connect_many(group.local_addr(), 40));
+}
+
+/// A group that has shrunk and grown knows the positions of its old and its new members.
+#[test]
+fn group_shrinks_and_grows() {
+    if kernel_can_migrate() && fs::read_to_string(MIGRATE).is_ok_and(|value| value.trim() == "1") {
+        eprintln!("SKIPPED group_shrinks_and_grows: {MIGRATE} is 1");
+        return;
+    }
+    for steering in [Steering::ByHash, Steering::ByCpu] {
+        let (mut group, mut workers) = served_group_by(steering, 4);
+        for stays in [0, 3, 1] {
+            let mut others = vec![workers.remove(stays)];
+            let last = workers.pop().unwrap();
+            others.push(last);
+            leave_together(&group, workers, &mut others);
+            workers = others;
+            let one = vec![workers.pop().unwrap()];
+            leave_together(&group, one, &mut workers);
+            group.add(3).unwrap();
+            workers.extend(std::iter::from_fn(|| group.take()).map(Worker::on));
+            let mut indices: Vec<_> =
+                workers.iter().map(|worker| worker.acceptor.listener().index()).collect();
+            indices.sort_unstable();
+            assert_eq!((indices, group.report().len()), (vec![0, 1, 2, 3], 4), "{group:?}");
+            assert_eq!(group.unserved(), []);
+            serve_all(&mut workers, connect_many(group.local_addr(), 40));
         }
     }
 }

@@ -212,6 +212,7 @@ impl Member {
     /// Closes the listener unless it was closed or released.
     fn close(&mut self, state: &mut State) {
         if let Some(listener) = self.listener.take() {
+            state.on_closing(self.index);
             drop(listener);
             state.on_closed(self.index);
         }
@@ -316,6 +317,25 @@ impl State {
             self.update_steering();
         }
         open
+    }
+
+    /// Steers connections away from the two positions that change when a member is closed: until the program is
+    /// updated, it would choose members that are leaving.
+    fn on_closing(&mut self, index: usize) {
+        let last = self.order.len().saturating_sub(1);
+        let leaving = |other: &usize| self.slots[*other].leaving;
+        if !self.order.iter().any(|other| *other != index && leaving(other)) {
+            return;
+        }
+        let without: Vec<_> = (0..=last)
+            .filter(|position| {
+                *position == last || self.order[*position] == index || leaving(&self.order[*position])
+            })
+            .collect();
+        let any = self.listeners().next();
+        if let Some(any) = any.filter(|_| without.len() <= last) {
+            self.program_attached |= steering::attach(&any, self.steering, last + 1, &without).is_ok();
+        }
     }
 
     /// Updates the kernel's order after a member was closed, and wakes the other members.

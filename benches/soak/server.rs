@@ -1,5 +1,7 @@
 //! The server: one thread, one acceptor, and a service that answers one byte.
 
+pub(crate) mod member;
+
 use std::collections::VecDeque;
 use std::error::Error;
 use std::io::{self, ErrorKind, Read, Write};
@@ -101,16 +103,7 @@ impl Server {
         let acceptor = build(listener, &epoll, LISTENER)?;
         let (control, stats) = (acceptor.control(), Arc::new(ServerStats::default()));
         let (ready, is_ready) = channel();
-        let server_loop = ServerLoop {
-            epoll,
-            service,
-            stats: Arc::clone(&stats),
-            connections: Vec::new(),
-            free: Vec::new(),
-            due: VecDeque::new(),
-            accepted: 0,
-            begun: None,
-        };
+        let server_loop = ServerLoop::new(epoll, service, &stats);
         let thread = thread::Builder::new().name("server".into()).spawn(move || {
             let _ = ready.send(());
             server_loop.serve(acceptor)
@@ -191,27 +184,47 @@ impl Drop for Counted {
 }
 
 impl<P: Send + 'static> ServerLoop<P> {
+    fn new(epoll: Epoll, service: Service, stats: &Arc<ServerStats>) -> Self {
+        Self {
+            epoll,
+            service,
+            stats: Arc::clone(stats),
+            connections: Vec::new(),
+            free: Vec::new(),
+            due: VecDeque::new(),
+            accepted: 0,
+            begun: None,
+        }
+    }
+
     fn serve<A>(mut self, mut acceptor: A) -> io::Result<()>
     where
         A: Acceptor<Stream = TcpStream, Permit = P>,
     {
         let mut events = Events::with_capacity(256)?;
-        loop {
-            let until = self.due.front().map(|(due, _)| due.saturating_duration_since(Instant::now()));
-            self.epoll.wait(&mut events, until)?;
-            let mut any = false;
-            for event in &mut events {
-                any = true;
-                match event.token() {
-                    STOP if self.stats.command.load(Ordering::Acquire) == STOP_SERVING => return Ok(()),
-                    STOP => {}
-                    LISTENER => self.accept(&mut acceptor)?,
-                    Token(token) => self.handle(slot(token)),
-                }
+        while self.handle_events(&mut events, Some(&mut acceptor))? {}
+        Ok(())
+    }
+
+    /// Waits once and handles the events; without an acceptor, of its connections only. Returns `false` after the command to stop serving.
+    fn handle_events<A>(&mut self, events: &mut Events, mut acceptor: Option<&mut A>) -> io::Result<bool>
+    where
+        A: Acceptor<Stream = TcpStream, Permit = P>,
+    {
+        let until = self.due.front().map(|(due, _)| due.saturating_duration_since(Instant::now()));
+        self.epoll.wait(events, until)?;
+        let (mut any, mut stops) = (false, false);
+        for event in events {
+            any = true;
+            match event.token() {
+                STOP => stops |= self.stats.command.load(Ordering::Acquire) == STOP_SERVING,
+                LISTENER => acceptor.as_deref_mut().map_or(Ok(()), |acceptor| self.accept(acceptor))?,
+                Token(token) => self.handle(slot(token)),
             }
-            self.stats.empty_waits.fetch_add(u64::from(!any), Ordering::Relaxed);
-            self.answer_due();
         }
+        self.stats.empty_waits.fetch_add(u64::from(!any), Ordering::Relaxed);
+        self.answer_due();
+        Ok(!stops)
     }
 
     fn accept<A>(&mut self, acceptor: &mut A) -> io::Result<()>

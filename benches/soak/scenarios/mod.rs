@@ -13,6 +13,7 @@ mod paused;
 mod quitters;
 mod reserve;
 mod resets;
+mod scaling;
 mod shutdown;
 mod signals;
 
@@ -21,7 +22,7 @@ use crate::harness::Scenario;
 pub(crate) use children::{ARGUMENT as CHILD, report_inherited as child};
 
 /// In the order in which they run.
-pub(crate) const ALL: [Scenario; 15] = [
+pub(crate) const ALL: [Scenario; 16] = [
     load::SCENARIO,
     emfile::SCENARIO,
     reserve::SCENARIO,
@@ -31,6 +32,7 @@ pub(crate) const ALL: [Scenario; 15] = [
     quitters::SCENARIO,
     paused::SCENARIO,
     shutdown::SCENARIO,
+    scaling::SCENARIO,
     destroyed::SCENARIO,
     clock::SCENARIO,
     children::SCENARIO,

@@ -31,6 +31,7 @@ fn counts_balance_under_every_fault() {
         "quitters",
         "paused",
         "shutdown",
+        "scaling",
         "destroyed",
         "clock",
         "children",

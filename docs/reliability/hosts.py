@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A million connections through each kind of host: raw epoll, mio, polling, threads, tokio.
+"""A million connections through each kind of host: raw epoll, mio, polling, threads, axum on tokio.
 
     cargo build --release -p servers
     docs/reliability/hosts.py target/release [CONNECTIONS]
@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 
-SERVERS = {"raw epoll": "per_core", "mio": "mio", "polling": "polling", "threads": "threads", "tokio": "axum"}
+SERVERS = {"raw epoll": "per_core", "mio": "mio", "polling": "polling", "threads": "threads", "axum, tokio": "axum"}
 
 def free_port():
     with socket.socket() as probe:

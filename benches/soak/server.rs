@@ -206,7 +206,8 @@ impl<P: Send + 'static> ServerLoop<P> {
         Ok(())
     }
 
-    /// Waits once and handles the events; without an acceptor, of its connections only. Returns `false` after the command to stop serving.
+    /// Waits once and handles the events; without an acceptor, those of its connections only. Returns `false` after the
+    /// command to stop serving.
     fn handle_events<A>(&mut self, events: &mut Events, mut acceptor: Option<&mut A>) -> io::Result<bool>
     where
         A: Acceptor<Stream = TcpStream, Permit = P>,

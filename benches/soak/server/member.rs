@@ -57,8 +57,8 @@ impl MemberServer {
     pub(crate) fn join(self) -> Result<(Left, Ended), Box<dyn Error>> {
         let left = self.thread.join().map_err(|_| "a member panicked")??;
         let queued = match &left {
-            Left::ShutDown(Some(report)) => report.abandoned.unwrap_or(u32::MAX),
-            Left::ShutDown(None) | Left::Migrated(_) => 0,
+            Left::ShutDown(report) => report.as_ref().and_then(|report| report.abandoned).unwrap_or(u32::MAX),
+            Left::Migrated(_) => 0,
         };
         let (counters, peak) = (self.control.counters(), self.stats.peak.load(Ordering::Acquire));
         Ok((left, Ended { counters, peak, queued }))

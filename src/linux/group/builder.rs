@@ -86,7 +86,8 @@ impl GroupBuilder {
 impl Group {
     /// Opens this number of further members, for [`take`](Self::take).
     ///
-    /// A new member gets the index of a closed one, if there is one. Do not open a second group on the address instead:
+    /// A new member gets the index of a closed one, if there is one, and with [`Steering::ByCpu`] the last CPU: the
+    /// fourth of four gets CPU 3. Do not open a second group on the address instead:
     /// [a group steers by the position of its members](crate::guide::multi_core#several-processes).
     ///
     /// ```
@@ -103,17 +104,23 @@ impl Group {
     ///
     /// # Errors
     ///
-    /// Those of the system calls. After an error no new member is open.
+    /// Those of [`bind`](GroupBuilder::bind), except that 0 members are none. After an error no new member is open; the
+    /// connections that it got meanwhile are reset.
     pub fn add(&mut self, members: usize) -> io::Result<()> {
         let (sockets, _) = bind_sockets(self.address, members)?;
         // The kernel appends each socket to its array when it listens. Held so that `order` agrees.
         let mut state = self.shared.lock();
+        state.forget_closed();
+        let mut added = Vec::new();
         for listener in listen(sockets, self.backlog)? {
             let index = state.insert(&listener);
-            let shared = Arc::clone(&self.shared);
-            self.untaken.push_back(Member { index, listener: Some(listener), shared });
+            added.push(Member { index, listener: Some(listener), shared: Arc::clone(&self.shared) });
         }
-        state.update_steering();
+        let steered = state.update_steering();
+        // Members that are dropped take the lock.
+        drop(state);
+        steered?;
+        self.untaken.extend(added);
         Ok(())
     }
 }

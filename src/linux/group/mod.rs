@@ -52,7 +52,7 @@ pub use self::builder::GroupBuilder;
 pub use self::health::MemberHealth;
 pub use self::steering::Steering;
 
-/// A `SO_REUSEPORT` group of listeners, opened together.
+/// A `SO_REUSEPORT` group of listeners.
 ///
 /// ```
 /// use std::net::{SocketAddr, TcpStream};
@@ -97,7 +97,7 @@ pub struct Member {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MemberReport {
-    /// The index of the member, from 0 in the order of opening.
+    /// The [index](Member::index) of the member.
     pub index: usize,
     /// The accept queue; `None` if the member is closed, or the kernel does not report the queue.
     pub queue: Option<AcceptQueue>,
@@ -155,13 +155,14 @@ impl Group {
 
     /// Returns the next member, for an acceptor; `None` if all were taken.
     ///
-    /// The kernel assigns connections to a member from [`bind`](GroupBuilder::bind) on, taken or not.
+    /// The kernel assigns connections to a member from [`bind`](GroupBuilder::bind) or [`add`](Self::add) on, taken or
+    /// not.
     #[must_use = "dropping a member closes its listener and resets the connections in its queue"]
     pub fn take(&mut self) -> Option<Member> {
         self.untaken.pop_front()
     }
 
-    /// Returns a snapshot of each member, in the order of opening. Two system calls per member; no privileges.
+    /// Returns a snapshot of each member, by index. Two system calls per member; no privileges.
     ///
     /// A member is [`Stalled`](MemberHealth::Stalled) if connections were queued at the previous call and at this one,
     /// and its owner has begun no pass in between. The interval between two calls is therefore the time that an owner
@@ -181,8 +182,8 @@ impl Group {
 }
 
 impl Member {
-    /// Returns the index of the member, from 0 in the order of opening. With [`Steering::ByCpu`] it is also the number
-    /// of its CPU until a member leaves.
+    /// Returns the index of the member, from 0 in the order of opening; an [added](Group::add) one may get the index of
+    /// a closed one. With [`Steering::ByCpu`] it is also the number of its CPU until a member leaves.
     #[must_use]
     pub const fn index(&self) -> usize {
         self.index
@@ -199,7 +200,8 @@ impl Member {
 
     /// Releases the listener from the group, to hand it over to another process.
     ///
-    /// The kernel still balances connections to it, but the group reports the member as closed.
+    /// The kernel still balances connections to it, but the group reports the member as closed. Once the listener is
+    /// closed, do not [add](Group::add) members: the group does not see that the kernel has changed their order.
     #[must_use = "dropping the listener closes it and resets the connections in its queue"]
     pub fn into_listener(mut self) -> TcpListener {
         let shared = Arc::clone(&self.shared);
@@ -295,7 +297,9 @@ impl Shared {
 impl State {
     /// Appends an open member to the kernel's order. Returns its index.
     fn insert(&mut self, listener: &Arc<TcpListener>) -> usize {
-        let closed = (0..self.slots.len()).find(|index| !self.order.contains(index));
+        let is_free =
+            |index: &usize| !self.order.contains(index) && self.slots[*index].listener.strong_count() == 0;
+        let closed = (0..self.slots.len()).find(is_free);
         let index = closed.unwrap_or(self.slots.len());
         if closed.is_none() {
             self.slots.push(Slot::default());
@@ -305,23 +309,37 @@ impl State {
         index
     }
 
-    /// Steers new connections away from a member. Returns `false` if no other member is known to be open: one that was
-    /// released may be closed.
+    /// Steers new connections away from a member. Returns whether its queue may migrate: another member is known to be
+    /// open (one that was released may be closed), and none that is leaving would get a part.
     fn mark_leaving(&mut self, index: usize) -> bool {
+        self.forget_closed();
         self.slots[index].leaving = true;
-        let mut others =
-            self.order.iter().map(|other| &self.slots[*other]).filter(|slot| !slot.leaving).peekable();
-        let any = others.peek().is_some();
-        let open = others.any(|slot| slot.listener.strong_count() > 0);
-        if any {
-            self.update_steering();
+        let others = || self.order.iter().filter(|other| **other != index).map(|other| &self.slots[*other]);
+        let open = |slot: &Slot| slot.listener.strong_count() > 0;
+        let may_migrate = others().any(|slot| !slot.leaving && open(slot))
+            && !others().any(|slot| slot.leaving && open(slot));
+        if others().any(|slot| !slot.leaving) {
+            // If the kernel forbids it, the shutdown drops new handshakes with this member, and the client retries.
+            let _ = self.update_steering();
         }
-        open
+        may_migrate
+    }
+
+    /// Updates the kernel's order after listeners were shut down from outside: the last socket has replaced each.
+    fn forget_closed(&mut self) {
+        let is_closed = |index: &usize| {
+            self.slots[*index].listener.upgrade().is_some_and(|open| !sys::is_listening(open.as_fd()))
+        };
+        while let Some(position) = self.order.iter().position(is_closed) {
+            self.order.swap_remove(position);
+        }
     }
 
     /// Steers connections away from the two positions that change when a member is closed: until the program is
-    /// updated, it would choose members that are leaving.
+    /// updated, it would choose members that are leaving. It does so for a moment if the last position has the only
+    /// member that stays.
     fn on_closing(&mut self, index: usize) {
+        self.forget_closed();
         let last = self.order.len().saturating_sub(1);
         let leaving = |other: &usize| self.slots[*other].leaving;
         if !self.order.iter().any(|other| *other != index && leaving(other)) {
@@ -344,17 +362,17 @@ impl State {
             self.order.swap_remove(position);
         }
         self.slots[index] = Slot::default();
-        self.update_steering();
+        let _ = self.update_steering();
         // Some kernels migrate the queue without waking the sibling. `shutdown(SHUT_WR)` wakes the epolls of a TCP
         // listener, and reports an event only if its queue is not empty.
-        for listener in self.listeners().filter(|listener| sys::is_listening(listener.as_fd())) {
+        for listener in self.listeners() {
             let _ = sys::shutdown_write(listener.as_fd());
         }
     }
 
     /// Attaches or detaches the program for the open members, excluding those that are leaving unless all are.
-    fn update_steering(&mut self) {
-        let Some(any) = self.listeners().next() else { return };
+    fn update_steering(&mut self) -> io::Result<()> {
+        let Some(any) = self.listeners().next() else { return Ok(()) };
         let members = self.order.len();
         let mut leaving: Vec<_> =
             (0..members).filter(|position| self.slots[self.order[*position]].leaving).collect();
@@ -362,17 +380,18 @@ impl State {
             leaving.clear();
         }
         if !leaving.is_empty() || self.steering != Steering::ByHash {
-            // If the kernel forbids it, the shutdown drops new handshakes with a leaving member, and the client
-            // retries.
-            self.program_attached |= steering::attach(&any, self.steering, members, &leaving).is_ok();
+            steering::attach(&any, self.steering, members, &leaving)?;
+            self.program_attached = true;
         } else if self.program_attached {
             steering::detach(&any);
             self.program_attached = false;
         }
+        Ok(())
     }
 
     fn listeners(&self) -> impl Iterator<Item = Arc<TcpListener>> {
-        self.order.iter().filter_map(|index| self.slots[*index].listener.upgrade())
+        let open = self.order.iter().filter_map(|index| self.slots[*index].listener.upgrade());
+        open.filter(|listener| sys::is_listening(listener.as_fd()))
     }
 }
 

@@ -22,7 +22,8 @@ pub enum Steering {
     /// By a hash of the client's and the server's address and port: even shares.
     #[default]
     ByHash,
-    /// By the CPU that processes the client's packet: the member index is that CPU modulo the number of members. If
+    /// By the CPU that processes the client's packet: member *n* gets CPU *n* modulo the number of members, until one
+    /// leaves. If
     /// each member has a thread pinned to its CPU, a connection stays on one CPU. Without pinning, or if one CPU
     /// processes all packets, the shares are as uneven as the receive queues of the network device.
     ByCpu,
@@ -48,7 +49,7 @@ pub(super) fn attach(
 pub(super) fn detach(socket: &impl AsFd) {
     /// `asm-generic/socket.h`
     const SO_DETACH_REUSEPORT_BPF: i32 = 68;
-    // Fails if no program is attached, and before Linux 5.3.
+    // Fails if no program is attached.
     let _ = options::set_int(socket.as_fd(), libc::SOL_SOCKET, SO_DETACH_REUSEPORT_BPF, 0);
 }
 

@@ -123,8 +123,18 @@ fn group_shrinks_and_grows() {
             indices.sort_unstable();
             assert_eq!((indices, group.report().len()), (vec![0, 1, 2, 3], 4), "{group:?}");
             assert_eq!(group.unserved(), []);
-            serve_all(&mut workers, connect_many(group.local_addr(), 40));
+            let clients = connect_many(group.local_addr(), 200);
+            let served: Vec<_> = workers.iter().filter(|worker| worker.depth() > 0).collect();
+            // By CPU, this thread's clients may all get one member.
+            assert!(steering == Steering::ByCpu || served.len() == 4, "{group:?}");
+            serve_all(&mut workers, clients);
         }
+        // All are closed: the new members have an array of their own.
+        drop(workers);
+        group.add(2).unwrap();
+        let mut workers: Vec<_> = std::iter::from_fn(|| group.take()).map(Worker::on).collect();
+        let one = vec![workers.remove(0)];
+        leave_together(&group, one, &mut workers);
     }
 }
 
@@ -252,6 +262,43 @@ fn migrated_queue_is_served_by_the_others() {
         assert_eq!(leaving.acceptor.shutdown_report().unwrap().refused, 10);
         drop(clients);
     }
+}
+
+/// The kernel would give a part of the queue to a member that refuses it.
+#[test]
+fn queue_does_not_migrate_to_a_leaving_member() {
+    if done_where_queues_migrate("group::leaving::queue_does_not_migrate_to_a_leaving_member") {
+        return;
+    }
+    let (mut group, mut workers) = served_group(1);
+    let first = leave(workers.remove(0), Pending::Refuse(Refusal::Reset)).expect("the last one shuts down");
+    group.add(2).unwrap();
+    workers.extend(std::iter::from_fn(|| group.take()).map(Worker::on));
+    let clients = connect_many(group.local_addr(), 60);
+    let mut second = leave(workers.remove(0), Pending::Serve(Refusal::Reset)).expect("no migration");
+    let served = second.serve_to_the_end();
+    drop((second, first));
+    serve(&mut workers, 60 - served);
+    for mut client in clients {
+        client.read_exact(&mut [0]).unwrap();
+    }
+}
+
+/// A listener that was shut down from outside has lost its position.
+#[test]
+fn group_forgets_a_member_that_was_shut_down() {
+    if done_where_queues_do_not_migrate("group::leaving::group_forgets_a_member_that_was_shut_down") {
+        return;
+    }
+    let (mut group, mut workers) = served_group(3);
+    socket2::SockRef::from(workers[0].acceptor.listener()).shutdown(std::net::Shutdown::Read).unwrap();
+    group.add(1).unwrap();
+    let shut_down = workers.remove(0);
+    workers.extend(group.take().map(Worker::on));
+    assert_eq!(workers[2].acceptor.listener().index(), 3, "the old member has its index until it is dropped");
+    drop(shut_down);
+    let one = vec![workers.remove(1)];
+    leave_together(&group, one, &mut workers);
 }
 
 /// A member that was released from its group may be closed: a queue must not migrate because of it.

@@ -15,7 +15,9 @@ use crate::group::support::{Worker, connect_many, local, serve_all, served_group
 #[test]
 fn members_share_the_port() {
     for address in ["127.0.0.1:0", "[::1]:0"] {
-        let mut group = Group::builder(local(address)).backlog(7).bind(5).unwrap();
+        let mut group = Group::builder(local(address)).backlog(7).bind(2).unwrap();
+        group.add(0).unwrap();
+        group.add(3).unwrap();
         let at = group.local_addr();
         assert!(at.port() != 0 && at.ip() == local(address).ip(), "{at}");
         assert_eq!(group.report().len(), 5);
@@ -106,11 +108,17 @@ fn by_cpu_assigns_to_the_member_of_the_cpu() {
         eprintln!("SKIPPED by_cpu_assigns_to_the_member_of_the_cpu: there is one CPU");
         return;
     }
-    let members = 2;
-    let mut group = Group::builder(local("127.0.0.1:0")).steering(Steering::ByCpu).bind(members).unwrap();
+    for (bound, added) in [(2, 0), (1, 1)] {
+        let mut group = Group::builder(local("127.0.0.1:0")).steering(Steering::ByCpu).bind(bound).unwrap();
+        group.add(added).unwrap();
+        assert_assigned_by_cpu(group, &cpus);
+    }
+}
+
+fn assert_assigned_by_cpu(mut group: Group, cpus: &[usize]) {
     let workers: Vec<_> = std::iter::from_fn(|| group.take()).map(Worker::on).collect();
     let address = group.local_addr();
-    for (number, cpu) in cpus.into_iter().enumerate().take(4) {
+    for (number, cpu) in cpus.iter().copied().enumerate().take(4) {
         let before: Vec<_> = workers.iter().map(Worker::depth).collect();
         let pinned = move || {
             let mut set = CpuSet::new();
@@ -121,7 +129,11 @@ fn by_cpu_assigns_to_the_member_of_the_cpu() {
         let clients = thread::spawn(pinned).join().unwrap();
         for (index, worker) in workers.iter().enumerate() {
             let arrived = worker.depth() - before[index];
-            assert_eq!(arrived, if index == cpu % members { 20 } else { 0 }, "on CPU {cpu}, number {number}");
+            assert_eq!(
+                arrived,
+                if index == cpu % workers.len() { 20 } else { 0 },
+                "on CPU {cpu}, number {number}"
+            );
         }
         drop(clients);
     }

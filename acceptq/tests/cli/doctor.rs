@@ -4,7 +4,7 @@ use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -189,7 +189,10 @@ fn busy_server_is_healthy() {
         [("busy", "127.0.0.1"), ("busy", "::1"), ("busy", &path()), ("blocking", "127.0.0.1")],
         |(mode, address)| {
             let Some(server) = Server::start(mode, address, 1) else { return };
-            let _clients = server.endpoint.connect_repeatedly(Duration::from_millis(2), 10);
+            // The server closes at once, and the kernel counts no arrivals at a Unix socket: something must be queued
+            // whenever the doctor looks.
+            let pause = Duration::from_millis(if address.starts_with('/') { 0 } else { 2 });
+            let _clients = server.endpoint.connect_repeatedly(pause, 10);
             for _ in 0..3 {
                 // On a loaded machine its queue may overflow for a moment.
                 let report = await_verdict(&server.target(), "healthy|accepting");
@@ -365,12 +368,15 @@ fn listener_closed_meanwhile_has_no_verdict() {
             .args(["doctor", &server.target(), "--json", "--for", "3"])
             .stdout(Stdio::piped())
             .stderr(Stdio::null());
-        let doctor = doctor.spawn().expect("the tool runs");
-        // It sleeps between samples, and rarely before.
-        wait_until("the doctor is sampling", || voluntary_switches(&doctor) > 3);
+        let mut doctor = doctor.spawn().expect("the tool runs");
+        // It sleeps between samples, and rarely before. On a loaded machine it may end before it has slept so often.
+        let pid = doctor.id();
+        let mut has_ended = || doctor.try_wait().expect("a child of ours").is_some();
+        wait_until("the doctor is sampling", || has_ended() || voluntary_switches(pid) > 3);
+        let ended = has_ended();
         drop(server);
         let (report, status) = diagnosis(&doctor.wait_with_output().expect("it ends"));
-        assert_eq!((status, &report["verdict"]), (3, &Value::Null), "{report:#}");
+        assert!(ended || (status, &report["verdict"]) == (3, &Value::Null), "{report:#}");
         if report["closed_meanwhile"] == 1 {
             return;
         }
@@ -379,8 +385,8 @@ fn listener_closed_meanwhile_has_no_verdict() {
 }
 
 /// Returns the voluntary context switches of a process.
-fn voluntary_switches(child: &Child) -> u64 {
-    let text = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+fn voluntary_switches(pid: u32) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let count = text.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
     count.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
 }

@@ -190,8 +190,8 @@ fn busy_server_is_healthy() {
         |(mode, address)| {
             let Some(server) = Server::start(mode, address, 1) else { return };
             // The server closes at once, and the kernel counts no arrivals at a Unix socket: something must be queued
-            // whenever the doctor looks.
-            let pause = Duration::from_millis(if address.starts_with('/') { 0 } else { 2 });
+            // when the doctor looks.
+            let pause = Duration::from_micros(if address.starts_with('/') { 500 } else { 2_000 });
             let _clients = server.endpoint.connect_repeatedly(pause, 10);
             for _ in 0..3 {
                 // On a loaded machine its queue may overflow for a moment.
@@ -373,11 +373,10 @@ fn listener_closed_meanwhile_has_no_verdict() {
         let pid = doctor.id();
         let mut has_ended = || doctor.try_wait().expect("a child of ours").is_some();
         wait_until("the doctor is sampling", || has_ended() || voluntary_switches(pid) > 3);
-        let ended = has_ended();
         drop(server);
         let (report, status) = diagnosis(&doctor.wait_with_output().expect("it ends"));
-        assert!(ended || (status, &report["verdict"]) == (3, &Value::Null), "{report:#}");
         if report["closed_meanwhile"] == 1 {
+            assert_eq!((status, &report["verdict"]), (3, &Value::Null), "{report:#}");
             return;
         }
         assert!(began.elapsed() < LONG, "{report:#}");

@@ -19,7 +19,10 @@ pub(crate) fn copy() -> Option<PathBuf> {
         return None;
     }
     let copy = folder().join(format!("acceptq-{:?}", std::thread::current().id()));
-    fs::copy(env!("CARGO_BIN_EXE_acceptq"), &copy).expect("a copy of the tool");
+    // By another process: were the copy open for writing here, a child of another test would inherit that for a moment,
+    // and a file that is open for writing cannot be executed (ETXTBSY).
+    let status = Command::new("cp").arg(env!("CARGO_BIN_EXE_acceptq")).arg(&copy).status();
+    assert!(status.is_ok_and(|status| status.success()), "a copy of the tool");
     Some(copy)
 }
 

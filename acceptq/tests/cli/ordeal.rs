@@ -83,7 +83,14 @@ fn level_server_refuses_well() {
 fn level_server_armed_at_limit_spins() {
     each(["127.0.0.1", &path()], |address| {
         let Some(server) = Server::start("spin", address, 3) else { return };
-        let report = run_ordeal(&server.target(), CERTAIN);
+        let began = std::time::Instant::now();
+        // On a loaded machine it may get too little CPU time to tell.
+        let report = loop {
+            let report = run_ordeal(&server.target(), CERTAIN);
+            if report["verdict"] != "undetermined" || began.elapsed() > crate::tool::LONG {
+                break report;
+            }
+        };
         // Without the right to count system calls it is not said to spin.
         let expected = if crate::users::can_count_calls() { ("spins", 13) } else { ("busy", 16) };
         assert_eq!(

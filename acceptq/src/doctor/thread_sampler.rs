@@ -161,7 +161,7 @@ impl ThreadSampler {
     }
 
     /// Returns the threads that ran in at least half of the samples so far and that surely wait for this listener if
-    /// they wait: those seen in one of its epoll instances, and those whose process has no other thread that may wait
+    /// they wait: those seen in one of its epoll instances, and those in a process without another thread that may wait
     /// for it.
     pub(crate) fn running_waiters(&self, epolls: &[(i32, Vec<i32>)]) -> Vec<Thread> {
         let waits_here = |history: &ThreadHistory| {

@@ -375,6 +375,7 @@ fn listener_closed_meanwhile_has_no_verdict() {
         wait_until("the doctor is sampling", || has_ended() || voluntary_switches(pid) > 3);
         drop(server);
         let (report, status) = diagnosis(&doctor.wait_with_output().expect("it ends"));
+        assert_eq!(status == 3, report["verdict"].is_null(), "{report:#}");
         if report["closed_meanwhile"] == 1 {
             assert_eq!((status, &report["verdict"]), (3, &Value::Null), "{report:#}");
             return;

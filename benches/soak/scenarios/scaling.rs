@@ -24,7 +24,7 @@ pub(crate) const SCENARIO: Scenario = Scenario {
 const MEMBERS: usize = 4;
 /// How long the load lasts between two changes.
 const BETWEEN: Duration = Duration::from_millis(15);
-/// A client whose SYN is dropped sends it again after this time.
+/// The time after which a client sends a dropped SYN again.
 const SYN_TIMEOUT_MS: f64 = 1000.0;
 
 fn run(harness: &mut Harness) -> ScenarioResult {
@@ -83,7 +83,7 @@ struct Scaling {
 struct Totals {
     ended: Vec<Ended>,
     shut_down: u64,
-    /// Members whose queue the kernel has migrated, and the connections in these queues.
+    /// Members that have left by a migration of their queue, and the connections that were migrated.
     migrated: u64,
     migrated_connections: u64,
 }

@@ -26,7 +26,7 @@ fn every_promise_holds_between_exclusive_acceptors_after_two_acts() {
 fn every_promise_holds_between_exclusive_acceptors_after_three_acts() {
     // Each has its own gate, for one connection: the first that is woken is full first.
     let setups = pairs().into_iter().skip(9).take(if thorough() { 3 } else { 1 });
-    explore_all("exclusive, three acts", setups, 3, if thorough() { ends } else { late_news });
+    explore_all("exclusive, three acts", setups, 3, if thorough() { ends } else { queued_before_reported });
 }
 
 /// The ways in which the acceptor that was woken can stop accepting, and what makes it accept again.
@@ -44,8 +44,8 @@ fn ends_and_cures(setup: &Setup) -> Vec<Action> {
     acts
 }
 
-/// A connection that the kernel has queued and not yet announced while the acceptor that it will wake pauses.
-fn late_news(_: &Setup) -> Vec<Action> {
+/// A connection is queued and not yet reported while the acceptor that it will wake pauses.
+fn queued_before_reported(_: &Setup) -> Vec<Action> {
     vec![Action::Pause(0), Action::Insert(0), Action::Tell(0)]
 }
 

@@ -1,5 +1,7 @@
 //! The setups: what is built, in all combinations or in pairs.
 
+use std::sync::LazyLock;
+
 use epoll_acceptor::Trigger;
 use epoll_acceptor::acceptor::EmptyCheck;
 use epoll_acceptor::sim::{GateMode, Leave, Policy, Setup};
@@ -48,6 +50,9 @@ const SIZES: [usize; 7] = [
     BUDGETS.len(),
     QUEUED.len(),
 ];
+
+/// The most choices of a dimension.
+const MAX_SIZE: usize = 8;
 
 /// The setup with these choices.
 pub(crate) fn setup(choice: [usize; 7]) -> Setup {
@@ -100,12 +105,8 @@ pub(crate) fn with_extra(setup: &Setup, n: usize) -> Setup {
 }
 
 /// The n-th of all setups.
-pub(crate) fn nth(mut n: usize) -> Setup {
-    setup(SIZES.map(|size| {
-        let choice = n % size;
-        n /= size;
-        choice
-    }))
+pub(crate) fn nth(n: usize) -> Setup {
+    setup(choice_of(n))
 }
 
 /// Whether a setup has an exclusive acceptor, or more than a pair behind one gate.
@@ -118,29 +119,28 @@ pub(crate) fn count() -> usize {
     SIZES.iter().product()
 }
 
-/// A set of setups in which every two choices of two dimensions meet (greedily: the setup that brings most new pairs
-/// is next).
+/// A set of setups in which every two choices of two dimensions meet.
 pub(crate) fn in_pairs() -> Vec<Setup> {
-    let mut missing = std::collections::BTreeSet::new();
-    for (a, first) in SIZES.into_iter().enumerate() {
-        for (b, second) in SIZES.into_iter().enumerate().skip(a + 1) {
-            missing.extend((0..first).flat_map(|x| (0..second).map(move |y| (a, x, b, y))));
-        }
-    }
+    // Found once for all tests.
+    static PAIRS: LazyLock<Vec<Setup>> = LazyLock::new(cover_pairs);
+    PAIRS.clone()
+}
+
+/// Greedily: the setup that brings most new pairs is next.
+fn cover_pairs() -> Vec<Setup> {
     let pairs_of =
         |choice: [usize; 7]| (0..7).flat_map(move |a| (a + 1..7).map(move |b| (a, choice[a], b, choice[b])));
+    let mut met = [[[[false; MAX_SIZE]; 7]; MAX_SIZE]; 7];
     let mut chosen = Vec::new();
-    while !missing.is_empty() {
-        let best = (0..count())
-            .map(choice_of)
-            .max_by_key(|choice| pairs_of(*choice).filter(|pair| missing.contains(pair)).count())
-            .expect("there are setups");
-        for pair in pairs_of(best) {
-            missing.remove(&pair);
+    loop {
+        let new = |choice: &[usize; 7]| pairs_of(*choice).filter(|&(a, x, b, y)| !met[a][x][b][y]).count();
+        let best = (0..count()).map(choice_of).max_by_key(new).expect("there are setups");
+        if new(&best) == 0 {
+            return chosen;
         }
+        pairs_of(best).for_each(|(a, x, b, y)| met[a][x][b][y] = true);
         chosen.push(setup(best));
     }
-    chosen
 }
 
 fn choice_of(mut n: usize) -> [usize; 7] {

@@ -24,32 +24,6 @@ fn run_ordeal(target: &str, more: &[&str]) -> Value {
     report
 }
 
-// Ordeals mostly wait, and the harness runs as many tests at a time as there are processors.
-
-#[test]
-fn servers_that_do_not_resume_are_told_apart() {
-    let tests: [fn(); 6] = [
-        held_connections_are_closed_together,
-        server_that_ignores_fin_frees_no_place,
-        blocked_server_is_undetermined,
-        server_that_never_rearms_strands,
-        server_that_never_accepts_is_undetermined,
-        listener_closed_meanwhile_is_undetermined,
-    ];
-    each(tests, |test| test());
-}
-
-#[test]
-fn servers_that_serve_at_their_limit_pass() {
-    let tests: [fn(); 4] = [
-        level_server_refuses_well,
-        server_without_limit_has_no_limit,
-        greeting_and_closing_server_holds_none,
-        server_with_other_work_waits_well,
-    ];
-    each(tests, |test| test());
-}
-
 #[test]
 fn edge_server_strands_on_every_family() {
     each(["127.0.0.1", "::1", &path()], |address| {
@@ -71,6 +45,7 @@ fn edge_server_strands_on_every_family() {
     });
 }
 
+#[test]
 fn level_server_refuses_well() {
     let Some(server) = Server::start("level", "127.0.0.1", 2) else { return };
     let report = run_ordeal(&server.target(), &[]);
@@ -101,6 +76,7 @@ fn level_server_armed_at_limit_spins() {
     });
 }
 
+#[test]
 fn server_that_never_rearms_strands() {
     let Some(server) = Server::start("pause", "127.0.0.1", 2) else { return };
     let report = run_ordeal(&server.target(), &["--patience", "1"]);
@@ -110,12 +86,14 @@ fn server_that_never_rearms_strands() {
     assert_eq!(report["freed"], 2, "both held connections were closed: {report:#}");
 }
 
+#[test]
 fn server_with_other_work_waits_well() {
     let Some(server) = Server::start("resume+busy", "127.0.0.1", 2) else { return };
     let report = run_ordeal(&server.target(), &[]);
     assert_eq!((&report["verdict"], &report["full"]["verdict"]), (&"waits_well".into(), &"at_limit".into()));
 }
 
+#[test]
 fn listener_closed_meanwhile_is_undetermined() {
     each(["127.0.0.1", &path()], |address| {
         let Some(server) = Server::start("spin", address, 1) else { return };
@@ -144,6 +122,7 @@ fn connect_error_is_no_refusal() {
     assert!(stderr(&output).contains("connect: Permission denied"), "{output:?}");
 }
 
+#[test]
 fn held_connections_are_closed_together() {
     let Some(server) = Server::start("hoard", "127.0.0.1", 30) else { return };
     let report = run_ordeal(&server.target(), &["--patience", "3"]);
@@ -154,6 +133,7 @@ fn held_connections_are_closed_together() {
     assert!(report["took_ms"].as_u64() < Some(29 * 3_000), "{report:#}");
 }
 
+#[test]
 fn blocked_server_is_undetermined() {
     let Some(server) = Server::start("stuck", "127.0.0.1", 1) else { return };
     let report = run_ordeal(&server.target(), &["--patience", "1"]);
@@ -164,6 +144,7 @@ fn blocked_server_is_undetermined() {
     );
 }
 
+#[test]
 fn server_without_limit_has_no_limit() {
     let Some(server) = Server::start("level", "127.0.0.1", 10_000) else { return };
     let report = run_ordeal(&server.target(), &["--hold", "10", "--flood", "20"]);
@@ -171,6 +152,7 @@ fn server_without_limit_has_no_limit() {
     assert_eq!((&report["held"], &report["limit"]), (&10.into(), &"not_met".into()));
 }
 
+#[test]
 fn greeting_and_closing_server_holds_none() {
     let Some(server) = Server::start("busy", "127.0.0.1", 1) else { return };
     let report = run_ordeal(&server.target(), &[]);
@@ -182,6 +164,7 @@ fn greeting_and_closing_server_holds_none() {
     assert_eq!(report["newcomers"]["answered"], 5, "{report:#}");
 }
 
+#[test]
 fn server_that_ignores_fin_frees_no_place() {
     let server = crate::acceptors::start(Trigger::Level, "tcp", 2);
     let report = run_ordeal(&server.target(), &["--patience", "1"]);
@@ -192,6 +175,7 @@ fn server_that_ignores_fin_frees_no_place() {
     );
 }
 
+#[test]
 fn server_that_never_accepts_is_undetermined() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a listener");
     let port = listener.local_addr().expect("it is bound").port().to_string();

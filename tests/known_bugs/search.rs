@@ -72,8 +72,10 @@ impl Mutant {
     ) -> Self {
         let search = move |controls: &mut Controls| {
             controls.check::<Gate>(&setup, &steps, &Real, "the gate")?;
-            controls.check::<TestGate<test_gate::Reference>>(&setup, &steps, &Real, "the reference gate")?;
-            shortest::<TestGate<H>>(&setup, &steps, &Real)
+            TestGate::with_hooks::<test_gate::Reference, _>(|| {
+                controls.check::<TestGate>(&setup, &steps, &Real, "the reference gate")
+            })?;
+            TestGate::with_hooks::<H, _>(|| shortest::<TestGate>(&setup, &steps, &Real))
         };
         Self::new(type_name::<H>(), rows, promise, Box::new(search))
     }

@@ -4,8 +4,8 @@
 //! Most hooks are pure functions of the state under the lock. Those that take the whole gate are one step under the lock
 //! each, unless a mutant makes them several.
 
+use std::cell::Cell;
 use std::collections::{BTreeSet, VecDeque};
-use std::marker::PhantomData;
 
 use epoll_acceptor::sim::{Enqueued, Limited, Notifier, Semaphore, WaitFor};
 use epoll_acceptor::{Refusal, WhenFull};
@@ -170,12 +170,26 @@ impl GateHooks for Reference {}
 #[cfg(not(loom))]
 pub(crate) struct Deadlock;
 
+/// The hooks that a gate calls. Not type parameters of it, so that the simulation is compiled for one gate, not for each.
+#[derive(Clone, Copy)]
+pub(crate) struct Hooks {
+    built: fn(&mut State),
+    refused: fn(&mut State),
+    try_acquire: fn(&Shared, u32) -> bool,
+    acquire_or_enqueue: fn(&Shared, Waiter) -> bool,
+    release: fn(&Shared),
+    release_unused: fn(&Shared),
+    change_limit: fn(&Shared, u32),
+    dequeue: fn(&Shared, &Arc<Notifier>) -> bool,
+    in_use: fn(&Shared) -> u32,
+}
+
 /// A gate with these hooks. Clones are the same gate, for other acceptors.
-pub(crate) struct TestGate<H> {
+pub(crate) struct TestGate {
     shared: Arc<Shared>,
     when_full: WhenFull,
     acceptor: u32,
-    hooks: PhantomData<fn() -> H>,
+    hooks: Hooks,
 }
 
 /// What all clones share.
@@ -190,9 +204,9 @@ pub(crate) struct Shared {
 }
 
 /// A permit of a [`TestGate`].
-pub(crate) struct TestPermit<H: GateHooks> {
+pub(crate) struct TestPermit {
     gate: Option<Arc<Shared>>,
-    hooks: PhantomData<fn() -> H>,
+    release: fn(&Shared),
 }
 
 impl State {
@@ -245,16 +259,26 @@ impl Shared {
     }
 }
 
-impl<H: GateHooks> TestGate<H> {
-    fn permit(&self) -> TestPermit<H> {
-        TestPermit { gate: Some(Arc::clone(&self.shared)), hooks: PhantomData }
+impl Hooks {
+    pub(crate) fn of<H: GateHooks>() -> Self {
+        Self {
+            built: H::built,
+            refused: H::refused,
+            try_acquire: H::try_acquire,
+            acquire_or_enqueue: H::acquire_or_enqueue,
+            release: H::release,
+            release_unused: H::release_unused,
+            change_limit: H::change_limit,
+            dequeue: H::dequeue,
+            in_use: H::in_use,
+        }
     }
 }
 
-impl<H: GateHooks> Limited for TestGate<H> {
-    fn with_limit(limit: u32, when_full: WhenFull) -> Self {
+impl TestGate {
+    pub(crate) fn new(hooks: Hooks, limit: u32, when_full: WhenFull) -> Self {
         let mut state = State { limit, ..State::default() };
-        H::built(&mut state);
+        (hooks.built)(&mut state);
         let shared = Shared {
             state: Mutex::new(state),
             clones: AtomicU32::new(0),
@@ -263,20 +287,42 @@ impl<H: GateHooks> Limited for TestGate<H> {
             #[cfg(loom)]
             word: AtomicU64::new(0),
         };
-        Self { shared: Arc::new(shared), when_full, acceptor: 0, hooks: PhantomData }
+        Self { shared: Arc::new(shared), when_full, acceptor: 0, hooks }
     }
 
-    fn change_limit(&self, limit: u32) {
-        H::change_limit(&self.shared, limit);
+    /// Calls `call`, for which [`Limited`] makes gates with the hooks `H`.
+    #[cfg_attr(loom, allow(dead_code, reason = "loom does not run the simulation"))]
+    pub(crate) fn with_hooks<H: GateHooks, T>(call: impl FnOnce() -> T) -> T {
+        HOOKS.set(Some(Hooks::of::<H>()));
+        call()
     }
 
-    fn in_use(&self) -> Option<u32> {
-        Some(H::in_use(&self.shared))
+    fn permit(&self) -> TestPermit {
+        TestPermit { gate: Some(Arc::clone(&self.shared)), release: self.hooks.release }
     }
 }
 
-impl<H: GateHooks> Semaphore for TestGate<H> {
-    type Permit = TestPermit<H>;
+std::thread_local! {
+    static HOOKS: Cell<Option<Hooks>> = const { Cell::new(None) };
+}
+
+impl Limited for TestGate {
+    /// With the hooks of [`with_hooks`](Self::with_hooks).
+    fn with_limit(limit: u32, when_full: WhenFull) -> Self {
+        Self::new(HOOKS.get().expect("within `with_hooks`"), limit, when_full)
+    }
+
+    fn change_limit(&self, limit: u32) {
+        (self.hooks.change_limit)(&self.shared, limit);
+    }
+
+    fn in_use(&self) -> Option<u32> {
+        Some((self.hooks.in_use)(&self.shared))
+    }
+}
+
+impl Semaphore for TestGate {
+    type Permit = TestPermit;
 
     fn sheds(&self) -> Option<&Refusal> {
         match &self.when_full {
@@ -285,49 +331,49 @@ impl<H: GateHooks> Semaphore for TestGate<H> {
         }
     }
 
-    fn try_acquire(&self) -> Option<TestPermit<H>> {
-        let acquired = H::try_acquire(&self.shared, self.acceptor);
+    fn try_acquire(&self) -> Option<TestPermit> {
+        let acquired = (self.hooks.try_acquire)(&self.shared, self.acceptor);
         if !acquired && self.sheds().is_some() {
-            H::refused(&mut self.shared.lock());
+            (self.hooks.refused)(&mut self.shared.lock());
         }
         acquired.then(|| self.permit())
     }
 
-    fn cancel(&self, mut permit: TestPermit<H>) {
+    fn cancel(&self, mut permit: TestPermit) {
         if permit.gate.take().is_some() {
-            H::release_unused(&self.shared);
+            (self.hooks.release_unused)(&self.shared);
         }
     }
 
-    fn enqueue(&self, notifier: &Arc<Notifier>, wait_for: WaitFor) -> Enqueued<TestPermit<H>> {
+    fn enqueue(&self, notifier: &Arc<Notifier>, wait_for: WaitFor) -> Enqueued<TestPermit> {
         let waiter = Waiter { notifier: Arc::clone(notifier), wait_for, acceptor: self.acceptor };
-        match H::acquire_or_enqueue(&self.shared, waiter) {
+        match (self.hooks.acquire_or_enqueue)(&self.shared, waiter) {
             true => Enqueued::Acquired(self.permit()),
             false => Enqueued::Waiting,
         }
     }
 
-    fn dequeue(&self, notifier: &Arc<Notifier>) -> Option<TestPermit<H>> {
-        H::dequeue(&self.shared, notifier).then(|| self.permit())
+    fn dequeue(&self, notifier: &Arc<Notifier>) -> Option<TestPermit> {
+        (self.hooks.dequeue)(&self.shared, notifier).then(|| self.permit())
     }
 }
 
-impl<H: GateHooks> Drop for TestPermit<H> {
+impl Drop for TestPermit {
     fn drop(&mut self) {
         if let Some(gate) = self.gate.take() {
-            H::release(&gate);
+            (self.release)(&gate);
         }
     }
 }
 
-impl<H> Clone for TestGate<H> {
+impl Clone for TestGate {
     fn clone(&self) -> Self {
         let acceptor = self.shared.clones.fetch_add(1, Ordering::Relaxed) + 1;
         Self {
             shared: Arc::clone(&self.shared),
             when_full: self.when_full.clone(),
             acceptor,
-            hooks: PhantomData,
+            hooks: self.hooks,
         }
     }
 }

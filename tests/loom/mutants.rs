@@ -1,59 +1,58 @@
 //! Each published fault of a gate or a notifier is found by the scenario that is meant for it.
 
-use epoll_acceptor::sim::Limited;
 use epoll_acceptor::{Trigger, WhenFull};
 
 use crate::commands::{self, OneFlag, ReadThenWrite};
 use crate::fast_path::{self, FastPath};
 use crate::faulty_gates as known;
 use crate::model::{explore_wide, refute};
-use crate::test_gate::{GateHooks, Reference, TestGate};
+use crate::test_gate::{GateHooks, Hooks, Reference, TestGate};
 use crate::{races, scenarios as scene};
 
 /// A scenario, and the limit of its gate.
-type Scene<H> = (&'static str, fn(&TestGate<H>), u32);
+type Scene = (&'static str, fn(&TestGate), u32);
 
-fn release<H: GateHooks>() -> Scene<H> {
+fn release() -> Scene {
     ("release", |gate| scene::release_against_block(Trigger::Level, gate), 1)
 }
 
-fn first_stopped<H: GateHooks>() -> Scene<H> {
+fn first_stopped() -> Scene {
     ("the first waiter is stopped", scene::first_waiter_is_stopped, 1)
 }
 
-fn two_acceptors<H: GateHooks>() -> Scene<H> {
+fn two_acceptors() -> Scene {
     ("two acceptors", scene::two_acceptors_on_one_gate, 1)
 }
 
-fn raised<H: GateHooks>() -> Scene<H> {
+fn raised() -> Scene {
     ("limit raised", scene::raised_limit_against_block, 0)
 }
 
-fn lowered<H: GateHooks>() -> Scene<H> {
+fn lowered() -> Scene {
     ("limit lowered", scene::lowered_limit_against_releases, 2)
 }
 
-fn cancel<H: GateHooks>() -> Scene<H> {
+fn cancel() -> Scene {
     ("cancel", scene::cancel_against_block, 1)
 }
 
-fn three_threads<H: GateHooks>() -> Scene<H> {
+fn three_threads() -> Scene {
     ("three threads acquire", scene::three_threads_acquire, 1)
 }
 
-fn acquire<H: GateHooks>() -> Scene<H> {
+fn acquire() -> Scene {
     ("acquire against block", scene::acquire_against_block, 2)
 }
 
-fn dropped<H: GateHooks>() -> Scene<H> {
+fn dropped() -> Scene {
     ("drop against release", scene::drop_against_release, 1)
 }
 
-fn elsewhere<H: GateHooks>() -> Scene<H> {
+fn elsewhere() -> Scene {
     ("connections end elsewhere", scene::connections_end_elsewhere, 1)
 }
 
-fn all<H: GateHooks>() -> [Scene<H>; 10] {
+fn all() -> [Scene; 10] {
     [
         release(),
         first_stopped(),
@@ -68,14 +67,14 @@ fn all<H: GateHooks>() -> [Scene<H>; 10] {
     ]
 }
 
-fn run<H: GateHooks>((_, scene, limit): &Scene<H>) {
-    scene(&TestGate::with_limit(*limit, WhenFull::Wait));
+fn run<H: GateHooks>((_, scene, limit): &Scene) {
+    scene(&TestGate::new(Hooks::of::<H>(), *limit, WhenFull::Wait));
 }
 
 /// Or a fault would be found for the wrong reason.
 fn explore_all<H: GateHooks>(name: &str) {
-    for scene in all::<H>() {
-        explore_wide(&format!("{name}, {}", scene.0), move || run(&scene));
+    for scene in all() {
+        explore_wide(&format!("{name}, {}", scene.0), move || run::<H>(&scene));
     }
 }
 

@@ -13,8 +13,11 @@ pub(crate) fn mutants() -> Vec<Mutant> {
     let mutant = Mutant::of_part::<WakesLocked>(
         &["F13"],
         "P9, wakes without a lock",
-        || wakes_unlocked::<Gate>().and_then(|()| wakes_unlocked::<TestGate<Reference>>()),
-        wakes_unlocked::<TestGate<WakesLocked>>,
+        || {
+            wakes_unlocked::<Gate>()
+                .and_then(|()| TestGate::with_hooks::<Reference, _>(wakes_unlocked::<TestGate>))
+        },
+        || TestGate::with_hooks::<WakesLocked, _>(wakes_unlocked::<TestGate>),
     );
     // One lock of the published two.
     vec![mutant.explained()]

@@ -30,7 +30,7 @@
 //!
 //! ## Filters
 //!
-//! * **An address is not a client** (NAT, IPv6 prefixes, proxies), and a table can be filled: [`PeerLimit`].
+//! * **An address is not a client** (NAT, IPv6 prefixes, proxies), and attackers can fill the table of a [`PeerLimit`].
 //! * **The kernel measures queue time in ticks**, and not for Unix sockets: [`QueueDelay`].
 //! * **Credentials are those of the connect**: [`AllowedUsers`].
 //!

@@ -14,7 +14,7 @@ use super::wait_queue::Wakes;
 #[must_use = "futures do nothing unless they are awaited"]
 pub struct Acquire<'a> {
     gate: &'a Gate,
-    /// The number of the future in the wait queue, from its first poll until it is ready.
+    /// Identifies the future in the wait queue, from its first poll until it is ready.
     task: Option<u64>,
 }
 
@@ -28,7 +28,7 @@ pub struct Idle<'a> {
 impl Gate {
     /// Waits for a permit, in the same FIFO queue as the acceptors that wait at this gate. Works in every runtime.
     ///
-    /// It waits at a gate that [sheds](crate::WhenFull::Shed), too.
+    /// It waits even if the gate [sheds](crate::WhenFull::Shed).
     ///
     /// ## Cancel safety
     ///

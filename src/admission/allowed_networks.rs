@@ -11,8 +11,8 @@ use super::refusal::{Cause, Refusal, Rejection};
 
 /// Admits connections by the network of their peer, given as CIDR prefixes.
 ///
-/// A denied network is refused, also inside an allowed one. Without an allowed network, every peer that is not denied
-/// is admitted. An IPv4 network covers IPv4 peers of dual-stack listeners as well.
+/// A denied network is refused even inside an allowed one. Without an allowed network, every peer that is not denied is
+/// admitted. An IPv4 network covers IPv4 peers of dual-stack listeners as well.
 ///
 /// ```
 /// use epoll_acceptor::AllowedNetworks;
@@ -75,7 +75,7 @@ impl AllowedNetworks {
         self
     }
 
-    /// Sets how other peers are refused: by a reset unless set.
+    /// Sets how other peers are refused; the default is a reset.
     #[must_use]
     pub fn refusal(mut self, refusal: Refusal) -> Self {
         self.refusal = refusal;
@@ -91,7 +91,7 @@ impl AllowedNetworks {
     }
 }
 
-/// An address alone is the network of that address. Bits beyond the prefix are ignored.
+/// A bare address is a network of one address. Bits beyond the prefix are ignored.
 fn parse(text: &str) -> Result<IpNet, InvalidNetwork> {
     let address = || text.parse::<IpAddr>().map(IpNet::from);
     let network: IpNet = text.parse().or_else(|_| address()).map_err(|_| InvalidNetwork(text.to_owned()))?;

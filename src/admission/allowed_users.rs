@@ -70,7 +70,7 @@ impl AllowedUsers {
         self
     }
 
-    /// Sets how other connections are refused: by a close unless set.
+    /// Sets how other connections are refused; the default is a close.
     #[must_use]
     pub fn refusal(mut self, refusal: Refusal) -> Self {
         self.refusal = refusal;

@@ -16,13 +16,13 @@ pub(super) struct Limits {
     pub(super) reserved: u32,
 }
 
-/// The whole state of a gate. Invariant: no permit is available for a waiter that accepts permits.
+/// The whole state of a gate. Invariant: no waiter that accepts permits waits while one is available to it.
 #[derive(Debug)]
 pub(super) struct Capacity {
     pub(super) limits: Limits,
     pub(super) in_use: u32,
     pub(super) handshaking: u32,
-    /// The gate was full and has not come down to its low-water mark yet.
+    /// The gate was full and has not had `low_water` free permits since.
     latched: bool,
     pub(super) queue: WaitQueue,
     /// The tasks that wait until no permit is in use.
@@ -109,7 +109,7 @@ impl Capacity {
     }
 
     /// As [`give`](Self::give), for a permit that no connection has used. Unless the handle is privileged, opens the
-    /// latch: the latch counted this permit, but the gate was not full of connections.
+    /// latch: the latch counted this permit, although no connection used it.
     pub(super) fn give_unused(&mut self, handshaking: bool, privileged: bool) {
         self.give(handshaking);
         self.latched &= privileged;

@@ -1,4 +1,4 @@
-//! Several filters as one: tuples, of which all must admit a connection, and options.
+//! Several filters as one: tuples, whose members must all admit a connection, and options.
 
 use super::connection_info::ConnectionInfo;
 use super::filter::{Filter, Reservation, Reserved};

@@ -66,7 +66,7 @@ impl<S, P> Connection<S, P> {
     }
 
     /// Returns the peer's address, if the acceptor was built [`with_peer`](crate::Builder::with_peer). The address is
-    /// known even if the connection was reset, when getpeername(2) fails.
+    /// known even if the connection was reset and getpeername(2) fails.
     #[must_use]
     pub const fn peer(&self) -> Option<SocketAddr> {
         self.peer

@@ -65,7 +65,7 @@ impl<'a> ConnectionInfo<'a> {
     }
 }
 
-/// The peer of a Unix socket when it connected.
+/// The identity of a Unix socket's peer when it connected.
 ///
 /// See [unix(7)](https://man7.org/linux/man-pages/man7/unix.7.html), `SO_PEERCRED`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -93,7 +93,7 @@ pub struct TestConnection {
 }
 
 impl TestConnection {
-    /// Returns it as a filter sees it.
+    /// Returns the connection as a filter sees it.
     #[must_use]
     pub fn info(&self) -> ConnectionInfo<'_> {
         ConnectionInfo::new(self)

@@ -31,7 +31,7 @@ impl FreePermits {
         Self(AtomicI64::new(FROZEN))
     }
 
-    /// Takes a permit, or returns whether the lock must decide.
+    /// Takes a permit; returns whether one was free, or that the lock must decide.
     #[inline]
     pub(super) fn try_take(&self) -> Result<bool, NeedsLock> {
         let mut free = self.0.load(Ordering::Acquire);

@@ -58,7 +58,7 @@ pub trait Filter: Send + Sync {
     /// Decides before an accept, when nothing is known about the connection.
     fn reserve(&self) -> Reservation<Self::Permit>;
 
-    /// Decides after the accept, when the peer is known; may complete the permit.
+    /// Decides after the accept, when the peer is known; may fill in the permit.
     ///
     /// # Errors
     ///
@@ -105,7 +105,7 @@ pub enum Reservation<P> {
     Rejected(Rejection),
 }
 
-/// A permit of a filter that is not used yet: cancelled when dropped, also by a panic.
+/// A filter's permit that is not used yet: cancelled when dropped, even by a panic.
 #[derive(Debug)]
 pub(crate) struct Reserved<'a, F: Filter> {
     filter: &'a F,

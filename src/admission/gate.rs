@@ -239,8 +239,7 @@ impl Gate {
 
 impl GateBuilder {
     /// Limits the permits in the handshake stage to `limit`. A new permit counts against both limits until
-    /// [`Permit::handshake_done`]: so a client that never finishes its TLS handshake occupies one of `limit` permits,
-    /// not one of all.
+    /// [`Permit::handshake_done`]: so clients that never finish their TLS handshakes occupy at most `limit` permits.
     ///
     /// ```
     /// use epoll_acceptor::Gate;

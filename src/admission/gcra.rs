@@ -70,8 +70,7 @@ impl Gcra {
         Duration::from_nanos(time.saturating_sub(nanoseconds(now)).saturating_sub(self.tolerance()))
     }
 
-    /// Puts a token back, minus the refill since then that would have overflowed the bucket had the token not been
-    /// taken.
+    /// Puts a token back, less the refill that the bucket had room for only because the token was missing.
     pub(crate) fn put_back(&self, token: &Token, now: Duration) {
         let left = token.theoretical_arrival_time.saturating_sub(nanoseconds(now));
         let left = left.min(self.interval.load(Ordering::Relaxed));

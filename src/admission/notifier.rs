@@ -42,7 +42,7 @@ impl Notifier {
         Self { bits: AtomicU32::new(0), waker }
     }
 
-    /// Wakes the owner; its next pass knows why.
+    /// Wakes the owner; its next pass finds [`Requests::notified`].
     pub fn notify(&self) {
         self.set(NOTIFIED);
     }

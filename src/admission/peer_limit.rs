@@ -86,7 +86,7 @@ pub struct PeerLimitBuilder {
     rules: Rules,
 }
 
-/// Connections with one `Peer` are counted together.
+/// Connections with the same `Peer` are counted together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Peer {
     V4([u8; 4]),
@@ -124,7 +124,7 @@ impl PeerLimit {
         PeerLimitBuilder { limit, capacity: CAPACITY, rules }
     }
 
-    /// Counts a connection when its peer becomes known after the accept; `None` if the peer is at its limit.
+    /// Counts a connection whose peer becomes known after the accept; `None` if the peer is at its limit.
     #[must_use]
     pub fn try_acquire(&self, peer: IpAddr) -> Option<PeerPermit> {
         match self.shared.rules.peer_at(peer) {
@@ -229,7 +229,7 @@ impl PeerLimitBuilder {
         self
     }
 
-    /// Sets how a connection above the limit is refused: by a reset unless set, which leaves no TIME_WAIT.
+    /// Sets how a connection above the limit is refused; the default, a reset, leaves no TIME_WAIT.
     pub fn refusal(mut self, refusal: Refusal) -> Self {
         self.rules.refusal = refusal;
         self

@@ -17,7 +17,7 @@ use super::sync::{Arc, AtomicBool, Ordering};
 /// ```
 #[must_use = "a permit that is dropped is released at once"]
 pub struct Permit<F = ()> {
-    // Dropped in this order: the waiter that gets the gate's permit next finds those of the filters released.
+    // Dropped in this order: the waiter that gets the gate's permit next finds the filters' permits released.
     filters: F,
     slot: Slot,
 }

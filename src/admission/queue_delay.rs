@@ -13,7 +13,7 @@ use super::sync::{Arc, AtomicU64, Ordering};
 /// Refuses connections that were queued for long while the server is overloaded, so that it serves recent ones.
 ///
 /// A server that is offered more than it can serve fills its accept queue; from then on every connection waits behind
-/// the whole queue, and is served when its client has given up. This filter keeps the queue short by the rule of CoDel
+/// the whole queue, and is served after its client has given up. This filter keeps the queue short by the rule of CoDel
 /// (RFC 8289). When the sojourn time of every connection has been above the *target* for an *interval*, it refuses
 /// connections that were queued for more than 1.8 times the target, until one was queued for the target or less. The
 /// factor allows for one tick of the kernel's clock. A burst that the server works off within the interval is not
@@ -123,7 +123,7 @@ impl<C> QueueDelayBuilder<C> {
         self
     }
 
-    /// Sets how connections are refused: by a reset unless set.
+    /// Sets how connections are refused; the default is a reset.
     pub fn refusal(mut self, refusal: Refusal) -> Self {
         self.rules.refusal = refusal;
         self
@@ -199,7 +199,7 @@ impl<C: Clock> Filter for QueueDelay<C> {
 #[derive(Default)]
 struct AboveTarget(AtomicU64);
 
-/// The low bits (17 minutes); the high bits suffice for 557 years.
+/// The number of low bits, which hold 17 minutes; the high bits suffice for 557 years.
 const FOR_BITS: u32 = 20;
 const FOR_MAX: u64 = (1 << FOR_BITS) - 1;
 const INTERVAL_MAX: Duration = Duration::from_secs(16 * 60);

@@ -104,7 +104,7 @@ impl<C> RateLimit<C> {
 }
 
 impl<C> RateLimitBuilder<C> {
-    /// Allows a burst of `connections`; at least a millisecond's worth, because no timer here is finer.
+    /// Allows a burst of `connections`, or a millisecond's worth if that is more: no timer here is finer.
     ///
     /// # Panics
     ///
@@ -115,7 +115,7 @@ impl<C> RateLimitBuilder<C> {
         self
     }
 
-    /// Sets what becomes of connections that exceed the rate; they wait unless set.
+    /// Sets what becomes of connections that exceed the rate; by default they wait.
     pub fn when_exceeded(mut self, when_exceeded: WhenFull) -> Self {
         self.when_exceeded = when_exceeded;
         self

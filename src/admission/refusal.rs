@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-/// The way in which an accepted connection is closed without being served. None of them blocks.
+/// The way in which an accepted connection is closed without being served. No variant blocks.
 ///
 /// See [socket(7)](https://man7.org/linux/man-pages/man7/socket.7.html), `SO_LINGER`.
 ///

@@ -117,7 +117,8 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
         }
     }
 
-    /// The event was not for a connection: looks whether the listener is closed, which the kernel would report forever.
+    /// The event was not for a connection: checks whether the listener is closed, which the kernel would report
+    /// forever.
     fn found_nothing(&mut self, errno: Errno) -> Missed {
         match self.backend.peek() {
             Peek::ClosedPending => {

@@ -10,7 +10,7 @@ use crate::admission::connection::Connection;
 use crate::admission::filter::Filter;
 use crate::admission::semaphore::Semaphore;
 
-/// Seals [`Acceptor`]: users cannot name it, and so neither implement the trait nor call its steps.
+/// Seals [`Acceptor`]: users cannot name it, so they can neither implement the trait nor call its steps.
 #[derive(Clone, Copy, Debug)]
 pub struct Sealed(());
 
@@ -68,7 +68,7 @@ impl Sealed {
 /// }
 /// ```
 pub trait Acceptor: Sized {
-    /// A connection's stream: `TcpStream`, for example, as [`Listener`](crate::socket::Listener) says.
+    /// The type of a connection's stream, such as `TcpStream`: [`Listener`](crate::socket::Listener) chooses it.
     type Stream;
     /// The permit of a connection in service: [`Permit`](crate::Permit).
     type Permit;

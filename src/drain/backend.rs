@@ -1,4 +1,4 @@
-//! One listener on one epoll, as the decisions see it: the boundary between the sans-I/O core and a kernel.
+//! One listener on one epoll, as the sans-I/O core sees it: the core's boundary with a kernel.
 //!
 //! `linux` implements it with system calls, `sim` with a model of the kernel.
 #![cfg_attr(not(feature = "sim"), allow(unreachable_pub, reason = "public behind `sim`"))]
@@ -81,7 +81,7 @@ pub trait Backend: Send + Sync {
     /// Makes the kernel report the listener on every epoll that it is registered on, if its queue is not empty.
     fn rewake_other_epolls(&self);
 
-    /// Returns whether the registration is this process's own, and not a forked child's copy of its parent's.
+    /// Returns whether this process made the registration, rather than inherited it across a fork.
     fn is_owned_by_this_process(&self) -> bool;
 
     /// Sets the one alarm to expire after this long, or cancels it.
@@ -97,7 +97,7 @@ pub trait Backend: Send + Sync {
     fn make_reserve(&self) -> bool;
 
     /// Keeps new connections out of the accept queue, for every holder of the socket. Pending connections can still be
-    /// accepted; accepted connections get their own options back.
+    /// accepted; accepted connections get the earlier option values back.
     fn close_intake(&self) -> Intake;
 
     /// The clock of [`set_alarm`](Self::set_alarm).

@@ -101,8 +101,8 @@ impl fmt::Debug for SharedState {
 
 /// Pauses, stops, shuts down and observes an acceptor, from any thread.
 ///
-/// Take it before the loop. Every command wakes the owner, which carries it out in its next pass; a pass that is going
-/// on sees it before it accepts another connection.
+/// Take it before the loop. Every command wakes the owner, which carries it out in its next pass; a pass in progress
+/// sees the command before it accepts another connection.
 ///
 /// ```
 /// use std::net::TcpListener;
@@ -210,7 +210,7 @@ impl Control {
     /// closed: only the last acceptor of a listener may shut it down. If another process or a service manager holds
     /// the socket, use [`Pending::Keep`].
     ///
-    /// ## What TCP's intake lets through
+    /// ## What a closed TCP intake lets through
     ///
     /// Peers on the same link that send a TTL of 255, handshakes that were under way, and SYN cookies.
     #[doc(alias = "IP_MINTTL")]

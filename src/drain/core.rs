@@ -61,7 +61,7 @@ pub struct AcceptCore<B: Backend, G: Semaphore, F: Filter> {
     /// The time for which the alarm is set.
     pub(super) alarm_at: Option<Duration>,
     pub(super) refusal_rate: Option<Gcra>,
-    /// The time until which nothing is accepted, because it might have to be refused.
+    /// The time until which nothing is accepted, because every accept risks a refusal.
     pub(super) refusals_resume_at: Option<Duration>,
     /// The reserve descriptor must be opened (again).
     pub(super) reserve_fd_missing: bool,
@@ -192,8 +192,8 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
             _ if requests.stop() => self.close(Closed::Stopped),
             // The first step of the pass blocks. A permit is not kept until then.
             _ if requests.paused() && !self.refuses_pending() => self.hand_on(self.leave_wait_queue()),
-            // A needless pass neither uses the alarm up nor runs ahead of it. The first step looks for a closed
-            // listener, which may be the reason of the event.
+            // A needless pass keeps the alarm and does not retry before it. The first step looks for a closed listener,
+            // which may have caused the event.
             Phase::Blocked {
                 on: Blocked::Exhausted { retry_at, .. } | Blocked::Throttled { retry_at },
                 ..

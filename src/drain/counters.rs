@@ -122,13 +122,13 @@ counters! {
     empty,
     /// Attempts that failed because descriptors or memory ran out.
     exhausted,
-    /// Of these, with EMFILE: the process is out of descriptors.
+    /// Attempts exhausted by EMFILE: the process is out of descriptors.
     exhausted_process_descriptors,
-    /// With ENFILE: the system is out of descriptors.
+    /// Attempts exhausted by ENFILE: the system is out of descriptors.
     exhausted_system_descriptors,
-    /// With ENOMEM or ENOBUFS.
+    /// Attempts exhausted by ENOMEM or ENOBUFS.
     exhausted_memory,
-    /// With any other errno.
+    /// Attempts exhausted by any other errno.
     exhausted_other,
     /// Attempts that showed that the listener is closed.
     fatal,
@@ -196,7 +196,7 @@ impl AtomicCounters {
 }
 
 impl Counters {
-    /// Returns whether the sums in the description of [`Counters`] hold: always, while the owner waits.
+    /// Returns whether the sums in the description of [`Counters`] hold: they do while the owner waits.
     #[must_use]
     pub fn is_balanced(&self) -> bool {
         let sum = |prefix: &str| -> u64 {

@@ -1,4 +1,4 @@
-//! Every decision of accepting: when to accept, when to stop, when to block, and what ends that.
+//! Every decision of accepting: when to accept, when to stop, when to block, and what ends a block.
 
 // MUST be pure: no descriptor, no clock, no system call. Of `libc` it may name the errno constants only. The world
 // enters through `backend::Backend` alone. Imports from `admission` only.

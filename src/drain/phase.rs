@@ -1,9 +1,9 @@
-//! The phases of an acceptor, and every transition between them: the only calls that arm and disarm the listener, leave
-//! the wait queue, and set the alarm. `AcceptCore::begin` may join the queue as well, to collect a permit.
+//! The phases of an acceptor, and every transition between them: the only calls that arm and disarm the listener, join
+//! and leave the wait queue, and set the alarm, except that `AcceptCore::begin` joins the queue to collect a permit.
 //!
 //! An acceptor that cannot accept disarms its listener, because an armed listener that is not served makes the owner
-//! spin (P2). The order keeps P1: look whether anything is pending (only a pause blocks on an empty queue), disarm, and
-//! only then join the wait queue or set the alarm; joining checks for a permit in the same step.
+//! spin (P2). The order keeps P1: check whether anything is pending (only a pause blocks on an empty queue), disarm,
+//! and only then join the wait queue or set the alarm; joining checks for a permit in the same step.
 //!
 //! A Unix listener that was shut down with connections queued is reported forever. If it cannot be drained now, it is
 //! removed from the epoll, and drained later.
@@ -267,8 +267,7 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
         }
     }
 
-    /// Removes the listener from the epoll, unless the registration is the parent's of a forked child: that would leave
-    /// the parent deaf.
+    /// Removes the listener from the epoll, except in a forked child, where that would leave the parent deaf.
     pub(crate) fn deregister(&mut self) {
         if self.backend.is_owned_by_this_process() {
             self.remove();

@@ -25,7 +25,7 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
         }
     }
 
-    /// Counts one more refusal. If it was the last for now, nothing is accepted until the next may be refused.
+    /// Counts one more refusal. If it used up the rate, nothing is accepted until another refusal is allowed.
     #[cold]
     pub(super) fn has_refused(&mut self) {
         if let Some(rate) = &self.refusal_rate {

@@ -82,7 +82,7 @@ pub(super) struct Ending {
     began_empty: bool,
     pub(super) deadline: Duration,
     before: Counters,
-    /// When the queue was first seen empty with nothing taken since, and how much had been taken by then.
+    /// Since when the queue has been empty and nothing was taken, and how much had been taken by then.
     quiet: Option<(Duration, u64)>,
     /// When to look again.
     pub(super) check_at: Duration,
@@ -90,7 +90,7 @@ pub(super) struct Ending {
 
 /// The interval between checks of the queue, which another process may empty.
 const CHECK_INTERVAL: Duration = Duration::from_millis(250);
-/// The number of connections that are refused at the end: more than a queue holds, and a bound where new connections
+/// The maximum number of connections refused at the end: more than a queue holds, and a bound where new connections
 /// cannot be kept out.
 const REFUSED_MAX: u32 = 1 << 16;
 
@@ -125,7 +125,7 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
         }
     }
 
-    /// Ends the shutdown if none is left or the deadline has come; otherwise sets the alarm for the next look.
+    /// Ends the shutdown if no connection is left or the deadline has come; otherwise sets the alarm for the next look.
     #[cold]
     pub(super) fn check_shutdown(&mut self) {
         let (now, taken) = (self.now(), self.taken());
@@ -134,7 +134,7 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
         if now >= deadline || (check_at == deadline && self.is_due(deadline)) {
             return self.finish_shutdown();
         }
-        // It serves no more: what is pending is refused.
+        // The acceptor is closed: what is pending is refused.
         if matches!(self.phase, Phase::Closed(_)) {
             return self.finish_shutdown();
         }

@@ -108,7 +108,7 @@ impl ListenerClosed {
         Self { errno }
     }
 
-    /// Returns the errno of the accept that showed it, if one did; otherwise the listener's hang-up did.
+    /// Returns the errno of the accept that found the listener closed; `None` if its hang-up showed that.
     #[must_use]
     pub const fn errno(&self) -> Option<Errno> {
         self.errno

@@ -1,4 +1,4 @@
-//! Events for `tracing`: changes of an acceptor's state, and refusals, at most one a second.
+//! Events for `tracing`: changes of an acceptor's state, and refusals (at most one event a second).
 //!
 //! They are emitted inside the owner's pass, in the span that is current: with several acceptors, enter a span that
 //! names the acceptor.

@@ -120,7 +120,7 @@ pub struct EdgeTriggered;
 ///
 /// ## Other families
 ///
-/// That `shutdown(SHUT_WR)` wakes and does no harm was tested on TCP, MPTCP and Unix listeners only.
+/// Only on TCP, MPTCP and Unix listeners was `shutdown(SHUT_WR)` tested to wake and do no harm.
 #[doc(alias = "EPOLLEXCLUSIVE")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Exclusive;

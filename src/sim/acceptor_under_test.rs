@@ -138,7 +138,7 @@ impl Factory for Real {
     }
 }
 
-/// The panic of [`Leave::Panic`], and of every other panic that the owner of an acceptor survives: raise it with
+/// The payload of [`Leave::Panic`], and of every other panic that the owner of an acceptor survives: raise it with
 /// `std::panic::resume_unwind`.
 #[derive(Clone, Copy, Debug)]
 pub struct InjectedPanic;

@@ -1,4 +1,4 @@
-//! The simulated kernel behind the core, and as the stage on which a script plays.
+//! The simulated kernel, as the core's backend and as the stage on which a script plays.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
@@ -258,7 +258,8 @@ impl Stage for SimStage {
 }
 
 impl SimBackend {
-    /// Makes it faulty, for tests of the checks: connections keep the minimum TTL of a listener whose intake is closed.
+    /// Makes the backend faulty, for tests of the checks: connections keep the minimum TTL of a listener whose intake
+    /// is closed.
     #[must_use]
     pub fn keeping_min_ttl(mut self) -> Self {
         self.keeps_min_ttl = true;

@@ -17,7 +17,7 @@ pub struct Explored {
     pub delivered: u64,
 }
 
-/// Runs every script of at most `acts_max` acts, each act at every point it can have, the fewest acts first.
+/// Runs every script of at most `acts_max` acts, each act at every possible point, the fewest acts first.
 ///
 /// # Errors
 ///

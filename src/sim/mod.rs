@@ -70,7 +70,7 @@
 //! # Limitations
 //!
 //! One thing happens at a time: races of threads inside the gate are tested with loom. Time is virtual, so an alarm is
-//! never late. A run is as long as its script, and an exploration as wide as its bounds.
+//! never late. A run covers only its script, and an exploration only its bounds.
 
 // MUST be pure and deterministic. Never imports from `linux`.
 #![forbid(unsafe_code)]

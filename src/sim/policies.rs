@@ -46,7 +46,7 @@ pub enum BuiltInPermit {
     Nothing,
 }
 
-/// The peer of three that is rejected by [`Policy::Choosy`].
+/// Whether the peer is the one of three that [`Policy::Choosy`] rejects.
 pub(super) fn is_rejected(peer: Option<SocketAddr>) -> bool {
     peer.is_some_and(|peer| peer.port() % 3 == 1)
 }

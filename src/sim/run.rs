@@ -26,14 +26,14 @@ use crate::drain::trigger::Trigger;
 pub trait Limited: Semaphore<Permit: Send> + Clone + 'static {
     /// Makes one.
     fn with_limit(limit: u32, when_full: WhenFull) -> Self;
-    /// Makes one with a low-water mark, if it has one: see [`GateMode::Batch`].
+    /// Makes one with a low-water mark, if the gate supports that: see [`GateMode::Batch`].
     #[must_use]
     fn with_low_water(limit: u32, _free: u32) -> Self {
         Self::with_limit(limit, WhenFull::Wait)
     }
     /// Changes its limit.
     fn change_limit(&self, limit: u32);
-    /// How many permits are in use, if it tells.
+    /// How many permits are in use, if the gate reports it.
     fn in_use(&self) -> Option<u32> {
         None
     }

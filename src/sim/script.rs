@@ -19,7 +19,7 @@ pub struct Setup {
     pub empty_check: Option<EmptyCheck>,
     /// Whether the kernel reports the queue's length: for TCP it does, for Unix it does not.
     pub reports_length: bool,
-    /// Whether it fills in `TCP_INFO`: Linux does; on gVisor every length and age is 0.
+    /// Whether the kernel fills in `TCP_INFO`: Linux does; on gVisor every length and age is 0.
     pub fills_tcp_info: bool,
     /// Attempts per pass.
     pub budget: u32,
@@ -50,7 +50,7 @@ pub enum GateMode {
     Open,
     /// At most this many; the others wait.
     Wait(u32),
-    /// At most the first number; the others wait, once it is full until the second number of permits is free.
+    /// At most the first number; once the gate is full, the others wait until the second number of permits is free.
     Batch(u32, u32),
     /// At most this many; the others are refused.
     Shed(u32),
@@ -95,7 +95,7 @@ impl Policy {
 /// How the owner leaves the loop over the connections of a pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Leave {
-    /// By its end.
+    /// At its end.
     AtTheEnd,
     /// `break` after this many connections.
     Break(u32),
@@ -103,7 +103,7 @@ pub enum Leave {
     Forget(u32),
     /// A panic in the body after this many.
     Panic(u32),
-    /// Every other pass is forgotten before its first step; the rest by its end.
+    /// Every other pass is forgotten before its first step; the rest are left at their end.
     Skip,
 }
 
@@ -127,7 +127,7 @@ pub enum Action {
     Connect(usize),
     /// A client connects, first step: its connection is queued and can be accepted.
     Insert(usize),
-    /// Second step: the listener wakes its watchers for the oldest connection queued so (K3).
+    /// Second step: the listener wakes its watchers for the oldest inserted connection (K3).
     Tell(usize),
     /// The client that has waited longest closes its connection ...
     Quit(usize),
@@ -145,11 +145,11 @@ pub enum Action {
     Fail(Errno),
     /// The next call of this kind fails, with ENOMEM.
     FailCall(Call),
-    /// `Control::pause`.
+    /// `Handle::pause`.
     Pause(usize),
-    /// `Control::resume`.
+    /// `Handle::resume`.
     Resume(usize),
-    /// `Control::stop`.
+    /// `Handle::stop`.
     Stop(usize),
     /// The limit of the gate changes.
     Limit(u32),
@@ -188,7 +188,7 @@ impl Script {
         self
     }
 
-    /// The script with one more act, which comes so many points after the last one.
+    /// The script with one more act, which comes this many points after the last one.
     #[must_use]
     pub fn after(self, points: u32, act: Action) -> Self {
         let last = self.last_point().unwrap_or(0);

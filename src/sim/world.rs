@@ -18,13 +18,13 @@ use crate::drain::errno::{Errno, ErrnoClass};
 pub trait Stage: Send {
     /// A client connects to a listener; `false` if it could not.
     fn connect(&mut self, listener: usize) -> bool;
-    /// The same in two steps (K3): the connection is queued, and can be accepted ...
+    /// First step of a connect in two (K3): the connection is queued, and can be accepted.
     fn insert(&mut self, listener: usize) -> bool;
-    /// ... and then the listener wakes its watchers for the oldest one queued so. `false` if there is none.
+    /// Second step: the listener wakes its watchers for the oldest inserted connection; `false` if there is none.
     fn tell(&mut self, listener: usize) -> bool;
-    /// The client whose connection is queued longest closes it, if it has not yet.
+    /// Of the clients that have not left, the one queued longest closes its connection ...
     fn quit(&mut self, listener: usize);
-    /// It resets its connection.
+    /// ... or resets it.
     fn reset(&mut self, listener: usize);
     /// Another process accepts a connection and closes it; `false` if there was none.
     fn steal(&mut self, listener: usize) -> bool;
@@ -98,7 +98,7 @@ type SetLimit = dyn Fn(usize, u32) + Send + Sync;
 /// The panic that unwinds out of a pass that does not end.
 struct Endless;
 
-/// The maximum number of points of one pass, including the passes inside it: far more than any pass that ends has.
+/// The maximum number of points of one pass, including the passes inside it: far more than any finite pass needs.
 const POINTS_MAX: u32 = 20_000;
 
 /// The time that a `Tick` takes when no alarm is set.
@@ -453,7 +453,7 @@ impl Inner {
         self.checker.on_permit_returned(gate);
     }
 
-    /// How many permits of a gate are in use, as it says itself if it does.
+    /// How many permits of a gate are in use: by its own count, or else the checker's.
     fn in_use_of(&self, gate: usize) -> u32 {
         let reported = self.in_use.as_ref().and_then(|in_use| in_use(gate));
         reported.unwrap_or(self.checker.gates[gate].in_use)

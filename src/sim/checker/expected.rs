@@ -57,9 +57,9 @@ pub(crate) struct Expected {
 pub(crate) struct GateModel {
     pub(crate) limit: u32,
     pub(crate) in_use: u32,
-    /// Once full, it opens again when so many are free.
+    /// Once full, it opens again when this many permits are free.
     pub(crate) low_water: u32,
-    /// It was full, and has not come down to the mark. A permit that was returned unused does not count as taken.
+    /// It was full, and has not had `low_water` free permits since. A permit returned unused does not count as taken.
     pub(crate) was_full: bool,
 }
 

@@ -28,13 +28,13 @@ pub struct Violation {
     pub what: String,
 }
 
-/// The longest first back-off after a success.
+/// The maximum first back-off after a success.
 const BACKOFF_FIRST_MAX: Duration = Duration::from_millis(10);
 
 /// No back-off may be shorter: a retry loop without delay is a spin.
 const BACKOFF_MIN: Duration = Duration::from_millis(1);
 
-/// Within this time an acceptor may run out twice: by its alarm, and by a permit that was released since.
+/// Within this time an acceptor may run out twice: once by its alarm, and once by a permit released since.
 const SHORTAGES_APART: Duration = Duration::from_millis(5);
 
 /// This number of transient errors in a row is treated as a shortage.
@@ -114,8 +114,8 @@ impl Checker {
     }
 
     pub(super) fn on_action(&mut self, act: Action) {
-        // Clients that connect or leave never make a correct acceptor call accept on an empty queue. All other actions
-        // may.
+        // Clients that connect or leave, and released permits, never make a correct acceptor call accept on an empty
+        // queue. All other actions may.
         self.disturbed |=
             !matches!(act, Action::Connect(_) | Action::Quit(_) | Action::Reset(_) | Action::Free);
         // These actions raise an event, or may empty the queue: an acceptor that failed before may retry.
@@ -333,8 +333,8 @@ impl Checker {
         }
     }
 
-    /// The number of permits of a gate in use has changed; it includes those that are kept for a waiter. `unused`: one
-    /// was cancelled.
+    /// The number of a gate's permits in use has changed; it includes those kept for a waiter. `unused`: one was
+    /// cancelled.
     pub(super) fn on_permits_in_use(&mut self, gate: usize, in_use: u32, unused: bool) {
         let places = &mut self.gates[gate];
         let free = places.limit.saturating_sub(in_use);
@@ -342,7 +342,7 @@ impl Checker {
         places.was_full = free == 0 || (places.was_full && !is_down);
     }
 
-    /// A permit was released that leaves one available: the wait queue moves on by one.
+    /// A release made a permit available: the wait queue moves on by one.
     pub(super) fn on_queue_moves(&mut self, gate: usize) {
         let low_water = self.gates[gate].low_water as usize;
         let line: Vec<usize> =
@@ -352,7 +352,7 @@ impl Checker {
             account.passed_over += u32::from(account.enqueued && !account.paused && !account.stopped);
             let passed_over = account.passed_over;
             self.passed_over_most = self.passed_over_most.max(passed_over);
-            // While it comes down to the low-water mark the queue does not move.
+            // Until `low_water` permits are free, the queue does not move.
             if passed_over as usize >= line.len() + low_water.max(1) {
                 let what = format!("acceptor {acceptor} waits for a permit, and {passed_over} were released");
                 self.violate("P11", what);

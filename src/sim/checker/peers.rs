@@ -20,7 +20,7 @@ pub(crate) struct Peer {
     pub(crate) queue_time: Option<Duration>,
 }
 
-/// Connections with one key are counted together.
+/// Connections with the same key are counted together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum PeerKey {
     Address(Option<IpAddr>),
@@ -125,7 +125,7 @@ impl PeerChecker {
         }
     }
 
-    /// The owner has it.
+    /// The owner has the connection.
     pub(crate) fn on_delivery(&mut self, serial: u64) {
         let Some(accepted) = self.accepted.get_mut(&serial) else { return };
         accepted.delivered = true;

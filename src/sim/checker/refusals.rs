@@ -85,7 +85,7 @@ impl AllowedCauses {
             peer: matches!(setup.policy, Policy::Peers(_) | Policy::PeersThenChoosy(_)),
             delay: setup.policy == Policy::Delay,
             credentials: setup.policy == Policy::Allowed,
-            // A gate that sheds may panic after the accept, which counts as well.
+            // A panic of a shedding gate after the accept counts as a refusal by the filter.
             filter: matches!(setup.policy, Policy::Choosy | Policy::PeersThenChoosy(_))
                 || matches!(setup.gate, GateMode::Shed(_)),
             out_of_descriptors: setup.reserve,

@@ -128,7 +128,7 @@ impl<R: Rules> Kernel<R> {
         Ok(())
     }
 
-    /// Closes a descriptor, and with its last descriptor the file (K13): registrations of the file are removed
+    /// Closes a descriptor, and the file with its last descriptor (K13): registrations of the file are removed
     /// without an event, the queue of a listener is reset, and the registrations in an epoll are removed.
     ///
     /// # Errors
@@ -187,7 +187,7 @@ impl<R: Rules> Kernel<R> {
         if lowest < self.table_max { Ok(Fd(lowest)) } else { Err(EMFILE) }
     }
 
-    /// Drops a reference to a file, and with the last reference the file.
+    /// Drops a reference to a file, and the file with the last reference.
     pub(super) fn release(&mut self, file: FileId) {
         let has_descriptor = self.table.values().any(|other| *other == file);
         let last = !has_descriptor && !self.sleepers.values().any(|sleeper| sleeper.epoll == file);

@@ -51,8 +51,8 @@
 //! * **Processes.** One descriptor table, no fork, no descriptor passing. Threads share everything.
 //! * **The network.** Packets are lost or late only if the caller says so: a handshake advances when `syn` and
 //!   `ack` are called, and the caller repeats a dropped SYN. A half-open request neither times out nor survives
-//!   a shutdown. An [`Address`] is a socket: no reuseport group, no migration, no lost port; peers have no
-//!   address. A Unix connect to a full queue fails at once.
+//!   a shutdown. An [`Address`] is a socket: no reuseport group, no migration, no port lost to another socket;
+//!   peers have no address. A Unix connect to a full queue fails at once.
 //! * **Data streams.** Bytes are counted, in one direction. No urgent data, error queue, full buffers, shutdown
 //!   or linger of a connection, socket options, or fast open. Clients of an MPTCP listener speak plain TCP: the
 //!   connection of an MPTCP client would inherit a shutdown of the listener (K24). A connection that inherited a

@@ -30,8 +30,8 @@ pub trait Rules: Copy + Eq + Hash + Debug + Send + Sync + 'static {
         Mask::READABLE | Mask::PRI | Mask::RDBAND
     }
 
-    /// K2, K11. Returns whether a wakeup with this key reaches a registration: the key is empty or meets the mask,
-    /// and the registration is not a one-shot that has fired.
+    /// K2, K11. Returns whether a wakeup with this key reaches a registration: the key is empty or intersects
+    /// the mask, and the registration is not a one-shot that has fired.
     #[must_use]
     fn matches_key(mask: Mask, key: Mask) -> bool {
         mask.intersects(!Mask::PRIVATE) && (key.is_empty() || key.intersects(mask))

@@ -35,7 +35,7 @@ pub(crate) struct List {
     json: bool,
 }
 
-/// A listener, and its network namespace if all of them are listed.
+/// A listener, and its network namespace if all namespaces are listed.
 struct Found {
     netns: Option<String>,
     listener: Listener,

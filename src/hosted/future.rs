@@ -129,7 +129,7 @@ impl<L: Listener, F: Filter, G: Into<Option<Gate>>> Builder<L, F, G> {
         if let Err(error) = Handle::try_current() {
             return Err(self.refused(io::Error::other(error)));
         }
-        // Its successor is unsafe: what is watched must own its descriptor and keep it. `Hosted` does.
+        // This call's successor is unsafe: the watched object must own and keep its descriptor. `Hosted` does.
         #[allow(deprecated, reason = "the same call, without unsafe code")]
         match AsyncFd::try_with_interest(self.with_peer().build_hosted()?, Interest::READABLE) {
             Ok(fd) => Ok(AsyncAcceptor {
@@ -221,7 +221,7 @@ impl<L: Listener, F: Filter> AsyncAcceptor<L, F> {
             return Poll::Ready(Ok(None));
         }
         for _ in 0..FUTILE_MAX {
-            // Before every call, although the answer is mostly known: tokio counts it against the budget of the task.
+            // Asks before every call, although the answer is mostly known: tokio counts it against the task's budget.
             let mut readiness = match ready!(self.fd.poll_read_ready_mut(cx)) {
                 Ok(readiness) => readiness,
                 Err(error) => {
@@ -245,7 +245,7 @@ impl<L: Listener, F: Filter> AsyncAcceptor<L, F> {
                 }
             }
         }
-        // These passes refused every connection. Yields, because not every executor limits a task, as tokio does.
+        // These passes refused every connection. Yields, because not every executor limits a task as tokio does.
         cx.waker().wake_by_ref();
         Poll::Pending
     }
@@ -278,8 +278,8 @@ impl<L: Listener, F: Filter> AsyncAcceptor<L, F> {
     /// own. The future completes when the server may close the connections that are idle:
     ///
     /// 1. At the signal it calls [`shutdown_gracefully`](Control::shutdown_gracefully): new connects are kept out, and
-    ///    those that are pending are served or refused. With [`Pending::Keep`], or if it was [stopped](Control::stop)
-    ///    before, it only stops, and the queue stays.
+    ///    those that are pending are served or refused. With [`Pending::Keep`], or if the acceptor was
+    ///    [stopped](Control::stop) before, it only stops, and the queue stays.
     /// 2. It waits until the acceptor has ended, and until each connection that the server got from this acceptor (by
     ///    axum's listener, the `Stream`, or [`accept_graceful`](Self::accept_graceful)) has sent something: a first
     ///    request that is on its way is answered, not reset.
@@ -299,7 +299,7 @@ impl<L: Listener, F: Filter> AsyncAcceptor<L, F> {
     /// * At a gate that waits and is full of idle connections, pending clients are refused after `within`: the server
     ///   closes idle connections, and so frees their permits, only when it is told to shut down.
     ///
-    /// In a loop of your own; [axum and tonic][loops] take the future:
+    /// In a loop of your own ([axum and tonic][loops] take the future):
     ///
     /// ```
     /// use std::time::Duration;

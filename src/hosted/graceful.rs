@@ -42,7 +42,7 @@ pub struct GracefulConnection<S, P = Permit> {
 #[must_use = "once it is dropped, the service may end before the client has sent anything"]
 pub struct SilentGuard(Arc<Service>);
 
-/// What an acceptor shares with its connections and with the futures of its end.
+/// What an acceptor shares with its connections and with the futures of `end_on`.
 #[derive(Debug, Default)]
 pub(super) struct Service {
     /// The connections from which nothing was read yet.

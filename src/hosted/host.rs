@@ -138,13 +138,13 @@ impl<L: Listener, F: Filter> Hosted<L, F> {
         self.poller.acceptor_mut().accept_blocking();
     }
 
-    /// Returns how often it polled its epoll: a wait with timeout zero each.
+    /// Returns how often it polled its epoll, each time with timeout zero.
     #[must_use]
     pub const fn polls(&self) -> u64 {
         self.poller.polls()
     }
 
-    /// Returns how often it was [`Progress::Idle`]. In a loop that sleeps then, this is how often it was woken.
+    /// Returns how often it was [`Progress::Idle`]. If the loop sleeps when idle, this is how often it was woken.
     #[must_use]
     pub const fn idle_polls(&self) -> u64 {
         self.poller.idle_polls()

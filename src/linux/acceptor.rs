@@ -26,7 +26,7 @@ use crate::drain::core::{AcceptCore, Step};
 /// ## Register after the last fork
 ///
 /// A forked child's copy shares the epoll and every registration with its parent. Dropping it there, or taking the
-/// listener out, deregisters nothing, because the parent would get no more events. A child that runs passes (a server
+/// listener out, deregisters nothing: otherwise the parent would get no more events. A child that runs passes (a server
 /// that became a daemon after registering) owns the acceptor, as long as the parent does not run it. To take the
 /// listener out in the child, [stop](Control::stop) the acceptor and begin a pass first. Processes are told apart by
 /// their id, which does not work across pid namespaces.

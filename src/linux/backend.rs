@@ -187,7 +187,7 @@ const fn mask(trigger: Trigger) -> u32 {
     let events = match trigger {
         Trigger::Level => libc::EPOLLIN | libc::EPOLLRDHUP,
         Trigger::Edge => libc::EPOLLIN | libc::EPOLLRDHUP | libc::EPOLLET,
-        // Nothing else may be combined with it. A shutdown of the listener shows as EPOLLIN or EPOLLHUP, too.
+        // EPOLLEXCLUSIVE excludes EPOLLRDHUP. A shutdown of the listener shows as EPOLLIN or EPOLLHUP, too.
         Trigger::Exclusive => libc::EPOLLIN | libc::EPOLLEXCLUSIVE,
     };
     events as u32
@@ -299,7 +299,7 @@ impl<L: Listener> Backend for EpollBackend<L> {
     }
 
     fn rewake_other_epolls(&self) {
-        // On a socket that does not listen it would set a shutdown state that later connections inherit (K24).
+        // On a socket that stopped listening, the shutdown would mark the connections of a later `listen` (K24).
         if sys::is_listening(self.fd()) {
             let _ = sys::shutdown_write(self.fd());
         }
@@ -334,7 +334,7 @@ impl<L: Listener> Backend for EpollBackend<L> {
         match (option(libc::SO_DOMAIN), option(libc::SO_PROTOCOL)) {
             _ if !sys::is_listening(fd) => Intake::Closed,
             (libc::AF_UNIX, _) if options::shutdown_read(fd).is_ok() => Intake::Closed,
-            // Other protocols accept the option as well, and ignore it.
+            // Some other protocols accept a minimum TTL but ignore it.
             (libc::AF_INET | libc::AF_INET6, libc::IPPROTO_TCP) => {
                 match self.min_ttl.and_then(|registered| MinTtl::raise(fd, registered)) {
                     Some(before) => {

@@ -212,8 +212,8 @@ impl<L: Listener, F: Filter, G: Into<Option<Gate>>> Builder<L, F, G> {
         self
     }
 
-    /// Sets how many attempts a pass makes at most: 64 unless set. More connections are left for the next wait, so that
-    /// a flood of new connections does not starve those in service.
+    /// Sets how many attempts a pass makes at most: 64 unless set. Further connections are left for the next wait, so
+    /// that a flood of new connections does not starve those in service.
     ///
     /// More than 64 makes a connection no cheaper ([figures](crate::guide::benchmarks)). 0 is an error of
     /// [`register`](Self::register).
@@ -247,7 +247,7 @@ impl<L: Listener, F: Filter, G: Into<Option<Gate>>> Builder<L, F, G> {
     }
 
     /// Keeps a descriptor in reserve. When descriptors run out (EMFILE, ENFILE), pending connections are accepted with
-    /// it and refused in this way, instead of waiting in the queue.
+    /// it and refused with `refusal`, instead of waiting in the queue.
     ///
     /// A pass refuses as many as its budget allows; if more are pending, the acceptor backs off: for 10 ms,
     /// doubling to 200 ms. If another thread takes the descriptor first, they stay in the queue.

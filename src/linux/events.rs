@@ -99,7 +99,7 @@ impl Events {
 
     /// Discards the unread events.
     ///
-    /// The kernel reports an edge-triggered descriptor among them again only after new activity or
+    /// The kernel reports an edge-triggered one again only after new activity or
     /// [`modify`](super::epoll::Epoll::modify).
     pub fn clear(&mut self) {
         self.next = self.filled;

@@ -80,7 +80,7 @@ fn wait_exact(
 enum Timeout {
     /// A timeout that `epoll_wait` can express.
     Millis(c_int),
-    /// A timeout that it cannot, and the fallback in milliseconds: rounded up, at most `c_int::MAX`.
+    /// A finer or longer timeout, and the fallback in milliseconds: rounded up, at most `c_int::MAX`.
     Exact(KernelTimespec, c_int),
 }
 

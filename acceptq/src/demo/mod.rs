@@ -192,7 +192,7 @@ impl Demo {
     /// Draws the queue: `[xxxx####.....]`.
     fn queue(&self, queue: Queue) -> io::Result<()> {
         let cells = |count: usize| (count * CELLS).div_ceil(queue.capacity.max(1)).min(CELLS);
-        // The default backlog is much longer than this queue. The drawing is then not to scale.
+        // Not to scale if the capacity exceeds the drawing, as that of the default backlog does.
         let scaled = queue.capacity <= CELLS;
         let (waiting, dead) = match scaled {
             true => (cells(queue.queued), cells(queue.dead)),

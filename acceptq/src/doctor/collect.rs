@@ -337,7 +337,7 @@ fn registration_facts(registration: &Registration, sampler: &ThreadSampler) -> R
     }
 }
 
-/// Marks each listener with an owner that watches another listener on the same address.
+/// Marks each listener whose owner watches another listener on the same address.
 fn mark_siblings(inspections: &mut [Inspection]) {
     let watched: Vec<(Address, i32, u64)> = inspections
         .iter()

@@ -1,7 +1,7 @@
 //! The decision table: derives the verdict from the facts. Pure: no I/O, no clock.
 //!
 //! The first rule that holds decides. The order matters: a server out of descriptors also spins or sleeps, so
-//! the more specific cause comes first. What no rule explains is undetermined.
+//! the more specific cause comes first. Hidden or contradictory facts are undetermined.
 #![forbid(unsafe_code)]
 
 use serde::Serialize;
@@ -71,7 +71,7 @@ pub(crate) enum Cause {
 
     /// Its owner watches another listener on the address.
     UnwatchedMember,
-    /// In no epoll, no thread in accept, and no connection accepted there is open.
+    /// In no epoll, no thread in accept, and no connection accepted here is open.
     Unwatched,
     /// Registered by a runtime, and no task calls accept.
     NoTaskAccepts,

@@ -7,8 +7,8 @@ use crate::probe::calls::CallRates;
 use crate::probe::owners::FdTable;
 use crate::probe::{Activity, Trigger};
 
-/// A loop returns again and again if it waits at least this often per second, and if its waits are at least
-/// this part of its system calls.
+/// A thread spins if its waits return at once at least this often per second, and are at least this part of
+/// its system calls.
 const WAITS_PER_SECOND: f64 = 30.0;
 const WAITS_SHARE: f64 = 0.4;
 

@@ -120,7 +120,7 @@ impl Doctor {
     fn select(&self) -> io::Result<(Diag, Targets, Option<String>)> {
         let Some(pid) = self.pid else { return Ok((Diag::new()?, Targets::each(&self.targets), None)) };
         let namespace = Namespace::of_process(pid)?;
-        // Without privileges only its own namespace can be entered.
+        // Even entering the current namespace needs privileges.
         let is_other = !namespace.is_current()?;
         if is_other {
             namespace.enter()?;

@@ -172,7 +172,7 @@ struct Group {
     oldest_remains: bool,
     /// The number of connections that left the queues.
     left: i64,
-    /// The number of the first connections that are no longer queued.
+    /// The connections of the first snapshot that are no longer queued.
     gone: usize,
 }
 
@@ -232,7 +232,7 @@ impl Group {
     }
 }
 
-/// Returns whether the oldest connection is still queued: the queue is FIFO, so nothing was accepted.
+/// Returns whether the oldest connection is still queued. Then nothing was accepted: the queue is FIFO.
 fn oldest_remains(before: &[&Connection], after: &[&Connection]) -> bool {
     let Some(age) = before.iter().map(|waiting| waiting.age).max() else { return false };
     let mut oldest = before.iter().filter(|waiting| waiting.age == age);

@@ -185,7 +185,7 @@ impl Facts {
         self.clients.arrived || self.samples.iter().any(|sample| sample.queued > 0)
     }
 
-    /// Returns whether the owner was blocked too often on a non-empty queue to be about to accept.
+    /// Returns whether the owner was blocked on a non-empty queue too often to be about to accept.
     fn slept_on_queue(&self) -> bool {
         let slept = self.samples.iter().filter(|sample| sample.asleep == Some(true)).count();
         #[expect(clippy::cast_precision_loss, reason = "a few dozen samples")]

@@ -66,7 +66,7 @@ impl ThreadSampler {
         }
     }
 
-    /// Records the threads immediately after it. A thread that is blocked both times without a context switch
+    /// Records the threads immediately after the snapshot. A thread that is blocked both times without a context switch
     /// was blocked throughout. On a loaded machine a sample takes long: a thread that is in the same epoll_wait
     /// both times may have been woken meanwhile, and counts as blocked.
     pub(crate) fn after(&mut self, threads: &Threads) {
@@ -186,7 +186,7 @@ impl ThreadSampler {
     }
 
     /// Returns whether a thread of this process was seen waiting in one of these epoll instances; `None` if
-    /// it may have.
+    /// that is unknown.
     pub(crate) fn waits_in(&self, pid: i32, epolls: &[i32]) -> Option<bool> {
         let threads = self.threads.values().filter(|history| history.first.pid == pid);
         let activities: Vec<&Activity> = threads.flat_map(|history| &history.activities).collect();

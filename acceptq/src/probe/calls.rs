@@ -40,8 +40,8 @@ pub(crate) struct CallCounter {
 }
 
 impl CallCounter {
-    /// Starts to count, from a snapshot of the thread just taken. Fails if this user may not count them, or if the
-    /// kernel has no such tracepoints.
+    /// Starts to count the system calls; `thread` is a snapshot just taken. Fails if this user may not count them, or
+    /// if the kernel has no such tracepoints.
     pub(crate) fn of(thread: Thread) -> io::Result<Self> {
         let ids = ids().as_ref().ok_or(io::ErrorKind::Unsupported)?;
         let count = |id: u64| -> io::Result<Counter> {

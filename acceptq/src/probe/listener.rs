@@ -146,8 +146,8 @@ impl Listener {
 
     /// Lists the Unix listeners of this network namespace.
     ///
-    /// A long queue may not fit into a message, which ends the dump. The queued clients are therefore a
-    /// second request, and a listener that it lacks still has the data of the first.
+    /// A long queue may not fit into a message, which ends the dump. A second request therefore lists the
+    /// queued clients; a listener missing from it keeps the data of the first.
     pub(crate) fn unix(diag: &Diag) -> io::Result<Vec<Self>> {
         let show = ShowFlags::NAME | ShowFlags::VFS | ShowFlags::RQLEN;
         let mut found = listening_unix(diag, show | ShowFlags::from_bits_retain(UDIAG_SHOW_UID))?;

@@ -81,14 +81,14 @@ impl Namespace {
         Ok((found, hidden))
     }
 
-    /// Moves the calling thread into it. `/proc` still shows the processes of all.
+    /// Moves the calling thread into it. `/proc` still shows every process.
     pub(crate) fn enter(&self) -> io::Result<()> {
         let name = self.name.as_deref().unwrap_or("of this process");
         move_into_link_name_space(self.file.as_fd(), Some(LinkNameSpaceType::Network))
             .map_err(|error| explain(name, &error.into()))
     }
 
-    /// Opens a socket that lists its sockets, from any namespace.
+    /// Opens a sock_diag socket in this namespace, from any other.
     pub(crate) fn diag(&self) -> io::Result<Diag> {
         if self.name.is_none() {
             return Diag::new();

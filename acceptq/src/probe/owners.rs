@@ -95,7 +95,7 @@ impl Owners {
         self
     }
 
-    /// Returns whether every process was visible. An owner that is missing then runs in another namespace.
+    /// Returns whether every process was visible. Then an owner that is missing runs in another namespace.
     pub(crate) fn is_complete(&self) -> bool {
         self.hidden == 0 && !self.unlisted
     }

@@ -238,7 +238,7 @@ impl DoctorSummary {
     /// Returns whether a thread keeps running without accepting, and its system calls were not counted.
     pub(crate) fn is_busy_uncounted(&self) -> bool {
         let is_busy = match self.verdict {
-            // A machine under load may give such a thread little of its CPU time: the doctor has looked at more.
+            // On a loaded machine such a thread may get little CPU time: the doctor also checks whether it blocks.
             Some(Verdict::Busy) => self.cause == Some(Cause::Computes),
             None | Some(Verdict::Undetermined | Verdict::Exhausted) => {
                 self.owner_asleep != Some(true) && self.cpu_percent.is_some_and(|cpu| cpu >= CPU_BUSY * 100.0)

@@ -116,7 +116,7 @@ impl<'a> Scenario<'a> {
     /// Waits until the server holds or refuses a connection. `Answered` means held.
     fn is_held(&self, client: &mut Client) -> io::Result<Outcome> {
         let began = Instant::now();
-        // A sample costs more the more connections are held.
+        // Each held connection makes a sample costlier.
         let mut pause = HOLD_TIME / 4;
         loop {
             client.step(None)?;

@@ -99,7 +99,7 @@ impl Terminal {
     /// Returns columns and rows, without the last column: text there may wrap or be cleared.
     pub(crate) fn size(&self) -> (usize, usize) {
         match size() {
-            // A serial line or a pty without a window size has none.
+            // Serial lines and some ptys have no window size.
             Ok((0, _) | (_, 0)) | Err(_) => (79, 24),
             Ok((columns, rows)) => (usize::from(columns) - 1, rows.into()),
         }

@@ -104,11 +104,11 @@ impl Group {
     ///
     /// # Errors
     ///
-    /// Those of [`bind`](GroupBuilder::bind), except that 0 members are none. After an error no new member is open; the
-    /// connections that it got meanwhile are reset.
+    /// Those of [`bind`](GroupBuilder::bind), except that 0 members are allowed. After an error the new members are
+    /// closed, and connections that they got meanwhile are reset.
     pub fn add(&mut self, members: usize) -> io::Result<()> {
         let (sockets, _) = bind_sockets(self.address, members)?;
-        // The kernel appends each socket to its array when it listens. Held so that `order` agrees.
+        // The kernel appends each socket to its array when it listens; the lock keeps `order` equal.
         let mut state = self.shared.lock();
         state.forget_closed();
         let mut added = Vec::new();
@@ -125,7 +125,7 @@ impl Group {
     }
 }
 
-/// Returns the sockets and their address: with port 0 the first one gets the port of all.
+/// Returns the sockets and their address: with port 0, all get the port of the first.
 fn bind_sockets(mut address: SocketAddr, members: usize) -> io::Result<(Vec<Socket>, SocketAddr)> {
     let mut sockets = Vec::new();
     for _ in 0..members {

@@ -1,4 +1,4 @@
-//! Whether a member of a group is served: what two looks at it, some time apart, show of its owner.
+//! Whether a member of a group is served, judged by two looks at it some time apart.
 
 use crate::drain::state::State;
 

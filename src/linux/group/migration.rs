@@ -7,7 +7,7 @@ pub(super) fn queues_migrate() -> bool {
     migrates(&read("/proc/sys/net/ipv4/tcp_migrate_req"), &read("/proc/sys/kernel/osrelease"))
 }
 
-/// Decides by the sysctl and the kernel's release: 5.10.188 and later have the sysctl, but only Linux 5.14 migrates.
+/// Decides by the sysctl and the kernel's release: 5.10.188 already has the sysctl, but only 5.14 and later migrate.
 fn migrates(sysctl: &str, release: &str) -> bool {
     let mut numbers = release.split(|char: char| !char.is_ascii_digit()).map(|number| number.parse().ok());
     let version: (Option<u32>, Option<u32>) = (numbers.next().flatten(), numbers.next().flatten());

@@ -325,7 +325,7 @@ impl State {
         may_migrate
     }
 
-    /// Updates the kernel's order after listeners were shut down from outside: the last socket has replaced each.
+    /// Updates `order` after listeners were shut down from outside: the last socket has replaced each.
     fn forget_closed(&mut self) {
         let is_closed = |index: &usize| {
             self.slots[*index].listener.upgrade().is_some_and(|open| !sys::is_listening(open.as_fd()))
@@ -336,8 +336,8 @@ impl State {
     }
 
     /// Steers connections away from the two positions that change when a member is closed: until the program is
-    /// updated, it would choose members that are leaving. It does so for a moment if the last position has the only
-    /// member that stays.
+    /// updated, it would choose members that are leaving. It still does, for a moment, if the only member that stays
+    /// has the last position.
     fn on_closing(&mut self, index: usize) {
         self.forget_closed();
         let last = self.order.len().saturating_sub(1);
@@ -356,7 +356,7 @@ impl State {
         }
     }
 
-    /// Updates the kernel's order after a member was closed, and wakes the other members.
+    /// Updates `order` after a member was closed, and wakes the other members.
     fn on_closed(&mut self, index: usize) {
         if let Some(position) = self.order.iter().position(|other| *other == index) {
             self.order.swap_remove(position);

@@ -22,15 +22,15 @@ pub enum Steering {
     /// By a hash of the client's and the server's address and port: even shares.
     #[default]
     ByHash,
-    /// By the CPU that processes the client's packet: the index of the member is the number of that CPU modulo the number
-    /// of members, until one leaves. If
-    /// each member has a thread pinned to its CPU, a connection stays on one CPU. Without pinning, or if one CPU
-    /// processes all packets, the shares are as uneven as the receive queues of the network device.
+    /// By the CPU that processes the client's packet: the index of the member is the number of that CPU modulo the
+    /// number of members, until one leaves. If each member has a thread pinned to its CPU, a connection stays on one
+    /// CPU. Without pinning, or if one CPU processes all packets, the shares are as uneven as the receive queues of the
+    /// network device.
     ByCpu,
 }
 
-/// Attaches a program that chooses among the `members` sockets of the group, except for those at the positions
-/// `without`, in ascending order.
+/// Attaches a program that chooses among the `members` sockets of the group, except for those at the ascending
+/// positions `without`.
 pub(super) fn attach(
     socket: &impl AsFd,
     steering: Steering,

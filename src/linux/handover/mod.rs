@@ -146,7 +146,7 @@ pub unsafe fn from_env() -> io::Result<Listeners> {
 /// ## Ignored settings of the command
 ///
 /// [`Command`] does not expose `env_clear` and `arg0`. The child gets the environment of this process with the
-/// additions and removals of the command, and its program as argument 0, found through the `PATH` of this process.
+/// additions and removals of the command, and its program as argument 0. This process's `PATH` locates the program.
 ///
 /// # Errors
 ///

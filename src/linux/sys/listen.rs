@@ -1,4 +1,4 @@
-//! Calls on listeners and timers that nix does not have, or not for any descriptor.
+//! Calls on listeners and timers that nix lacks or restricts.
 
 use std::ffi::c_int;
 use std::os::fd::{AsRawFd, BorrowedFd};

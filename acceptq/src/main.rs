@@ -136,7 +136,7 @@ fn is_root() -> bool {
 /// Returns the remedy for what is not visible to this user.
 fn remedy() -> &'static str {
     match is_root() {
-        true => "This root is confined, by its capabilities or a security module.",
+        true => "Here root is confined by its capabilities or a security module.",
         false => "Run this as root.",
     }
 }

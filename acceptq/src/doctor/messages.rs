@@ -70,7 +70,7 @@ impl Verdict {
             Self::Idle => "nothing arrived during the observation",
             Self::Accepting => "connections are accepted; whether they are served is not visible here",
             Self::Stranded => "connections are queued, and no wakeup will deliver them to the server",
-            Self::AtLimit => "connections are queued, and the server holds as many as it takes",
+            Self::AtLimit => "connections are queued, and the server holds as many as it allows",
             Self::Exhausted => "accept fails because no file descriptor is free",
             Self::Spinning => "the server wakes again and again for connections that it does not accept",
             Self::Overflow => "the accept queue was full, and the kernel dropped or refused connections",
@@ -144,7 +144,7 @@ impl Cause {
                  could resume it by closing."
             }
             Self::WaitsReturn => {
-                "Its waits (epoll_wait, poll) or its accepts return at once, again and again, and no \
+                "The server's waits (epoll_wait, poll) or accepts return at once, again and again, and no \
                  connection is accepted: the listener stays armed at the limit, or accept fails and is \
                  retried without back-off."
             }
@@ -180,20 +180,22 @@ impl Cause {
             }
             Self::Dropping => "The server accepts, but the kernel dropped connections at the full queue.",
             Self::QueueFull => {
-                "The server accepts, but the queue was full in at least one sample, when the kernel drops or \
+                "The server accepts, but the queue was full in at least one sample. The kernel then drops or \
                  refuses new connections."
             }
             Self::FullWhileBusy => {
                 "The queue was full while a thread used a CPU: the server accepts too rarely between its \
                  other work, or as fast as it can."
             }
-            Self::FallsBehind => "The queue was never empty; the rate says how long a new one must wait.",
+            Self::FallsBehind => {
+                "The queue was never empty; the rate shows how long a new connection must wait."
+            }
             Self::OwnerHidden => {
-                "None was accepted, and the process that owns the listener is not visible to this user or \
-                 runs in another namespace."
+                "No connection was accepted, and the process that owns the listener is not visible to this user \
+                 or runs in another namespace."
             }
             Self::OwnerElsewhere => {
-                "None was accepted. Every process here is visible and none has the listener open, so the \
+                "No connection was accepted. Every process here is visible and none has the listener open, so the \
                  owner runs in another PID namespace."
             }
             Self::Contradiction => {
@@ -215,11 +217,13 @@ impl Cause {
             Self::ClosesAtOnce => "Refusing at a limit of its own, or short requests that were answered.",
             Self::TooShortToSee => "Idle, with timers of its own; or refusing at a limit of its own.",
             Self::NothingArrived => {
-                "Connections shorter than 50 ms whose client closes first are not seen. A new connection waits \
-                 while a thread computes."
+                "Connections shorter than 50 ms whose client closes first are not seen. A connection that \
+                 arrives while a thread computes must wait."
             }
             Self::Stopped | Self::WorkerStopped | Self::FileTable | Self::UnwatchedMember => "",
-            Self::DescriptorTable => "With an empty queue: it may close one before the next one arrives.",
+            Self::DescriptorTable => {
+                "If the queue is empty, it may close a descriptor before the next connection arrives."
+            }
             Self::ClosesWithoutDescriptor => "Short requests that free their descriptor in time.",
             Self::Unwatched => {
                 "A worker that has ended or not started; a server that polls by a timer; one that is paused."

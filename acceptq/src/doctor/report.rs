@@ -162,7 +162,7 @@ fn queue(inspection: &Inspection, collected: &Collected) -> String {
         if facts.any_accepted == Some(true)
             && let Some(wait) = facts.expected_wait()
         {
-            let _ = write!(text, "; a new one waits about {}", duration(wait));
+            let _ = write!(text, "; a new connection waits about {}", duration(wait));
         }
     }
     if let Some(dead @ 1..) = inspection.dead {

@@ -123,10 +123,10 @@ pub(crate) fn verdict(verdict: StressVerdict, facts: &Facts, frozen: bool, width
 }
 
 const HELD_BACK: &str = "At the limit the doctor's verdict was another one: from outside, a server that holds back \
-                         accept (a semaphore) looks like one that has stopped to accept. It resumed.";
+                         accept (a semaphore) looks like one that has stopped accepting. It resumed.";
 
-const NOT_FROZEN: &str = "A fast server accepts the connections one by one, and one wakeup for many \
-                          connections, which can strand a server, was not tested. Use --freeze to test it.";
+const NOT_FROZEN: &str = "A fast server accepts the connections one by one. Whether it accepts all after \
+                          one wakeup for many was not tested: use --freeze.";
 
 pub(crate) fn json(
     verdict: StressVerdict,

@@ -1,7 +1,7 @@
 //! Guides and reference pages. This module exists in the documentation only.
 
-// The pages are in docs/, where their links lead to files. Here definitions that lead to modules precede each page: the
-// first definition of a link wins. `tests/tidy` checks these definitions, and writes them with UPDATE_GUIDE=1.
+// The pages are in docs/, where their links lead to files. Here, definitions that lead to modules precede each page:
+// the first definition of a link wins. `tests/tidy` checks these definitions, and writes them with UPDATE_GUIDE=1.
 macro_rules! page {
     ($(#[$attribute:meta])* $name:ident, $file:literal) => {
         $(#[$attribute])*

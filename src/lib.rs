@@ -11,22 +11,22 @@
 //!
 //! ## In your loop
 //!
-//! * **An event without a pass.** Answer every event that carries the acceptor's token with one pass
+//! * **An event without a pass.** For every event that carries the acceptor's token, begin one pass
 //!   ([`Acceptor::ready`] or [`Acceptor::drain`]). An edge-triggered event that is discarded is not repeated.
 //! * **Unread events.** The next wait with the same [`Events`] returns them first. Dropping the buffer, or
 //!   [`Events::clear`], loses them.
-//! * **An event loop that watches an inner epoll edge-triggered** must wait on the inner epoll until that returns no
-//!   event, before the loop blocks. [`Hosted`] does that.
+//! * **An event loop that watches an inner epoll edge-triggered** must poll the inner epoll until it returns no event,
+//!   and only then block. [`Hosted`] does that.
 //! * **A forgotten acceptor** ([`std::mem::forget`]) stays registered, and keeps a permit that was handed to it.
 //!
 //! ## At the limit, and out of descriptors
 //!
 //! * **The limit counts permits.** A stream that was cloned, or inherited by a forked child, outlives its permit.
-//! * **Without a gate only the timer retries** after EMFILE. With a gate, a released permit does, too:
+//! * **Without a gate only the timer causes a retry** after EMFILE. With a gate, so does a released permit:
 //!   [`State::Exhausted`].
-//! * **The backlog must hold what waits.** A gate that waits leaves new connections in the kernel's queue, and std's
-//!   `bind` gives TCP listeners a backlog of 128. What does not fit is dropped, and its client retries after a second:
-//!   [`Builder::backlog`].
+//! * **The backlog must hold what waits.** With [`WhenFull::Wait`], further connections wait in the kernel's queue, and
+//!   std's `bind` gives TCP listeners a backlog of 128. What does not fit is dropped, and its client retries after a
+//!   second: [`Builder::backlog`].
 //!
 //! ## Filters
 //!
@@ -46,8 +46,8 @@
 //! * **Register after the last fork.** A forked child shares the epoll and its registrations: [`EpollAcceptor`].
 //! * **`O_NONBLOCK` belongs to the open socket.** Registering a listener makes it non-blocking for every holder of a
 //!   duplicate, and a holder that clears the flag makes the accepts of every holder block.
-//! * **A killed worker wakes no other.** If the kernel woke an [`Exclusive`](struct@Exclusive) acceptor of the killed
-//!   process, the connection waits until the next arrival.
+//! * **A killed worker wakes no other.** If the kernel had woken an [`Exclusive`](struct@Exclusive) acceptor of the
+//!   killed process, the connection waits until the next arrival.
 //! * **Other code that deletes the acceptor's registration.** Only the next re-arm restores it, and a level-triggered
 //!   acceptor that is listening does not re-arm.
 //!
@@ -97,7 +97,7 @@ pub use linux::events::{Event, Events};
 pub use linux::interest::Interest;
 pub use linux::token::Token;
 
-/// The types that filters use, your own and the ready-made ones.
+/// The types that filters use, both yours and the ready-made ones.
 ///
 /// [`Filter`] is the trait; [`RateLimit`], [`PeerLimit`], [`QueueDelay`], [`AllowedUsers`] and [`AllowedNetworks`] are
 /// ready-made filters. Which one helps when: [the guide to overload](crate::guide::overload).

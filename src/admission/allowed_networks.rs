@@ -36,7 +36,7 @@ pub struct AllowedNetworks {
     refusal: Refusal,
 }
 
-/// The text is not a network.
+/// A text that is not a network.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("`{0}` must be an address or a CIDR prefix, such as 10.0.0.0/8 or fd00::/8")]
 pub struct InvalidNetwork(String);

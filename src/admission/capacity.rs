@@ -109,7 +109,7 @@ impl Capacity {
     }
 
     /// As [`give`](Self::give), for a permit that no connection has used. Unless the handle is privileged, opens the
-    /// latch: the latch counted this permit, although no connection used it.
+    /// latch, which this unused permit may have closed.
     pub(super) fn give_unused(&mut self, handshaking: bool, privileged: bool) {
         self.give(handshaking);
         self.latched &= privileged;
@@ -147,7 +147,7 @@ impl Capacity {
         self.next_task
     }
 
-    /// Whether nothing but the limit matters: then the counts need no lock.
+    /// Returns whether only the limit matters: then the counts need no lock.
     pub(super) fn is_plain(&self) -> bool {
         let Limits { handshakes, low_water, reserved, .. } = self.limits;
         let has_waiters = !self.queue.is_empty() || !self.idle_tasks.is_empty() || self.idle_threads > 0;

@@ -2,7 +2,7 @@
 
 use std::hash::{BuildHasher, Hash, RandomState};
 
-/// Counts by key, in one allocation that is made at the start. A key is in it while its count is not 0.
+/// Counts by key, in one allocation that is made at the start. A key is in the table while its count is not 0.
 ///
 /// Open addressing with linear probing and backward-shift deletion: neither its size nor the length of a search depends
 /// on earlier keys. The hash is keyed, so that no client can choose keys that collide.

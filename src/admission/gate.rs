@@ -56,8 +56,8 @@ use super::wait_queue::Wakes;
 ///
 /// ## Not in a signal handler
 ///
-/// Its methods may take a lock. [`Control::pause`](crate::Control::pause) and [`Control::stop`](crate::Control::stop)
-/// take none.
+/// A gate's methods may take a lock. [`Control::pause`](crate::Control::pause) and
+/// [`Control::stop`](crate::Control::stop) take none.
 ///
 /// ## Not across fork
 ///
@@ -101,7 +101,7 @@ pub struct GateBuilder {
     when_full: WhenFull,
 }
 
-/// What all handles and permits of a gate share: its state under one lock, and a fast path beside it.
+/// The state that all handles and permits of a gate share: under one lock, with a fast path beside it.
 pub(super) struct Shared {
     pub(super) free: FreePermits,
     state: Mutex<Capacity>,
@@ -132,8 +132,7 @@ impl Gate {
         GateBuilder { limits, when_full: WhenFull::Wait }
     }
 
-    /// Returns a handle to the same gate with another answer when it is full: one acceptor may shed where another
-    /// waits.
+    /// Returns a handle to the same gate with another [`WhenFull`]: one acceptor may shed where another waits.
     #[must_use]
     pub fn with_when_full(&self, when_full: WhenFull) -> Self {
         Self { when_full, ..self.clone() }
@@ -239,7 +238,7 @@ impl Gate {
 
 impl GateBuilder {
     /// Limits the permits in the handshake stage to `limit`. A new permit counts against both limits until
-    /// [`Permit::handshake_done`]: so clients that never finish their TLS handshakes occupy at most `limit` permits.
+    /// [`Permit::handshake_done`], so clients that never finish their TLS handshakes occupy at most `limit` permits.
     ///
     /// ```
     /// use epoll_acceptor::Gate;
@@ -255,7 +254,7 @@ impl GateBuilder {
         self
     }
 
-    /// Once the gate was full, opens it again only when `free` permits are free.
+    /// Once the gate is full, reopens it only when `free` permits are free.
     ///
     /// Without a low-water mark an acceptor at the limit wakes for each permit that is released, to accept one
     /// connection. With it, the acceptor sleeps until it can accept a batch. If the limit is lower than `free`, the

@@ -18,7 +18,7 @@ pub(crate) struct Gcra {
 
 #[derive(Debug)]
 pub(crate) struct Token {
-    /// When the bucket would have been full again, had no other token been taken since.
+    /// When the bucket will be full again, if no other token is taken.
     theoretical_arrival_time: u64,
 }
 
@@ -70,7 +70,7 @@ impl Gcra {
         Duration::from_nanos(time.saturating_sub(nanoseconds(now)).saturating_sub(self.tolerance()))
     }
 
-    /// Puts a token back, less the refill that the bucket had room for only because the token was missing.
+    /// Puts a token back, less the refill that would have overflowed the bucket with the token in it.
     pub(crate) fn put_back(&self, token: &Token, now: Duration) {
         let left = token.theoretical_arrival_time.saturating_sub(nanoseconds(now));
         let left = left.min(self.interval.load(Ordering::Relaxed));

@@ -1,7 +1,7 @@
 //! Admission: the gate and its permits, the filters, and how connections are refused.
 
-// MUST be pure: no system call, and no clock in a decision. Filters that need the time take a `Clock`; `Monotonic`
-// reads the system's, and so does the deadline of `Gate::wait_idle`. Imports nothing from the other folders.
+// MUST be pure: no system call, and no clock in a decision. Filters that need the time take a `Clock`. Only `Monotonic`
+// and `Gate::wait_idle`, for its deadline, read the system's. Imports nothing from the other folders.
 #![forbid(unsafe_code)]
 
 pub(crate) mod sync;

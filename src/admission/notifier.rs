@@ -1,7 +1,7 @@
 //! The notifier, with which any thread wakes the owner of an acceptor.
 //!
-//! Only the owner touches its registration. Every other thread (one that drops a permit, one with a `Control`, the
-//! gate) sets bits here and wakes the owner, which reads them when its next pass begins.
+//! Only the owner touches its registration. All others (a thread that drops a permit, one with a `Control`, the gate)
+//! set bits here and wake the owner, which reads them when its next pass begins.
 //!
 //! Wakeups are not coalesced: a bit "already woken" would save a write, but an owner that loses that one event would
 //! never be woken again.
@@ -20,7 +20,7 @@ pub trait Wake: Send + Sync {
 
 /// The requests of other threads to the owner of an acceptor, and what wakes it.
 pub struct Notifier {
-    /// Flags in the low bits; above them the number of pauses that hold.
+    /// Flags in the low bits; above them the number of active pauses.
     bits: AtomicU32,
     waker: Box<dyn Wake>,
 }
@@ -52,13 +52,13 @@ impl Notifier {
         self.set(SELF_WAKE);
     }
 
-    /// Adds a pause: the owner accepts nothing while at least one holds.
+    /// Adds a pause: the owner accepts nothing while any is active.
     pub fn pause(&self) {
         self.bits.fetch_add(PAUSE, Ordering::AcqRel);
         self.set(NOTIFIED);
     }
 
-    /// Takes one pause back.
+    /// Ends one pause.
     pub fn resume(&self) {
         self.bits.fetch_sub(PAUSE, Ordering::AcqRel);
         self.set(NOTIFIED);
@@ -115,7 +115,7 @@ impl Requests {
         self.0 & (NOTIFIED | SELF_WAKE) != 0
     }
 
-    /// Returns whether at least one pause holds.
+    /// Returns whether any pause is active.
     #[must_use]
     pub const fn paused(self) -> bool {
         self.0 >= PAUSE

@@ -11,7 +11,7 @@ use super::sync::{Arc, AtomicU32, AtomicU64, Mutex, Ordering, lock};
 
 /// A limit on the connections in service of each peer, over all acceptors that share it. Clones are the same limit.
 ///
-/// A peer is an IPv4 address, an IPv6 network of 64 bits, or the user at the other end of a Unix socket. A connection
+/// A peer is an IPv4 address, an IPv6 /64 network, or the user at the other end of a Unix socket. A connection
 /// above the limit is refused, by a reset unless [`refusal`](PeerLimitBuilder::refusal) says otherwise. It cannot wait:
 /// its peer is unknown until it is accepted, and an accepted connection cannot be put back into the queue.
 ///
@@ -253,7 +253,7 @@ impl PeerLimitBuilder {
 }
 
 impl Rules {
-    /// The peer of a connection, if it is to be counted.
+    /// Returns the peer of a connection, if it is counted.
     fn peer(&self, connection: &ConnectionInfo<'_>) -> Option<Peer> {
         let peer = match connection.peer() {
             Some(address) => return self.peer_at(address.ip()),

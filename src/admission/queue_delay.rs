@@ -19,8 +19,8 @@ use super::sync::{Arc, AtomicU64, Ordering};
 /// factor allows for one tick of the kernel's clock. A burst that the server works off within the interval is not
 /// overload, and costs no client its connection.
 ///
-/// Use it with a gate that waits: the gate keeps the server from accepting more than it can serve, the filter keeps the
-/// queue behind the gate short. Clones are the same filter; acceptors that share it share what it has measured.
+/// Use it with a gate that does not shed: the gate keeps the server from accepting more than it can serve, the filter
+/// keeps the accept queue short. Clones are the same filter; acceptors that share it share what it has measured.
 ///
 /// ```
 /// use std::time::Duration;
@@ -32,12 +32,12 @@ use super::sync::{Arc, AtomicU64, Ordering};
 ///
 /// ## Resolution
 ///
-/// The kernel measures in ticks of 1 to 10 ms (`CONFIG_HZ`, K67): a target below some 20 ms is noise.
+/// The kernel measures in ticks of 1 to 10 ms (`CONFIG_HZ`, K67): a target below about 20 ms is noise.
 ///
 /// ## Unmeasured connections
 ///
-/// For Unix sockets, and MPTCP over IPv6, the kernel does not report the queue time. They are admitted, and
-/// [`unmeasured`](Self::unmeasured) counts them.
+/// For Unix sockets, and MPTCP over IPv6, the kernel does not report the queue time. Such connections are admitted,
+/// and [`unmeasured`](Self::unmeasured) counts them.
 ///
 /// ## A short backlog hides the delay
 ///
@@ -194,8 +194,9 @@ impl<C: Clock> Filter for QueueDelay<C> {
     }
 }
 
-/// The period in which every queue time was above the target, in one word: 0 if the last queue time was not. Otherwise
-/// the low bits hold the length of the period, the high bits the moment of the last queue time, in milliseconds.
+/// The period in which every queue time was above the target, in one word: 0 if the last queue time was not above it.
+/// Otherwise the low bits hold the length of the period, the high bits the moment of the last queue time, in
+/// milliseconds.
 #[derive(Default)]
 struct AboveTarget(AtomicU64);
 

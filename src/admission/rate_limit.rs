@@ -104,7 +104,7 @@ impl<C> RateLimit<C> {
 }
 
 impl<C> RateLimitBuilder<C> {
-    /// Allows a burst of `connections`, or a millisecond's worth if that is more: no timer here is finer.
+    /// Allows a burst of `connections`, or a millisecond's worth if that is more: the timer is no finer.
     ///
     /// # Panics
     ///

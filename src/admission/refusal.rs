@@ -1,4 +1,4 @@
-//! Refusals: their manner and their cause.
+//! How and why connections are refused.
 
 use std::fmt;
 use std::sync::Arc;
@@ -75,7 +75,7 @@ pub enum Cause {
     Filter,
 }
 
-/// The decision to refuse a connection: its cause, and the way of the refusal.
+/// The decision to refuse a connection: why, and how.
 ///
 /// ```
 /// use epoll_acceptor::Refusal;

@@ -10,7 +10,7 @@ pub(crate) use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, 
 #[cfg(not(all(loom, feature = "_loom")))]
 pub(crate) use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
-/// Locks, also after another thread panicked: nothing in this crate panics with one of its locks held.
+/// Locks, even after another thread panicked: nothing in this crate panics with one of its locks held.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

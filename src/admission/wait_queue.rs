@@ -9,8 +9,8 @@
 //! * The waiter collects it when its next pass begins. If that pass ends without using it (an empty queue, an error, a
 //!   panic), the permit goes to the next waiter.
 //! * A paused or stopped acceptor is not offered one.
-//! * A pass that is forgotten before its first step cannot hand it on. So `ready()` wakes its own acceptor once more
-//!   when it collects a permit; `drain()`, which cannot be forgotten, need not.
+//! * A pass that is forgotten before its first step cannot hand on its permit. So `ready()` wakes its own acceptor once
+//!   more when it collects a permit; `drain()`, which cannot be forgotten, need not.
 //! * Lowering the limit revokes permits that are kept and not collected.
 //!
 //! A waiter that leaves the queue is returned, and dropped without the gate's lock: dropping a waker may run user code,
@@ -69,7 +69,7 @@ impl WaitQueue {
         replaced
     }
 
-    /// Removes a waiter, and the permit that is kept for it.
+    /// Removes a waiter, with the permit that is kept for it.
     pub(super) fn remove(&mut self, wakes: &Wakes) -> Option<Waiter> {
         let at = self.waiters.iter().position(|waiter| waiter.is(wakes))?;
         self.waiters.remove(at)
@@ -142,7 +142,7 @@ impl Waiter {
         self.wait_for == WaitFor::Permit && self.stage == Stage::Waiting && !self.declines()
     }
 
-    /// The acceptor has been told to pause or to stop.
+    /// Returns whether the acceptor was told to pause or stop.
     fn declines(&self) -> bool {
         matches!(&self.wakes, Wakes::Acceptor(notifier) if notifier.requests().declines_permits())
     }

@@ -33,8 +33,8 @@ impl From<PassEnd> for Missed {
     }
 }
 
-/// The number of attempts in a row that may fail as *consumed* or *interrupted* before that is treated as exhaustion.
-/// Far more than any kernel was seen to return.
+/// The number of futile attempts in a row (consumed, interrupted, or empty although a connection is pending) that are
+/// treated as exhaustion. Far more than any kernel was seen to return.
 const FUTILE_ACCEPTS_MAX: u32 = 64;
 
 impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
@@ -126,8 +126,8 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
                 Missed::Retry
             }
             Peek::Closed => Missed::End(PassEnd::ListenerClosed(None)),
-            // Another consumer took the connection, and the next one has arrived. If that repeats, a seccomp filter
-            // makes the accepts fail, and the kernel would report the listener forever (P2).
+            // Another consumer took the connection, and the next one has arrived. If that repeats, the cause is a
+            // seccomp filter that fails accepts, and the kernel would report the listener forever (P2).
             Peek::Pending if self.futile_accepts >= FUTILE_ACCEPTS_MAX => {
                 Missed::End(PassEnd::Block(BlockReason::Exhausted(errno)))
             }

@@ -96,7 +96,7 @@ pub trait Acceptor: Sized {
         Ready { acceptor: self }
     }
 
-    /// Begins a pass, and passes each of its connections to `serve`. Returns how many.
+    /// Begins a pass, and calls `serve` with each of its connections. Returns how many.
     ///
     /// # Errors
     ///

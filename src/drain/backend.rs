@@ -90,7 +90,7 @@ pub trait Backend: Send + Sync {
     /// Returns whether the alarm is set and has not expired yet.
     fn is_alarm_pending(&self) -> bool;
 
-    /// Closes the reserve descriptor, so that one accept can have it. Returns whether there was one.
+    /// Closes the reserve descriptor, so that one accept can use it. Returns whether there was one.
     fn release_reserve(&self) -> bool;
 
     /// Opens a reserve descriptor, unless there is one. Returns whether there is one now.

@@ -7,7 +7,7 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 pub(super) struct Backoff {
     next: Duration,
-    /// The last failure. Meaningless while `next` is `FIRST`: nothing has failed since the last success.
+    /// The time of the last failure. Meaningless while `next` is `FIRST`: nothing has failed since the last success.
     failed_at: Duration,
 }
 

@@ -15,7 +15,7 @@ pub struct Config {
     pub budget: u32,
     /// The check for the end of the queue; `None` takes the cheapest that the listener supports.
     pub empty_check: Option<EmptyCheck>,
-    /// The maximum number of refusals per second, and at once.
+    /// The maximum refusals per second, and their burst.
     pub refusals: Option<(u32, u32)>,
     /// The refusal of clients when the process is out of descriptors; `None` leaves them in the queue.
     pub when_exhausted: Option<Refusal>,

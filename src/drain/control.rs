@@ -162,7 +162,7 @@ impl Control {
     /// [stops](Self::stop).
     ///
     /// The acceptor closes its intake and delivers or refuses what is pending; the owner waits and begins passes as
-    /// before. When none is pending, or `within` has passed and the rest was refused, the acceptor's state is
+    /// before. When nothing is pending, or `within` has passed and the rest was refused, the acceptor's state is
     /// [`State::Stopped`], and [`shutdown_report`](Self::shutdown_report) counts what became of the pending
     /// connections. Then drop the acceptor. Only the first call has an effect.
     ///
@@ -241,7 +241,7 @@ impl Control {
         self.shared.shutdown_report()
     }
 
-    /// Returns whether [`stop`](Self::stop) was called, also if the owner has not stopped yet.
+    /// Returns whether [`stop`](Self::stop) was called, even if the owner has not stopped yet.
     #[cfg(feature = "tokio")]
     pub(crate) fn is_told_to_stop(&self) -> bool {
         self.notifier.requests().stop()

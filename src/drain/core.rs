@@ -50,13 +50,13 @@ pub struct AcceptCore<B: Backend, G: Semaphore, F: Filter> {
     /// The configured check, or the next best that the listener supports.
     pub(super) empty_check: EmptyCheck,
     predictor: BurstPredictor,
-    /// Whether the last pass found that the owner had been woken: then the next event may not be an arrival.
+    /// Whether the last pass found that the owner had been woken: then the next event need not be an arrival.
     woken_last_pass: bool,
-    /// The listener was shut down with connections pending: accept them all, then it is closed. Never taken back,
+    /// The listener was shut down with connections pending: it counts as closed when all are accepted. Never reset,
     /// because no listener in this state listens again.
     pub(super) draining_closed_listener: bool,
     pub(super) backoff: Backoff,
-    /// Failed attempts of the classes *consumed* and *interrupted*, since the last success.
+    /// Attempts since the last success or back-off that count towards `FUTILE_ACCEPTS_MAX`.
     pub(super) futile_accepts: u32,
     /// The time for which the alarm is set.
     pub(super) alarm_at: Option<Duration>,
@@ -134,7 +134,7 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
         &self.backend
     }
 
-    /// Returns the backend. After the backend was taken apart, nothing may be accepted.
+    /// Returns the backend. Once its listener is taken out, nothing may be accepted.
     pub const fn backend_mut(&mut self) -> &mut B {
         &mut self.backend
     }
@@ -176,7 +176,7 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
         listening && !self.woken_last_pass && self.notifier.requests().is_empty()
     }
 
-    /// As [`begin`](Self::begin), when anything but an arrival may have happened.
+    /// As [`begin`](Self::begin), when something other than an arrival may have happened.
     #[cold]
     fn begin_slowly(&mut self, forgettable: bool) {
         let requests = self.notifier.take();
@@ -203,8 +203,8 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
                 if let Enqueued::Acquired(permit) = self.gate.enqueue(&self.notifier, WaitFor::Permit) {
                     self.permit = Some(permit);
                     self.listen();
-                    // If this pass is forgotten before its first step, another must hand the permit on. A look at the
-                    // queue would not do: another process may take what it shows.
+                    // If this pass is forgotten before its first step, another must hand the permit on. Looking at the
+                    // queue is not enough: another process may accept what it shows.
                     if forgettable {
                         self.notifier.self_wake();
                     }
@@ -260,7 +260,7 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
     }
 
     /// Checks whether the commands of other threads let the pass go on. A graceful shutdown is a command until it has
-    /// ended. Called before each accept: the owner may serve the connections of a pass for long.
+    /// ended. Called before each accept: the owner may spend long on the connections of a pass.
     #[cold]
     pub(super) fn check_commands(&self, requests: Requests) -> Result<(), PassEnd> {
         match &self.ending {

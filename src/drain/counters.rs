@@ -47,7 +47,7 @@ macro_rules! counters {
             /// The number of connections that each pass took. A pass that was left early is counted when the next one
             /// begins.
             pub per_pass: Histogram,
-            /// The errno of the last accept that failed for another reason than an empty queue or a signal.
+            /// The errno of the last accept that failed for a reason other than an empty queue or a signal.
             pub last_errno: Option<Errno>,
             times: TimeInStates,
         }
@@ -231,7 +231,7 @@ impl fmt::Display for Counters {
     }
 }
 
-/// A number that one thread writes and any reads.
+/// A number that one thread writes and any thread reads.
 #[derive(Debug, Default)]
 pub(super) struct Count(AtomicU64);
 

@@ -2,14 +2,14 @@
 
 use super::trigger::EmptyCheck;
 
-/// From one call of `ready` or `drain` to its end.
+/// A pass, from its `ready` or `drain` to its end.
 #[derive(Clone, Debug)]
 pub(super) struct Pass {
     /// Attempts left of the budget; 0 once the pass has ended.
     pub(super) left: u32,
     /// Connections taken from the queue.
     pub(super) taken: u32,
-    /// Connections that are pending for certain: those that the event or a look at the queue reported.
+    /// Connections that are certainly pending: those that the event or a look at the queue reported.
     pub(super) pending: u32,
     pub(super) then: Then,
     /// It looks for the end of the queue, and so learns how long the queue was.
@@ -73,7 +73,7 @@ impl Pass {
         self.pending = self.pending.saturating_sub(1);
     }
 
-    /// Returns whether it has taken everything that it began for.
+    /// Returns whether it has taken all connections that it knows of.
     #[inline]
     pub(super) fn has_all(&self) -> bool {
         self.pending == 0 && self.then == Then::End

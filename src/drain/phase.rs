@@ -2,8 +2,8 @@
 //! and leave the wait queue, and set the alarm, except that `AcceptCore::begin` joins the queue to collect a permit.
 //!
 //! An acceptor that cannot accept disarms its listener, because an armed listener that is not served makes the owner
-//! spin (P2). The order keeps P1: check whether anything is pending (only a pause blocks on an empty queue), disarm,
-//! and only then join the wait queue or set the alarm; joining checks for a permit in the same step.
+//! spin (P2). The order keeps P1: check whether anything is pending (if not, only a pause blocks), disarm, and only
+//! then join the wait queue or set the alarm; joining checks for a permit in the same step.
 //!
 //! A Unix listener that was shut down with connections queued is reported forever. If it cannot be drained now, it is
 //! removed from the epoll, and drained later.
@@ -38,7 +38,7 @@ pub(super) enum Blocked {
     Exhausted { retry_at: Duration, enqueued: bool },
     /// Until the alarm.
     Throttled { retry_at: Duration },
-    /// Until no pause holds.
+    /// Until no pause is active.
     Paused,
 }
 
@@ -74,7 +74,7 @@ enum BlockOutcome {
 const THROTTLE_MIN: Duration = Duration::from_millis(1);
 
 impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
-    /// Arms the listener and ends every reason to block.
+    /// Arms the listener and unblocks the acceptor.
     pub(super) fn listen(&mut self) {
         if !self.arm() || self.phase == Phase::Listening {
             return;
@@ -240,7 +240,7 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
         }
     }
 
-    /// Removes the listener from the epoll; returns `false`, since it is not registered then.
+    /// Removes the listener from the epoll; returns `false`, because it is not registered then.
     fn remove(&mut self) -> bool {
         let removed = !matches!(self.phase, Phase::Closed(_) | Phase::Blocked { registered: false, .. });
         if removed {

@@ -12,7 +12,7 @@ use crate::admission::permit::Permit;
 pub enum Progress<S, P = Permit> {
     /// A connection. Call again: there may be more.
     Connection(Connection<S, P>),
-    /// A pass is over; there may be more. Let others run, then call again.
+    /// A pass is over; there may be more. Let other work run, then call again.
     Yield,
     /// Nothing is pending: clear the readiness that was seen before this call, and sleep.
     Idle,

@@ -2,7 +2,7 @@
 
 /// Predicts whether to read the length of the queue or to accept one connection and wait again.
 ///
-/// A lone connection is cheapest accepted alone (wait, accept), a burst is cheapest counted first (wait, count, accept,
+/// It is cheapest to accept a lone connection alone (wait, accept), and to count a burst first (wait, count, accept,
 /// accept, ...). The prediction is a counter that bursts raise at once and lone connections lower slowly. A wrong
 /// prediction costs one call, never a connection.
 #[derive(Clone, Debug, Default)]

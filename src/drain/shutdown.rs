@@ -1,8 +1,8 @@
 //! Graceful shutdown: closes a listener without a reset for the connections that are pending.
 //!
 //! A connection that arrives between the last accept and the close is reset. So the intake is closed first: the kernel
-//! keeps new connections out, and what is pending stays. Only then does an empty queue mean that none is left, except
-//! TCP handshakes that were under way; those are waited for.
+//! keeps new connections out, and what is pending stays. Only then does an empty queue mean that nothing is left,
+//! except TCP handshakes that were under way; the acceptor waits for those.
 
 use std::time::Duration;
 

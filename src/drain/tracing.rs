@@ -1,7 +1,7 @@
 //! Events for `tracing`: changes of an acceptor's state, and refusals (at most one event a second).
 //!
-//! They are emitted inside the owner's pass, in the span that is current: with several acceptors, enter a span that
-//! names the acceptor.
+//! They are emitted inside the owner's pass, in the current span: with several acceptors, enter a span that names the
+//! acceptor.
 
 use std::time::Duration;
 

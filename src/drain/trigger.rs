@@ -99,13 +99,13 @@ pub struct EdgeTriggered;
 ///
 /// ## Uneven load
 ///
-/// With all asleep, the same worker is woken each time: the one registered first (K25). For an even spread use
+/// When all workers sleep, the same one is woken each time: the first registered (K25). For an even spread use
 /// `SO_REUSEPORT`, with a listener and a queue for each worker.
 ///
 /// ## Killed workers
 ///
 /// A process that is killed runs no code. If the kernel had woken it, what it leaves in the queue is reported to the
-/// others with the next arrival only (K26). The same holds for an acceptor that is forgotten (`std::mem::forget`).
+/// others only with the next arrival (K26). The same holds for an acceptor that is forgotten (`std::mem::forget`).
 /// Where workers get killed, let them share one epoll, register [`LevelTriggered`], or use `SO_REUSEPORT`.
 ///
 /// ## Fork
@@ -120,7 +120,7 @@ pub struct EdgeTriggered;
 ///
 /// ## Other families
 ///
-/// Only on TCP, MPTCP and Unix listeners was `shutdown(SHUT_WR)` tested to wake and do no harm.
+/// `shutdown(SHUT_WR)` was tested to wake, and do no harm, on TCP, MPTCP and Unix listeners only.
 #[doc(alias = "EPOLLEXCLUSIVE")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Exclusive;
@@ -136,7 +136,7 @@ impl fmt::Display for Trigger {
     }
 }
 
-/// The text names no trigger.
+/// A text that names no trigger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
 #[error("the trigger must be level, edge or exclusive")]
 pub struct UnknownTrigger(());

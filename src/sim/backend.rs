@@ -28,8 +28,8 @@ pub struct SimStage {
 
 struct World {
     kernel: Kernel,
-    /// One for each listener, then one for each acceptor.
     listeners: Vec<Fd>,
+    /// One for each acceptor.
     epolls: Vec<Fd>,
     /// Clients that have gone.
     gone: BTreeSet<ConnId>,

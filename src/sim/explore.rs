@@ -17,11 +17,11 @@ pub struct Explored {
     pub delivered: u64,
 }
 
-/// Runs every script of at most `acts_max` acts, each act at every possible point, the fewest acts first.
+/// Runs every script of at most `acts_max` actions, each action at every possible point, the fewest actions first.
 ///
 /// # Errors
 ///
-/// The first script that broke a promise, and the promise. It has no more acts than any other that breaks one.
+/// The first script that broke a promise, and the promise. It has no more actions than any other that breaks one.
 pub fn explore<G: Limited>(
     setup: &Setup,
     factory: &impl Factory,
@@ -59,13 +59,13 @@ pub fn explore_with<G: Limited, F: PolicyFilter>(
     Ok(explored)
 }
 
-/// The script with one act more, at each point from its last act on.
+/// The script with one more action, at each point from its last action on.
 fn extensions<'a>(script: &'a Script, points: u32, acts: &'a [Action]) -> impl Iterator<Item = Script> + 'a {
     let from = script.last_point().unwrap_or(0);
     (from..points).flat_map(move |point| acts.iter().map(move |act| script.clone().at(point, *act)))
 }
 
-/// Leaves out acts as long as the script breaks a promise without them.
+/// Leaves out actions as long as the script breaks a promise without them.
 #[must_use]
 pub fn shrink<G: Limited>(setup: &Setup, factory: &impl Factory, mut script: Script) -> Script {
     let mut act = 0;

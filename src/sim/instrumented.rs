@@ -57,7 +57,7 @@ impl<B> InstrumentedBackend<B> {
         result
     }
 
-    /// As [`yielding`](Self::yielding), unless the script has this call fail.
+    /// As [`yielding`](Self::yielding), unless the script makes this call fail.
     fn fallible<T>(&self, call: Call, run: impl FnOnce(&B) -> Result<T, Errno>) -> Result<T, Errno> {
         self.yielding(|backend| match self.world.fails(call) {
             Some(errno) => Err(errno),
@@ -196,7 +196,7 @@ impl<B: Backend> Backend for InstrumentedBackend<B> {
     }
 
     fn set_alarm(&self, after: Option<Duration>) -> Result<(), Errno> {
-        // An alarm that is due at once is set to 1 ns, as the real backend does.
+        // An alarm that is due at once is set to 1 ns, as in the real backend.
         let after = after.map(|after| after.max(Duration::from_nanos(1)));
         self.fallible(Call::Alarm, |backend| {
             backend.set_alarm(after)?;
@@ -308,7 +308,7 @@ impl<G: Semaphore> InstrumentedGate<G> {
         Self { gate, world, acceptor }
     }
 
-    /// Which of the gates it is.
+    /// Returns the gate's number.
     fn number(&self) -> usize {
         self.world.lock().checker.gate_of(self.acceptor)
     }

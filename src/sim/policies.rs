@@ -31,7 +31,7 @@ pub enum BuiltIn {
     Delay(QueueDelay<Arc<dyn Clock>>),
     /// [`AllowedUsers`]
     Allowed(AllowedUsers),
-    /// Rejects one peer of three.
+    /// Rejects one peer in three.
     Choosy,
 }
 
@@ -46,7 +46,7 @@ pub enum BuiltInPermit {
     Nothing,
 }
 
-/// Whether the peer is the one of three that [`Policy::Choosy`] rejects.
+/// Whether the peer is the one in three that [`Policy::Choosy`] rejects.
 pub(super) fn is_rejected(peer: Option<SocketAddr>) -> bool {
     peer.is_some_and(|peer| peer.port() % 3 == 1)
 }

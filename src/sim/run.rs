@@ -70,7 +70,7 @@ pub struct Report {
     pub passed_over: u32,
 }
 
-/// Points at rest that a run adds after the last action of its script, so that scripts can act there.
+/// The minimum number of points at rest in a run, so that scripts can act there.
 const REST: u32 = 2;
 
 /// Rounds of passes before the script ends: far more than any setup needs to come to rest.
@@ -200,7 +200,7 @@ fn play(setup: &Setup, world: &World) -> Result<Report, Violation> {
     Ok(Report { points, delivered, wakes: inner.checker.wakes(), passed_over })
 }
 
-/// Every owner waits once and answers its events; returns how many had one.
+/// Every owner waits once and answers its events; returns how many had any.
 fn passes(setup: &Setup, world: &World) -> Result<u32, Violation> {
     let mut awake = 0;
     for acceptor in 0..setup.acceptors {
@@ -229,9 +229,9 @@ fn until_rest(setup: &Setup, world: &World) -> Result<(), Violation> {
     violated(world)
 }
 
-/// No owner has an event. An acceptor with connections pending and a permit available must have an alarm set; one that
-/// was stopped must be removed from its epoll; every connection is in service with a permit, and every permit has its
-/// connection.
+/// Checks, when no owner has an event: an acceptor with connections pending and a permit available must have an alarm
+/// set; one that was stopped must be removed from its epoll; every connection is in service with a permit, and every
+/// permit has its connection.
 fn at_rest(setup: &Setup, world: &World) -> Result<(), Violation> {
     let (in_use, in_service) = (world.in_use(), world.held() as u64);
     let mut inner = world.lock();

@@ -50,7 +50,7 @@ pub enum GateMode {
     Open,
     /// At most this many; the others wait.
     Wait(u32),
-    /// At most the first number; once the gate is full, the others wait until the second number of permits is free.
+    /// At most `.0`; once the gate is full, the others wait until `.1` permits are free.
     Batch(u32, u32),
     /// At most this many; the others are refused.
     Shed(u32),
@@ -65,11 +65,11 @@ pub enum Policy {
     Rate(u32),
     /// The same; the others are refused.
     ShedRate(u32),
-    /// One peer of three is refused after the accept.
+    /// One peer in three is refused after the accept.
     Choosy,
     /// At most this many per peer.
     Peers(u32),
-    /// The same, and behind it one peer of three is refused.
+    /// The same, and behind it one peer in three is refused.
     PeersThenChoosy(u32),
     /// A target of [`TARGET`](Policy::TARGET) for the time in the queue.
     Delay,
@@ -107,7 +107,7 @@ pub enum Leave {
     Skip,
 }
 
-/// A call of an acceptor, besides accept, that a script can have fail.
+/// A call of an acceptor, besides accept, that a script can make fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Call {
     /// Arming the listener: `EPOLL_CTL_MOD` or `EPOLL_CTL_ADD`.
@@ -166,7 +166,7 @@ pub enum Action {
 /// What the environment does and when: `(n, act)` is done at the n-th point of the run.
 ///
 /// Points are before and after every call of the backend and every operation of the gate, between a wait and its pass,
-/// and wherever all owners are asleep. A run is decided by its setup and its script alone.
+/// and wherever all owners are asleep. A run is determined by its setup and script alone.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Script {
     /// Invariant: in order of the points.
@@ -174,13 +174,13 @@ pub struct Script {
 }
 
 impl Script {
-    /// A script without acts.
+    /// A script without actions.
     #[must_use]
     pub const fn new() -> Self {
         Self { acts: Vec::new() }
     }
 
-    /// The script with one act more. Acts at one point are done in the order in which they were added.
+    /// The script with one more action. Actions at one point are done in the order in which they were added.
     #[must_use]
     pub fn at(mut self, point: u32, act: Action) -> Self {
         let place = self.acts.partition_point(|(earlier, _)| *earlier <= point);
@@ -188,26 +188,26 @@ impl Script {
         self
     }
 
-    /// The script with one more act, which comes this many points after the last one.
+    /// The script with one more action, this many points after the last one.
     #[must_use]
     pub fn after(self, points: u32, act: Action) -> Self {
         let last = self.last_point().unwrap_or(0);
         self.at(last.saturating_add(points), act)
     }
 
-    /// The acts in order.
+    /// The actions in order.
     #[must_use]
     pub fn acts(&self) -> &[(u32, Action)] {
         &self.acts
     }
 
-    /// The point of the last act.
+    /// The point of the last action.
     #[must_use]
     pub fn last_point(&self) -> Option<u32> {
         self.acts.last().map(|(point, _)| *point)
     }
 
-    /// The script without its n-th act: for shrinking.
+    /// The script without its n-th action: for shrinking.
     #[must_use]
     pub fn without(&self, n: usize) -> Self {
         let mut acts = self.acts.clone();
@@ -215,7 +215,7 @@ impl Script {
         Self { acts }
     }
 
-    /// A script from arbitrary bytes, two for each act: how many points later, and which act.
+    /// A script from arbitrary bytes, two for each action: how many points later, and which action.
     #[must_use]
     pub fn from_bytes(bytes: &[u8], setup: &Setup) -> Self {
         let acts = Action::all(setup);
@@ -226,7 +226,7 @@ impl Script {
 }
 
 impl Action {
-    /// Every act that can matter in a setup.
+    /// Every action that can matter in a setup.
     #[must_use]
     pub fn all(setup: &Setup) -> Vec<Self> {
         let listeners = if setup.one_listener { 1 } else { setup.acceptors };
@@ -283,7 +283,7 @@ impl Setup {
         }
     }
 
-    /// Returns one level-triggered acceptor without a limit and with an empty queue: a setup to start from.
+    /// Returns a setup to start from: one level-triggered acceptor without a limit and with an empty queue.
     #[must_use]
     pub const fn plain() -> Self {
         Self {
@@ -317,7 +317,7 @@ impl Setup {
     }
 
     /// A setup from arbitrary bytes, one for each choice, and the bytes that are left: for
-    /// [`Script::from_bytes`]. Where bytes are missing they are 0.
+    /// [`Script::from_bytes`]. Missing bytes count as 0.
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> (Self, &[u8]) {
         const CHOICES: usize = 8;

@@ -69,7 +69,7 @@ pub(super) struct Inner {
     script: VecDeque<(u32, Action)>,
     /// The points passed; `None` before all is built, and after the run.
     point: Option<u32>,
-    /// The point by which the pass that is going on has to be over.
+    /// The point by which the current pass must have ended.
     pass_ends_by: Option<u32>,
     /// The acceptors; `None` while one is in the middle of a pass.
     pub(super) subjects: Vec<Option<Box<dyn Subject>>>,
@@ -85,7 +85,7 @@ pub(super) struct Inner {
     reserves_released: u64,
     failures: VecDeque<Errno>,
     failing_calls: VecDeque<Call>,
-    /// Acceptors whose owners drop them when their pass is over.
+    /// Acceptors that their owners drop when the pass is over.
     leaving: BTreeSet<usize>,
 }
 
@@ -295,7 +295,7 @@ impl World {
         }
     }
 
-    /// One acceptor waits without blocking, and begins a pass for each event. Returns whether there was one.
+    /// One acceptor waits without blocking, and begins a pass for each event. Returns whether there were any.
     pub(super) fn turn(&self, acceptor: usize) -> bool {
         let (subject, events) = {
             let mut inner = self.lock();
@@ -320,7 +320,7 @@ impl World {
         events > 0
     }
 
-    /// Drops an acceptor whose owner wants to, unless it is in the middle of a pass.
+    /// Drops an acceptor that is in `leaving`, unless it is in the middle of a pass.
     fn leave(&self, acceptor: usize) {
         let (subject, control) = {
             let mut inner = self.lock();
@@ -336,7 +336,7 @@ impl World {
         drop(control);
     }
 
-    /// One pass; returns whether the owner was told that the listener is closed.
+    /// Runs a pass; returns whether the owner was told that the listener is closed.
     fn pass(&self, acceptor: usize, subject: &mut dyn Subject) -> bool {
         let outermost = {
             let mut inner = self.lock();
@@ -390,7 +390,7 @@ impl World {
         Some(errno)
     }
 
-    /// Ends all that stands in the way: what is left of the script, and every shortage.
+    /// Ends the script and every shortage, and reports every arrival.
     pub(super) fn calm(&self) {
         let mut inner = self.lock();
         inner.script.clear();

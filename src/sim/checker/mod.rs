@@ -34,7 +34,7 @@ const BACKOFF_FIRST_MAX: Duration = Duration::from_millis(10);
 /// No back-off may be shorter: a retry loop without delay is a spin.
 const BACKOFF_MIN: Duration = Duration::from_millis(1);
 
-/// Within this time an acceptor may run out twice: once by its alarm, and once by a permit released since.
+/// Within this time two retries may fail: one by the alarm, and one by a permit released since.
 const SHORTAGES_APART: Duration = Duration::from_millis(5);
 
 /// This number of transient errors in a row is treated as a shortage.
@@ -48,7 +48,7 @@ pub(super) struct Checker {
     pub(super) accounts: Vec<Expected>,
     /// Connections that clients made.
     pub(super) arrived: u64,
-    /// Of these, the number that are queued and not reported yet.
+    /// Those of them that are queued and not reported yet.
     pub(super) unreported: u32,
     pub(super) stolen: u64,
     pub(super) aborted: u64,

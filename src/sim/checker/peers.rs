@@ -43,7 +43,7 @@ pub(crate) struct PeerChecker {
     accepted: BTreeMap<u64, Accepted>,
     /// What each acceptor accepted last.
     last: BTreeMap<usize, u64>,
-    /// Every queue time above the target since the last that was not: when it was seen, and how long it was.
+    /// Every queue time since the last one within the target: when it was seen, and how long it was.
     above_target: Vec<(Duration, Duration)>,
     violation: Option<Violation>,
 }

@@ -71,7 +71,7 @@ pub(crate) struct AllowedCauses {
     credentials: bool,
     filter: bool,
     out_of_descriptors: bool,
-    /// The maximum number of refusals per second, and at once.
+    /// The maximum refusals per second, and their burst.
     pub(super) rate: Option<(u32, u32)>,
     /// The burst of the rate at which connections are admitted.
     pub(super) burst: u32,

@@ -69,12 +69,12 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> io::Result<ExitCode> {
-    // Prometheus connects from this namespace, also if another one is observed.
+    // Prometheus connects from this namespace, even if another one is observed.
     let endpoint = match &cli.command {
         Command::Export(export) => export.bind()?,
         _ => None,
     };
-    // A thread enters a namespace, and those that it starts later inherit it.
+    // Only this thread enters the namespace; threads that it starts later inherit it.
     if let Some(name) = &cli.netns {
         Namespace::of(name)?.enter()?;
     }

@@ -25,7 +25,7 @@ macro_rules! tcp {
             async fn accept(&mut self) -> (Self::Io, SocketAddr) {
                 match poll_fn(|cx| self.poll_graceful(cx)).await {
                     Ok(Some(connection)) => {
-                        // Every TCP connection has one.
+                        // Every TCP connection has a peer.
                         let peer = connection.peer().unwrap_or(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
                         (connection, peer)
                     }
@@ -41,10 +41,10 @@ macro_rules! tcp {
 }
 
 tcp!(
-    /// For `axum::serve`. Each connection has its permit, which is released when axum drops it.
+    /// For `axum::serve`. Each connection keeps its permit until axum drops the connection.
     ///
     /// axum's trait cannot report an end: after the acceptor was stopped or its listener was closed, `axum::serve`
-    /// waits forever, unless it is told to shut down. Give it [`end_on`](AsyncAcceptor::end_on). For the peer's address
+    /// waits forever, unless it is told to shut down. Pass it [`end_on`](AsyncAcceptor::end_on). For the peer's address
     /// as `ConnectInfo<SocketAddr>`, call `tap_io` on the acceptor, and `into_make_service_with_connect_info` on the
     /// router.
     ///
@@ -77,7 +77,7 @@ tcp!(
     crate::linux::group::Member
 );
 
-/// As for TCP. Most clients' addresses are unnamed.
+/// As for TCP. Most client addresses are unnamed.
 impl<F> Listener for AsyncAcceptor<UnixListener, F>
 where
     F: Filter<Permit: Unpin + Send + 'static> + 'static,

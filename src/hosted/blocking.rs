@@ -54,7 +54,7 @@ use crate::linux::listener::Listener;
 /// ## Limits
 ///
 /// A connection costs a thread, and at least one descriptor: choose the gate's limit below `ulimit -u` and
-/// `ulimit -n`, less what else is open. A server that duplicates each stream (`try_clone`) needs two descriptors for
+/// `ulimit -n`, minus what else is open. A server that duplicates each stream (`try_clone`) needs two descriptors for
 /// each.
 ///
 /// ## Keep one `accept` pending
@@ -137,7 +137,7 @@ impl<L: Listener, F: Filter> BlockingAcceptor<L, F> {
         self.hosted.counters()
     }
 
-    /// Returns the report of a graceful shutdown, when it has ended.
+    /// Returns the report of a graceful shutdown once it has ended.
     #[must_use]
     pub fn shutdown_report(&self) -> Option<ShutdownReport> {
         self.hosted.shutdown_report()
@@ -149,7 +149,7 @@ impl<L: Listener, F: Filter> BlockingAcceptor<L, F> {
         self.hosted.listener()
     }
 
-    /// Takes it apart and returns the listener, non-blocking, and its queue intact.
+    /// Takes it apart and returns the listener, non-blocking, its queue intact.
     #[must_use = "dropping the listener closes it and resets the connections that are pending"]
     pub fn into_listener(self) -> L {
         self.hosted.into_listener()

@@ -66,8 +66,8 @@ use crate::linux::listener::Listener;
 ///
 /// ## Stream
 ///
-/// It is a `futures_core::Stream` of connections, which ends where `accept` returns `None`: what tonic's
-/// `serve_with_incoming_shutdown` takes (feature `tonic014`). With the feature `axum08` it is a listener for
+/// It is a `futures_core::Stream` of connections, which ends where `accept` returns `None`: tonic's
+/// `serve_with_incoming_shutdown` takes it (feature `tonic014`). With the feature `axum08` it is a listener for
 /// `axum::serve`.
 ///
 /// ## Graceful shutdown
@@ -147,7 +147,7 @@ impl<L: Listener, F: Filter, G: Into<Option<Gate>>> Builder<L, F, G> {
 }
 
 impl<L: Listener, F: Filter> AsyncAcceptor<L, F> {
-    /// Returns the next connection as a stream of tokio's; `None` when the acceptor was stopped or shut down, or after
+    /// Returns the next connection as a tokio stream; `None` when the acceptor was stopped or shut down, or after
     /// it has reported that the listener is closed. Cancel safe.
     ///
     /// # Errors
@@ -221,7 +221,7 @@ impl<L: Listener, F: Filter> AsyncAcceptor<L, F> {
             return Poll::Ready(Ok(None));
         }
         for _ in 0..FUTILE_MAX {
-            // Asks before every call, although the answer is mostly known: tokio counts it against the task's budget.
+            // Asks before every call, although it mostly knows the answer: tokio counts this against the task's budget.
             let mut readiness = match ready!(self.fd.poll_read_ready_mut(cx)) {
                 Ok(readiness) => readiness,
                 Err(error) => {
@@ -233,7 +233,7 @@ impl<L: Listener, F: Filter> AsyncAcceptor<L, F> {
             match readiness.get_inner_mut().poll_accept()? {
                 Progress::Connection(connection) => return Poll::Ready(Ok(Some(connection))),
                 Progress::Yield => {}
-                // Clears what was seen before the call; what has been seen since stays.
+                // Clears the readiness seen before the call; what came since stays.
                 Progress::Idle => readiness.clear_ready(),
                 Progress::Stopped => {
                     self.service.end();
@@ -286,13 +286,13 @@ impl<L: Listener, F: Filter> AsyncAcceptor<L, F> {
     /// 3. It waits for silent clients for at most `within`. Browsers connect before they have a request, so expect that
     ///    the end takes all of this time.
     ///
-    /// The server must go on accepting meanwhile, as axum and tonic do. What became of the pending connections is in
-    /// [`Control::shutdown_report`].
+    /// The server must go on accepting meanwhile, as axum and tonic do. [`Control::shutdown_report`] tells what became
+    /// of the pending connections.
     ///
     /// ## What it does not cover
     ///
-    /// * `within` is not the time for requests in service: put a timeout around the server. tonic also waits for a
-    ///   client that never sends its HTTP/2 preface.
+    /// * `within` does not limit requests in service: put a timeout around the server. tonic also waits for a client
+    ///   that never sends its HTTP/2 preface.
     /// * A further request on a connection that is kept alive may race with the close, as it always may. An HTTP/2
     ///   client that has sent its preface, but no request yet, reads GOAWAY and retries elsewhere.
     /// * With TLS, the handshake counts as the first bytes.
@@ -369,7 +369,7 @@ impl<L: Listener, F: Filter> AsyncAcceptor<L, F> {
         self.hosted().counters()
     }
 
-    /// Returns the report of a graceful shutdown, when it has ended.
+    /// Returns the report of a graceful shutdown once it has ended.
     #[must_use]
     pub fn shutdown_report(&self) -> Option<ShutdownReport> {
         self.hosted().shutdown_report()

@@ -20,12 +20,12 @@ use crate::admission::permit::Permit;
 use crate::drain::control::Control;
 use crate::drain::shutdown::Pending;
 
-/// A connection that holds up the end of its service until it was read from: what the
+/// A connection that holds up the end of its service until it has been read from: what the
 /// [`Stream`](crate::AsyncAcceptor#stream) of an acceptor yields, and what axum gets.
 ///
 /// An HTTP server that shuts down closes each connection from which it has read nothing, although a first request may
 /// be on its way. So [`AsyncAcceptor::end_on`](crate::AsyncAcceptor::end_on) lets it shut down only when each of these
-/// connections was read from once, by its `AsyncRead`, or was dropped. It dereferences to the [`Connection`].
+/// connections has been read from once, by its `AsyncRead`, or dropped. This type dereferences to [`Connection`].
 ///
 /// With TLS above it, the first bytes are those of the handshake, and the request comes later. Where the server speaks
 /// first, or reads by `try_read`, [take it apart](Self::into_parts) and drop the guard when the client has sent
@@ -128,7 +128,7 @@ impl ServiceOwner {
 
     /// Waits until every future of `end_on` is over.
     pub(super) fn poll_over(&self, cx: &Context<'_>) -> Poll<()> {
-        // Stored before the check, so that no later end is missed. The previous waker is dropped without the lock.
+        // Stored before the check, so that no later end is missed. The previous waker is dropped outside the lock.
         let before = self.0.stream().replace(cx.waker().clone());
         drop(before);
         if self.0.ends.load(Ordering::Acquire) > 0 {

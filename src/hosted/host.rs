@@ -168,7 +168,7 @@ impl<L: Listener, F: Filter> Hosted<L, F> {
         self.poller.acceptor().counters()
     }
 
-    /// Returns the report of a graceful shutdown, when it has ended.
+    /// Returns the report of a graceful shutdown once it has ended.
     #[must_use]
     pub fn shutdown_report(&self) -> Option<ShutdownReport> {
         self.poller.acceptor().shutdown_report()

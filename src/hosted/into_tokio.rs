@@ -1,10 +1,10 @@
-//! Streams that become tokio's.
+//! Streams that become tokio streams.
 
 use std::io;
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 
-/// A stream that becomes one of tokio's. Implemented for std's.
+/// A stream that becomes a tokio stream. Implemented for std's.
 ///
 /// For the stream of a [`Listener`](crate::socket::Listener) of your own:
 ///
@@ -36,7 +36,7 @@ use std::os::unix::net::UnixStream;
 /// }
 /// ```
 pub trait IntoTokio {
-    /// The stream of tokio.
+    /// The tokio stream.
     type Stream;
 
     /// Registers it with the runtime. It is non-blocking already.

@@ -27,9 +27,9 @@ use crate::drain::core::{AcceptCore, Step};
 ///
 /// A forked child's copy shares the epoll and every registration with its parent. Dropping it there, or taking the
 /// listener out, deregisters nothing: otherwise the parent would get no more events. A child that runs passes (a server
-/// that became a daemon after registering) owns the acceptor, as long as the parent does not run it. To take the
-/// listener out in the child, [stop](Control::stop) the acceptor and begin a pass first. Processes are told apart by
-/// their id, which does not work across pid namespaces.
+/// that became a daemon after registering) owns the acceptor, provided that the parent runs none. To take the listener
+/// out in the child, [stop](Control::stop) the acceptor and begin a pass first. The process id distinguishes processes,
+/// but not across pid namespaces.
 #[must_use = "dropping it closes the listener"]
 pub struct EpollAcceptor<L: Listener, F: Filter = ()> {
     pub(super) core: AcceptCore<EpollBackend<L>, Option<Gate>, F>,

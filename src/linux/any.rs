@@ -1,4 +1,4 @@
-//! Listeners and streams of TCP or Unix, decided at run time.
+//! TCP or Unix listeners and streams, decided at run time.
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -9,7 +9,7 @@ use super::listener::Listener;
 use super::peer::PeerAddr;
 use super::sys::options;
 
-/// A listener of TCP or Unix, for servers where the configuration decides.
+/// A TCP or Unix listener, for servers where the configuration decides.
 ///
 /// ```
 /// use std::net::TcpListener;
@@ -37,7 +37,7 @@ pub enum AnyListener {
     Unix(UnixListener),
 }
 
-/// A stream of TCP or Unix: what an [`AnyListener`] accepts.
+/// A TCP or Unix stream: what an [`AnyListener`] accepts.
 #[derive(Debug)]
 pub enum AnyStream {
     /// TCP or MPTCP.
@@ -67,7 +67,7 @@ impl AnyStream {
     ///
     /// # Errors
     ///
-    /// Those of fcntl(2).
+    /// Those of ioctl(2).
     pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
         match self {
             Self::Tcp(stream) => stream.set_nonblocking(nonblocking),

@@ -75,7 +75,7 @@ const DISCARD_CHUNK: usize = 4096;
 const DISCARDS_MAX: u32 = 16;
 
 impl<L: Listener> EpollBackend<L> {
-    /// Registers a listener. A failure returns it, registered nowhere.
+    /// Registers a listener. A failure returns it unregistered.
     ///
     /// # Errors
     ///
@@ -291,7 +291,7 @@ impl<L: Listener> Backend for EpollBackend<L> {
     }
 
     fn remove(&self) {
-        // The caller runs passes, and so owns the registration, in whichever process.
+        // The caller runs passes, and so owns the registration, whichever process it is.
         self.modifiable.store(false, Ordering::Relaxed);
         if self.registered.swap(false, Ordering::Relaxed) {
             let _ = sys::epoll_ctl_del(self.epoll.as_fd(), self.fd());

@@ -175,7 +175,7 @@ impl<L: Listener> Builder<L> {
 }
 
 impl<L: Listener, F: Filter> Builder<L, F, NoGate> {
-    /// Limits the connections in service by `gate`, together with everything else that uses it. Pass an `Option` if the
+    /// Limits the connections in service by `gate`, whose limit all of its users share. Pass an `Option` if the
     /// configuration decides whether there is a gate.
     ///
     /// ```
@@ -212,7 +212,7 @@ impl<L: Listener, F: Filter, G: Into<Option<Gate>>> Builder<L, F, G> {
         self
     }
 
-    /// Sets how many attempts a pass makes at most: 64 unless set. Further connections are left for the next wait, so
+    /// Sets the maximum number of attempts per pass: 64 unless set. Further connections are left for the next wait, so
     /// that a flood of new connections does not starve those in service.
     ///
     /// More than 64 makes a connection no cheaper ([figures](crate::guide::benchmarks)). 0 is an error of
@@ -222,22 +222,22 @@ impl<L: Listener, F: Filter, G: Into<Option<Gate>>> Builder<L, F, G> {
         self
     }
 
-    /// Sets the check for the end of the queue, instead of the cheapest for the listener's family.
+    /// Sets the check for the end of the queue; by default the cheapest for the listener's family.
     pub const fn empty_check(mut self, check: EmptyCheck) -> Self {
         self.config.empty_check = Some(check);
         self
     }
 
-    /// Reads the peer's address with each accept, for [`Connection::peer`](crate::Connection::peer). Costs some percent
-    /// of an accept.
+    /// Reads the peer's address with each accept, for [`Connection::peer`](crate::Connection::peer). Costs a few
+    /// percent of an accept.
     pub const fn with_peer(mut self) -> Self {
         self.config.with_peer = true;
         self
     }
 
-    /// Refuses at most `per_second` connections per second, and `burst` at once; 0 counts as 1. When that is reached,
-    /// nothing is accepted until the next may be refused: so load shedding has a bounded cost, however many connect.
-    /// The refusals of a graceful shutdown are not bounded by it.
+    /// Refuses at most `per_second` connections per second, and `burst` at once; 0 counts as 1. At that limit nothing
+    /// is accepted until the next refusal is allowed, so load shedding has a bounded cost, however many clients
+    /// connect. It does not limit the refusals of a graceful shutdown.
     ///
     /// Connections that would be admitted wait as well: there is one queue, and a connection's peer is unknown until it
     /// is accepted.
@@ -250,7 +250,7 @@ impl<L: Listener, F: Filter, G: Into<Option<Gate>>> Builder<L, F, G> {
     /// it and refused with `refusal`, instead of waiting in the queue.
     ///
     /// A pass refuses as many as its budget allows; if more are pending, the acceptor backs off: for 10 ms,
-    /// doubling to 200 ms. If another thread takes the descriptor first, they stay in the queue.
+    /// doubling to 200 ms. If another thread takes the descriptor first, connections stay queued.
     pub fn refuse_when_exhausted(mut self, refusal: Refusal) -> Self {
         self.config.when_exhausted = Some(refusal);
         self

@@ -141,7 +141,7 @@ impl Epoll {
 
     /// `epoll_ctl(EPOLL_CTL_MOD)`—Changes the token and the interest of a registered descriptor.
     ///
-    /// The kernel checks readiness again: a descriptor that is ready now is reported once more, also an edge-triggered
+    /// The kernel checks readiness again: a descriptor that is ready now is reported once more, even an edge-triggered
     /// one. See [epoll_ctl(2)](https://man7.org/linux/man-pages/man2/epoll_ctl.2.html); K10 of [the kernel's
     /// rules](crate::guide::kernel).
     ///

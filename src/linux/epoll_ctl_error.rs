@@ -47,7 +47,7 @@ pub(crate) enum Operation {
 enum Reason {
     /// The kernel returned this errno.
     Errno(Errno),
-    /// `EPOLLEXCLUSIVE` was passed to another call than `add_exclusive`.
+    /// `EPOLLEXCLUSIVE` was passed to a call other than `add_exclusive`.
     ExclusiveFlag,
     /// The kernel does not allow these flags with `EPOLLEXCLUSIVE`.
     NotExclusive(Interest),

@@ -9,7 +9,7 @@ use crate::drain::errno::Errno;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct MinTtl {
     ttl: i32,
-    /// For IPv6 sockets. They accept IPv4 clients too, unless told otherwise.
+    /// For IPv6 sockets. They accept IPv4 clients too, unless `IPV6_V6ONLY` is set.
     hop_count: Option<i32>,
 }
 

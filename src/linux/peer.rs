@@ -76,7 +76,7 @@ impl PeerAddr {
         }
     }
 
-    /// Returns address and port; `None` for other families than IPv4 and IPv6.
+    /// Returns address and port; `None` for families other than IPv4 and IPv6.
     #[inline]
     #[must_use]
     pub const fn socket_addr(&self) -> Option<SocketAddr> {
@@ -87,7 +87,7 @@ impl PeerAddr {
         }
     }
 
-    /// Returns the IP address; `None` for other families than IPv4 and IPv6.
+    /// Returns the IP address; `None` for families other than IPv4 and IPv6.
     #[must_use]
     pub const fn ip(&self) -> Option<IpAddr> {
         match self {

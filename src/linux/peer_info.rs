@@ -1,4 +1,4 @@
-//! What the kernel reports of a connection's peer, for filters that ask.
+//! What the kernel reports about a connection's peer, for filters that ask.
 
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
@@ -21,9 +21,9 @@ pub(super) fn credentials(fd: BorrowedFd<'_>) -> Option<Credentials> {
     (uid != u32::MAX).then_some(Credentials { uid, gid, pid })
 }
 
-/// Whether a group is among the peer's: its effective one, or a supplementary one (`SO_PEERGROUPS`).
+/// Returns whether a group is the peer's effective one, or a supplementary one (`SO_PEERGROUPS`).
 pub(super) fn is_in_group(fd: BorrowedFd<'_>, gid: u32) -> Option<bool> {
-    /// What fits the stack; Linux allows 65,536.
+    /// Fits on the stack; Linux allows 65,536.
     const FEW: usize = 64;
 
     if credentials(fd)?.gid == gid {

@@ -45,7 +45,7 @@ use super::token::Token;
 /// ## Forked child
 ///
 /// The child shares the epoll with its parent: a deletion in the child would delete the parent's registration.
-/// Therefore a guard that is dropped in another process than the one that created it closes its descriptor and deletes
+/// Therefore a guard that is dropped in a process other than the one that created it closes its descriptor and deletes
 /// nothing. [`modify`](Self::modify) does not check this.
 #[must_use = "dropping a registration deletes it"]
 #[derive(Debug)]
@@ -109,7 +109,7 @@ impl<F: AsFd> Registration<F> {
 
     fn deregister(&self) {
         match &self.fd {
-            // On any result the descriptor is not registered afterwards.
+            // Whatever the result, the descriptor is not registered afterwards.
             Some(fd) if self.process == process::id() => {
                 let _ = sys::epoll_ctl_del(self.epoll.as_fd(), fd.as_fd());
             }

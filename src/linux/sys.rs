@@ -300,8 +300,8 @@ pub(crate) fn peer_credentials(fd: BorrowedFd<'_>) -> Result<nix::sys::socket::U
     nix::sys::socket::getsockopt(&fd, sockopt::PeerCredentials).map_err(errno)
 }
 
-/// `getsockopt(SO_PEERGROUPS)`: writes the connecting process's supplementary groups to `groups`, returns their number.
-/// ERANGE if they do not fit.
+/// `getsockopt(SO_PEERGROUPS)`: writes the connecting process's supplementary groups to `groups` and returns their
+/// number. ERANGE if they do not fit.
 pub(crate) fn peer_groups(fd: BorrowedFd<'_>, groups: &mut [libc::gid_t]) -> Result<usize, Errno> {
     let mut length = libc::socklen_t::try_from(size_of_val(groups)).unwrap_or(libc::socklen_t::MAX);
     // SAFETY: getsockopt(2): "optlen is a value-result argument, initially containing the size of the buffer

@@ -142,7 +142,7 @@ impl Server {
     /// Waits until the queue is empty and every client has an outcome.
     pub(crate) fn wait_until_served(&mut self) -> io::Result<Queue> {
         let queue = self.wait_for("the queue is empty", |queue| queue.queued == 0)?;
-        // An accepted client may not be answered yet.
+        // An accepted client may still be unanswered.
         let began = Instant::now();
         while !self.clients.is_empty() && began.elapsed() < TIMEOUT {
             thread::sleep(POLL_INTERVAL);
@@ -194,7 +194,7 @@ impl Server {
         Ok(self.start_doctor()?.wait()?.code())
     }
 
-    /// Likewise, while clients connect one after the other.
+    /// As `doctor`, while clients connect one after the other.
     pub(crate) fn doctor_under_load(&mut self) -> io::Result<Option<i32>> {
         let mut doctor = self.start_doctor()?;
         loop {

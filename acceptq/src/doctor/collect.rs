@@ -44,7 +44,7 @@ pub(crate) struct Collected {
     pub(crate) hidden: usize,
     /// Other users' processes are not listed (`hidepid`).
     pub(crate) unlisted: bool,
-    /// The argument of `--netns` that selects the network namespace; `None` for the one of the user.
+    /// The argument of `--netns` that selects the network namespace; `None` for the user's own.
     pub(crate) netns: Option<String>,
 }
 
@@ -129,8 +129,8 @@ pub(crate) fn collect(diag: &Diag, targets: &Targets, time: Duration) -> io::Res
     })
 }
 
-/// Takes a snapshot. The first and the last one list the connections too, in an order in which a connection
-/// that arrives in between can hide an accept but not fake one.
+/// Takes a snapshot. The first and the last one also list the connections, in such an order that an arrival in
+/// between can hide an accept but not fake one.
 fn snapshot(diag: &Diag, targets: &Targets, when: When) -> io::Result<QueueSnapshot> {
     let is_end = matches!(when, When::First | When::Last);
     let connections = || targets.connections(diag, is_end);
@@ -162,7 +162,7 @@ fn count_calls(
     snapshots[0].listeners.iter().zip(samplers).map(count).collect()
 }
 
-/// Returns the rates of the thread whose waits return most often.
+/// Returns the rates of the thread with the most waits that do not block.
 fn most_waits(counters: Vec<CallCounter>) -> Option<CallRates> {
     let rates = counters.into_iter().filter_map(|mut counter| counter.rates().ok());
     rates.max_by(|one, other| (one.waits - one.sleeps).total_cmp(&(other.waits - other.sleeps)))

@@ -9,7 +9,7 @@ use crate::probe::Trigger;
 /// The number of connections, registrations and processes listed.
 const LISTED: usize = 4;
 
-/// Returns the details of one listener, by name.
+/// Returns the named details of one listener.
 pub(super) fn lines(inspection: &Inspection, collected: &Collected) -> Vec<(&'static str, String)> {
     let mut lines = Vec::new();
     if let Some(drops) = inspection.listener.drops {

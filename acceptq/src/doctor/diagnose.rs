@@ -1,7 +1,7 @@
 //! The decision table: derives the verdict from the facts. Pure: no I/O, no clock.
 //!
 //! The first rule that holds decides. The order matters: a server out of descriptors also spins or sleeps, so
-//! the more specific cause comes first. Hidden or contradictory facts are undetermined.
+//! the more specific cause comes first. Hidden or contradictory facts yield `Undetermined`.
 #![forbid(unsafe_code)]
 
 use serde::Serialize;
@@ -50,7 +50,7 @@ pub(crate) enum Cause {
     Serving,
     /// Connections are accepted; whether they are served is not visible.
     Taking,
-    /// Likewise; those that arrived were closed at once.
+    /// As `Taking`, but those that arrived were closed at once.
     ClosesAtOnce,
     /// The server woke about as often as connections arrived in the namespace; none was seen here.
     TooShortToSee,
@@ -59,7 +59,7 @@ pub(crate) enum Cause {
 
     /// All processes that accept here are stopped by a signal or a debugger.
     Stopped,
-    /// One of them is, and its connections have unread data.
+    /// A worker is stopped, and its connections have unread data.
     WorkerStopped,
 
     /// No free descriptor; connections wait.
@@ -85,7 +85,7 @@ pub(crate) enum Cause {
 
     /// Edge-triggered, and asleep on a non-empty queue.
     Edge,
-    /// Likewise; an outer epoll instance is edge-triggered.
+    /// As `Edge`, in an outer epoll instance.
     NestedEdge,
     /// Exclusive: the waiter that was woken did not accept, and the kernel wakes no other.
     Exclusive,
@@ -109,14 +109,14 @@ pub(crate) enum Cause {
     Dropping,
     /// The queue was full.
     QueueFull,
-    /// Likewise, while a thread used the processor.
+    /// As `QueueFull`, while a thread used the processor.
     FullWhileBusy,
-    /// A new connection must expect to wait for a second or more.
+    /// The expected wait of a new connection is a second or more.
     FallsBehind,
 
     /// Connections wait, none is accepted, and the owner is not visible.
     OwnerHidden,
-    /// Likewise, although every process of this PID namespace is visible.
+    /// As `OwnerHidden`, although every process of this PID namespace is visible.
     OwnerElsewhere,
     /// The observations contradict each other.
     Contradiction,
@@ -174,7 +174,7 @@ pub(crate) static RULES: &[Rule] = &{
         rule(C::Blocked, Medium, &[Stalled, Armed], &[]),
         rule(C::WorkersOccupied, Low, &[Stalled, Unwatched, Holds], &[]),
         rule(C::Unwatched, Medium, &[Stalled, Unwatched], &[]),
-        // Paused: with an empty queue, too.
+        // Paused, even with an empty queue.
         rule(C::Disarmed, Medium, &[Disarmed], &[Accepted]),
         // Connections are accepted, or none waits.
         rule(C::WorkerStopped, High, &[Unread, SomeStopped], &[]),

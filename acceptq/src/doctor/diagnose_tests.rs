@@ -39,7 +39,7 @@ fn asleep(trigger: Trigger) -> Facts {
     }
 }
 
-/// Likewise, but in no epoll, and blocked in this call.
+/// As `asleep`, but in no epoll, and blocked in this call.
 fn unwatched(activity: Activity) -> Facts {
     with(asleep(Trigger::Level), |owner| {
         owner.registrations.clear();
@@ -47,7 +47,7 @@ fn unwatched(activity: Activity) -> Facts {
     })
 }
 
-/// The threads are blocked in other calls than the listener's epoll_wait.
+/// The threads are blocked in calls other than the listener's epoll_wait.
 fn elsewhere(facts: Facts, activity: Activity) -> Facts {
     with(facts, |owner| {
         owner.registrations.iter_mut().for_each(|registration| registration.awaited = Some(false));

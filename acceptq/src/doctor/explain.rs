@@ -8,7 +8,7 @@ use crate::format::wrap;
 
 const INDENT: &str = "             ";
 
-/// Prints the table, by verdict: the rules with the facts that each needs and excludes.
+/// Formats the table, by verdict: the rules with the facts that each needs and excludes.
 pub(crate) fn table(width: usize) -> String {
     let mut out = wrap(
         "The verdicts, by exit status. Each rule lists the facts that it needs and excludes; the numbers are \

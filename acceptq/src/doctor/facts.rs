@@ -7,7 +7,7 @@ use crate::probe::calls::CallRates;
 use crate::probe::owners::FdTable;
 use crate::probe::{Activity, Trigger};
 
-/// A thread spins if its waits return at once at least this often per second, and are at least this part of
+/// A thread spins if its waits return at once at least this often per second, and are at least this share of
 /// its system calls.
 const WAITS_PER_SECOND: f64 = 30.0;
 const WAITS_SHARE: f64 = 0.4;
@@ -19,7 +19,7 @@ pub(crate) struct Facts {
     pub(crate) samples: Vec<Sample>,
     /// The capacity of the accept queue.
     pub(crate) capacity: u32,
-    /// Segments dropped at this socket during the period: connections, and others that it refuses.
+    /// Segments dropped at this socket during the period, including ones that open no connection.
     pub(crate) dropped: Option<u32>,
     /// `ListenOverflows` of the network namespace during the period.
     pub(crate) overflows: Option<u64>,
@@ -44,17 +44,17 @@ pub(crate) struct Clients {
     /// A connection arrived during the period.
     pub(crate) arrived: bool,
     /// None was seen to arrive, but connections arrived in the network namespace, and threads that may accept
-    /// here woke for at least half as many.
+    /// here woke at least half as often.
     pub(crate) may_have_arrived: bool,
     /// Those that arrived during the period, were accepted and are open.
     pub(crate) new_open: usize,
-    /// Those that arrived during the period, whose data the owner has read, and that two samples found open.
+    /// Those that arrived during the period, had data read by the owner, and were open in two samples.
     pub(crate) new_read: usize,
     /// Those that arrived during the period and were closed by the server first.
     pub(crate) new_closed: usize,
     /// Accepted connections that are open.
     pub(crate) open: usize,
-    /// Those of them with unread data of which the owner read nothing during the period.
+    /// Those of them with unread data, none of which the owner read during the period.
     pub(crate) unread: usize,
     /// Connections in SYN_RECV: an unfinished handshake, or `TCP_DEFER_ACCEPT` waits for data.
     pub(crate) handshakes: usize,

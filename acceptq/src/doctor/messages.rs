@@ -261,7 +261,7 @@ impl Cause {
         }
     }
 
-    /// Returns the next command, and why. `PID`, `TID` (the busiest thread), `PORT` and `TARGET` are replaced.
+    /// Returns the next command, and why. `PID`, `TID` (the busiest), `STOPPED`, `PORT` and `TARGET` are replaced.
     pub(crate) fn next(self) -> &'static str {
         match self {
             Self::Serving => "nothing to do",

@@ -112,7 +112,7 @@ fn one(
     line("next", &next(inspection, cause, collected.netns.as_deref()));
 }
 
-/// Returns the next command, with the placeholders replaced. A name that a process has chosen comes last: it may
+/// Returns the next command, with the placeholders replaced. A name that a process has chosen is inserted last: it may
 /// contain placeholders.
 pub(crate) fn next(inspection: &Inspection, cause: Cause, netns: Option<&str>) -> String {
     let address = quoted(&inspection.listener.address.to_string());

@@ -11,9 +11,9 @@ use crate::probe::{Activity, Trigger};
 pub(crate) const CPU_BUSY: f64 = 0.15;
 /// The owner sleeps on a non-empty queue if it is blocked in at least this fraction of the samples.
 const SLEPT_SHARE: f64 = 0.8;
-/// A server falls behind if a new connection must expect to wait at least this long.
+/// A server falls behind if the expected wait of a new connection is at least this long.
 const SLOW: Duration = Duration::from_secs(1);
-/// At least this number of connections with unread data is more than a slow request.
+/// This many connections with unread data cannot be one slow request.
 const UNREAD_MANY: usize = 3;
 
 macro_rules! signs {
@@ -193,8 +193,8 @@ impl Facts {
         self.is_never_empty() && enough
     }
 
-    /// Returns the time that a new connection must expect to wait: the longer of the queue length divided by
-    /// the accept rate, and the age of the oldest connection.
+    /// Returns the expected wait of a new connection: the longer of the queue length divided by the accept rate,
+    /// and the age of the oldest connection.
     pub(crate) fn expected_wait(&self) -> Option<Duration> {
         let queued = f64::from(self.samples.last()?.queued);
         let by_rate = self.accept_rate.filter(|rate| *rate > 0.0).map(|rate| (queued / rate).min(1e6));

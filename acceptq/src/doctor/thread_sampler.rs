@@ -203,7 +203,7 @@ impl ThreadSampler {
         (!unknown).then_some(false)
     }
 
-    /// Returns how often the threads of these processes that wait for sockets were woken.
+    /// Returns how often the socket-waiting threads of these processes were woken.
     pub(crate) fn wakeups(&self, pids: &[i32]) -> u64 {
         let waits = |history: &&ThreadHistory| {
             let is_wait = |activity: &Activity| {

@@ -4,7 +4,7 @@ use super::thread_sampler::ThreadSampler;
 use crate::probe::{Holder, Registration};
 
 /// Returns the processes that accept: those that watch the listener or block in accept, or else all that have
-/// it open, except supervisors: parents of other such processes. A stopped process, unless a supervisor, is
+/// it open, except supervisors (parents of other such processes). A stopped process, unless a supervisor, is
 /// always included.
 pub(crate) fn accepting(
     holders: &[Holder],

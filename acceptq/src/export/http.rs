@@ -122,7 +122,7 @@ mod tests {
 
     impl Read for Exchange {
         fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-            // Small pieces: a request may arrive in any.
+            // A request may arrive in small pieces.
             let end = buffer.len().min(7);
             self.0.read(&mut buffer[..end])
         }

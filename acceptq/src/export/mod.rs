@@ -70,7 +70,7 @@ impl Export {
 
 /// Replaces a file, so that a reader sees either the old or the new one.
 fn replace(path: &Path, text: &str) -> io::Result<()> {
-    // In the same directory, and without .prom at its end: node_exporter does not read it.
+    // In the same directory; node_exporter ignores a file that does not end in .prom.
     let mut new = path.as_os_str().to_owned();
     new.push(format!(".{}", std::process::id()));
     let written = fs::write(&new, text).and_then(|()| fs::rename(&new, path));

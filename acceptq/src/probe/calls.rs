@@ -30,7 +30,7 @@ pub(crate) struct CallRates {
     pub(crate) sleeps: f64,
 }
 
-/// Counts the system calls of one thread, from its creation.
+/// A counter, from its creation on, of one thread's system calls.
 #[derive(Debug)]
 pub(crate) struct CallCounter {
     pub(crate) thread: Thread,
@@ -91,7 +91,7 @@ fn ids() -> &'static Option<Ids> {
 
 fn read_ids(read: impl Fn(&str) -> Option<String>) -> Option<Ids> {
     let id = |name: &str| read(name)?.trim().parse().ok();
-    // Some calls are not on every architecture.
+    // Some architectures lack some calls.
     let waits: Vec<u64> = WAITS.iter().filter_map(|call| id(&format!("syscalls/sys_enter_{call}"))).collect();
     Some(Ids { all: id(ALL)?, waits }).filter(|ids| !ids.waits.is_empty())
 }

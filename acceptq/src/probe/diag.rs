@@ -12,7 +12,7 @@ use netlink_sys::{Socket, SocketAddr};
 const HEADER: usize = 16;
 const ERROR: u16 = 2;
 const DONE: u16 = 3;
-/// How often an interrupted dump is requested.
+/// The maximum number of attempts at a dump.
 const ATTEMPTS: usize = 4;
 /// Twice the longest datagram of a dump. The kernel sizes its datagrams by the largest receive buffer it has
 /// seen, and silently ends the dump at an entry that does not fit.
@@ -124,7 +124,7 @@ pub(crate) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(field.try_into().expect("four bytes")))
 }
 
-/// Likewise, for a field of 64 bits.
+/// As [`u32_at`], for 64 bits.
 pub(crate) fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
     let field = bytes.get(at..at + 8)?;
     Some(u64::from_ne_bytes(field.try_into().expect("eight bytes")))

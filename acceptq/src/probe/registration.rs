@@ -23,7 +23,7 @@ const EDGE: u32 = 1 << 31;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Trigger {
-    /// `EPOLLET`: reports an arrival once, also if connections remain in the queue.
+    /// `EPOLLET`: reports an arrival once, even if connections remain in the queue.
     Edge,
     /// Reports an event while the queue is not empty.
     Level,

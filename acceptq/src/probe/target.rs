@@ -17,7 +17,7 @@ pub(crate) enum Target {
     Port(u16),
     /// The listeners bound to this address or, if there are none, the wildcard listeners that serve it.
     Address(SocketAddr),
-    /// Likewise, on any port.
+    /// As `Address`, on any port.
     Host(IpAddr),
     Abstract(String),
     Path(String),
@@ -76,7 +76,7 @@ fn by_url(text: &str, scheme: &str, rest: &str) -> Result<Target, String> {
     }
 }
 
-/// Resolves `host:port`. An empty host and `*` are all addresses; names come from /etc/hosts only.
+/// Resolves `host:port`. An empty host and `*` mean all addresses; names come from /etc/hosts only.
 fn by_host(text: &str, host: &str, port: Option<&str>) -> Result<Target, String> {
     let port = port.unwrap_or_default();
     let port = match service(port) {
@@ -97,7 +97,7 @@ fn by_host(text: &str, host: &str, port: Option<&str>) -> Result<Target, String>
 }
 
 fn parse_port(port: &str, text: &str) -> Result<u16, String> {
-    // sock_diag takes 0 for all ports.
+    // To sock_diag, 0 means all ports.
     port.parse()
         .ok()
         .filter(|port| *port != 0)
@@ -195,7 +195,7 @@ impl Target {
 enum Fit {
     /// A wildcard listener that serves the address.
     Wildcard,
-    /// The same name, but different numbers: some file systems show stat(2) other numbers than sock_diag.
+    /// The same name, but different numbers: on some file systems stat(2) and sock_diag disagree.
     Name,
     /// The same name and inode number, but another device.
     NameAndInode,
@@ -215,8 +215,8 @@ fn serves(listener: &Listener, address: SocketAddr, wanted: SocketAddr) -> bool 
         && (address.is_ipv4() == wanted.is_ipv4() || (address.is_ipv6() && !listener.is_v6_only))
 }
 
-/// Matches by file. On btrfs and others stat(2) shows another device than sock_diag, on some overlays another
-/// inode as well.
+/// Matches by file. On btrfs and others stat(2) and sock_diag show different devices, on some overlays different
+/// inodes as well.
 fn by_file(wanted: &str, bound: &str, file: (u32, u32), bound_file: Option<(u32, u32)>) -> Option<Fit> {
     if bound_file == Some(file) {
         return Some(Fit::Itself);

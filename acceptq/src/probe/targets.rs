@@ -24,7 +24,7 @@ pub(crate) enum Targets {
 }
 
 impl Targets {
-    /// Selects those of all these targets, or all listeners if there is no target.
+    /// Selects the listeners of these targets, or all if there is no target.
     pub(crate) fn each(targets: &[Target]) -> Self {
         if targets.is_empty() { Self::All } else { Self::Each(targets.to_vec()) }
     }

@@ -152,7 +152,7 @@ impl Client {
             (true, true) if received || behavior == Behavior::ClosesWhenAsked => Outcome::Answered,
             (true, true) => Outcome::Refused,
             (false, true) if received => Outcome::Answered,
-            // A refusal message may still be followed by a close.
+            // Before that, a close may still follow: a refusal.
             (false, false) if self.received.is_some_and(|received| received.elapsed() > REFUSAL_WINDOW) => {
                 Outcome::Answered
             }

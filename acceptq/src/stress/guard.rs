@@ -1,4 +1,4 @@
-//! Continues stopped processes when acceptq ends, however it ends: a child that waits for the end of its stdin.
+//! A child that waits for the end of its stdin: it continues stopped processes however acceptq ends.
 
 use std::env;
 use std::io::{self, Read};
@@ -27,7 +27,7 @@ impl Guard {
     }
 }
 
-/// The child. Dropping this lets it continue the processes and waits until it has.
+/// The child. Dropping this makes it continue the processes and waits until it has.
 #[derive(Debug)]
 pub(super) struct Guardian(Child);
 

@@ -284,7 +284,7 @@ fn endpoint(target: &Target, listener: Option<&Listener>) -> Option<Endpoint> {
     Some(Endpoint { address, kind })
 }
 
-/// Replaces a wildcard address by loopback.
+/// Replaces a wildcard address with loopback.
 fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),

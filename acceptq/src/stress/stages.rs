@@ -25,7 +25,7 @@ pub(super) const BURSTS: usize = 10;
 const WATCH_TIME: Duration = Duration::from_secs(1);
 /// The time limit for draining the queue while connections are accepted.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
-/// After this time no stage extends its work.
+/// After this time no stage begins more work.
 const TIME_LIMIT: Duration = Duration::from_secs(60);
 /// The connections of the last stage, and the interval between them.
 const NEW_CONNECTIONS: usize = 5;
@@ -151,7 +151,7 @@ impl<'a> Scenario<'a> {
 
     /// Opens many connections at once, then closes half of them.
     ///
-    /// A fast server may accept them one by one, so the burst is repeated until some stay in the queue. With
+    /// A fast server may refuse them one by one, so the burst is repeated until one is not refused. With
     /// `--freeze` one wakeup reports all of them, and one burst is enough.
     pub(crate) fn flood(&mut self) -> io::Result<()> {
         let guard = if self.config.freeze { Some(SignalGuard::new()?) } else { None };

@@ -9,9 +9,9 @@ use super::observer::DoctorSummary;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum StressVerdict {
-    /// At its limit connections wait in the queue and are accepted later.
+    /// At its limit, connections wait in the queue and are accepted later.
     WaitsWell,
-    /// At its limit connections are refused, and accepted again below it.
+    /// At its limit, connections are refused; below it, accepted again.
     RefusesWell,
     /// All connections were accepted.
     NoLimit,
@@ -85,7 +85,7 @@ pub(crate) struct Facts {
     pub(crate) bursts: usize,
     /// The clients of the flood that disconnected.
     pub(crate) quit: usize,
-    /// The diagnosis at the limit, after that.
+    /// The diagnosis at the limit, after they disconnected.
     pub(crate) full: DoctorSummary,
     /// The held connections that the server closed after the client's FIN.
     pub(crate) freed: usize,

@@ -1,4 +1,4 @@
-//! The terminal in raw mode. It is restored on every exit, also on a panic or a signal.
+//! The terminal in raw mode. It is restored on every exit, even on a panic or a signal.
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Stdin, Stdout, Write};

@@ -1,4 +1,4 @@
-//! Opening a group, and further members of it.
+//! Opening a group and its further members.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -86,7 +86,7 @@ impl GroupBuilder {
 impl Group {
     /// Opens this number of further members, for [`take`](Self::take).
     ///
-    /// A new member gets the index of a closed one, if there is one, and with [`Steering::ByCpu`] the last CPU: the
+    /// A new member gets the index of a closed one, if there is one. With [`Steering::ByCpu`] its CPU is the last: the
     /// fourth of four gets CPU 3. Do not open a second group on the address instead:
     /// [a group steers by the position of its members](crate::guide::multi_core#several-processes).
     ///

@@ -1,4 +1,4 @@
-//! Whether a member of a group is served, judged by two looks at it some time apart.
+//! Whether a member of a group is served, judged from two observations some time apart.
 
 use crate::drain::state::State;
 
@@ -21,7 +21,7 @@ pub enum MemberHealth {
 }
 
 impl MemberHealth {
-    /// Returns whether no acceptor will serve the clients that wait there.
+    /// Returns `true` if no acceptor will serve the pending clients.
     #[must_use]
     pub const fn is_unserved(self) -> bool {
         matches!(self, Self::Stalled | Self::Abandoned(_) | Self::Unserved)
@@ -35,12 +35,12 @@ pub(super) struct Look {
     pub(super) state: State,
 }
 
-/// What `now` shows after `before`, if there was a look before.
+/// Judges a member from `now` and `before`, the previous look if any.
 pub(super) fn health(before: Option<Look>, now: Look) -> MemberHealth {
     match now.state {
         state if state.is_terminal() => MemberHealth::Abandoned(state),
         State::Listening => match before {
-            // What was pending then has raised an event since, and no pass answered it.
+            // What was pending before has raised an event since, which no pass answered.
             Some(before) if before.pending > 0 && now.pending > 0 && before.passes == now.passes => {
                 MemberHealth::Stalled
             }

@@ -137,7 +137,7 @@ struct Slot {
     listener: Weak<TcpListener>,
     control: Option<Control>,
     last: Option<Look>,
-    /// The kernel is to assign no new connections to the member.
+    /// The kernel must assign no new connections to the member.
     leaving: bool,
 }
 
@@ -309,8 +309,8 @@ impl State {
         index
     }
 
-    /// Steers new connections away from a member. Returns whether its queue may migrate: another member is known to be
-    /// open (one that was released may be closed), and none that is leaving would get a part.
+    /// Steers new connections away from a member. Returns whether its queue may migrate: another member must be known
+    /// to be open (a released one may be closed), and no leaving member may get a part.
     fn mark_leaving(&mut self, index: usize) -> bool {
         self.forget_closed();
         self.slots[index].leaving = true;
@@ -336,8 +336,8 @@ impl State {
     }
 
     /// Steers connections away from the two positions that change when a member is closed: until the program is
-    /// updated, it would choose members that are leaving. It still does, for a moment, if the only member that stays
-    /// has the last position.
+    /// updated, it would choose leaving members. The program still does for a moment if only the member at the last
+    /// position stays.
     fn on_closing(&mut self, index: usize) {
         self.forget_closed();
         let last = self.order.len().saturating_sub(1);
@@ -364,7 +364,7 @@ impl State {
         self.slots[index] = Slot::default();
         let _ = self.update_steering();
         // Some kernels migrate the queue without waking the sibling. `shutdown(SHUT_WR)` wakes the epolls of a TCP
-        // listener, and reports an event only if its queue is not empty.
+        // listener, which report an event only if its queue is not empty.
         for listener in self.listeners() {
             let _ = sys::shutdown_write(listener.as_fd());
         }

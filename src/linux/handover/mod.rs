@@ -1,4 +1,4 @@
-//! Zero-downtime restart: listeners from one process to another (feature `handover`).
+//! Zero-downtime restart: passing listeners to another process (feature `handover`).
 //!
 //! A listening socket and its accept queue exist while any process has a descriptor of the socket. The old process
 //! therefore passes the *same socket* to the new one before it closes its own descriptor, and no connection is lost:
@@ -24,7 +24,7 @@
 //! ## Deregister in the old process
 //!
 //! `close` does not delete a registration while the socket is open in another process. The epoll of the old process
-//! would report connections forever that it can no longer accept; an exclusive registration would also take the
+//! would forever report connections that it can no longer accept; an exclusive registration would also take the
 //! wakeups of the new process.
 //!
 //! ## Do not shut the socket down
@@ -35,13 +35,12 @@
 //!
 //! ## Restrict the Unix socket
 //!
-//! A process that can connect to the socket on which a server hands over gets the listeners. Create it where only its
-//! owner has access.
+//! Any process that can connect to the handover socket gets the listeners. Create it where only its owner has access.
 //!
 //! ## `O_NONBLOCK` is shared
 //!
-//! `O_NONBLOCK` is a flag of the open file description: if one process clears it, the accepts of the other block. The
-//! backlog and socket options are shared, too.
+//! `O_NONBLOCK` is a flag of the open file description: if one process clears it, accepts block in the other, too. The
+//! backlog and socket options are also shared.
 //!
 //! ## Unix socket paths
 //!
@@ -110,9 +109,9 @@ pub use listeners::{Listeners, Received};
 /// # Safety
 ///
 /// If `LISTEN_PID` is the id of this process, no other object may own the descriptors 3 to 3 + `LISTEN_FDS` - 1:
-/// dropping the returned listeners closes them. In a program that systemd or [`spawn`] started this holds until other
-/// code takes the descriptors. The checks above detect a descriptor that was opened with `FD_CLOEXEC`, as std opens
-/// all of its own, but no other.
+/// dropping the returned listeners closes them. In a program that systemd or [`spawn`] started, this holds until other
+/// code takes the descriptors. The checks above detect only descriptors opened with `FD_CLOEXEC`, as std opens all of
+/// its own.
 #[doc(alias = "sd_listen_fds")]
 #[doc(alias = "LISTEN_FDS")]
 #[allow(
@@ -127,7 +126,7 @@ pub unsafe fn from_env() -> io::Result<Listeners> {
 /// Starts a program that inherits these listeners, by the protocol of [`from_env`].
 ///
 /// In the child, the descriptors from 3 on are the listeners, in this order, and `LISTEN_PID`, `LISTEN_FDS` and
-/// `LISTEN_FDNAMES` describe them. They replace any other descriptor at these numbers. This process clears no
+/// `LISTEN_FDNAMES` describe them. The listeners replace other descriptors at these numbers. This process clears no
 /// close-on-exec flag, so no program that another thread executes inherits them. See
 /// [sd_listen_fds(3)](https://man7.org/linux/man-pages/man3/sd_listen_fds.3.html).
 ///
@@ -151,7 +150,7 @@ pub unsafe fn from_env() -> io::Result<Listeners> {
 /// # Errors
 ///
 /// [`InvalidInput`](io::ErrorKind::InvalidInput) for 0 or more than 253 listeners, a name that `LISTEN_FDNAMES` cannot
-/// contain (empty, longer than 255, with a colon, not printable ASCII), a descriptor that is not listening, or a NUL in
+/// contain (empty, over 255 bytes, with a colon, not printable ASCII), a descriptor that is not listening, or a NUL in
 /// an argument or variable; otherwise the error of [`Command::spawn`].
 #[doc(alias = "LISTEN_PID")]
 pub fn spawn<F: AsFd>(mut command: Command, listeners: &[(&str, F)]) -> io::Result<Child> {
@@ -209,7 +208,7 @@ pub fn spawn<F: AsFd>(mut command: Command, listeners: &[(&str, F)]) -> io::Resu
 ///
 /// # Errors
 ///
-/// [`InvalidInput`](io::ErrorKind::InvalidInput) as for [`spawn`]; `ETOOMANYREFS` if the descriptors of this user in
+/// [`InvalidInput`](io::ErrorKind::InvalidInput) as for [`spawn`]; `ETOOMANYREFS` if this user's descriptors in
 /// flight exceed `RLIMIT_NOFILE`; otherwise the error of the stream, such as `EAGAIN` if it is non-blocking and full.
 #[doc(alias = "SCM_RIGHTS")]
 pub fn send<F: AsFd>(mut stream: &UnixStream, listeners: &[(&str, F)]) -> io::Result<()> {
@@ -236,7 +235,7 @@ pub fn send<F: AsFd>(mut stream: &UnixStream, listeners: &[(&str, F)]) -> io::Re
 /// # Errors
 ///
 /// * [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) if the peer has closed the stream;
-/// * [`InvalidData`](io::ErrorKind::InvalidData) if it has sent anything else than [`send`] does;
+/// * [`InvalidData`](io::ErrorKind::InvalidData) if it has sent anything other than [`send`] does;
 /// * [`QuotaExceeded`](io::ErrorKind::QuotaExceeded) if this process has too few free descriptors. The received ones
 ///   are closed; the sender still has all of them and can send them again;
 /// * otherwise the error of the stream.

@@ -16,8 +16,8 @@ pub(crate) fn listen(fd: BorrowedFd<'_>, backlog: u32) -> Result<(), Errno> {
 pub(crate) fn timerfd_is_pending(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
     const ZERO: libc::timespec = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     let mut setting = libc::itimerspec { it_interval: ZERO, it_value: ZERO };
-    // SAFETY: timerfd_gettime(2): it "returns, in curr_value, an itimerspec structure"; that is live and exclusively
-    // borrowed.
+    // SAFETY: timerfd_gettime(2): it "returns, in curr_value, an itimerspec structure"; `setting` is live and
+    // exclusively borrowed.
     ret(unsafe { libc::timerfd_gettime(fd.as_raw_fd(), &raw mut setting) })?;
     Ok(setting.it_value.tv_sec != 0 || setting.it_value.tv_nsec != 0)
 }

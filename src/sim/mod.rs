@@ -53,7 +53,7 @@
 //!     }
 //! }
 //!
-//! // `Policy::Choosy` has the checks accept that any connection may be refused by the filter.
+//! // With `Policy::Choosy` the checks let the filter refuse any connection.
 //! for trigger in [Trigger::Level, Trigger::Edge] {
 //!     let setup = Setup { trigger, gate: GateMode::Wait(3), policy: Policy::Choosy, queued: 4, ..Setup::plain() };
 //!     for action in Action::all(&setup) {

@@ -184,8 +184,8 @@ impl Cause {
                  refuses new connections."
             }
             Self::FullWhileBusy => {
-                "The queue was full while a thread used a CPU: the server accepts too rarely between its \
-                 other work, or as fast as it can."
+                "The queue was full while a thread used a CPU: the server either accepts too rarely \
+                 between other work, or cannot accept faster."
             }
             Self::FallsBehind => {
                 "The queue was never empty; the rate shows how long a new connection must wait."

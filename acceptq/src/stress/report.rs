@@ -122,8 +122,8 @@ pub(crate) fn verdict(verdict: StressVerdict, facts: &Facts, frozen: bool, width
     out
 }
 
-const HELD_BACK: &str = "At the limit the doctor's verdict was another one: from outside, a server that holds back \
-                         accept (a semaphore) looks like one that has stopped accepting. It resumed.";
+const HELD_BACK: &str = "At the limit the doctor saw a fault: from outside, a server that holds back accept (a \
+                         semaphore) looks like one that has stopped accepting. The server has resumed.";
 
 const NOT_FROZEN: &str = "A fast server accepts the connections one by one. Whether it accepts all after \
                           one wakeup for many was not tested: use --freeze.";

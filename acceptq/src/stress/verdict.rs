@@ -204,7 +204,7 @@ impl StressVerdict {
             }
             Self::RefusesWell => {
                 "At the limit connections were closed or reset in time, the queue was empty at the end, \
-                 and new connections were answered after another one closed."
+                 and new connections were answered after a held connection closed."
             }
             Self::NoLimit => {
                 "The server accepted all held connections and the whole flood. To test its limit, raise \

@@ -2,9 +2,9 @@
 //!
 //! # Nothing is owed while user code runs (P1, P13)
 //!
-//! A connection is delivered only while the kernel is bound to report the listener again if more is queued. So a pass
-//! settles with the kernel *when it begins* ([`AcceptCore::begin`]), before user code runs: an acceptor that is
-//! edge-triggered, or was blocked, arms the listener. Whatever happens after that (the loop is left, the iterator
+//! A connection is delivered only while the kernel is bound to report the listener again if more is queued. So an
+//! acceptor that is edge-triggered, or was blocked, arms the listener *when a pass begins* ([`AcceptCore::begin`]),
+//! before user code runs. Whatever happens after that (the loop is left, the iterator
 //! forgotten, the body panics) needs no clean-up.
 #![cfg_attr(not(feature = "sim"), allow(unreachable_pub, reason = "public behind `sim`"))]
 
@@ -151,7 +151,7 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
         Control { notifier: Arc::clone(&self.notifier), shared: Arc::clone(&self.shared) }
     }
 
-    /// Begins a pass: reads the requests of other threads, and settles with the kernel (P1).
+    /// Begins a pass: reads the requests of other threads, and arms the listener if needed (P1).
     ///
     /// `forgettable`: the caller may forget the pass before its first step.
     #[inline]
@@ -363,7 +363,7 @@ impl<B: Backend, G: Semaphore, F: Filter> AcceptCore<B, G, F> {
     }
 }
 
-/// A filter, a subscriber or a waker may panic: then another pass settles what this one could not (P13).
+/// A filter, a subscriber or a waker may panic: then another pass does what this one could not (P13).
 struct WakeOnPanic<'a, B: Backend, G: Semaphore, F: Filter>(&'a mut AcceptCore<B, G, F>);
 
 impl<B: Backend, G: Semaphore, F: Filter> Drop for WakeOnPanic<'_, B, G, F> {

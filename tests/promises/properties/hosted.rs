@@ -1,4 +1,4 @@
-//! The promises in an event loop that watches the acceptor's epoll edge-triggered, as tokio, mio and async-io do:
+//! The promises in an event loop that watches the acceptor's epoll edge-triggered, as tokio and mio do:
 //! everything goes through an outer epoll of the simulated kernel. With `Hosted::poll_accept` they hold; a loop that
 //! sleeps after its pass strands connections, and a short script shows it.
 

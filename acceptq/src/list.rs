@@ -27,7 +27,7 @@ pub(crate) struct List {
     /// Show only these: ports, addresses, paths of Unix sockets, @names of abstract ones
     #[arg(value_name = "PORT|PATH")]
     targets: Vec<Target>,
-    /// List every network namespace: those of all processes, and those in /run/netns
+    /// Include every network namespace: those of all processes, and those in /run/netns
     #[arg(long, conflicts_with = "netns")]
     all_netns: bool,
     /// Print JSON; fields that are not visible are null

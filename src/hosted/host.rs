@@ -71,7 +71,7 @@ use crate::linux::token::Token;
 ///
 /// ## The descriptor is the inner epoll
 ///
-/// Nothing else may wait on it, or register anything there.
+/// Do not call epoll_wait(2) on it or register anything there.
 #[derive(Debug)]
 #[must_use = "dropping it closes the listener"]
 pub struct Hosted<L: Listener, F: Filter = ()> {

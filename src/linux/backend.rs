@@ -299,7 +299,7 @@ impl<L: Listener> Backend for EpollBackend<L> {
     }
 
     fn rewake_other_epolls(&self) {
-        // On a socket that stopped listening, the shutdown would mark the connections of a later `listen` (K24).
+        // On a socket that stopped listening, this would shut down the connections of a later `listen` (K24).
         if sys::is_listening(self.fd()) {
             let _ = sys::shutdown_write(self.fd());
         }

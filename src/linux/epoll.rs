@@ -209,8 +209,9 @@ impl Epoll {
     /// loop that does not read its events therefore never blocks.
     ///
     /// `None` waits without a timeout; zero does not block. The resolution is one nanosecond plus the timer slack of
-    /// the thread (prctl(2), `PR_SET_TIMERSLACK`). No wait ends early. A timeout beyond the kernel's range, such as
-    /// [`Duration::MAX`], never expires. See [epoll_wait(2)](https://man7.org/linux/man-pages/man2/epoll_wait.2.html).
+    /// the thread (prctl(2), `PR_SET_TIMERSLACK`). No timeout expires early. A timeout beyond the kernel's range, such
+    /// as [`Duration::MAX`], never expires. See
+    /// [epoll_wait(2)](https://man7.org/linux/man-pages/man2/epoll_wait.2.html).
     ///
     /// ## Kernels before 5.11
     ///

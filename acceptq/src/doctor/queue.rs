@@ -73,7 +73,7 @@ impl<'a> Queues<'a> {
             match one.phase {
                 Phase::Handshake => {
                     clients.handshakes += 1;
-                    // Between two timeouts it is not visible.
+                    // Deferral is invisible just before a timeout.
                     let is_deferred = one.is_deferred || then.is_some_and(|then| then.is_deferred);
                     clients.deferred += usize::from(is_deferred);
                 }
@@ -183,8 +183,8 @@ impl Group {
         let known: HashSet<[u8; 8]> = before.iter().map(|waiting| waiting.cookie).collect();
         let arrived = after.iter().filter(|waiting| !known.contains(&waiting.cookie)).count();
         let remaining: HashSet<[u8; 8]> = after.iter().map(|waiting| waiting.cookie).collect();
-        // The connections were listed between these two snapshots. With the minimum, later arrivals do not
-        // count as reset.
+        // The connections were listed between these two counts: the minimum excludes later arrivals, which
+        // would count as reset.
         let queued = before_last.depth(address).min(last.depth(address));
         let mut waiting: Vec<Connection> = after.iter().map(|waiting| (*waiting).clone()).collect();
         waiting.sort_by_key(|waiting| Reverse(waiting.age));

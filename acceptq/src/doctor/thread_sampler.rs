@@ -160,8 +160,8 @@ impl ThreadSampler {
         self.threads.values().any(|history| history.first.parent == pid && history.first.pid != pid)
     }
 
-    /// Returns the threads that ran in at least half of the samples so far and that surely wait for this listener if
-    /// they wait: those seen in one of its epoll instances, and those in a process without another thread that may wait
+    /// Returns the threads that ran in at least half of the samples so far and whose waits are surely for this
+    /// listener: those seen in one of its epoll instances, and those whose process has no other thread that may wait
     /// for it.
     pub(crate) fn running_waiters(&self, epolls: &[(i32, Vec<i32>)]) -> Vec<Thread> {
         let waits_here = |history: &ThreadHistory| {

@@ -26,7 +26,7 @@ pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
         .map_err(|error| io::Error::new(error.kind(), format!("cannot listen at {address}: {error}")))
 }
 
-/// Serves the metrics until the process is killed. Each request observes, one at a time.
+/// Serves the metrics until the process is killed. One request observes at a time.
 pub(super) fn serve(
     listener: TcpListener,
     observe: impl Fn() -> io::Result<String> + Sync,

@@ -60,7 +60,7 @@ impl Registration {
     }
 
     /// Returns whether the event loop of a runtime registered it: Go and tokio add `EPOLLOUT`, asio
-    /// `EPOLLPRI`, which is useless on a listener. A task that calls accept, not the event, drains the queue.
+    /// `EPOLLPRI`, which is useless on a listener. A task, not the event loop, calls accept.
     pub(crate) fn is_of_runtime(&self) -> bool {
         self.mask & RUNTIME_EVENTS != 0
     }

@@ -152,7 +152,7 @@ impl Client {
             (true, true) if received || behavior == Behavior::ClosesWhenAsked => Outcome::Answered,
             (true, true) => Outcome::Refused,
             (false, true) if received => Outcome::Answered,
-            // Before that, a close may still follow: a refusal.
+            // Within `REFUSAL_WINDOW` a close may follow: a refusal.
             (false, false) if self.received.is_some_and(|received| received.elapsed() > REFUSAL_WINDOW) => {
                 Outcome::Answered
             }

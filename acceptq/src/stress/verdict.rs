@@ -93,7 +93,7 @@ pub(crate) struct Facts {
     pub(crate) resumed_with: Option<usize>,
     /// The remaining clients of the flood, below the limit.
     pub(crate) stayed: ClientCounts,
-    /// Within the time that a client waits, none was accepted, although connections waited below the limit.
+    /// No connection was accepted for `patience`, although some waited below the limit.
     pub(crate) stalled: bool,
     /// The queue length before the last stage.
     pub(crate) left_behind: Option<u32>,

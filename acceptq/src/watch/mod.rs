@@ -37,8 +37,8 @@ const OWNERS_AT_MOST: Duration = Duration::from_secs(1);
 /// DEAD counts queued connections that the client has closed: TCP sockets in CLOSE_WAIT with inode 0 and, if
 /// one port is watched, connections that were reset. With SO_REUSEPORT the count is that of all listeners on
 /// the address. Arrivals, accepts and overflows a second are those of all TCP listeners of the network
-/// namespace: the kernel does not count them for each listener. If stdout is not a terminal, each sample is
-/// printed as a line. Exits with 3 if nothing listens at the target when it starts.
+/// namespace: the kernel does not count them for each listener. If stdout is not a terminal, samples are
+/// printed as lines of text. Exits with 3 if nothing listens at the target when it starts.
 #[derive(Args, Debug)]
 pub(crate) struct Watch {
     /// A port, an address, the path of a Unix socket, or @name of an abstract one [default: all listeners]

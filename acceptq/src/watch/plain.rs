@@ -1,4 +1,4 @@
-//! The output of `watch` without a terminal: one line per sample. Pure.
+//! The output of `watch` without a terminal: lines of text. Pure.
 #![forbid(unsafe_code)]
 
 use std::fmt::Write as _;

@@ -336,7 +336,7 @@ impl State {
     }
 
     /// Steers connections away from the two positions that change when a member is closed: until the program is
-    /// updated, it would choose leaving members. The program still does for a moment if only the member at the last
+    /// updated, it would choose leaving members. It still chooses them for a moment if only the member at the last
     /// position stays.
     fn on_closing(&mut self, index: usize) {
         self.forget_closed();

@@ -13,7 +13,9 @@ use socket2::{Domain, Socket, Type};
 
 use crate::clients::Endpoint;
 use crate::server::{Server, path};
-use crate::tool::{LONG, NO_FAULT, acceptq, await_verdict, diagnosis, each, examine, stdout, wait_until};
+use crate::tool::{
+    LONG, NO_FAULT, acceptq, await_verdict, closed_port, diagnosis, each, examine, stdout, wait_until,
+};
 
 /// The clients that connect at once, and how many of them disconnect.
 const CLIENTS: usize = 8;
@@ -350,8 +352,8 @@ fn listeners_without_fault_are_counted() {
 
 #[test]
 fn doctor_without_listener_exits_3() {
-    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port");
-    let output = acceptq(&["doctor", &free.port().to_string(), "--json"]);
+    let (_socket, closed) = closed_port();
+    let output = acceptq(&["doctor", &closed, "--json"]);
     assert_eq!(output.status.code(), Some(3));
     let report: Value = serde_json::from_str(&stdout(&output)).expect("JSON");
     assert_eq!(report["verdict"], Value::Null);

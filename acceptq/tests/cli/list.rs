@@ -10,7 +10,7 @@ use serde_json::Value;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::server::path;
-use crate::tool::{acceptq, stdout};
+use crate::tool::{acceptq, closed_port, stdout};
 
 fn rows(target: &str) -> Vec<Value> {
     let report: Value = serde_json::from_str(&stdout(&acceptq(&["list", target, "--json"]))).expect("JSON");
@@ -94,14 +94,14 @@ fn address_selects_wildcard_without_own_listener() {
 
 #[test]
 fn list_without_listener_exits_3() {
-    let (listener, port) = listener();
+    let (_listener, port) = listener();
     assert_eq!(
         acceptq(&["list", &port, "/nowhere/at/all.sock"]).status.code(),
         Some(0),
         "one of the targets has a listener"
     );
-    drop(listener);
-    assert_eq!(acceptq(&["list", &port]).status.code(), Some(3));
+    let (_socket, closed) = closed_port();
+    assert_eq!(acceptq(&["list", &closed]).status.code(), Some(3));
 }
 
 #[test]

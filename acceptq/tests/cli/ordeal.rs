@@ -9,7 +9,7 @@ use epoll_acceptor::Trigger;
 use serde_json::Value;
 
 use crate::server::{Server, path};
-use crate::tool::{acceptq, diagnosis, each, queued, stdout, wait_until};
+use crate::tool::{acceptq, closed_port, diagnosis, each, queued, stdout, wait_until};
 
 /// For a server that answers none of the last clients, whatever the time.
 const CERTAIN: &[&str] = &["--patience", "1"];
@@ -308,9 +308,9 @@ fn ordeal_rejects_remote_and_closed_targets() {
     let output = acceptq(&["ordeal", "192.0.2.1:80"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("--anywhere"), "{output:?}");
-    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port");
-    assert_eq!(acceptq(&["ordeal", &free.port().to_string()]).status.code(), Some(3));
-    assert_eq!(acceptq(&["ordeal", &free.to_string(), "--freeze"]).status.code(), Some(3));
+    let (_socket, closed) = closed_port();
+    assert_eq!(acceptq(&["ordeal", &closed]).status.code(), Some(3));
+    assert_eq!(acceptq(&["ordeal", &format!("127.0.0.1:{closed}"), "--freeze"]).status.code(), Some(3));
     assert_eq!(acceptq(&["ordeal", "/nowhere/at/all.sock"]).status.code(), Some(3));
     for wrong in [&["--hold", "0"], &["--flood", "1"], &["--send", "\\x"], &["--patience", "0"]] {
         let arguments = [&["ordeal", "80"], &wrong[..]].concat();

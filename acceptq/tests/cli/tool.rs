@@ -1,10 +1,12 @@
 //! Runs `acceptq` and parses its output.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Command, Output};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 
 /// The time limit of a condition, long enough for a loaded machine.
 pub(crate) const LONG: Duration = Duration::from_secs(60);
@@ -20,6 +22,15 @@ pub(crate) use skip;
 
 pub(crate) fn acceptq(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_acceptq")).args(arguments).output().expect("the tool runs")
+}
+
+/// Returns a port of 127.0.0.1 at which nothing listens, and the socket that keeps it. A listener that was dropped may
+/// live for a moment longer, in the forked child of another test.
+pub(crate) fn closed_port() -> (Socket, String) {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).expect("a port");
+    let address = socket.local_addr().expect("it is bound").as_socket().expect("an IP address");
+    (socket, address.port().to_string())
 }
 
 pub(crate) fn stdout(output: &Output) -> String {

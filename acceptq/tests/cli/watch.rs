@@ -11,7 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::server::nix_pid;
-use crate::tool::{LONG, acceptq, stdout, wait_until};
+use crate::tool::{LONG, acceptq, closed_port, stdout, wait_until};
 
 const ENTER_SCREEN: &str = "\x1b[?1049h";
 const LEAVE_SCREEN: &str = "\x1b[?1049l";
@@ -59,9 +59,8 @@ fn watch_json_is_a_line_per_sample() {
 
 #[test]
 fn watch_without_listener_exits_3() {
-    let (listener, port) = listener();
-    drop(listener);
-    assert_eq!(acceptq(&["watch", &port, "--count", "1"]).status.code(), Some(3));
+    let (_socket, closed) = closed_port();
+    assert_eq!(acceptq(&["watch", &closed, "--count", "1"]).status.code(), Some(3));
 }
 
 #[test]

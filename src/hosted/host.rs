@@ -63,8 +63,8 @@ use crate::linux::token::Token;
 ///
 /// ## Edge-triggered event loops
 ///
-/// Loops such as tokio's `AsyncFd` and mio react to an edge, and sleep until the next. A registration that is
-/// already on the inner epoll's ready list raises no edge (K72). A loop that answers an edge by one wait and one pass,
+/// Loops such as tokio's `AsyncFd` and mio react to an edge, and sleep until the next. A registration that
+/// stays on the inner epoll's ready list raises no edge (K72). A loop that answers an edge by one wait and one pass,
 /// and then sleeps, strands the rest of the queue whenever a pass ends before the queue does. So **sleep after
 /// [`Progress::Idle`] only**, and clear only the readiness that was seen *before* that call. A loop that watches levels
 /// (poll(2), an outer epoll without `EPOLLET`) may sleep at any time.

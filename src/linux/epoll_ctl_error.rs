@@ -23,7 +23,7 @@ use crate::drain::errno::Errno;
 /// assert_eq!(
 ///     error.to_string(),
 ///     "cannot add the descriptor to the epoll: it does not support epoll (EPERM); \
-///      use a regular file or a directory without epoll: it is always ready"
+///      do not add a regular file or a directory: it is always ready"
 /// );
 /// # Ok(())
 /// # }
@@ -108,7 +108,7 @@ impl From<EpollCtlError> for io::Error {
 
 fn remedy(operation: Operation, number: i32) -> &'static str {
     match (number, operation) {
-        (libc::EPERM, _) => "use a regular file or a directory without epoll: it is always ready",
+        (libc::EPERM, _) => "do not add a regular file or a directory: it is always ready",
         (libc::EEXIST, _) => "use `modify`, or duplicate the descriptor for a second registration",
         (libc::ENOENT, Operation::Delete) => {
             "if it was added under another descriptor number, delete that one; otherwise ignore this error"

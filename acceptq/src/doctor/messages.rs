@@ -222,7 +222,7 @@ impl Cause {
             }
             Self::Stopped | Self::WorkerStopped | Self::FileTable | Self::UnwatchedMember => "",
             Self::DescriptorTable => {
-                "If the queue is empty, it may close a descriptor before the next connection arrives."
+                "If the queue is empty, the process may close a descriptor before the next connection arrives."
             }
             Self::ClosesWithoutDescriptor => "Short requests that free their descriptor in time.",
             Self::Unwatched => {
@@ -235,7 +235,9 @@ impl Cause {
             Self::WaitsReturn => "",
             Self::Edge | Self::NestedEdge => "A program that rate-limits its accepts by a timer.",
             Self::Exclusive => "Workers that have just been woken; a rate limit.",
-            Self::Disarmed | Self::NotRearmed => "Paused by an operator; a limit that is never raised again.",
+            Self::Disarmed | Self::NotRearmed => {
+                "Paused by an operator, or by a limit that was lowered and never raised again."
+            }
             Self::WorkersOccupied => {
                 "Workers that hang (see: unread, threads); an accept thread that has ended while its \
                  connections stay open."

@@ -69,7 +69,7 @@ signs! {
     Busy: "a thread uses at least 15 % of a CPU, or was running in every sample",
     WaitsCounted: "a thread's waits or accepts return at once, again and again (counted: 30 a second or more)",
     Holds: "connections accepted at this address are open",
-    EachHolds: "each process that accepts here has such a connection open",
+    EachHolds: "each process that accepts here has a connection open that was accepted here",
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -93,7 +93,7 @@ fn queues(groups: &[(String, &Group)]) -> String {
     gauge("accepts_per_second", "Connections accepted during the observation, or a lower bound.", |one| {
         one.accepts
     });
-    gauge("drops_total", "SYNs and handshakes dropped at the listening socket; TCP only.", |one| {
+    gauge("drops_total", "SYNs and other segments dropped at the listening socket; TCP only.", |one| {
         Some(one.drops? as f64)
     });
     out

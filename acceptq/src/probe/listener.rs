@@ -62,7 +62,7 @@ pub(crate) struct Listener {
     pub(crate) queued: u32,
     /// The effective backlog. The queue holds one connection more.
     pub(crate) backlog: u32,
-    /// SYNs and handshakes dropped at this socket since it was created. Unix sockets drop none.
+    /// SYNs and other segments dropped at this socket since it was created. Unix sockets drop none.
     pub(crate) drops: Option<u32>,
     /// Unix: the inodes of the queued clients, oldest first; 0 for a client that has closed. `None` if the
     /// kernel cannot list that many.

@@ -101,7 +101,7 @@ fn regular_files_and_directories_are_eperm() {
             libc::EPERM,
             io::ErrorKind::Unsupported,
             "cannot add the descriptor to the epoll: it does not support epoll (EPERM); \
-             use a regular file or a directory without epoll: it is always ready",
+             do not add a regular file or a directory: it is always ready",
         );
     }
 }

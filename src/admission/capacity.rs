@@ -22,7 +22,7 @@ pub(super) struct Capacity {
     pub(super) limits: Limits,
     pub(super) in_use: u32,
     pub(super) handshaking: u32,
-    /// The gate was full and has not had `low_water` free permits since.
+    /// The gate was full, and since then neither were `low_water` permits free nor all released.
     latched: bool,
     pub(super) queue: WaitQueue,
     /// The tasks that wait until no permit is in use.

@@ -73,7 +73,7 @@ impl Pass {
         self.pending = self.pending.saturating_sub(1);
     }
 
-    /// Returns whether it has taken all connections that it knows of.
+    /// Returns whether it has taken all connections that it knows of, and looks for no more.
     #[inline]
     pub(super) fn has_all(&self) -> bool {
         self.pending == 0 && self.then == Then::End

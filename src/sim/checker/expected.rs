@@ -59,7 +59,8 @@ pub(crate) struct GateModel {
     pub(crate) in_use: u32,
     /// Once full, it opens again when this many permits are free.
     pub(crate) low_water: u32,
-    /// It was full, and has not had `low_water` free permits since. A permit returned unused does not count as taken.
+    /// It was full, and since then neither were `low_water` permits free nor all released. A permit returned unused does
+    /// not count as taken.
     pub(crate) was_full: bool,
 }
 

@@ -34,7 +34,7 @@ const BACKOFF_FIRST_MAX: Duration = Duration::from_millis(10);
 /// No back-off may be shorter: a retry loop without delay is a spin.
 const BACKOFF_MIN: Duration = Duration::from_millis(1);
 
-/// Within this time two retries may fail: one by the alarm, and one by a permit released since.
+/// Within this time an acceptor may run out twice: the second time by a retry for a permit released since the first.
 const SHORTAGES_APART: Duration = Duration::from_millis(5);
 
 /// This number of transient errors in a row is treated as a shortage.

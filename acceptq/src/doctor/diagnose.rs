@@ -1,7 +1,8 @@
 //! The decision table: derives the verdict from the facts. Pure: no I/O, no clock.
 //!
 //! The first rule that holds decides. The order matters: a server out of descriptors also spins or sleeps, so
-//! the more specific cause comes first. Hidden or contradictory facts yield `Undetermined`.
+//! the more specific cause comes first. A stall with a hidden owner, contradictory facts and a closed listener are
+//! `Undetermined`.
 #![forbid(unsafe_code)]
 
 use serde::Serialize;

@@ -73,7 +73,7 @@ impl<'a> Queues<'a> {
             match one.phase {
                 Phase::Handshake => {
                     clients.handshakes += 1;
-                    // Deferral is invisible just before a timeout.
+                    // Deferral is invisible in the last 1.1 s before a timeout.
                     let is_deferred = one.is_deferred || then.is_some_and(|then| then.is_deferred);
                     clients.deferred += usize::from(is_deferred);
                 }

@@ -25,7 +25,7 @@ pub(super) const BURSTS: usize = 10;
 const WATCH_TIME: Duration = Duration::from_secs(1);
 /// The time limit for draining the queue while connections are accepted.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
-/// After this time no stage begins more work.
+/// After this time "hold" opens no more clients, "flood" no more bursts, and "free" does not wait for the queue to drain.
 const TIME_LIMIT: Duration = Duration::from_secs(60);
 /// The connections of the last stage, and the interval between them.
 const NEW_CONNECTIONS: usize = 5;

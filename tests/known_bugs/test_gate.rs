@@ -294,7 +294,9 @@ impl TestGate {
     #[cfg_attr(loom, allow(dead_code, reason = "loom does not run the simulation"))]
     pub(crate) fn with_hooks<H: GateHooks, T>(call: impl FnOnce() -> T) -> T {
         HOOKS.set(Some(Hooks::of::<H>()));
-        call()
+        let result = call();
+        HOOKS.set(None);
+        result
     }
 
     fn permit(&self) -> TestPermit {

@@ -204,8 +204,8 @@ fn killed_ordeal_leaves_nothing_stopped() {
     let Some(server) = Server::start("level", "127.0.0.1", 10_000) else { return };
     let state = || std::fs::read_to_string(format!("/proc/{}/stat", server.pid())).expect("it runs");
     let (mut seen_stopped, began) = (false, std::time::Instant::now());
-    // The server is stopped for a few milliseconds only: kills acceptq when it is. With `nice`
-    // acceptq gets less CPU time than this thread, which would otherwise rarely run just then on a loaded machine.
+    // The server is stopped for a few milliseconds only: kills acceptq when it is. With `nice` acceptq gets less CPU
+    // time than this thread, which would otherwise rarely run just then on a loaded machine.
     while !seen_stopped {
         assert!(began.elapsed() < crate::tool::LONG, "the server was never seen stopped");
         let mut ordeal = Command::new("nice")
